@@ -1,0 +1,1 @@
+"""Controlled experiments with synthetic data on the Hugging Face stack."""
