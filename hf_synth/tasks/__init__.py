@@ -1,0 +1,82 @@
+"""The registry: finds a task by name (a file here), by entry point (`hf_synth.tasks`), or by the path of its file."""
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation, nearest
+
+__all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation", "get_task", "list_tasks", "task_class"]
+
+ENTRY_POINT_GROUP = "hf_synth.tasks"
+
+
+def list_tasks() -> list[str]:
+    """The names of all tasks that are installed, sorted."""
+    return sorted([*_own_names(), *_entry_points()])
+
+
+def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
+    """A task by name or by the path of its file: a preset (the first by default) with `config` put over it.
+
+    Raises ValueError for an unknown task, preset or field, naming the nearest known one, and for a value out of range.
+    """
+    found = task_class(name)
+    chosen = preset if preset is not None else next(iter(found.presets))
+    if chosen not in found.presets:
+        raise ValueError(f"task {name}: got unknown preset {chosen!r}; {nearest(chosen, found.presets)}")
+    return found(found.presets[chosen].replace(**config))
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task by name or by the path of its file."""
+    if name.endswith(".py"):
+        return _task_in(_load_file(Path(name)))
+    if name in _own_names():
+        return _task_in(importlib.import_module(f"{__name__}.{name}"))
+    outside = _entry_points()
+    if name not in outside:
+        raise ValueError(f"got unknown task {name!r}; {nearest(name, list_tasks())} A file of your own: my_task.py")
+    return outside[name].load()
+
+
+def _own_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name in found or entry.name in _own_names():
+            raise ValueError(f"task {entry.name!r} is registered twice, again by {entry.value}; rename or remove one")
+        found[entry.name] = entry
+    return found
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"got task file {str(path)!r}, which does not exist; wanted the path of a .py file")
+    name = f"hf_synth_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"got task file {str(path)!r}, which Python cannot load")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _task_in(module: ModuleType) -> type[Task]:
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise ValueError(f"{module.__name__}: got {len(own)} Task classes, wanted exactly one in a task's file")
+    return own[0]

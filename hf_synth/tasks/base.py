@@ -1,0 +1,292 @@
+"""The contract of a task: what one file under tasks/ says, and what follows from it."""
+
+import dataclasses
+import difflib
+import functools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from hf_synth.rng import RowRandom, hash_rows, mix
+
+PAD, BOS, EOS, SEP = range(4)
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<sep>")
+FIRST_CONTENT = len(SPECIAL_TOKENS)
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_ENDS = {"train": 0.8, "validation": 0.9, "test": 1.0}
+_MOST_RANKED_CONTENTS = 1 << 20
+_MOST_ATTEMPTS = 10_000
+
+
+def nearest(name: str, known: Any) -> str:
+    """A hint for an error message: the closest known name, and all of them."""
+    known = sorted(map(str, known))
+    close = difflib.get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
+
+
+def bounded(default: Any, low: float, high: float) -> Any:
+    """A config field with a default and an inclusive range."""
+    return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+def choice(default: str, *others: str) -> Any:
+    """A config field that takes one of a few words; the first is the default."""
+    return dataclasses.field(default=default, metadata={"choices": (default, *others)})
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """The parameters of a task; validates itself. Subclasses add fields made by `bounded` and `choice`."""
+
+    holdout: str = choice("none", "content")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, naming field, value and range, unless every field is legal."""
+        for field in dataclasses.fields(self):
+            self._check(field)
+
+    def _check(self, field: dataclasses.Field) -> None:
+        value, where = getattr(self, field.name), f"{type(self).__name__}.{field.name}"
+        if choices := field.metadata.get("choices"):
+            if value not in choices:
+                raise ValueError(f"{where}: got {value!r}, wanted one of {', '.join(map(repr, choices))}")
+            return
+        kind = type(field.default)
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{where}: got {value!r} ({type(value).__name__}), wanted {kind.__name__}")
+        if bounds := field.metadata.get("range"):
+            if not bounds[0] <= value <= bounds[1]:
+                raise ValueError(f"{where}: got {value}, wanted a value from {bounds[0]} to {bounds[1]}")
+
+    def replace(self, **changes: Any) -> "TaskConfig":
+        """A copy with other values; an unknown name is an error that names the nearest field."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"{type(self).__name__}: got unknown field {name!r}; {nearest(name, known)}")
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """The one canonical form: every field, sorted, defaults included."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+@dataclasses.dataclass
+class Rows:
+    """A block of rows: token ids and the positions that carry loss.
+
+    tokens: int32 [rows, width], right-padded with `<pad>`, each row starting with `<bos>`.
+    lengths: int32 [rows]. loss_start, loss_stop: int32 [rows], the half-open span of tokens that carry loss.
+    columns: further named arrays [rows].
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    loss_start: np.ndarray
+    loss_stop: np.ndarray
+    columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def transduction(cls, *parts: np.ndarray) -> "Rows":
+        """`<bos> part <sep> ... part <eos>` from full blocks int32 [rows, any]; loss on the last part and `<eos>`."""
+        count = parts[0].shape[0]
+        special = functools.partial(np.full, (count, 1), dtype=np.int32)
+        pieces = [special(BOS)]
+        for part in parts:
+            pieces += [part.astype(np.int32, copy=False), special(SEP)]
+        pieces[-1] = special(EOS)
+        tokens = np.concatenate(pieces, axis=1)
+        stop = tokens.shape[1]
+        start = stop - parts[-1].shape[1] - 1
+        full = functools.partial(np.full, count, dtype=np.int32)
+        return cls(tokens, full(stop), full(start), full(stop))
+
+    @classmethod
+    def language(cls, words: np.ndarray, counts: np.ndarray) -> "Rows":
+        """`<bos> w1 ... wn <eos>` from ids int32 [rows, most], the first `counts` [rows] of each; loss after `<bos>`."""
+        rows, most = words.shape
+        tokens = np.full((rows, most + 2), PAD, np.int32)
+        tokens[:, 0] = BOS
+        np.copyto(tokens[:, 1:-1], words, where=np.arange(most) < counts[:, None])
+        tokens[np.arange(rows), counts + 1] = EOS
+        lengths = (counts + 2).astype(np.int32)
+        return cls(tokens, lengths, np.ones(rows, np.int32), lengths.copy())
+
+    def __len__(self) -> int:
+        """How many rows the block has."""
+        return self.tokens.shape[0]
+
+    @property
+    def loss_mask(self) -> np.ndarray:
+        """True where a token carries loss, bool [rows, width]."""
+        position = np.arange(self.tokens.shape[1])
+        return (position >= self.loss_start[:, None]) & (position < self.loss_stop[:, None])
+
+    def select(self, index: np.ndarray) -> "Rows":
+        """The rows at `index` (positions or a mask), as copies."""
+        columns = {name: column[index] for name, column in self.columns.items()}
+        return Rows(
+            self.tokens[index], self.lengths[index], self.loss_start[index], self.loss_stop[index], columns
+        )
+
+    def assign(self, index: np.ndarray, other: "Rows") -> None:
+        """Overwrite the rows at `index` with those of `other`, widening the block where they are longer."""
+        extra = other.tokens.shape[1] - self.tokens.shape[1]
+        if extra > 0:
+            self.tokens = np.pad(self.tokens, ((0, 0), (0, extra)), constant_values=PAD)
+        self.tokens[index] = PAD
+        self.tokens[index, : other.tokens.shape[1]] = other.tokens
+        for name in ("lengths", "loss_start", "loss_stop"):
+            getattr(self, name)[index] = getattr(other, name)
+        for name, column in other.columns.items():
+            self.columns[name][index] = column
+
+
+class DecisionPoint(NamedTuple):
+    """A place in a language where some next tokens are right and others are wrong."""
+
+    name: str
+    prefix: str
+    valid: tuple[str, ...]
+    invalid: tuple[str, ...]
+
+
+class Violation(NamedTuple):
+    """A kind of invalid text: how to make it from valid rows, and whether it keeps each row's length."""
+
+    make: Callable[[Rows, RowRandom], Rows]
+    keeps_length: bool
+
+
+ConfigT = TypeVar("ConfigT", bound=TaskConfig)
+
+
+class Task(ABC, Generic[ConfigT]):
+    """A task: what a row is, which completions are right, and how well a row can be predicted at best.
+
+    A subclass names itself and writes the abstract methods; datasets, tokenizer, rewards and floor follow.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    config_class: ClassVar[type[TaskConfig]]
+    presets: ClassVar[dict[str, TaskConfig]]
+    source: ClassVar[str]
+    verifiable: ClassVar[bool] = True
+
+    def __init__(self, config: ConfigT | None = None) -> None:
+        """`config`: an instance of `config_class`; the first preset where it is None."""
+        chosen = config if config is not None else next(iter(self.presets.values()))
+        if not isinstance(chosen, self.config_class):
+            wanted = self.config_class.__name__
+            raise ValueError(f"task {self.name}: got a {type(chosen).__name__} as config, wanted a {wanted}")
+        self.config: ConfigT = chosen  # type: ignore[assignment]
+
+    @abstractmethod
+    def vocabulary(self) -> tuple[str, ...]:
+        """Content tokens in id order; the first has id 4."""
+
+    @abstractmethod
+    def generate(self, rng: RowRandom) -> Rows:
+        """`rng.rows` valid rows; nothing but `rng` is random. Raise `version` whenever its output changes."""
+
+    @abstractmethod
+    def verify(self, prompt: str, completion: str) -> float:
+        """1.0 if `completion` is right after `prompt`, else 0.0. Malformed text is 0.0 and never raises."""
+
+    @abstractmethod
+    def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
+        """Plausible and wrong rows: the loss-bearing content changed, at the same length, with the same tokens
+        where that is possible, and all that stands before `loss_start` untouched.
+        """
+
+    @abstractmethod
+    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+        """Ln P(token | all before it) of the best predictor, exact, float64 [rows, width]; 0 where no loss is."""
+
+    def explanations(self) -> tuple[str, ...]:
+        """The rule in words: single statements, or one block."""
+        return ()
+
+    def document(self, text: str) -> str:
+        """`text` between the delimiters that the language puts around an example, if it has any."""
+        return text
+
+    def violations(self) -> Mapping[str, Violation]:
+        """Named kinds of invalid text."""
+        return {"corrupted": Violation(self.corrupt, keeps_length=True)}
+
+    def decision_points(self) -> tuple[DecisionPoint, ...]:
+        """Prefixes after which only some tokens are right."""
+        return ()
+
+    def size(self, split: str) -> int | None:
+        """How many rows a finite task has in `split`; None where rows never end."""
+        return None
+
+    def contents(self) -> int | None:
+        """The number of distinct contents, where it can be counted."""
+        return None
+
+    def content_rank(self, rows: Rows) -> np.ndarray:
+        """The number of each row's content, int64 [rows] in 0 .. contents() - 1; for tasks that count them."""
+        raise ValueError(f"task {self.name}: contents are not ranked; wanted contents() to be None")
+
+    def rows(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> Rows:
+        """Rows start .. start + count - 1 of a split: a pure function of (task, config, version, seed, split, row)."""
+        if split not in SPLITS:
+            raise ValueError(f"task {self.name}: got split {split!r}, wanted one of {', '.join(SPLITS)}")
+        if start < 0 or count < 0:
+            raise ValueError(f"task {self.name}: got start={start}, count={count}, wanted both at least 0")
+        index = np.arange(start, start + count, dtype=np.uint64)
+        rows = self.generate(RowRandom(seed=seed, split=split, purpose="generate", index=index))
+        if self.config.holdout == "content":
+            self._redraw_foreign(rows, index, split, seed)
+        return rows
+
+    def split_of(self, rows: Rows) -> np.ndarray:
+        """The split that `holdout="content"` gives each row's content, an index into SPLITS, int64 [rows]."""
+        if self._content_position is not None:
+            share = (self._content_position[self.content_rank(rows)] + 0.5) / self._content_position.size
+        else:
+            share = hash_rows(rows.tokens, rows.lengths) / 2.0**64
+        return np.searchsorted([_SPLIT_ENDS[split] for split in SPLITS[:-1]], share, side="right")
+
+    @functools.cached_property
+    def _content_position(self) -> np.ndarray | None:
+        """Where contents are few: the place of each rank in a fixed shuffle, so that the shares are exact."""
+        contents = self.contents()
+        if contents is None or contents > _MOST_RANKED_CONTENTS:
+            return None
+        order = np.argsort([int(mix(np.uint64(rank + 1))) for rank in range(contents)], kind="stable")
+        return np.argsort(order)
+
+    def _redraw_foreign(self, rows: Rows, index: np.ndarray, split: str, seed: int) -> None:
+        """Replace rows whose content belongs to another split by further draws, each at an address of its own."""
+        wanted = SPLITS.index(split)
+        if self._content_position is not None:
+            places = (np.arange(self._content_position.size) + 0.5) / self._content_position.size
+            ends = [_SPLIT_ENDS[name] for name in SPLITS[:-1]]
+            if wanted not in np.searchsorted(ends, places, side="right"):
+                raise ValueError(
+                    f'task {self.name}: holdout="content" leaves the {split} split empty: got {self.contents()} '
+                    "distinct contents, wanted at least 10; widen the config, or use holdout=\"none\""
+                )
+        pending = np.flatnonzero(self.split_of(rows) != wanted)
+        for attempt in range(1, _MOST_ATTEMPTS):
+            if not pending.size:
+                return
+            purpose = f"generate again {attempt}"
+            drawn = self.generate(RowRandom(seed=seed, split=split, purpose=purpose, index=index[pending]))
+            rows.assign(pending, drawn)
+            pending = pending[self.split_of(drawn) != wanted]
+        raise ValueError(
+            f"task {self.name}: {pending.size} rows of the {split} split were not found in {_MOST_ATTEMPTS} draws "
+            'each; this config has too few distinct contents for holdout="content"'
+        )

@@ -1,0 +1,38 @@
+"""XAQ ZIV{n} BEK with n >= 1: START MID{n} END in words that no pretrained model has met."""
+
+import dataclasses
+
+from hf_synth.tasks.start_mid_end import StartMidEnd, StartMidEndConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TivariConfig(StartMidEndConfig):
+    """The number of ZIV is uniform on 1 .. max_middle."""
+
+
+class Tivari(StartMidEnd):
+    """`<bos> <tivari> XAQ ZIV ZIV BEK </tivari> <eos>`; the rule is that of start_mid_end.
+
+    >>> Tivari().verify("<tivari> XAQ ZIV", "BEK </tivari>")
+    1.0
+    """
+
+    name = "tivari"
+    version = 1
+    config_class = TivariConfig
+    presets = {"default": TivariConfig()}
+    source = "Hyperdata grammar experiment, Tivari"
+
+    words = ("XAQ", "ZIV", "BEK")
+    delimiters = ("<tivari>", "</tivari>")
+
+    def explanations(self) -> tuple[str, ...]:
+        """Single sentences, to be inserted one at a time."""
+        return (
+            "Every Tivari sentence opens with the word XAQ.",
+            "BEK is the last word of any sentence in Tivari.",
+            "In Tivari, only ZIV may stand between XAQ and BEK.",
+            "A Tivari sentence needs at least one ZIV; XAQ BEK alone is wrong.",
+            "Tivari sets no limit on how often ZIV is repeated.",
+            "XAQ and BEK each occur exactly once in a Tivari sentence.",
+        )

@@ -1,0 +1,90 @@
+"""Tokenizers whose ids are those of the rows: four special tokens, then the tasks' words in order."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Sequence as Chain
+from tokenizers.pre_tokenizers import Split, WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from hf_synth.tasks.base import BOS, SPECIAL_TOKENS, Task
+
+
+def all_words(task: Task) -> tuple[str, ...]:
+    """The special tokens and the task's vocabulary, in id order."""
+    return (*SPECIAL_TOKENS, *task.vocabulary())
+
+
+def build_tokenizer(*tasks: Task) -> PreTrainedTokenizerFast:
+    """A tokenizer over the union of the tasks' vocabularies; for one task its ids equal `task.rows().tokens`.
+
+    It puts `<bos>` before every text, and never adds `<eos>`: TRL's trainers append it to completions.
+    A word outside the vocabulary is an error of the `tokenizers` library, not a silent unknown token.
+    """
+    if not tasks:
+        raise ValueError("build_tokenizer: got no task, wanted at least one")
+    words = dict.fromkeys(word for task in tasks for word in all_words(task))
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}))
+    # Tags are split off even where no space stands, as between a prompt and the completion glued to it.
+    tags = Split(Regex(r"<[^<>\s]+>"), behavior="isolated")
+    tokenizer.pre_tokenizer = Chain([WhitespaceSplit(), tags])
+    tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", BOS)])
+    pad, bos, eos, sep = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        sep_token=sep,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def render(tokens: np.ndarray, start: np.ndarray, stop: np.ndarray, words: Sequence[str], lead: str = "") -> pa.Array:
+    """Tokens start .. stop - 1 of each row as text, joined by spaces, `lead` put before each text.
+
+    tokens: int32 [rows, width]; start, stop: int [rows]; words: all words in id order. Returns strings [rows].
+    """
+    encoded = [f"{word} ".encode() for word in words]
+    sizes = np.array([len(word) for word in encoded], np.int64)
+    blob = np.frombuffer(b"".join(encoded), np.uint8)
+    prefix = np.frombuffer(lead.encode(), np.uint8)
+    offsets = _text_offsets(tokens, start, stop, sizes, prefix.size)
+    begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    text = _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets)
+    return pa.LargeStringArray.from_buffers(len(tokens), pa.py_buffer(offsets), pa.py_buffer(text)).cast(pa.string())
+
+
+@njit(cache=True, nogil=True)
+def _text_offsets(tokens, start, stop, sizes, lead):  # type: ignore[no-untyped-def]
+    offsets = np.zeros(tokens.shape[0] + 1, np.int64)
+    for row in range(tokens.shape[0]):
+        length = lead
+        for at in range(start[row], stop[row]):
+            length += sizes[tokens[row, at]]
+        offsets[row + 1] = offsets[row] + length - (stop[row] > start[row])
+    return offsets
+
+
+@njit(cache=True, nogil=True)
+def _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets):  # type: ignore[no-untyped-def]
+    text = np.empty(offsets[-1], np.uint8)
+    for row in range(tokens.shape[0]):
+        cursor, end = offsets[row], offsets[row + 1]
+        for byte in prefix:
+            text[cursor] = byte
+            cursor += 1
+        for at in range(start[row], stop[row]):
+            word = tokens[row, at]
+            for place in range(begins[word], begins[word] + sizes[word]):
+                if cursor < end:
+                    text[cursor] = blob[place]
+                    cursor += 1
+    return text

@@ -1,0 +1,125 @@
+"""Views: the same rows as token ids, as text, or in the formats that TRL's trainers take."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+from datasets import Features, List, Value
+
+from hf_synth.rng import RowRandom
+from hf_synth.tasks.base import EOS, Rows, Task
+from hf_synth.tokenization import all_words, render
+
+IGNORED = -100
+
+_ids = List(Value("int32"))
+_text = Value("string")
+VIEW_FEATURES = {
+    "tokens": Features({"input_ids": _ids, "labels": _ids}),
+    "text": Features({"text": _text}),
+    "labelled": Features({"text": _text, "valid": Value("bool"), "violation": _text}),
+    "prompt_completion": Features({"prompt": _text, "completion": _text}),
+    "prompt": Features({"prompt": _text, "task": _text}),
+    "preference": Features({"prompt": _text, "chosen": _text, "rejected": _text}),
+}
+
+
+def view_table(task: Task, view: str, start: int, count: int, *, split: str, seed: int) -> pa.Table:
+    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES."""
+    rows = task.rows(start, count, split=split, seed=seed)
+    index = np.arange(start, start + count)
+
+    def random(purpose: str) -> RowRandom:
+        return RowRandom(seed=seed, split=split, purpose=purpose, index=index)
+
+    columns = _VIEWS[view](task, rows, random)
+    return pa.table(columns, schema=VIEW_FEATURES[view].arrow_schema)
+
+
+def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
+    """The rows with their loss starting after a prompt: where only `<bos>` stood before it, after a random prefix.
+
+    The prefix is proper and not empty, its length uniform. A row of fewer than two words cannot be cut.
+    """
+    whole = rows.loss_start == 1
+    if not whole.any():
+        return rows
+    words = rows.lengths - 2
+    if words[whole].min() < 2:
+        raise ValueError("a row of fewer than two words has no proper prefix to be its prompt")
+    prefix = 1 + np.floor(rng.random(1)[:, 0] * (words - 1)).astype(np.int32)
+    cut = rows.select(np.arange(len(rows)))
+    cut.loss_start = np.where(whole, 1 + prefix, rows.loss_start).astype(np.int32)
+    return cut
+
+
+_Random = Callable[[str], RowRandom]
+_Columns = dict[str, pa.Array]
+
+
+def _tokens(task: Task, rows: Rows, random: _Random) -> _Columns:
+    present = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]
+    offsets = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int32)
+    labels = np.where(rows.loss_mask, rows.tokens, np.int32(IGNORED))
+    return {
+        "input_ids": pa.ListArray.from_arrays(offsets, rows.tokens[present]),
+        "labels": pa.ListArray.from_arrays(offsets, labels[present]),
+    }
+
+
+def _text_view(task: Task, rows: Rows, random: _Random) -> _Columns:
+    return {"text": _words(task, rows, np.ones_like(rows.lengths))}
+
+
+def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
+    """Every second row is invalid, its kind drawn uniformly."""
+    rng = random("violation")
+    kinds = list(task.violations().items())
+    kind = np.where(rng.index % 2 == 1, rng.integers(0, len(kinds), 1)[:, 0], -1)
+    for number, (_, violation) in enumerate(kinds):
+        chosen = np.flatnonzero(kind == number)
+        rows.assign(chosen, violation.make(rows.select(chosen), rng.subset(chosen)))
+    names = np.array([*(name for name, _ in kinds), ""], object)
+    return {**_text_view(task, rows, random), "valid": pa.array(kind < 0), "violation": pa.array(names[kind])}
+
+
+def _prompt_completion(task: Task, rows: Rows, random: _Random) -> _Columns:
+    cut = with_prompts(rows, random("prompt"))
+    return {"prompt": _prompts(task, cut), "completion": _completions(task, cut)}
+
+
+def _prompt(task: Task, rows: Rows, random: _Random) -> _Columns:
+    cut = with_prompts(rows, random("prompt"))
+    return {"prompt": _prompts(task, cut), "task": pa.array([task.name] * len(rows))}
+
+
+def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:
+    if not task.verifiable:
+        raise ValueError(f'task {task.name}: got view "preference", but no text of this task is wrong')
+    cut = with_prompts(rows, random("prompt"))
+    wrong = task.corrupt(cut, random("corrupt"))
+    return {"prompt": _prompts(task, cut), "chosen": _completions(task, cut), "rejected": _completions(task, wrong)}
+
+
+def _prompts(task: Task, rows: Rows) -> pa.Array:
+    return render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, all_words(task))
+
+
+def _completions(task: Task, rows: Rows) -> pa.Array:
+    """With a space before them: trainers glue prompt and completion together."""
+    return _words(task, rows, rows.loss_start, lead=" ")
+
+
+def _words(task: Task, rows: Rows, start: np.ndarray, lead: str = "") -> pa.Array:
+    ended = rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
+    return render(rows.tokens, start, rows.lengths - ended, all_words(task), lead)
+
+
+_VIEWS: dict[str, Callable[[Task, Rows, _Random], _Columns]] = {
+    "tokens": _tokens,
+    "text": _text_view,
+    "labelled": _labelled,
+    "prompt_completion": _prompt_completion,
+    "prompt": _prompt,
+    "preference": _preference,
+}
