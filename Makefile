@@ -1,0 +1,38 @@
+# make quickstart: install, then run recipes/grpo.py to its report.   make test: install, then the whole test suite.
+PYTHON ?= python3.11
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: quickstart test lint stress benchmarks clean
+
+quickstart: .venv/installed
+	$(BIN)/accelerate launch --quiet recipes/grpo.py
+
+test: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy hf_synth
+
+benchmarks: .venv/installed-test
+	$(BIN)/python benchmarks/sampling.py
+
+# Without a GPU the CPU build of torch, where the index has one; with a GPU the index's own build.
+.venv/torch: constraints.txt
+	$(PYTHON) -m venv .venv
+	command -v nvidia-smi >/dev/null 2>&1 || $(PIP) "torch==2.13.0+cpu" 2>/dev/null || true
+	$(PIP) -c constraints.txt torch
+	touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(PIP) -c constraints.txt -e .
+	touch $@
+
+.venv/installed-test: .venv/torch pyproject.toml
+	$(PIP) -c constraints.txt -e ".[test,dev]"
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv build *.egg-info

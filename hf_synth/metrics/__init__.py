@@ -1,0 +1,1 @@
+"""One measure per file: a pure function, and an `evaluate.Metric` over it."""

@@ -1,0 +1,20 @@
+"""Models as ordinary `PreTrainedModel`s: importing this package makes the Auto classes of transformers know them.
+
+One file holds one model, config included, and imports nothing of hf_synth: it travels with its checkpoints.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from hf_synth.models.modeling_rope_gpt import (
+    RopeGPTConfig,
+    RopeGPTForCausalLM,
+    RopeGPTForSequenceClassification,
+    RopeGPTModel,
+)
+
+AutoConfig.register(RopeGPTConfig.model_type, RopeGPTConfig, exist_ok=True)
+AutoModel.register(RopeGPTConfig, RopeGPTModel, exist_ok=True)
+AutoModelForCausalLM.register(RopeGPTConfig, RopeGPTForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(RopeGPTConfig, RopeGPTForSequenceClassification, exist_ok=True)
+
+__all__ = ["RopeGPTConfig", "RopeGPTForCausalLM", "RopeGPTForSequenceClassification", "RopeGPTModel"]

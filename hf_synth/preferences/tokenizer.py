@@ -1,0 +1,94 @@
+"""A byte-level BPE tokenizer trained on a run's own texts, with a chat template that TRL can train on."""
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<sep>")  # ids 0..3, as in every tokenizer of this package
+ROLES = ("system", "user", "assistant")
+ROLE_TOKENS = tuple(f"<{role}>" for role in ROLES)  # ids 4..6
+
+# <bos><user>Hi<assistant>Hello<eos><user>Bye<assistant>
+#
+# - A role token opens a turn; only assistant turns end in <eos>, so <eos> is what a model learns to stop with.
+# - Every turn is rendered without a look at the others, and with the generation prompt a text ends in a special token:
+#   the prompt's ids are a strict prefix of the conversation's ids, which SFT, DPO and GRPO cut completions by.
+# - `generation` marks reply and <eos>, not the role token: the mask of SFT's assistant_only_loss.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message['role'] not in ['system', 'user', 'assistant'] %}"
+    "{{ raise_exception('Unknown role ' + message['role'] + ': wanted system, user or assistant') }}"
+    "{% endif %}"
+    "{{ '<' + message['role'] + '>' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
+)
+
+
+def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: bool = True) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer: lossless on any text, the same bytes from the same texts.
+
+    Ids 0..3 are `<pad> <bos> <eos> <sep>`; with `chat` 4..6 are `<system> <user> <assistant>`; then bytes and merges.
+    Plain text gets `<bos>` in front and no `<eos>` (TRL adds that), conversations get what the template says.
+    Padding is on the left, as generation needs it. The name of a special token inside a text counts as that token.
+
+    Args:
+        texts: strings; read once.
+        vocab_size: the most tokens there may be, special ones included; few texts give fewer: use len(tokenizer).
+        chat: add the role tokens and the chat template.
+
+    Raises:
+        ValueError: no text, something that is no text, or a vocabulary without room for all bytes.
+    """
+    special = [*SPECIAL_TOKENS, *(ROLE_TOKENS if chat else ())]
+    least = len(special) + 256
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size is {vocab_size}: wanted {least} or more (256 bytes, {len(special)} special tokens)."
+        )
+    backend = _train(_checked(texts), vocab_size, special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        sep_token="<sep>",
+        extra_special_tokens=special[len(SPECIAL_TOKENS) :],
+        padding_side="left",
+        clean_up_tokenization_spaces=False,  # would change the text on its way back
+        chat_template=CHAT_TEMPLATE if chat else None,
+    )
+
+
+def _train(texts: Iterator[str], vocab_size: int, special: list[str]) -> Tokenizer:
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),  # every byte, seen in the texts or not
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", special.index("<bos>"))]
+    )
+    return backend
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, str):
+        raise ValueError("texts is one string: wanted an iterable of strings; put it into a list.")
+    count = 0
+    for count, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise ValueError(f"Text {count - 1} is a {type(text).__name__}: wanted a string.")
+        yield text
+    if not count:
+        raise ValueError("There are no texts: wanted at least one string to learn merges from.")

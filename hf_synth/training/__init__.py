@@ -1,0 +1,1 @@
+"""What the recipes share: arguments, run directories, checkpoints, models, data and evaluation."""

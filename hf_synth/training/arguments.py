@@ -1,0 +1,173 @@
+"""Arguments of recipes: flags over YAML over defaults, flat names, unknown names refused."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from trl import ModelConfig, TrlParser
+
+from hf_synth.tasks.base import nearest
+
+
+@dataclasses.dataclass
+class DataArguments:
+    """What a recipe trains on: tasks of this package, preference pairs, or a file of prompts."""
+
+    task: str | None = dataclasses.field(default=None, metadata={"help": "A task's name, or the path of its file."})
+    preset: str | None = dataclasses.field(default=None, metadata={"help": "A preset of the task."})
+    task_args: dict[str, Any] | str | None = dataclasses.field(
+        default=None, metadata={"help": "Config values over the preset, as JSON."}
+    )
+    mixture: dict[str, Any] | str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Several tasks: cluster name -> {task, share, preset, task_args}, as JSON."},
+    )
+    preferences: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Preference pairs: a Hub id, a folder, or a .jsonl, .jsonl.gz or .parquet file."},
+    )
+    preferences_dir: str | None = dataclasses.field(
+        default=None, metadata={"help": "A subfolder of the Hub dataset or folder, such as harmless-base."}
+    )
+    preferences_split: str = dataclasses.field(
+        default="train", metadata={"help": "The split of the Hub dataset or folder; a single file is read whole."}
+    )
+    prompts: str | None = dataclasses.field(
+        default=None, metadata={"help": "Your own prompts: a .jsonl file with a `prompt` in every line."}
+    )
+    num_rows: int = dataclasses.field(
+        default=2000, metadata={"help": "Rows to train on; for GRPO distinct prompts. Pairs are all used."}
+    )
+    rows_seed: int = dataclasses.field(default=0, metadata={"help": "The seed of the rows."})
+    max_prompt_tokens: int | None = dataclasses.field(
+        default=None, metadata={"help": "Longer prompts are left out, and counted in metrics.json."}
+    )
+    test_share: float = dataclasses.field(
+        default=0.1, metadata={"help": "The share of the prompts of preference pairs that is held out."}
+    )
+
+    def __post_init__(self) -> None:
+        """Read JSON values, and check that exactly one source is named."""
+        self.task_args = json_dict(self.task_args, "task_args")
+        self.mixture = json_dict(self.mixture, "mixture")
+        named = [name for name in ("task", "mixture", "preferences", "prompts") if getattr(self, name)]
+        if len(named) != 1:
+            raise ValueError(
+                f"got {' and '.join(named) or 'no source'} to train on, "
+                "wanted exactly one of task, mixture, preferences, prompts"
+            )
+        if self.num_rows < 1:
+            raise ValueError(f"num_rows: got {self.num_rows}, wanted at least 1")
+        if not 0 <= self.test_share < 1:
+            raise ValueError(f"test_share: got {self.test_share}, wanted a value from 0 to below 1")
+
+
+@dataclasses.dataclass
+class WeightArguments:
+    """How prompts are weighed by their density."""
+
+    sampling_strength: list[float] = dataclasses.field(
+        default_factory=lambda: [1.0],
+        metadata={"help": "Weights are density**-strength; 0 is uniform. Several numbers: one arm of the run each."},
+    )
+    density_k: int = dataclasses.field(default=10, metadata={"help": "Neighbours that measure density."})
+    density_estimator: str = dataclasses.field(default="volume", metadata={"help": "volume or mean_distance."})
+    max_ratio: float = dataclasses.field(default=100.0, metadata={"help": "The largest weight over the smallest."})
+    embedder: str = dataclasses.field(
+        default="hashing", metadata={"help": "hashing, or a sentence-transformers model by path or Hub id."}
+    )
+
+    def __post_init__(self) -> None:
+        """Take one number for a list of one; refuse repeated and negative strengths."""
+        if isinstance(self.sampling_strength, int | float):
+            self.sampling_strength = [float(self.sampling_strength)]
+        self.sampling_strength = [float(strength) for strength in self.sampling_strength]
+        given = self.sampling_strength
+        if not given or min(given) < 0 or len(set(given)) < len(given):
+            raise ValueError(f"sampling_strength: got {given}, wanted one or more different numbers of at least 0")
+
+
+@dataclasses.dataclass
+class PolicyArguments(ModelConfig):
+    """TRL's model arguments, and the shape of a fresh RopeGPT for when no model is named."""
+
+    new_model: dict[str, Any] | str | None = dataclasses.field(
+        default=None, metadata={"help": "RopeGPTConfig values of a model made from nothing, as JSON."}
+    )
+    tokenizer_vocab_size: int = dataclasses.field(
+        default=4096, metadata={"help": "Size of the byte-level BPE that a fresh model on natural text gets."}
+    )
+
+    def __post_init__(self) -> None:
+        """Read JSON values."""
+        super().__post_init__()
+        self.new_model = json_dict(self.new_model, "new_model")
+
+
+class RecipeParser(TrlParser):
+    """TRL's parser, its errors as ValueError in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing some hundred flags."""
+        raise ValueError(message)
+
+
+def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, default: Path | None = None) -> Any:
+    """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
+
+    Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--config" not in words and default is not None:
+        words = ["--config", str(default), *words]
+    if "--config" in words:
+        _check_config(words, classes)
+    *parsed, unknown = RecipeParser(list(classes)).parse_args_and_config(words, return_remaining_strings=True)
+    if flags := [word for word in unknown if word.startswith("--")]:
+        raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
+    if unknown:
+        raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
+    return parsed
+
+
+def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
+    """A dict as given in YAML, or as JSON on the command line."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
+    return value or {}
+
+
+def _check_config(words: list[str], classes: Sequence[type]) -> None:
+    position = words.index("--config") + 1
+    if position == len(words):
+        raise ValueError("--config: got nothing after it, wanted a YAML file")
+    path = Path(words[position])
+    if not path.is_file():
+        raise ValueError(f"--config: got {str(path)!r}, which is no file")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
+    for key in config:
+        if key not in _fields(classes) and key != "env":
+            raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
+
+
+def _fields(classes: Sequence[type]) -> set[str]:
+    return {field.name for part in classes for field in dataclasses.fields(part)}
+
+
+def _nearest_field(name: str, classes: Sequence[type]) -> str:
+    hint, _, known = nearest(name, _fields(classes)).partition("Known: ")
+    return hint.strip() or f"known are {len(known.split(','))} names, see --help"

@@ -1,0 +1,99 @@
+"""Checkpoints that are known to be whole: a run cut off at any moment resumes from the last of them."""
+
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "complete.json"
+TRAINING_LOG = "training_log.json"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+class CompleteCheckpointCallback(TrainerCallback):
+    """Seals each checkpoint once it is on disk, with the size of every file in it."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the manifest last, and whole or not at all."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(folder / MANIFEST, _sizes(folder))
+
+
+def train(trainer: Trainer) -> dict[str, Any]:
+    """Train to the end and save; from the last whole checkpoint in the output directory if there is one.
+
+    Only an interrupted run leaves a torn checkpoint; it is skipped with a warning. Returns the training log.
+    """
+    started = time.monotonic()
+    trainer.add_callback(CompleteCheckpointCallback())
+    checkpoint = last_complete_checkpoint(trainer.args.output_dir)
+    if checkpoint is not None:
+        logger.warning("Resuming from %s", checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return _finish(trainer, time.monotonic() - started)
+
+
+def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """Save the model, and last of all the log: a run with a training_log.json is finished."""
+    folder = Path(trainer.args.output_dir)
+    trainer.save_model(str(folder))
+    trainer.accelerator.wait_for_everyone()
+    log = {"seconds": seconds, "steps": trainer.state.global_step, "history": trainer.state.log_history}
+    if trainer.is_world_process_zero():
+        write_json(folder / TRAINING_LOG, log)
+    trainer.accelerator.wait_for_everyone()
+    return log
+
+
+def read_training_log(folder: Path) -> dict[str, Any] | None:
+    """The log of a finished run {seconds, steps, history}, or None."""
+    path = folder / TRAINING_LOG
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The checkpoint of the most steps whose files are all there in full; torn ones are named in a warning."""
+    folder = Path(output_dir)
+    if not folder.is_dir():
+        return None
+    steps = {int(match[1]): path for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))}
+    for step in sorted(steps, reverse=True):
+        if (problem := _problem(steps[step])) is None:
+            return steps[step]
+        logger.warning("Skipping checkpoint %s: %s", steps[step], problem)
+    return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader finds the whole file or none."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _problem(folder: Path) -> str | None:
+    try:
+        wanted = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it was not finished"
+    except json.JSONDecodeError:
+        return f"its {MANIFEST} is damaged"
+    found = _sizes(folder)
+    for name, size in wanted.items():
+        if found.get(name) != size:
+            return f"{name} has {found.get(name, 0)} bytes of {size}"
+    return None

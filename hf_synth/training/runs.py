@@ -1,0 +1,111 @@
+"""Run directories: one config each, its numbers in metrics.json; and errors as users should see them."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_synth.training.checkpoints import write_json
+
+RESOLVED_CONFIG = "resolved_config.yaml"
+METRICS = "metrics.json"
+# Where a run writes and what it says while it runs change nothing about its result.
+_FREE = {
+    "output_dir",
+    "logging_dir",
+    "run_name",
+    "report_to",
+    "disable_tqdm",
+    "local_rank",
+    "push_to_hub",
+    "hub_token",
+}
+
+
+@contextlib.contextmanager
+def user_errors(command: str) -> Iterator[None]:
+    """Turn ValueError into one line and exit code 2, and Ctrl-C into one line and exit code 130.
+
+    With HF_SYNTH_DEBUG=1 in the environment the traceback is shown as well.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if os.environ.get("HF_SYNTH_DEBUG") == "1":
+            raise
+        print(f"{command}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{command}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def open_run(output_dir: str, *arguments: Any) -> Path:
+    """Make the output directory of a run, or come back to it.
+
+    `arguments` are the recipe's dataclasses; together they are the config, kept in resolved_config.yaml.
+    Raises ValueError where the directory holds the run of another config, naming the values that differ.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
+    config = {name: value for part in arguments for name, value in resolved(part).items()}
+    path = folder / RESOLVED_CONFIG
+    if path.exists():
+        _check_same(path, config)
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    draft.write_text(yaml.safe_dump(config, sort_keys=True), encoding="utf-8")
+    os.replace(draft, path)
+    return folder
+
+
+def resolved(arguments: Any) -> dict[str, Any]:
+    """A dataclass as plain values that YAML can hold; fields that carry secrets or machine state are left out."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
+    return {name: _plain(value) for name, value in values.items() if "token" not in name or name.endswith("_tokens")}
+
+
+def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
+    """Write metrics.json: flat name -> number."""
+    write_json(folder / METRICS, dict(sorted(metrics.items())))
+
+
+def read_metrics(folder: Path) -> dict[str, float] | None:
+    """The metrics of a finished run, or None while there are none."""
+    path = folder / METRICS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _check_same(path: Path, config: dict[str, Any]) -> None:
+    before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = sorted((before.keys() | config.keys()) - _FREE)
+    differing = [name for name in names if before.get(name) != config.get(name)]
+    if not differing:
+        return
+    changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in differing[:5])
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    raise ValueError(
+        f"output_dir {str(path.parent)!r} holds the run of another config ({changes}{more}); "
+        "give another --output_dir, or remove that directory"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

@@ -1,0 +1,86 @@
+"""Sampling weights of prompts from their density, and the table that says how they came about."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from sklearn.decomposition import PCA
+
+from hf_synth.sampling import (
+    effective_sample_size,
+    embed_texts,
+    intrinsic_dimension,
+    knn_density,
+    prompt_text,
+    rarity_weights,
+)
+from hf_synth.training.arguments import WeightArguments
+
+WEIGHTS_TABLE = "prompts.parquet"
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptDensity:
+    """How crowded the surroundings of each prompt are.
+
+    density: [N], larger is more crowded. place: [N, 2], the first two principal components of the embeddings.
+    dimension: the intrinsic dimension of the embeddings.
+    """
+
+    density: np.ndarray
+    place: np.ndarray
+    dimension: float
+
+    def part(self, start: int, stop: int) -> "PromptDensity":
+        """The same for prompts start .. stop - 1 alone."""
+        return PromptDensity(self.density[start:stop], self.place[start:stop], self.dimension)
+
+    def halves(self) -> list[str]:
+        """`crowded` for the half of the prompts of larger density, `rare` for the other."""
+        return ["crowded" if above else "rare" for above in self.density > np.median(self.density)]
+
+    def weights(self, arguments: WeightArguments, strength: float) -> np.ndarray:
+        """Sampling weights [N] of mean 1 at one strength."""
+        return rarity_weights(self.density, strength=strength, max_ratio=arguments.max_ratio)
+
+
+def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
+    """Embed the column `prompt` and measure the density of each row."""
+    texts = [prompt_text(prompt) for prompt in prompts["prompt"]]
+    embeddings = embed_texts(texts, arguments.embedder)
+    return PromptDensity(
+        knn_density(embeddings, k=arguments.density_k, estimator=arguments.density_estimator),
+        PCA(2, svd_solver="full").fit_transform(embeddings),
+        intrinsic_dimension(embeddings, k=arguments.density_k),
+    )
+
+
+def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
+    """The dataset with a `sampling_weight` column, which the weighted trainers read."""
+    return prompts.add_column("sampling_weight", weights.tolist())
+
+
+def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
+    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and a place on the map."""
+    columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
+    if "cluster" in prompts.column_names:
+        columns["cluster"] = prompts["cluster"]
+    x, y = measured.place.T
+    columns |= {"density": measured.density, "sampling_weight": weights, "x": x, "y": y}
+    pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
+
+
+def weight_metrics(measured: PromptDensity, weights: np.ndarray) -> dict[str, float]:
+    """What is always reported of weights."""
+    return {
+        "weights/effective_sample_size": effective_sample_size(weights),
+        "weights/effective_share": effective_sample_size(weights) / len(weights),
+        "weights/intrinsic_dimension": float(measured.dimension),
+        "weights/prompts": float(len(weights)),
+        "weights/smallest": float(weights.min()),
+        "weights/largest": float(weights.max()),
+    }

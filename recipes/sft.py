@@ -1,0 +1,46 @@
+"""Supervised fine-tuning: imitate rows of tasks, or the chosen answers of preference pairs.
+
+    accelerate launch recipes/sft.py --config recipes/configs/sft/hh_rlhf.yaml
+
+It knows no reward and no weights; what it leaves is the policy that recipes/reward.py and recipes/grpo.py start from.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl import SFTConfig, SFTTrainer, get_peft_config
+
+from hf_synth.training.arguments import DataArguments, PolicyArguments, parse_recipe
+from hf_synth.training.checkpoints import read_training_log, train
+from hf_synth.training.data import imitation_rows
+from hf_synth.training.policies import load_policy, load_tokenizer
+from hf_synth.training.runs import open_run, user_errors, write_metrics
+
+QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Run the recipe; returns the output directory, which holds the model."""
+    data, policy, args = parse_recipe((DataArguments, PolicyArguments, SFTConfig), argv, QUICKSTART)
+    folder = open_run(args.output_dir, data, policy, args)
+    if read_training_log(folder):
+        print(f"{folder} is finished")
+        return folder
+    rows = imitation_rows(data, folder)
+    tokenizer = load_tokenizer(policy, data, rows)
+    trainer = SFTTrainer(
+        load_policy(policy, tokenizer, args.seed),
+        args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(policy),
+    )
+    log = train(trainer)
+    losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
+    write_metrics(folder, {"loss/final": losses[-1], "rows": len(rows), "seconds/total": log["seconds"]})
+    return folder
+
+
+if __name__ == "__main__":
+    with user_errors("sft.py"):
+        main()
