@@ -61,8 +61,10 @@ def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: i
     size = task.size(split) if size is None else size
     if size is None:
         raise ValueError(f"task {task.name} never ends: got size=None, wanted the number of rows")
-    if size < 1:
-        raise ValueError(f"got size={size}, wanted at least 1 row")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"got size={size!r}, wanted a whole number of rows, at least 1")
+    if not isinstance(seed, int):
+        raise ValueError(f"got seed={seed!r}, wanted a whole number")
     spec = {
         "row_format": ROW_FORMAT,
         "task": str(Path(name).resolve()) if name.endswith(".py") else name,
@@ -110,5 +112,10 @@ def load_dataset(
     )
     if streaming:
         return builder.as_streaming_dataset(split=split)
-    builder.download_and_prepare(num_proc=num_proc)
+    try:
+        builder.download_and_prepare(num_proc=num_proc)
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):  # what the task has to say, not where it was said
+            raise error.__cause__ from None
+        raise
     return builder.as_dataset(split=split)

@@ -58,11 +58,11 @@ def reward_model(
     """A reward function that reads the one logit of a sequence classifier for prompt and completion together.
 
     `model`: a path, a Hub id or a model; its own tokenizer is used, so it may differ from the policy's.
-    Texts are scored in batches on the model's device; of a text longer than `max_length` tokens the end is kept.
+    It scores the ids that TRL's RewardTrainer makes of prompt and completion, `<eos>` included. Texts are scored in
+    batches on the model's device; of one longer than `max_length` tokens the end is kept.
     """
     if isinstance(model, str):
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        model = AutoModelForSequenceClassification.from_pretrained(model)
+        model, tokenizer = _load(model, tokenizer)
     if tokenizer is None:
         raise ValueError("reward_model: got a model without a tokenizer, wanted both, or a path that holds both")
     if model.config.num_labels != 1:
@@ -90,14 +90,34 @@ def reward_model(
     return score
 
 
+def _load(
+    path: str, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path)
+        return AutoModelForSequenceClassification.from_pretrained(path), tokenizer
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"reward_model: got {path!r}, which is neither here nor on the Hub: {reason}") from error
+
+
 def _encode(
     prompt: Prompt, completion: Any, *, tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> list[int]:
     if isinstance(prompt, str):
-        ids = tokenizer(prompt + completion).input_ids
+        ids = tokenizer(_joined(prompt, completion, tokenizer) + (tokenizer.eos_token or "")).input_ids
     else:
         ids = tokenizer.apply_chat_template(prompt + completion, tokenize=True, return_dict=True)["input_ids"]
     return ids if max_length is None else ids[-max_length:]
+
+
+def _joined(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Both as one text: a completion decoded on its own has lost the space that stood before its first word."""
+    if not completion or prompt[-1:].isspace() or completion[0].isspace():
+        return prompt + completion
+    first, second = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, completion))
+    spaced = tokenizer.decode(first + second) == f"{tokenizer.decode(first)} {tokenizer.decode(second)}"
+    return f"{prompt} {completion}" if spaced else prompt + completion
 
 
 @torch.inference_mode()

@@ -98,9 +98,12 @@ class RowRandom:
     def integers(self, low: int, high: int, size: int) -> np.ndarray:
         """Uniform integers on [low, high), [rows, size]; int32 where both bounds fit, int64 otherwise."""
         span = high - low
-        if not 0 < span < 2**63:
-            raise ValueError(f"integers(low={low}, high={high}): got an empty or too wide range, wanted low < high")
-        dtype = np.int32 if -(2**31) <= low and high <= 2**31 else np.int64
+        if not (0 < span < 2**63 and low >= -(2**63) and high <= 2**63):
+            raise ValueError(
+                f"integers(low={low}, high={high}): got an empty or too wide range, "
+                "wanted low < high, both of 64 bits, less than 2**63 apart"
+            )
+        dtype = np.int32 if low >= -(2**31) and high <= 2**31 else np.int64
         out = np.empty((self.rows, size), dtype)
         fill = _fill_narrow if span <= _NARROW_SPAN else _fill_wide
         fill(self.keys(), np.int64(low), np.uint64(span), out)

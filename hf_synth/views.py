@@ -75,7 +75,7 @@ def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
     """Every second row is invalid, its kind drawn uniformly."""
     rng = random("violation")
     kinds = list(task.violations().items())
-    kind = np.where(rng.index % 2 == 1, rng.integers(0, len(kinds), 1)[:, 0], -1)
+    kind = np.where(rng.index % 2 == 1, random("violation kind").integers(0, len(kinds), 1)[:, 0], -1)
     for number, (_, violation) in enumerate(kinds):
         chosen = np.flatnonzero(kind == number)
         rows.assign(chosen, violation.make(rows.select(chosen), rng.subset(chosen)))

@@ -12,7 +12,7 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 
 from hf_synth.training.arguments import DataArguments, PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
-from hf_synth.training.data import imitation_rows
+from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.policies import load_policy, load_tokenizer
 from hf_synth.training.runs import open_run, user_errors, write_metrics
 
@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return folder
     rows = imitation_rows(data, folder)
     tokenizer = load_tokenizer(policy, data, rows)
+    rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)
     trainer = SFTTrainer(
         load_policy(policy, tokenizer, args.seed),
         args,

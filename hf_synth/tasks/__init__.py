@@ -4,10 +4,11 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation, nearest
 
@@ -58,11 +59,18 @@ def _entry_points() -> dict[str, EntryPoint]:
     return found
 
 
+class _FreshLoader(SourceFileLoader):
+    """Reads the file itself, never its bytecode: that is stale where an edit left the file's size and its second."""
+
+    def path_stats(self, path: Any) -> NoReturn:
+        raise OSError("without these numbers no bytecode is read or written")
+
+
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"got task file {str(path)!r}, which does not exist; wanted the path of a .py file")
     name = f"hf_synth_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FreshLoader(name, str(path)))
     if spec is None or spec.loader is None:
         raise ValueError(f"got task file {str(path)!r}, which Python cannot load")
     module = importlib.util.module_from_spec(spec)

@@ -49,6 +49,8 @@ class TaskConfig:
         """Raise ValueError, naming field, value and range, unless every field is legal."""
         for field in dataclasses.fields(self):
             self._check(field)
+            if type(field.default) is float:  # 1 and 1.0 are one config, with one JSON
+                object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
     def _check(self, field: dataclasses.Field) -> None:
         value, where = getattr(self, field.name), f"{type(self).__name__}.{field.name}"
@@ -60,9 +62,8 @@ class TaskConfig:
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"{where}: got {value!r} ({type(value).__name__}), wanted {kind.__name__}")
-        if bounds := field.metadata.get("range"):
-            if not bounds[0] <= value <= bounds[1]:
-                raise ValueError(f"{where}: got {value}, wanted a value from {bounds[0]} to {bounds[1]}")
+        if (bounds := field.metadata.get("range")) and not bounds[0] <= value <= bounds[1]:
+            raise ValueError(f"{where}: got {value}, wanted a value from {bounds[0]} to {bounds[1]}")
 
     def replace(self, **changes: Any) -> "TaskConfig":
         """A copy with other values; an unknown name is an error that names the nearest field."""
@@ -109,7 +110,7 @@ class Rows:
 
     @classmethod
     def language(cls, words: np.ndarray, counts: np.ndarray) -> "Rows":
-        """`<bos> w1 ... wn <eos>` from ids int32 [rows, most], the first `counts` [rows] of each; loss after `<bos>`."""
+        """`<bos> w1 ... wn <eos>` from ids int32 [rows, most], the first `counts` of each row; loss after `<bos>`."""
         rows, most = words.shape
         tokens = np.full((rows, most + 2), PAD, np.int32)
         tokens[:, 0] = BOS
@@ -131,9 +132,7 @@ class Rows:
     def select(self, index: np.ndarray) -> "Rows":
         """The rows at `index` (positions or a mask), as copies."""
         columns = {name: column[index] for name, column in self.columns.items()}
-        return Rows(
-            self.tokens[index], self.lengths[index], self.loss_start[index], self.loss_stop[index], columns
-        )
+        return Rows(self.tokens[index], self.lengths[index], self.loss_start[index], self.loss_stop[index], columns)
 
     def assign(self, index: np.ndarray, other: "Rows") -> None:
         """Overwrite the rows at `index` with those of `other`, widening the block where they are longer."""
@@ -276,7 +275,7 @@ class Task(ABC, Generic[ConfigT]):
             if wanted not in np.searchsorted(ends, places, side="right"):
                 raise ValueError(
                     f'task {self.name}: holdout="content" leaves the {split} split empty: got {self.contents()} '
-                    "distinct contents, wanted at least 10; widen the config, or use holdout=\"none\""
+                    'distinct contents, wanted at least 10; widen the config, or use holdout="none"'
                 )
         pending = np.flatnonzero(self.split_of(rows) != wanted)
         for attempt in range(1, _MOST_ATTEMPTS):

@@ -108,14 +108,15 @@ class StartMidEnd(Task[StartMidEndConfig]):
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
-        """After the start only a middle; after some middles both a middle and the end."""
+        """After the start only a middle; after fewer middles than the most, both a middle and the end."""
         start, middle, end = self.words
         opening = " ".join([*self.delimiters[:1], start])
-        return (
-            DecisionPoint("after start", opening, (middle,), (end, start)),
-            DecisionPoint("after one middle", f"{opening} {middle}", (middle, end), (start,)),
-            DecisionPoint("after three middles", f"{opening} {middle} {middle} {middle}", (middle, end), (start,)),
-        )
+        points = {
+            0: DecisionPoint("after start", opening, (middle,), (end, start)),
+            1: DecisionPoint("after one middle", f"{opening} {middle}", (middle, end), (start,)),
+            3: DecisionPoint("after three middles", f"{opening} {middle} {middle} {middle}", (middle, end), (start,)),
+        }
+        return tuple(point for seen, point in points.items() if seen < self.config.max_middle)
 
     def contents(self) -> int:
         """One string a number of middles."""

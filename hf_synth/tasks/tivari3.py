@@ -17,13 +17,9 @@ _CONTENT = 3  # <bos> <tivari3> FEP stand before the content
 
 @dataclasses.dataclass(frozen=True)
 class Tivari3Config(TaskConfig):
-    """`max_half`: half of the content has 0 .. max_half words. `dialect`: other than 0, every word carries the number.
-
-    Dialects share the rule and no word, so that they make clusters of prompts that differ in nothing but their size.
-    """
+    """Half of the content has 0 .. max_half words, their number uniform."""
 
     max_half: int = bounded(8, 0, 256)
-    dialect: int = bounded(0, 0, 1_000)
 
 
 class Tivari3(Task[Tivari3Config]):
@@ -45,10 +41,7 @@ class Tivari3(Task[Tivari3Config]):
 
     def vocabulary(self) -> tuple[str, ...]:
         """The delimiters, the two brackets and the four words of the content."""
-        mark = f"{self.config.dialect}" if self.config.dialect else ""
-        words = (f"{word}{mark}" for word in ("FEP", "GOR", "NUL", "TAS", "WEJ", "KOB"))
-        tag = f"tivari3.{mark}" if mark else "tivari3"
-        return (f"<{tag}>", f"</{tag}>", *words)
+        return ("<tivari3>", "</tivari3>", "FEP", "GOR", "NUL", "TAS", "WEJ", "KOB")
 
     def generate(self, rng: RowRandom) -> Rows:
         """A half, perhaps a centre, and the half mirrored."""
@@ -84,7 +77,7 @@ class Tivari3(Task[Tivari3Config]):
         return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
-        """Ln of P(prefix + token) / P(prefix), each a sum over the lengths and centres that the prefix still allows."""
+        """Ln of P(prefix + token) / P(prefix), each a sum over the lengths and centres that the prefix allows."""
         prefix = _prefix_probability(rows.tokens, rows.lengths, self.config.max_half)
         before = np.concatenate([np.ones((len(rows), 1)), prefix[:, :-1]], axis=1)
         return np.log(np.divide(prefix, before, out=np.ones_like(prefix), where=rows.loss_mask))
@@ -116,13 +109,15 @@ class Tivari3(Task[Tivari3Config]):
             "odd_count": Violation(_odd_centre, keeps_length=False),
             "missing_start": Violation(lambda rows, rng: _replaced(rows, {2: None}, rng), keeps_length=True),
             "missing_end": Violation(lambda rows, rng: _replaced(rows, {-3: None}, rng), keeps_length=True),
-            "wrong_order": Violation(lambda rows, rng: _replaced(rows, {2: _LAST, -3: _FIRST}, rng), keeps_length=True),
+            "wrong_order": Violation(
+                lambda rows, rng: _replaced(rows, {2: _LAST, -3: _FIRST}, rng), keeps_length=True
+            ),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
         """After the opening anything but the other bracket; past the middle only the mirror image."""
         opening, _, first, last, nul, tas, wej, kob = self.vocabulary()
-        if self.config.max_half < 2:
+        if self.config.max_half < 3:  # a shorter half does not reach every valid token below
             return ()
         begin = f"{opening} {first}"
         pairs = " ".join([tas, wej] * (self.config.max_half // 2) + [kob] * (self.config.max_half % 2))
@@ -199,9 +194,9 @@ def _break_content(tokens, lengths, loss_start, keys):  # type: ignore[no-untype
                     break
             if other != first:
                 words[first], words[other] = words[other], words[first]
-            elif 2 * (first - _CONTENT) == lengths[row] - 7:
-                words[first] = _TAS
             else:
+                if 2 * (first - _CONTENT) == lengths[row] - 7:  # the centre is its own mirror image: take the next
+                    first += 1
                 words[first] = _NUL + (words[first] - _NUL + 1 + draw(key, 2) % np.uint64(_LETTERS - 1)) % _LETTERS
         elif loss_start[row] <= lengths[row] - 3:
             words[lengths[row] - 3], words[lengths[row] - 2] = _CLOSE, _LAST
@@ -240,7 +235,7 @@ def _word_probability(words, at, half, centred, length):  # type: ignore[no-unty
     if place < half:
         return 0.25 if _NUL <= word <= _KOB else 0.0
     if place == half and centred:
-        return 0.5 if word == _NUL or word == _KOB else 0.0
+        return 0.5 if word in (_NUL, _KOB) else 0.0
     if place < length:
         return 1.0 if word == words[_CONTENT + length - 1 - place] else 0.0
     if place == length:

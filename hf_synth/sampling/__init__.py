@@ -1,0 +1,75 @@
+"""Density-weighted training: embed prompts, measure how crowded each is, draw the rare more often.
+
+```python
+vectors = embed_texts([prompt_text(prompt) for prompt in dataset["prompt"]])
+weights = rarity_weights(knn_density(vectors), strength=1.0)  # 0.0 is the control
+dataset = dataset.add_column("sampling_weight", weights)
+trainer = WeightedGRPOTrainer(model, reward_funcs, args=args, train_dataset=dataset)  # or any other Weighted...Trainer
+```
+
+Nothing here knows of tasks: it serves any dataset and any trainer. Importing it loads neither torch nor TRL.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_synth.sampling.density import intrinsic_dimension, knn_density
+    from hf_synth.sampling.embeddings import embed_texts, prompt_text
+    from hf_synth.sampling.samplers import DensityWeightedSampler
+    from hf_synth.sampling.trainers import (
+        WeightedDPOTrainer,
+        WeightedGRPOTrainer,
+        WeightedRewardTrainer,
+        WeightedSamplingMixin,
+        WeightedSFTTrainer,
+        WeightedTrainer,
+    )
+    from hf_synth.sampling.weights import check_weights, effective_sample_size, rarity_weights
+
+_HOMES = {
+    "density": ("intrinsic_dimension", "knn_density"),
+    "embeddings": ("embed_texts", "prompt_text"),
+    "samplers": ("DensityWeightedSampler",),
+    "trainers": (
+        "WeightedDPOTrainer",
+        "WeightedGRPOTrainer",
+        "WeightedRewardTrainer",
+        "WeightedSFTTrainer",
+        "WeightedSamplingMixin",
+        "WeightedTrainer",
+    ),
+    "weights": ("check_weights", "effective_sample_size", "rarity_weights"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DensityWeightedSampler",
+    "WeightedDPOTrainer",
+    "WeightedGRPOTrainer",
+    "WeightedRewardTrainer",
+    "WeightedSFTTrainer",
+    "WeightedSamplingMixin",
+    "WeightedTrainer",
+    "check_weights",
+    "effective_sample_size",
+    "embed_texts",
+    "intrinsic_dimension",
+    "knn_density",
+    "prompt_text",
+    "rarity_weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,211 @@
+"""A weighted sampler with the structure that TRL's trainers need, resumable and the same on every process."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from torch.utils.data import Sampler
+
+from hf_synth.sampling.weights import check_weights
+
+_ROWS_AT_A_TIME = 2**16  # rows turned into Python numbers at once
+_ARRAYS = ("weights", "next_weights")
+
+
+class DensityWeightedSampler(Sampler[int]):
+    """Draws rows in proportion to their weights, in groups and repeated batches as TRL's `RepeatSampler` has them.
+
+    ```txt
+    weights = [1, 0, 4, 1, 2, 1, 1, 2, 2, 2, 1, 1],  N = 12      row 1 is never drawn, row 2 about three times
+    group_size = 3, batch_size = 4, repeat_count = 2               n = N // batch_size * batch_size = 12 draws
+
+          group of one prompt
+          -   -   -
+         [8,  8,  8,  2,  2,  2,  4,  4,  4,  9,  9,  9,      |
+          8,  8,  8,  2,  2,  2,  4,  4,  4,  9,  9,  9,      |  repeat_count = 2
+
+          2,  2,  2,  0,  0,  0,  2,  2,  2,  7,  7,  7,      |  row 2 twice in one batch: its weight asks for it
+          2,  2,  2,  0,  0,  0,  2,  2,  2,  7,  7,  7,  ...]   |
+          -------------------------------------------
+                 batch_size = 4 groups
+    ```
+
+    Within a round, row i is drawn n_i times, with E[n_i] = n * w_i / sum(w) and |n_i - E[n_i]| < 1: systematic
+    resampling over randomly permuted rows, then shuffled. Equal weights draw each row at most once, and all of them
+    where batch_size divides N. A row heavy enough may come twice in one batch: two groups of the same prompt, each
+    with completions and a baseline of its own, which TRL handles like any two groups.
+
+    The order is a function of (seed, round, weights when the round starts), so every process sees the same one and a
+    resumed run draws what an uninterrupted one would have. `set_epoch` sets the round; a round iterated twice is the
+    same twice. Nothing is read from or written to a global random state.
+
+    Args:
+        weights: [N] numbers of at least 0, not all 0, any scale; 0 is never drawn.
+        group_size: times each index comes in a row (GRPO: num_generations).
+        batch_size: draws in a batch, each a whole group.
+        repeat_count: times each batch comes (GRPO: num_iterations * steps_per_generation).
+        seed: at least 0.
+
+    Raises:
+        ValueError: weights empty, NaN, infinite, negative or all 0; fewer rows than batch_size; a count below 1.
+
+    Source: J. Carpenter, P. Clifford and P. Fearnhead (1999) for systematic resampling; TRL for the structure.
+    """
+
+    def __init__(
+        self,
+        weights: ArrayLike,
+        *,
+        group_size: int = 1,
+        batch_size: int = 1,
+        repeat_count: int = 1,
+        seed: int = 0,
+    ) -> None:
+        for name, value, least in (
+            ("group_size", group_size, 1),
+            ("batch_size", batch_size, 1),
+            ("repeat_count", repeat_count, 1),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name}={value}: wanted at least {least}.")
+        self._weights = self._next_weights = check_weights(weights)
+        self.group_size, self.batch_size, self.repeat_count, self.seed = group_size, batch_size, repeat_count, seed
+        if len(self._weights) < batch_size:
+            raise ValueError(
+                f"{len(self._weights)} rows cannot fill one batch of {batch_size}. Give at least {batch_size} rows, "
+                "or make the batch smaller (GRPO: generation_batch_size / num_generations prompts a batch)."
+            )
+        self.round = 0
+        self._started = False  # has this round drawn anything?
+        self._changed = False
+
+    @property
+    def weights(self) -> np.ndarray:
+        """[N] weights of the current round (a copy)."""
+        return self._weights.copy()
+
+    @property
+    def changed(self) -> bool:
+        """True once the weights differ from what the constructor got, or were loaded: what a checkpoint must hold."""
+        return self._changed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the round to draw next. Weights set since the last round started take effect with a new round."""
+        if epoch < 0:
+            raise ValueError(f"epoch={epoch}: wanted at least 0.")
+        if epoch != self.round:
+            self.round, self._started, self._weights = epoch, False, self._next_weights
+
+    def set_weights(self, weights: ArrayLike) -> None:
+        """Take new weights [N] from the next round on; at once where the current round has drawn nothing yet.
+
+        Raises:
+            ValueError: another number of rows, or weights the constructor would refuse.
+        """
+        checked = check_weights(weights)
+        if len(checked) != len(self._weights):
+            raise ValueError(f"weights: got {len(checked)}, wanted {len(self._weights)}, one for each row.")
+        self._next_weights, self._changed = checked, True
+        if not self._started:
+            self._weights = checked
+
+    def round_rows(self) -> np.ndarray:
+        """The [n] int64 rows of the current round in the order drawn, each standing for a whole group."""
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(self.round,))))
+        order = rng.permutation(len(self._weights))
+        counts = systematic_counts(self._weights[order], self._draws, rng.random())
+        return rng.permutation(np.repeat(order, counts))
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the round's indices, groups and repeats included."""
+        self._started = True
+        batches = self.round_rows().reshape(-1, 1, self.batch_size)
+        step = max(1, _ROWS_AT_A_TIME // (self.batch_size * self.group_size * self.repeat_count))
+        for start in range(0, len(batches), step):
+            block = batches[start : start + step].repeat(self.repeat_count, axis=1).repeat(self.group_size, axis=2)
+            yield from block.ravel().tolist()
+
+    def __len__(self) -> int:
+        """Indices in a round: draws * group_size * repeat_count."""
+        return self._draws * self.group_size * self.repeat_count
+
+    @property
+    def _draws(self) -> int:
+        return len(self._weights) // self.batch_size * self.batch_size
+
+    def fingerprint(self) -> int:
+        """A 32-bit checksum of all that decides the order: equal on all processes, or their groups are broken."""
+        settings = (self.seed, self.round, self.group_size, self.batch_size, self.repeat_count)
+        return zlib.crc32(self._weights.tobytes(), zlib.crc32(repr(settings).encode()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seed, counts, round, and the weights of this round and the next; numbers and two arrays [N]."""
+        return {
+            **{name: getattr(self, name) for name in ("seed", "group_size", "batch_size", "repeat_count", "round")},
+            "started": self._started,
+            "weights": self._weights.copy(),
+            "next_weights": self._next_weights.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
+
+        Raises:
+            ValueError: it was saved with another seed, other counts or another number of rows.
+        """
+        for name in ("seed", "group_size", "batch_size", "repeat_count"):
+            if state[name] != getattr(self, name):
+                raise ValueError(
+                    f"the saved sampler has {name}={state[name]}, this one {getattr(self, name)}: it could not go on "
+                    "where the saved one stopped. Resume with the settings of the saved run."
+                )
+        current, following = check_weights(state["weights"]), check_weights(state["next_weights"])
+        if not len(current) == len(following) == len(self._weights):
+            raise ValueError(
+                f"the saved sampler has {len(current)} rows, this one {len(self._weights)}. Resume with the data set "
+                "of the saved run."
+            )
+        self._weights, self._next_weights = current, following
+        self.round, self._started, self._changed = int(state["round"]), bool(state["started"]), True
+
+    def save(self, path: str) -> None:
+        """Write `state_dict` to a safetensors file; a process killed meanwhile leaves the old file or the new one."""
+        state = self.state_dict()
+        arrays = {name: state.pop(name) for name in _ARRAYS}
+        save_file(arrays, path + ".part", metadata={"sampler": json.dumps(state)})
+        os.replace(path + ".part", path)
+
+    def load(self, path: str) -> None:
+        """Take up the state in a file that `save` wrote; errors as `load_state_dict`."""
+        with safe_open(path, framework="numpy") as file:
+            state = json.loads(file.metadata()["sampler"])
+            self.load_state_dict(state | {name: file.get_tensor(name) for name in _ARRAYS})
+
+
+def systematic_counts(weights: np.ndarray, draws: int, offset: float) -> np.ndarray:
+    """How often each row is drawn: [N] weights of at least 0 -> [N] counts that sum to draws.
+
+    ```txt
+    rows, as wide as their share     |   a   |b|        c        |
+    a comb of `draws` teeth            ^      ^      ^      ^          offset in [0, 1) moves all teeth together
+    counts                               1    0 or 1     2 or 3
+    ```
+
+    Each count differs from draws * w / sum(w) by less than 1; over a uniform offset its mean is exactly that.
+    """
+    edges = np.cumsum(weights / weights.max())  # divided first: equal weights become 1, and their sums exact
+    total = edges[-1]
+    edges, at_end = edges * draws / total, edges == total
+    teeth = np.floor(edges)
+    teeth += edges - teeth > offset  # teeth before each edge; the difference is exact, edges - offset would not be
+    teeth[at_end] = draws  # the last edge, and that of zeros after it, free of rounding
+    return np.diff(teeth, prepend=0.0).astype(np.int64)

@@ -1,0 +1,35 @@
+"""Shared by all tests: no network, no user's cache, no progress bars, and where the real data files lie."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_SCRATCH = tempfile.mkdtemp(prefix="hf_synth_tests_")
+atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
+
+# Before any import of the libraries that read them, and inherited by the processes that tests start.
+os.environ.update(
+    HF_HOME=_SCRATCH,
+    HF_DATASETS_CACHE=str(Path(_SCRATCH) / "datasets"),
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import pytest  # noqa: E402
+
+_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data files beside the repository; a test that needs it is skipped only outside CI."""
+    if not _DATA.is_dir():
+        missing = f"needs the real data files in {_DATA}"
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing}, and CI must not skip it")
+        pytest.skip(missing)
+    return _DATA

@@ -1,0 +1,197 @@
+"""Density against a scalar k-nearest-neighbour oracle; larger is more crowded; no input gives inf or NaN."""
+
+import importlib
+import math
+import time
+
+import numpy as np
+import pytest
+
+from hf_synth.sampling import intrinsic_dimension, knn_density, rarity_weights
+
+POINTS = np.random.default_rng(7).normal(size=(40, 6)) + 0.5
+
+
+def scalar_distances(points, metric, k):
+    """For each distinct point (in order of first appearance): sorted distances to its k nearest others."""
+    if metric == "cosine":
+        points = [[x / math.sqrt(sum(y * y for y in p)) for x in p] for p in points]
+    out = []
+    for i, p in enumerate(points):
+        distances = sorted(math.dist(p, q) for j, q in enumerate(points) if j != i)
+        out.append(distances[:k])
+    return out
+
+
+def scalar_dimension(distances, ambient):
+    logs = [math.log(d[-1] / t) for d in distances for t in d[:-1]]
+    return min(1 / (sum(logs) / len(logs)), ambient)
+
+
+def scalar_density(points, copies, metric, estimator, k):
+    distances = scalar_distances(points, metric, k)
+    if estimator == "volume":
+        dimension = scalar_dimension(distances, len(points[0]))
+        return [m * k / d[-1] ** dimension for m, d in zip(copies, distances, strict=True)]
+    if metric == "cosine":
+        distances = [[t * t / 2 for t in d] for d in distances]
+    return [m / (sum(d) / k) for m, d in zip(copies, distances, strict=True)]
+
+
+@pytest.mark.parametrize("backend", ["sklearn", "faiss"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("estimator", ["volume", "mean_distance"])
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_equals_the_scalar_definition(metric, estimator, k, backend):
+    copies = [1 + (i % 7 == 0) * (i % 3) for i in range(len(POINTS))]
+    rows = [i for i, m in enumerate(copies) for _ in range(m)]
+    order = np.random.default_rng(0).permutation(len(rows))
+    got = knn_density(POINTS[rows][order], k=k, metric=metric, estimator=estimator, backend=backend)
+    expected = np.array(scalar_density(POINTS.tolist(), copies, metric, estimator, k))[rows][order]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["volume", "mean_distance"])
+def test_backends_agree(estimator):
+    points = np.random.default_rng(1).normal(size=(500, 48)).astype(np.float32)
+    slow, fast = (knn_density(points, estimator=estimator, backend=b) for b in ("sklearn", "faiss"))
+    np.testing.assert_allclose(fast, slow, rtol=1e-9)
+    np.testing.assert_array_equal(knn_density(points, estimator=estimator), slow)
+
+
+def test_auto_takes_faiss_for_many_points(monkeypatch):
+    density = importlib.import_module("hf_synth.sampling.density")
+    used = []
+    monkeypatch.setattr(density, "_FAISS_FROM", 30)
+    monkeypatch.setattr(density, "_search_faiss", lambda p, n: used.append(1) or density._search_sklearn(p, n))
+    knn_density(POINTS)
+    assert used == [1]
+    monkeypatch.setattr(density.importlib.util, "find_spec", lambda name: None)
+    knn_density(POINTS)
+    assert used == [1], "without faiss, sklearn"
+
+
+def crowd_and_loner():
+    """Two blobs of 200 and 20 points, the first 20 times as dense, and one point far off (the last row)."""
+    rng = np.random.default_rng(3)
+    crowd = rng.normal(scale=0.1, size=(200, 3)) + np.array([3, 0, 0])
+    few = rng.normal(scale=0.1 * 2 ** (1 / 3), size=(20, 3)) + np.array([0, 3, 0])
+    return np.concatenate([crowd, few, [[-9.0, -9.0, 9.0]]])
+
+
+def sign_is_right(weights):
+    return weights[-1] > 1 > weights[:200].mean() and weights[-1] == weights.max()
+
+
+@pytest.mark.parametrize("estimator", ["volume", "mean_distance"])
+def test_larger_means_more_crowded_and_rare_weighs_more(estimator):
+    density = knn_density(crowd_and_loner(), metric="euclidean", estimator=estimator)
+    assert density[-1] == density.min()
+    assert sign_is_right(rarity_weights(density))
+    assert not sign_is_right(rarity_weights(1 / density)), "a reversed density must not pass"
+
+
+def test_volume_sees_a_twentyfold_crowd_and_mean_distance_does_not():
+    rng = np.random.default_rng(5)
+    crowded, sparse = rng.random((2000, 6)), rng.random((100, 6)) + 10.0
+    points = np.concatenate([crowded, sparse])
+    ratio = {}
+    for estimator in ("volume", "mean_distance"):
+        density = knn_density(points, metric="euclidean", estimator=estimator)
+        ratio[estimator] = np.median(density[:2000]) / np.median(density[2000:])
+    assert 10 < ratio["volume"] < 40
+    assert ratio["mean_distance"] < 3
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_intrinsic_dimension_of_a_flat_sheet(dimension):
+    rng = np.random.default_rng(dimension)
+    sheet = rng.normal(size=(1500, dimension)) @ rng.normal(size=(dimension, 30))
+    assert intrinsic_dimension(sheet, metric="euclidean") == pytest.approx(dimension, rel=0.12)
+
+
+def test_intrinsic_dimension_equals_the_scalar_definition():
+    for metric in ("cosine", "euclidean"):
+        expected = scalar_dimension(scalar_distances(POINTS.tolist(), metric, 6), 6)
+        assert intrinsic_dimension(POINTS, k=6, metric=metric) == pytest.approx(expected, rel=1e-4)
+    assert intrinsic_dimension(np.eye(20), k=5) == 20, "equidistant points: at most the ambient dimension"
+    assert intrinsic_dimension(np.ones((5, 3))) == 0
+
+
+def test_all_points_equal_is_uniform():
+    assert (knn_density(np.ones((20, 4))) == 1).all()
+    assert (knn_density(np.ones((20, 4)), estimator="mean_distance") == 1).all()
+    lengths = np.arange(1, 21)[:, None] * np.ones((20, 4))
+    assert (knn_density(lengths) == 1).all(), "one direction, many lengths, are one point for cosine"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("estimator", ["volume", "mean_distance"])
+@pytest.mark.parametrize("k", [2, 10])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_points_that_differ_in_bytes_alone_stay_finite(metric, estimator, k):
+    rng = np.random.default_rng(0)
+    last_bit = np.repeat(rng.normal(size=(1, 8)), 30, axis=0)
+    last_bit[:, 0] = np.nextafter(last_bit[:, 0], np.arange(30))  # some differ in their last bit
+    swallowed = np.full((30, 8), 1e-3)
+    swallowed[:, 0] = 1e-25 * np.arange(30)  # no two equal, but equal once the mean is taken off
+    points = np.concatenate([last_bit, swallowed, rng.normal(size=(30, 8)) + 5])
+    density = knn_density(points, k=k, metric=metric, estimator=estimator)
+    assert np.isfinite(density).all()
+    assert (density > 0).all()
+    assert density[30:60].min() > density[60:].max()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_zero_and_minus_zero_are_one_point(metric):
+    points = np.concatenate([POINTS, [[1.0, 0, 0, 0, 0, 0], [1.0, -0.0, 0, 0, 0, 0]]])
+    np.testing.assert_array_equal(knn_density(points, metric=metric), knn_density(points + 0.0, metric=metric))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_extreme_scales(scale):
+    points = np.random.default_rng(0).normal(size=(50, 30))
+    for metric in ("cosine", "euclidean"):
+        density = knn_density(points * scale, metric=metric)
+        plain = knn_density(points, metric=metric)
+        assert np.isfinite(density).all()
+        np.testing.assert_array_equal(np.argsort(density), np.argsort(plain))
+
+
+@pytest.mark.parametrize(
+    ("points", "options", "words"),
+    [
+        (POINTS, {"k": 40}, "k=40 neighbours need more than 40 distinct points, got 40.*at most 39"),
+        (np.repeat(POINTS[:3], 9, axis=0), {}, "got 3"),
+        (POINTS, {"k": 0, "estimator": "mean_distance"}, "k=0: wanted at least 1"),
+        (POINTS, {"k": 1}, "k=1: wanted at least 2"),
+        (np.where(np.arange(40)[:, None] == 4, np.nan, POINTS), {}, "1 of 40 rows are NaN or infinite: rows 4"),
+        (np.where(np.arange(40)[:, None] == 9, np.inf, POINTS), {}, "rows 9"),
+        (np.where(np.arange(40)[:, None] % 2 == 0, 0, POINTS), {}, r"20 of 40 rows are zero .*rows 0, 2.*\.\.\."),
+        (POINTS[0], {}, r"got \[6\]"),
+        (np.empty((0, 6)), {}, r"got \[0, 6\]"),
+        (POINTS, {"metric": "l1"}, "wanted one of cosine, euclidean"),
+        (POINTS, {"estimator": "x"}, "wanted one of volume, mean_distance"),
+        (POINTS, {"backend": "x"}, "wanted one of auto, sklearn, faiss"),
+    ],
+)
+def test_errors(points, options, words):
+    with pytest.raises(ValueError, match=words):
+        knn_density(points, **options)
+
+
+def test_without_faiss_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"hf_synth\[embeddings\]"):
+        knn_density(POINTS, backend="faiss")
+
+
+def test_zero_rows_are_fine_for_euclidean():
+    assert np.isfinite(knn_density(np.concatenate([POINTS, np.zeros((1, 6))]), metric="euclidean")).all()
+
+
+def test_2312_points_in_five_seconds():
+    points = np.random.default_rng(0).normal(size=(2312, 384)).astype(np.float32)
+    start = time.perf_counter()
+    knn_density(points)
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,68 @@
+"""Two real processes: whole groups, disjoint parts, exact resume, and weights that differ are noticed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What the two processes of worker.py report, by rank."""
+    out = tmp_path_factory.mktemp("ranks")
+    worker = Path(__file__).with_name("worker.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*launch, str(worker), str(out)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_two_processes_share_each_round(ranks):
+    """13 draws a round in batches of 2 for each of 2 ranks: 4 steps, the last filled up from the round's beginning."""
+    assert [r["plain"]["world"] for r in ranks] == [2, 2]
+    for epoch in range(3):
+        steps = [r["plain"]["steps"][4 * epoch : 4 * epoch + 4] for r in ranks]
+        order = [row for pair in zip(*steps, strict=True) for part in pair for row in part]
+        counts = [order[:13].count(row) for row in range(13)]
+        assert sum(counts) == 13
+        assert counts[1] == counts[8] == 0
+        assert counts[0] in (3, 4), "13 * 5 / 18 = 3.6"
+        assert order[13:] == order[:3]
+
+
+def test_grpo_groups_are_whole_and_parts_disjoint(ranks):
+    """A generation batch is 16 rows: 4 prompts of 4 completions, 2 prompts on each rank."""
+    calls = [r["grpo"]["calls"] for r in ranks]
+    assert len(calls[0]) == len(calls[1]) == 6, "13 rows: 3 batches of 4 prompts a round, 2 rounds"
+    together = []
+    for first, second in zip(*calls, strict=True):
+        for part in (first, second):
+            assert len(part) == 8
+            assert len(set(part[:4])) == len(set(part[4:])) == 1
+        together += [int(prompt[1:]) for prompt in (first + second)[::4]]
+    assert together == ranks[0]["grpo"]["drawn"] == ranks[1]["grpo"]["drawn"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "changed"])
+def test_resume_is_exact_on_two_processes(kind, ranks):
+    for r in ranks:
+        whole, resumed = r[kind], r[f"{kind}_resumed"]
+        assert len(resumed["steps"]) == (3 if kind == "plain" else 6)
+        assert resumed["steps"] == whole["steps"][-len(resumed["steps"]) :]
+        assert resumed["sum"] == whole["sum"]
+    assert ranks[0][kind]["sum"] == ranks[1][kind]["sum"]
+
+
+def test_grpo_resume_is_exact_on_two_processes(ranks):
+    for r in ranks:
+        assert r["grpo_resumed"]["calls"] == r["grpo"]["calls"][4:]
+        assert r["grpo_resumed"]["sum"] == r["grpo"]["sum"]
+
+
+def test_weights_that_differ_between_processes_are_an_error(ranks):
+    for r in ranks:
+        assert "the processes hold different sampling weights in round 0" in r["disagreement"]

@@ -1,0 +1,90 @@
+"""What each of two processes runs (see test_processes.py): python -m torch.distributed.run ... worker.py OUT_DIR."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import tiny
+import torch
+from transformers import TrainingArguments
+from trl import GRPOConfig
+
+from hf_synth.sampling import WeightedGRPOTrainer, WeightedTrainer
+
+WEIGHTS = np.array([5.0, 0.0, 1.0, 1.0, 1.0, 0.5, 2.0, 1.5, 0.0, 3.0, 1.0, 1.0, 1.0])
+RANK = int(os.environ["RANK"])
+
+
+def checksum(trainer):
+    return [float(t.double().sum()) for t in tiny.parameters(trainer).values()]
+
+
+def run_plain(directory, resume=None, weights=WEIGHTS, change=None):
+    args = tiny.arguments(
+        TrainingArguments,
+        directory,
+        per_device_train_batch_size=2,
+        num_train_epochs=3,
+        save_strategy="steps",
+        save_steps=3,
+    )
+    trainer = WeightedTrainer(tiny.model(), args, train_dataset=tiny.causal_rows(weights))
+    if change is not None:
+        trainer.set_sampling_weights(change)
+    seen = tiny.record_rows(trainer)
+    trainer.train(resume_from_checkpoint=resume)
+    steps = [[row - 3 for row in batch] for batch in seen]
+    return {"steps": steps, "sum": checksum(trainer), "world": trainer.args.world_size}
+
+
+def run_grpo(directory, resume=None):
+    recorded = tiny.Recorded()
+    args = tiny.arguments(
+        GRPOConfig,
+        directory,
+        num_generations=4,
+        steps_per_generation=2,
+        max_completion_length=3,
+        gradient_accumulation_steps=1,
+        num_train_epochs=2,
+        save_strategy="steps",
+        save_steps=2,
+    )
+    trainer = WeightedGRPOTrainer(
+        tiny.model(),
+        recorded,
+        args=args,
+        train_dataset=tiny.prompts(WEIGHTS),
+        processing_class=tiny.tokenizer(),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    rows, sampler = [], trainer.weighted_sampler
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        rows += sampler.round_rows().tolist()
+    return {"calls": recorded.calls, "sum": checksum(trainer), "drawn": rows}
+
+
+def run_disagreement(directory):
+    try:
+        run_plain(directory, change=np.arange(len(WEIGHTS)) + RANK)
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    results = {"plain": run_plain(out / "plain")}
+    results["plain_resumed"] = run_plain(out / "plain2", str(out / "plain" / "checkpoint-9"))
+    results["changed"] = run_plain(out / "changed", weights=np.ones(len(WEIGHTS)), change=WEIGHTS)
+    results["changed_resumed"] = run_plain(
+        out / "changed2", str(out / "changed" / "checkpoint-6"), weights=np.ones(len(WEIGHTS))
+    )
+    results["grpo"] = run_grpo(out / "grpo")
+    results["grpo_resumed"] = run_grpo(out / "grpo2", str(out / "grpo" / "checkpoint-8"))
+    results["disagreement"] = run_disagreement(out / "bad")
+    (out / f"rank{RANK}.json").write_text(json.dumps(results))

@@ -1,0 +1,90 @@
+"""What the tests of all tasks share: plain-Python readings of rows, and the strings of small languages."""
+
+import itertools
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pytest
+
+from hf_synth.rng import RowRandom
+from hf_synth.tasks import Rows, Task
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<sep>")
+Words = tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def rng() -> Callable[..., RowRandom]:
+    """A RowRandom for rows 0 .. count - 1 of a purpose."""
+
+    def make(count: int, purpose: str = "test", *, seed: int = 0, split: str = "train", start: int = 0) -> RowRandom:
+        return RowRandom(seed=seed, split=split, purpose=purpose, index=np.arange(start, start + count))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def texts() -> Callable[[Task, Rows], list[tuple[str, str]]]:
+    """(prompt, completion) of each row, joined word by word: `<bos>` and `<eos>` left out."""
+
+    def read(task: Task, rows: Rows) -> list[tuple[str, str]]:
+        words = [*SPECIAL, *task.vocabulary()]
+        pairs = []
+        for tokens, length, start in zip(rows.tokens.tolist(), rows.lengths, rows.loss_start, strict=True):
+            row = [words[token] for token in tokens[:length]]
+            assert row[0] == "<bos>"
+            stop = length - (row[-1] == "<eos>")
+            pairs.append((" ".join(row[1:start]), " ".join(row[start:stop])))
+        return pairs
+
+    return read
+
+
+class Language:
+    """A finite language given as every string with its probability, and sums over it."""
+
+    def __init__(self, strings: Iterable[tuple[Words, float]]) -> None:
+        """`strings`: words without `<bos>` and `<eos>`; the same words may come several times."""
+        self.strings: Counter[Words] = Counter()
+        for words, probability in strings:
+            self.strings[words] += probability  # type: ignore[assignment]
+        assert math.isclose(math.fsum(self.strings.values()), 1.0, rel_tol=1e-12)
+        parts = defaultdict(list)
+        for words, probability in self.strings.items():
+            for stop in range(len(words) + 1):
+                parts[words[:stop]].append(probability)
+            parts[(*words, "<eos>")].append(probability)
+        self.prefixes = {words: math.fsum(chances) for words, chances in parts.items()}
+
+    def log_probs(self, words: Words) -> list[float]:
+        """Ln P(word | words before it) for every word and for the `<eos>` after the last, in nats."""
+        ended = (*words, "<eos>")
+        chances = [self.prefixes[ended[:stop]] for stop in range(len(ended) + 1)]
+        return [math.log(after / before) for before, after in itertools.pairwise(chances)]
+
+    def entropy(self) -> float:
+        """In nats a string."""
+        return -math.fsum(p * math.log(p) for p in self.strings.values())
+
+
+@pytest.fixture(scope="session")
+def language() -> type[Language]:
+    """The class of enumerated languages."""
+    return Language
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Task, Iterable[Words]], Rows]:
+    """Rows of a language from its strings, built id by id."""
+
+    def build(task: Task, strings: Iterable[Words]) -> Rows:
+        ids = {word: number for number, word in enumerate([*SPECIAL, *task.vocabulary()])}
+        encoded = [[1, *(ids[word] for word in words), 2] for words in strings]
+        width = max(map(len, encoded))
+        lengths = np.array([len(row) for row in encoded], np.int32)
+        tokens = np.array([row + [0] * (width - len(row)) for row in encoded], np.int32)
+        return Rows(tokens, lengths, np.ones_like(lengths), lengths.copy())
+
+    return build

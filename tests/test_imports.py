@@ -1,0 +1,196 @@
+"""Who may import whom, what importing costs, and that nothing here runs code that is data."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_synth
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hf_synth"
+FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted(path for folder in ("recipes", "datasets_scripts") for path in (ROOT / folder).rglob("*.py"))
+
+# From below: a part may import its own layer and those under it. A part that is missing here is an error.
+LAYERS = [
+    {"rng"},
+    {"tasks"},
+    {"tokenization", "views", "builder", "online", "corpora", "rewards"},
+    {"training", "reports", "hub", "cli"},
+]
+ALONE = {"models", "preferences", "sampling", "metrics"}  # import nothing else of hf_synth; the top layer may use them
+
+
+def part(module: str) -> str:
+    """`hf_synth.tasks.sort` -> `tasks`."""
+    return module.split(".")[1]
+
+
+def name_of(path: Path) -> str:
+    """hf_synth/tasks/sort.py -> `hf_synth.tasks.sort`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in the file; names taken from hf_synth itself by their home."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name_of(path).split(".")[: -node.level] if node.level else []
+            module = ".".join([*package, *filter(None, [node.module])])
+            found |= {home_of(alias.name) for alias in node.names} if module == "hf_synth" else {module}
+    return found - {"hf_synth", "hf_synth.__version__"}
+
+
+def home_of(name: str) -> str:
+    return hf_synth._HOMES.get(name, f"hf_synth.{name}")
+
+
+def allowed(importer: str) -> set[str]:
+    """The parts of hf_synth that a part may import."""
+    if importer in ALONE:
+        return {importer}
+    level = next(level for level, layer in enumerate(LAYERS) if importer in layer)
+    below = set().union(*LAYERS[: level + 1])
+    return below | ALONE if level == len(LAYERS) - 1 else below
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path != PACKAGE / "__init__.py"], ids=name_of)
+def test_module_imports_only_its_own_layer_and_those_below(path):
+    importer = part(name_of(path))
+    assert importer in ALONE.union(*LAYERS), f"{importer} has no place in the order of layers"
+    inside = {module for module in imported(path) if module.startswith("hf_synth.")}
+    assert {part(module) for module in inside} <= allowed(importer)
+
+
+def test_a_forbidden_import_is_found(tmp_path, monkeypatch):
+    """The check above, on files that break the rule in each way an import can be written."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "hf_synth" / "tasks" / "bad.py"
+    path.parent.mkdir(parents=True)
+    for line in (
+        "import hf_synth.builder",
+        "from hf_synth.builder import load_dataset",
+        "from hf_synth import load_dataset",
+        "from hf_synth import builder",
+        "from .. import builder",
+        "from ..builder import load_dataset",
+        "def late():\n    import hf_synth.builder",
+    ):
+        path.write_text(line)
+        assert {part(module) for module in imported(path)} == {"builder"}, line
+    assert "builder" not in allowed("tasks")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_imports_recipes_or_scripts(path):
+    assert not {module.split(".")[0] for module in imported(path)} & {
+        "recipes",
+        "datasets_scripts",
+        "tests",
+        "benchmarks",
+    }
+
+
+@pytest.mark.processes
+def test_importing_the_package_loads_no_heavy_library():
+    program = "import sys, hf_synth; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "hf_synth" in done.stdout.split()
+    assert not {"torch", "transformers", "datasets", "numpy", "numba", "trl"} & set(done.stdout.split())
+
+
+@pytest.mark.processes
+def test_rows_need_neither_torch_nor_transformers_nor_datasets():
+    program = "import sys, hf_synth; hf_synth.get_task('sort', '8').rows(0, 2); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"torch", "transformers", "datasets"} & set(done.stdout.split())
+
+
+def test_every_public_name_loads():
+    assert all(getattr(hf_synth, name) is not None for name in hf_synth.__all__)
+    assert set(hf_synth._HOMES) <= set(hf_synth.__all__)
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hf_synth' has no attribute 'load_datasets'"):
+        _ = hf_synth.load_datasets
+
+
+# Nothing runs code that is data
+
+UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "np.load",
+    "numpy.load",
+    "os.system",
+    "yaml.load",
+}
+
+
+def unsafe(source: str) -> list[str]:
+    """What in a source would unpickle, or run text as code; `model.eval()` and a loader's `exec_module` are fine."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module] if (node.module or "").split(".")[0] in UNSAFE_MODULES else []
+            found += [name for name in (f"{node.module}.{alias.name}" for alias in node.names) if name in UNSAFE_CALLS]
+        elif isinstance(node, ast.Call):
+            found += [ast.unparse(node.func)] if ast.unparse(node.func) in UNSAFE_CALLS else []
+            found += [word.arg for word in node.keywords if word.arg and is_unsafe_argument(word)]
+    return found
+
+
+def is_unsafe_argument(word: ast.keyword) -> bool:
+    banned = {"trust_remote_code", "allow_pickle", "shell"}
+    return word.arg in banned and not (isinstance(word.value, ast.Constant) and word.value.value is False)
+
+
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS], ids=name_of)
+def test_nothing_unpickles_or_runs_text_as_code(path):
+    assert unsafe(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes").rglob("*.y*ml")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_recipe_trusts_remote_code(path):
+    assert not re.search(r"trust_remote_code\s*:\s*(true|yes|on|1)", path.read_text(), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "exec(text)",
+        "torch.load(path)",
+        "from torch import load",
+        "np.load(path, allow_pickle=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoModel.from_pretrained(name, trust_remote_code=flag)",
+    ],
+)
+def test_unsafe_code_is_found(source):
+    assert unsafe(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["model.eval()", "spec.loader.exec_module(module)", "re.compile('a')", "f(trust_remote_code=False)"]
+)
+def test_safe_code_is_let_through(source):
+    assert not unsafe(source)

@@ -1,0 +1,195 @@
+"""Finding tasks: by name, by entry point, by the path of a file; and what is said where that fails."""
+
+import os
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+
+import pytest
+
+import hf_synth.tasks
+from hf_synth import get_task, list_tasks, load_dataset
+from hf_synth.tasks import task_class
+from hf_synth.tasks.sort import Sort
+
+MY_TASK = '''
+"""Each row counts on from a random number."""
+
+import dataclasses
+
+import numpy as np
+
+from hf_synth.tasks import Rows, Task, TaskConfig
+from hf_synth.tasks.base import bounded
+
+
+@dataclasses.dataclass(frozen=True)
+class CountConfig(TaskConfig):
+    length: int = bounded(3, 1, 10)
+
+
+class Count(Task[CountConfig]):
+    name = "count"
+    version = 1
+    config_class = CountConfig
+    presets = {"three": CountConfig(), "one": CountConfig(length=1)}
+    source = "a test"
+
+    def vocabulary(self):
+        return tuple(map(str, range(20)))
+
+    def generate(self, rng):
+        first = rng.integers(4, 10, 1)
+        return Rows.transduction(first, first + 1 + np.arange(self.config.length) * STEP)
+
+    def verify(self, prompt, completion):
+        return 1.0
+
+    def corrupt(self, rows, rng):
+        return rows
+
+    def optimal_log_probs(self, rows):
+        return np.zeros(rows.tokens.shape)
+'''
+
+
+@pytest.fixture
+def my_task(tmp_path) -> Path:
+    """A task's file outside the package; its rows count in steps of 1."""
+    path = tmp_path / "my_task.py"
+    path.write_text(MY_TASK.replace("STEP", "1"))
+    return path
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that other packages registered the given (name, value) pairs as entry points."""
+
+    def install(*pairs: tuple[str, str]) -> None:
+        entries = EntryPoints(EntryPoint(name, value, "hf_synth.tasks") for name, value in pairs)
+        monkeypatch.setattr(hf_synth.tasks, "entry_points", lambda group: entries.select(group=group))
+
+    return install
+
+
+# By name
+
+
+def test_list_is_sorted_and_holds_each_file_of_the_folder_once():
+    folder = Path(hf_synth.tasks.__file__).parent
+    assert list_tasks() == sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_every_task_is_called_as_its_file(name):
+    assert task_class(name).name == name
+
+
+def test_first_preset_is_the_default():
+    for name in list_tasks():
+        assert get_task(name).config == next(iter(task_class(name).presets.values()))
+
+
+def test_config_is_put_over_the_preset():
+    assert get_task("sort", "8", vocab_size=7).config == Sort.config_class(length=8, vocab_size=7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sorts",), r"got unknown task 'sorts'; did you mean 'sort'\? Known: .*sort, start_mid_end, .*my_task.py"),
+        (("qqqq",), r"got unknown task 'qqqq'; Known: .*sort"),
+        (("base",), r"got unknown task 'base'"),
+        (("",), r"got unknown task ''"),
+        (("../sort",), r"got unknown task '../sort'"),
+        (("sort", "644"), r"task sort: got unknown preset '644'; did you mean '64'\? Known: 16, 32, 64, 8"),
+    ],
+)
+def test_unknown_name_is_an_error_that_names_the_nearest(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        get_task(*arguments)
+
+
+# By entry point
+
+
+def test_task_of_another_package_is_found(installed):
+    installed(("other_sort", "hf_synth.tasks.sort:Sort"))
+    assert "other_sort" in list_tasks()
+    assert list_tasks() == sorted(list_tasks())
+    assert type(get_task("other_sort", "8")) is Sort
+
+
+def test_two_packages_with_one_name_are_an_error(installed):
+    installed(("mine", "one:Task"), ("mine", "two:Task"))
+    for find in (list_tasks, lambda: get_task("mine")):
+        with pytest.raises(ValueError, match="task 'mine' is registered twice, again by two:Task; rename or remove"):
+            find()
+
+
+def test_package_that_takes_the_name_of_a_task_here_is_an_error(installed):
+    installed(("sort", "elsewhere:Sort"))
+    with pytest.raises(ValueError, match="task 'sort' is registered twice, again by elsewhere:Sort"):
+        list_tasks()
+
+
+# By path
+
+
+def test_file_gives_its_task_with_presets_and_config(my_task):
+    assert get_task(str(my_task)).config.length == 3
+    assert get_task(str(my_task), "one").config.length == 1
+    assert get_task(str(my_task), length=5).config.length == 5
+    with pytest.raises(ValueError, match="did you mean 'length'"):
+        get_task(str(my_task), lenght=5)
+
+
+def test_file_found_by_a_relative_path_gives_the_same_rows(my_task, monkeypatch):
+    expected = load_dataset(str(my_task), split="train", size=5)[:]
+    monkeypatch.chdir(my_task.parent)
+    assert load_dataset("my_task.py", split="train", size=5)[:] == expected
+
+
+def test_file_streams_what_it_maps(my_task):
+    mapped = load_dataset(str(my_task), split="train", size=50)
+    assert list(load_dataset(str(my_task), split="train", size=50, streaming=True)) == mapped.to_list()
+
+
+@pytest.mark.processes
+def test_file_is_read_in_worker_processes_too(my_task):
+    rows = load_dataset(str(my_task), split="train", size=50_001, num_proc=2)
+    task = get_task(str(my_task))
+    assert len(rows) == 50_001
+    for at in (0, 49_999, 50_000):
+        assert rows[at]["input_ids"] == task.rows(at, 1).tokens[0].tolist()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_edited_file_gives_new_rows(my_task, streaming, monkeypatch):
+    """Even with bytecode on, for an edit that leaves the file's size and its time as they were."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    times = my_task.stat()
+
+    def differences() -> set[int]:
+        rows = load_dataset(str(my_task), split="train", size=20, streaming=streaming)
+        return {row["input_ids"][4] - row["input_ids"][3] for row in rows}
+
+    assert differences() == {1}
+    my_task.write_text(MY_TASK.replace("STEP", "2"))
+    os.utime(my_task, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert differences() == {2}
+
+
+def test_missing_file_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"got task file '.*none.py', which does not exist"):
+        get_task(str(tmp_path / "none.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 0), (MY_TASK.replace("STEP", "1") + "\n\nclass Two(Count):\n    pass\n", 2)]
+)
+def test_file_without_exactly_one_task_is_an_error(tmp_path, text, count):
+    path = tmp_path / "wrong.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"got {count} Task classes, wanted exactly one"):
+        get_task(str(path))
