@@ -28,7 +28,7 @@ from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import clusters, prompt_split, without_long_prompts
 from hf_synth.training.evaluation import SampledScore, SampledScoreCallback
 from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.runs import open_run, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, user_errors, write_metrics
 from hf_synth.training.weighing import (
     PromptDensity,
     measure_density,
@@ -64,6 +64,12 @@ class GRPOArguments:
     )
     sample_every: int = dataclasses.field(default=20, metadata={"help": "Steps between two looks at them."})
 
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name, least in (("eval_prompts", 0), ("sample_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -96,7 +102,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         metrics |= {name if number == 0 else f"{arm.name}/{name}": value for name, value in found.items()}
     metrics["seconds/total"] = time.monotonic() - started
     write_metrics(folder, metrics)
-    print(f"Report: {write_report(folder)}")
+    if is_main_process():
+        print(f"Report: {write_report(folder)}")
     return folder
 
 
@@ -200,7 +207,8 @@ def score_metrics(history: list[dict[str, float]], score: SampledScore, prompts:
     for moment, look in (("warmup", looks[0]), ("final", looks[-1])):
         metrics[f"{score.name}/{moment}"] = look[score.name]
         for end, group in ends.items():
-            metrics[f"{score.name}/{moment}_{end}"] = look[f"{score.name}/{group}"]
+            if (found := look.get(f"{score.name}/{group}")) is not None:  # a single prompt has one half only
+                metrics[f"{score.name}/{moment}_{end}"] = found
     return metrics
 
 

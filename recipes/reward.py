@@ -21,7 +21,7 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import pair_length, preference_split
 from hf_synth.training.policies import load_classifier, load_tokenizer, require_checkpoint
-from hf_synth.training.runs import open_run, read_metrics, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, read_metrics, user_errors, write_metrics
 from hf_synth.training.weighing import measure_density, weight_metrics, with_weights, write_weights_table
 
 CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     write_metrics(folder, {**metrics, **weight_metrics(measured, drawn), "seconds/total": log["seconds"]})
     print(f"Held-out accuracy: {evaluated['eval_accuracy']:.3f} on {len(kept[1])} pairs")
-    print(f"Report: {write_report(folder)}")
+    if is_main_process():
+        print(f"Report: {write_report(folder)}")
     return folder
 
 

@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     log = train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
-    write_metrics(folder, {"loss/final": losses[-1], "rows": len(rows), "seconds/total": log["seconds"]})
+    metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"]}
+    write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
     return folder
 
 

@@ -9,7 +9,7 @@ from hf_synth.preferences.prompts import (
 )
 from hf_synth.preferences.schemas import Message, Pair, RowError, list_schemas, parse_dialogue, reader
 from hf_synth.preferences.sources import PreferenceData, RejectedRow, counts_table, read_preferences
-from hf_synth.preferences.tokenizer import train_bpe_tokenizer
+from hf_synth.preferences.tokenizer import ready_for_chat, train_bpe_tokenizer
 
 __all__ = [
     "Message",
@@ -26,6 +26,7 @@ __all__ = [
     "prompt_id",
     "read_preferences",
     "reader",
+    "ready_for_chat",
     "split_by_prompt",
     "train_bpe_tokenizer",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<sep>")  # ids 0..3, as in every tokenizer of this package
 ROLES = ("system", "user", "assistant")
@@ -28,6 +28,28 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
+
+# For checkpoints that were never taught to chat, in words that they know. The generation prompt ends before the space
+# that opens the reply, so that its ids are a prefix of the conversation's in vocabularies that join space and word.
+PLAIN_CHAT_TEMPLATE = (
+    "{{ bos_token if bos_token and bos_token != eos_token else '' }}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ '\n\nAssistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
+    "{% elif message['role'] == 'system' %}{{ '\n\nSystem: ' + message['content'] }}"
+    "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+
+
+def ready_for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a checkpoint's tokenizer, in place, what it may lack: the plain chat template, and `<eos>` as padding."""
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: bool = True) -> PreTrainedTokenizerFast:

@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType, UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from trl import ModelConfig, TrlParser
@@ -83,12 +85,14 @@ class WeightArguments:
 
     def __post_init__(self) -> None:
         """Take one number for a list of one; refuse repeated and negative strengths."""
-        if isinstance(self.sampling_strength, int | float):
-            self.sampling_strength = [float(self.sampling_strength)]
-        self.sampling_strength = [float(strength) for strength in self.sampling_strength]
-        given = self.sampling_strength
-        if not given or min(given) < 0 or len(set(given)) < len(given):
-            raise ValueError(f"sampling_strength: got {given}, wanted one or more different numbers of at least 0")
+        given: Any = self.sampling_strength
+        try:
+            numbers = [float(strength) for strength in (given if isinstance(given, list) else [given])]
+        except (TypeError, ValueError):
+            numbers = []
+        if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
+        self.sampling_strength = numbers
 
 
 @dataclasses.dataclass
@@ -121,7 +125,8 @@ def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, def
 
     Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" not in words and default is not None:
         words = ["--config", str(default), *words]
     if "--config" in words:
@@ -159,13 +164,31 @@ def _check_config(words: list[str], classes: Sequence[type]) -> None:
         raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
-    for key in config:
-        if key not in _fields(classes) and key != "env":
+    fields = _fields(classes)
+    for key, value in config.items():
+        if key not in fields and key != "env":
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
+        if not _accepts(fields.get(key), value):
+            wanted = " or ".join(kind.__name__ for kind in _kinds(fields[key]) if kind is not NoneType)
+            raise ValueError(f"{path}: {key}: got {value!r} ({type(value).__name__}), wanted {wanted}")
 
 
-def _fields(classes: Sequence[type]) -> set[str]:
-    return {field.name for part in classes for field in dataclasses.fields(part)}
+def _fields(classes: Sequence[type]) -> dict[str, Any]:
+    """Field name -> type, of all classes."""
+    hints = [(part, get_type_hints(part)) for part in classes]
+    return {field.name: known[field.name] for part, known in hints for field in dataclasses.fields(part)}
+
+
+def _accepts(hint: Any, value: Any) -> bool:
+    """Whether YAML's value can stand for a plain field; text is left to argparse, and other fields to themselves."""
+    kinds = _kinds(hint)
+    if isinstance(value, str) or not set(kinds) <= {bool, int, float, str, NoneType}:
+        return True
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+def _kinds(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
 
 
 def _nearest_field(name: str, classes: Sequence[type]) -> str:

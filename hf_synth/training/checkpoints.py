@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,8 @@ class CompleteCheckpointCallback(TrainerCallback):
     """Seals each checkpoint once it is on disk, with the size of every file in it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the manifest last, and whole or not at all."""
+        """Write the manifest last, when every process has saved its part, and whole or not at all."""
+        PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -38,8 +41,22 @@ def train(trainer: Trainer) -> dict[str, Any]:
     checkpoint = last_complete_checkpoint(trainer.args.output_dir)
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if checkpoint is not None and _is_last(checkpoint):
+        _take_up(trainer, checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     return _finish(trainer, time.monotonic() - started)
+
+
+def _is_last(checkpoint: Path) -> bool:
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    return state.global_step >= state.max_steps
+
+
+def _take_up(trainer: Trainer, checkpoint: Path) -> None:
+    """What `train` would do with the checkpoint of the last step, had it not one step more in it."""
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
 
 def _finish(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -90,7 +107,9 @@ def _problem(folder: Path) -> str | None:
         wanted = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "it was not finished"
-    except json.JSONDecodeError:
+    except ValueError:  # neither JSON nor perhaps UTF-8
+        wanted = None
+    if not isinstance(wanted, dict):
         return f"its {MANIFEST} is damaged"
     found = _sizes(folder)
     for name, size in wanted.items():

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,21 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_synth import preferences
 from hf_synth.builder import load_dataset
+from hf_synth.preferences.files import read_rows
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import DataArguments, json_dict
+from hf_synth.training.runs import is_main_process
 
 logger = logging.getLogger(__name__)
 
 _MOST_DRAWS = 200
+_CLUSTER_VALUES = {
+    "task": (str, "a task's name or the path of its file"),
+    "share": (int | float, "a number"),
+    "preset": (str | None, "a preset's name in quotes"),
+    "task_args": (dict, "a mapping"),
+}
 REJECTED_ROWS = "rejected_rows.jsonl"
 
 
@@ -45,16 +52,18 @@ def clusters(data: DataArguments) -> dict[str, Cluster]:
     """The mixture's tasks by cluster name; a single task is a mixture of one, named after itself."""
     if data.task:
         return {get_task(data.task).name: Cluster(data.task, 1.0, data.preset, json_dict(data.task_args, "task_args"))}
-    known = [field.name for field in dataclasses.fields(Cluster)]
     found = {}
     for name, values in json_dict(data.mixture, "mixture").items():
         if not isinstance(values, dict) or "task" not in values or "share" not in values:
             raise ValueError(f"mixture.{name}: got {values!r}, wanted a mapping with at least task and share")
-        if unknown := [key for key in values if key not in known]:
-            raise ValueError(f"mixture.{name}: got unknown key {unknown[0]!r}; {nearest(unknown[0], known)}")
+        for key, value in values.items():
+            if key not in _CLUSTER_VALUES:
+                raise ValueError(f"mixture.{name}: got unknown key {key!r}; {nearest(str(key), _CLUSTER_VALUES)}")
+            if not isinstance(value, _CLUSTER_VALUES[key][0]):
+                raise ValueError(f"mixture.{name}.{key}: got {value!r}, wanted {_CLUSTER_VALUES[key][1]}")
         found[name] = Cluster(**values)
     total = sum(cluster.share for cluster in found.values())
-    if any(cluster.share <= 0 for cluster in found.values()) or abs(total - 1) > 1e-6:
+    if any(cluster.share <= 0 for cluster in found.values()) or not abs(total - 1) <= 1e-6:
         raise ValueError(f"mixture: got shares that sum to {total:g}, wanted positive ones that sum to 1")
     return found
 
@@ -98,8 +107,11 @@ def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dat
         _task_prompts(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()
     ]
     avoid = frozenset(prompt for part in training for prompt in part["prompt"])
+    prompts = concatenate_datasets(training)
+    if not held_out:
+        return prompts, prompts.select([])
     fresh = [_task_prompts(name, cluster, "test", held_out, data.rows_seed, avoid) for name, cluster in known.items()]
-    return concatenate_datasets(training), concatenate_datasets(fresh)
+    return prompts, concatenate_datasets(fresh)
 
 
 def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Dataset]:
@@ -107,7 +119,8 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
     if data.preferences:
         found = _read_pairs(data)
         if found.rejected_rows:
-            found.write_rejected(folder / REJECTED_ROWS)
+            if is_main_process():
+                found.write_rejected(folder / REJECTED_ROWS)
             logger.warning("%s: %d rows left out: %s", data.preferences, len(found.rejected_rows), found.dropped)
         parts = preferences.split_by_prompt(found.dataset, test_share=data.test_share, seed=data.rows_seed)
         return parts["train"], parts["test"]
@@ -117,7 +130,15 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
         size = _count(data, cluster)
         train.append(cluster.rows("train", size, **options))
         test.append(cluster.rows("test", max(1, round(size * data.test_share)), **options))
-    return concatenate_datasets(train).shuffle(seed=data.rows_seed), concatenate_datasets(test)
+    pairs, held_out = concatenate_datasets(train), concatenate_datasets(test)
+    seen = frozenset(pairs["prompt"])
+    fresh = [row for row, prompt in enumerate(held_out["prompt"]) if prompt not in seen]
+    if not fresh:
+        raise ValueError(
+            f"got {len(held_out)} held-out pairs, all of them with a prompt that is trained on; "
+            "lower num_rows, raise test_share, or widen the task's config"
+        )
+    return pairs.shuffle(seed=data.rows_seed), held_out.select(fresh)
 
 
 def _read_pairs(data: DataArguments) -> preferences.PreferenceData:
@@ -128,7 +149,7 @@ def _read_pairs(data: DataArguments) -> preferences.PreferenceData:
 
 def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
     """The prompts of at most `most` tokens; an error where none is left."""
-    if most is None:
+    if most is None or not len(prompts):
         return prompts
     kept = prompts.filter(lambda row: len(prompt_ids(row["prompt"], tokenizer)) <= most)
     if not len(kept):
@@ -182,14 +203,16 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
         raise ValueError(f"prompts: got {str(path)!r}, which is no file; wanted JSON lines with a `prompt` in each")
     found: list[Any] = []
     rejected: list[dict[str, Any]] = []
-    for number, (line, prompt, reason) in enumerate(_read_prompts(path), start=1):
-        if reason:
-            rejected.append({"file": path.name, "line": number, "reason": reason, "row": line[:500]})
+    for row in read_rows(path):
+        prompt: Any = None if row.fields is None else row.fields.get("prompt")
+        if reason := row.reason or _prompt_problem(prompt, found):
+            rejected.append({"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]})
         else:
-            found.append(prompt)
+            found.append(prompt if isinstance(prompt, str) else [_message(message) for message in prompt])
     if rejected:
-        lines = "".join(json.dumps(row) + "\n" for row in rejected)
-        (folder / REJECTED_ROWS).write_text(lines, encoding="utf-8")
+        if is_main_process():
+            lines = "".join(json.dumps(row) + "\n" for row in rejected)
+            (folder / REJECTED_ROWS).write_text(lines, encoding="utf-8")
         logger.warning("%s: %d of %d lines left out, see %s", path, len(rejected), len(found) + len(rejected), folder)
     if not found:
         first = rejected[0]["reason"] if rejected else "the file is empty"
@@ -199,27 +222,38 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
     return preferences.distinct_prompts(Dataset.from_dict({"prompt": found})).select_columns("prompt")
 
 
-def _read_prompts(path: Path) -> Iterator[tuple[str, Any, str]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                prompt = json.loads(line)["prompt"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                yield line, None, "not a JSON object with a `prompt`"
-                continue
-            yield line, prompt, _prompt_problem(prompt)
+def _message(message: dict[str, str]) -> dict[str, str]:
+    return {name: message[name] for name in ("role", "content")}
 
 
-def _prompt_problem(prompt: Any) -> str:
+def _prompt_problem(prompt: Any, before: list[Any]) -> str:
+    """Why a prompt cannot be used after those `before` it; empty where it can."""
+    if prompt is None:
+        return "there is no `prompt`"
     if isinstance(prompt, str):
-        return "" if prompt.strip() else "the prompt is empty"
-    if not isinstance(prompt, list) or not prompt:
+        problem = "" if prompt.strip() else "the prompt is empty"
+    elif isinstance(prompt, list) and prompt:
+        problem = next(filter(None, map(_message_problem, prompt)), "")
+    else:
         return "the prompt is neither text nor a list of messages"
-    for message in prompt:
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            return "a message has no role or no content"
-        if not isinstance(message["content"], str) or not message["content"].strip():
-            return "a message is empty"
+    if not problem and before and type(prompt) is not type(before[0]):
+        return "the prompt is text among lists of messages, or the other way round"
+    return problem or _unicode_problem(prompt)
+
+
+def _message_problem(message: Any) -> str:
+    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        return "a message has no role or no content"
+    if not isinstance(message["role"], str):
+        return "a message's role is no text"
+    if not isinstance(message["content"], str) or not message["content"].strip():
+        return "a message is empty"
+    return ""
+
+
+def _unicode_problem(prompt: Any) -> str:
+    try:  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer can hold
+        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return "not valid Unicode"
     return ""

@@ -62,6 +62,7 @@ class SampledScore:
             do_sample=True,
             temperature=self.temperature,
             top_k=0,
+            top_p=1.0,
             max_new_tokens=self.max_new_tokens,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -92,16 +93,18 @@ class SampledScoreCallback(TrainerCallback):
     ) -> None:
         """The policy before its first step; a resumed run has this in its log already."""
         if state.global_step == 0:
-            self._log()
+            self._log(control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Every `every` steps, and at the last."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._log()
+            self._log(control)
 
-    def _log(self) -> None:
+    def _log(self, control: TrainerControl) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        due = control.should_log
         # Trainer's own log: the ones of TRL's subclasses would end their running averages here.
         Trainer.log(self.trainer, self.score(model))
+        control.should_log = due  # a log of any kind counts as this step's, and the training loss is still to come

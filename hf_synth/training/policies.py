@@ -26,7 +26,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer; for a model made from nothing that of the tasks, or a BPE trained on `texts`."""
     if policy.model_name_or_path:
-        return from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
+        found = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
+        return preferences.ready_for_chat(found) if data.preferences or data.prompts else found
     if data.task or data.mixture:
         return build_tokenizer(*(cluster.build() for cluster in clusters(data).values()))
     if texts is None:
@@ -51,7 +52,8 @@ def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
     """Raise ValueError for a path that is none yet, naming the command that makes it; Hub ids pass."""
     path = Path(name_or_path)
     looks_local = path.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") > 1
-    if (path / "config.json").is_file() or not (looks_local or path.exists()):
+    holds_model = any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
+    if holds_model or not (looks_local or path.exists()):
         return
     command = f"; make it with: {made_by}" if made_by else ""
     raise ValueError(f"got checkpoint {name_or_path!r}, which holds no model{command}")
@@ -76,6 +78,8 @@ def _load(
     extra: dict[str, Any],
 ) -> PreTrainedModel:
     if not policy.model_name_or_path:
+        if policy.use_peft:
+            raise ValueError("got use_peft without model_name_or_path, wanted a checkpoint that the adapter is for")
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         values = {**json_dict(policy.new_model, "new_model"), **extra, "vocab_size": len(tokenizer), **ids}
         known = set(RopeGPTConfig().to_dict())

@@ -25,8 +25,8 @@ _FREE = {
     "disable_tqdm",
     "local_rank",
     "push_to_hub",
-    "hub_token",
 }
+_SECRETS = {"hub_token"}
 
 
 @contextlib.contextmanager
@@ -61,7 +61,12 @@ def open_run(output_dir: str, *arguments: Any) -> Path:
     if path.exists():
         _check_same(path, config)
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
+    if not is_main_process():
+        return folder
     draft = path.with_suffix(f".{os.getpid()}.draft")
     draft.write_text(yaml.safe_dump(config, sort_keys=True), encoding="utf-8")
     os.replace(draft, path)
@@ -71,12 +76,18 @@ def open_run(output_dir: str, *arguments: Any) -> Path:
 def resolved(arguments: Any) -> dict[str, Any]:
     """A dataclass as plain values that YAML can hold; fields that carry secrets or machine state are left out."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
-    return {name: _plain(value) for name, value in values.items() if "token" not in name or name.endswith("_tokens")}
+    return {name: _plain(value) for name, value in values.items() if name not in _SECRETS}
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of a run that writes what all of them share."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
-    """Write metrics.json: flat name -> number."""
-    write_json(folder / METRICS, dict(sorted(metrics.items())))
+    """Write metrics.json: flat name -> number. Only the main process writes."""
+    if is_main_process():
+        write_json(folder / METRICS, dict(sorted(metrics.items())))
 
 
 def read_metrics(folder: Path) -> dict[str, float] | None:

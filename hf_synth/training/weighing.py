@@ -19,6 +19,7 @@ from hf_synth.sampling import (
     rarity_weights,
 )
 from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.runs import is_main_process
 
 WEIGHTS_TABLE = "prompts.parquet"
 
@@ -65,7 +66,12 @@ def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
 
 
 def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
-    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and a place on the map."""
+    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and a place on the map.
+
+    Only the main process writes.
+    """
+    if not is_main_process():
+        return
     columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
     if "cluster" in prompts.column_names:
         columns["cluster"] = prompts["cluster"]

@@ -141,3 +141,28 @@ def test_a_saved_tokenizer_loads_without_this_package(tokenizer, saved, elsewher
     ]
     for file in ("tokenizer.json", "chat_template.jinja"):
         assert (saved / "again" / file).read_bytes() == (saved / file).read_bytes()
+
+
+def test_checkpoint_without_template_gets_a_plain_one_that_keeps_the_prompt_a_prefix():
+    from hf_synth.preferences import ready_for_chat
+
+    bare = train_bpe_tokenizer(["Human: Hello there. Assistant: Yes, it is."] * 9, vocab_size=300, chat=False)
+    bare.pad_token = None
+    tokenizer = ready_for_chat(bare)
+    assert tokenizer.pad_token == tokenizer.eos_token
+    prompt = [{"role": "user", "content": "Hello"}]
+    answer = [{"role": "assistant", "content": "Yes, it is."}]
+    options = {"tokenize": True, "return_dict": True}
+    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **options)["input_ids"]
+    whole = tokenizer.apply_chat_template(prompt + answer, **options)["input_ids"]
+    assert whole[: len(asked)] == asked
+    assert tokenizer.decode(whole) == "<bos>\n\nHuman: Hello\n\nAssistant: Yes, it is.<eos>"
+
+
+def test_template_of_a_checkpoint_is_left_alone():
+    from hf_synth.preferences import ready_for_chat
+
+    tokenizer = train_bpe_tokenizer(["some text"], vocab_size=300)
+    before = tokenizer.chat_template
+    assert ready_for_chat(tokenizer).chat_template == before
+    assert tokenizer.pad_token == "<pad>"

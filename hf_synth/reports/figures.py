@@ -1,0 +1,131 @@
+"""How figures look, and curves over steps: small panels, one message each."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hf_synth.reports.words import one_line
+
+WIDTH = 6.0  # inches: 900 pixels
+DPI = 150
+# Okabe and Ito's colours, which the colour-blind tell apart, without yellow; two darker ones by Tol.
+CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
+ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+CONTROL_COLOUR = "#555555"
+WARM_UP_COLOUR = "#BBBBBB"
+ARM_STYLES = ("-", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
+CONTROL_STYLE = "--"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A curve over steps; `error` is the half-width of the band around it."""
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    colour: str = "black"
+    style: Any = "-"  # as matplotlib's linestyle
+    error: Sequence[float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One pair of axes; `level` draws a thin line at a value that means something, as (value, what it is)."""
+
+    title: str
+    y_label: str
+    lines: Sequence[Line]
+    level: tuple[float, str] | None = None
+
+
+def label(text: str, most: int = 26) -> str:
+    """A name as a figure can show it: short, not taken for mathematics, and not hidden from the legend."""
+    short = one_line(text)
+    short = short if len(short) <= most else short[: most - 1] + "…"
+    return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
+
+
+def blank(height: float, rows: int = 1, columns: int = 1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure of the report's width and its axes in reading order; no state outside it is touched."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+    return figure, list(axes.flat)
+
+
+@matplotlib.rc_context(STYLE)
+def curves(panels: Sequence[Panel], *, share_y: bool = False) -> Figure:
+    """Panels of curves over steps, with one legend for all where the panels have the same lines."""
+    columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
+    rows = math.ceil(len(panels) / columns)
+    figure, axes = blank(2.6 if len(panels) == 1 else 0.4 + 2.0 * rows, rows, columns, share_y)
+    labels = [[line.label for line in panel.lines] for panel in panels]
+    alike = all(found == labels[0] for found in labels)
+    for panel, ax in zip(panels, axes, strict=False):
+        _draw(panel, ax)
+        if not alike and len(panel.lines) > 1:
+            ax.legend()
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    if alike and len(labels[0]) > 1:
+        # Lines of several colours stand in the legend in black: there only their style says what they are.
+        one_colour = len({line.colour for panel in panels for line in panel.lines if line.label == labels[0][0]}) == 1
+        handles = [
+            matplotlib.lines.Line2D([], [], linestyle=line.style, color=line.colour if one_colour else "black")
+            for line in panels[0].lines
+        ]
+        figure.legend(handles, labels[0], loc="outside lower center", ncols=min(4, len(handles)), handlelength=3)
+    return figure
+
+
+def _draw(panel: Panel, ax: Axes) -> None:
+    for line in panel.lines:
+        marker = "o" if len(line.steps) < 2 else None
+        ax.plot(line.steps, line.values, color=line.colour, linestyle=line.style, linewidth=1.6, label=line.label,
+                marker=marker)  # fmt: skip
+        if line.error is not None:
+            values, error = np.asarray(line.values), np.asarray(line.error)
+            ax.fill_between(line.steps, values - error, values + error, color=line.colour, alpha=0.13, linewidth=0)
+    if panel.level is not None:
+        value, meaning = panel.level
+        ax.axhline(value, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
+        ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
+                    textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+    ax.set_title(panel.title, loc="left")
+    ax.set_xlabel("training step")
+    ax.set_ylabel(panel.y_label)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write figures/NAME.png; the same figure gives the same bytes."""
+    (folder / "figures").mkdir(exist_ok=True)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=DPI, metadata={"Software": None})

@@ -1,0 +1,96 @@
+"""The last section: what was left out, the settings, how to run it again, and where the model is."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from hf_synth.reports.run import Run
+from hf_synth.reports.words import code, code_block, escaped, number, table
+
+REJECTED_ROWS = "rejected_rows.jsonl"
+# The settings that make an experiment, with the defaults of the recipes: what differs from them is shown.
+_ESSENTIALS: dict[str, Any] = {
+    "warm_up": None, "model_name_or_path": None, "policy_made_by": None, "new_model": {},
+    "tokenizer_vocab_size": 4096, "task": None, "preset": None, "task_args": {}, "mixture": {}, "preferences": None,
+    "prompts": None, "num_rows": 2000, "rows_seed": 0, "max_prompt_tokens": None, "test_share": 0.1,
+    "max_length": None, "sampling_strength": None, "density_k": 10, "density_estimator": "volume", "max_ratio": 100.0,
+    "embedder": "hashing", "reward": None, "reward_made_by": None, "reward_max_length": None, "eval_prompts": 64,
+    "sample_every": 20, "max_steps": -1, "num_train_epochs": 3.0, "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1, "num_generations": 8, "num_iterations": 1, "max_completion_length": 256,
+    "temperature": 1.0, "top_p": 1.0, "top_k": 0, "beta": 0.0, "epsilon": 0.2, "loss_type": None,
+    "scale_rewards": None, "optim": "adamw_torch_fused", "learning_rate": None, "lr_scheduler_type": None,
+    "warmup_steps": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "use_peft": False, "lora_r": 16, "lora_alpha": 32,
+    "dtype": None, "bf16": None, "use_cpu": False, "logging_steps": None, "save_steps": None,
+    "save_total_limit": None, "eval_strategy": "no", "eval_steps": None, "seed": 42,
+}  # fmt: skip
+_OF_LORA = ("lora_r", "lora_alpha")
+
+
+def note_sections(run: Run) -> list[str]:
+    """Counts, settings, command, and the place of the model."""
+    return ["## Notes", *_left_out(run), *_settings(run), *_again(run), *_model(run)]
+
+
+def _left_out(run: Run) -> list[str]:
+    """Rows that could not be used with their reasons, and prompts that were too long."""
+    found = []
+    for name, what in (("prompts/too_long", "Prompts"), ("pairs/too_long", "Pairs")):
+        if name in run.metrics:
+            found.append(f"{what} left out because they were too long: {number(run.metrics[name])}.")
+    path = run.folder / REJECTED_ROWS
+    if path.exists():
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found.append(f"Rows of the source that could not be used: {len(lines):,}; each is in {code(REJECTED_ROWS)}.")
+        reasons = Counter(str(line.get("reason")) for line in lines).most_common(10)
+        if reasons:
+            found.append(table(["reason", "rows"], [[escaped(reason), number(count)] for reason, count in reasons]))
+    return found
+
+
+def essentials(config: dict[str, Any]) -> dict[str, Any]:
+    """The values that make the experiment and are not the defaults, in the order of a recipe's YAML."""
+    found = {
+        name: config[name]
+        for name, default in _ESSENTIALS.items()
+        if config.get(name) not in (None, default) and config.get(name) not in ({}, [])
+    }
+    if not config.get("use_peft"):
+        found = {name: value for name, value in found.items() if name not in _OF_LORA}
+    if config.get("max_steps", -1) > 0:
+        found.pop("num_train_epochs", None)
+    return found
+
+
+def _settings(run: Run) -> list[str]:
+    if not run.config:
+        return ["The config of this run was not kept."]
+    text = yaml.safe_dump(
+        essentials(run.config), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
+    return [
+        "The settings that make this experiment, as far as they are not defaults; "
+        "`resolved_config.yaml` beside this report has all of them:",
+        code_block(text, "yaml"),
+    ]
+
+
+def _again(run: Run) -> list[str]:
+    command = f"accelerate launch recipes/{run.recipe}.py --config my.yaml --output_dir runs/again"
+    return [
+        "To run it again, save those lines as `my.yaml`, and from the repository:",
+        code_block(command, "bash"),
+        "The command that made this run finds it finished, and trains nothing a second time.",
+    ]
+
+
+def _model(run: Run) -> list[str]:
+    if len(run.arms) == 1:
+        return ["The model is in the folder of this report; `from_pretrained` reads that folder."]
+    places = [f"{arm.label}: " + ("beside this report" if arm.folder == run.folder else code(f"{arm.folder.name}/"))
+              for arm in run.arms]  # fmt: skip
+    return [
+        "Each arm's model is in its own folder, for `from_pretrained`:",
+        "\n".join(f"- {place}" for place in places),
+    ]

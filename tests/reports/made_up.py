@@ -1,0 +1,101 @@
+"""Run directories as the recipes write them, small and made up, so that every number in them is known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+SIZES = {"plain": 120, "second": 50, "odd_one": 20, "rarest": 10}
+NASTY = "<script>alert(1)</script> | a\nb"
+NATURAL = [
+    NASTY,
+    "`code` **bold** [link](http://x.y) $x$ \\",
+    "日本語 🙂 \u202e turned",
+    "![i](javascript:alert(1))",
+    "x" * 5000,
+]
+
+
+def write_arm(
+    folder: Path,
+    *,
+    final: dict[str, float],
+    warm_up: dict[str, float],
+    measure: str | None = "validity",
+    strength: float = 1.0,
+    natural: bool = False,
+) -> dict[str, float]:
+    """One arm of a GRPO run; returns its metrics. `final` and `warm_up` map a group to its value."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history: list[dict[str, float]] = []
+    for step, look in ((0, warm_up), (20, final)):
+        if measure:
+            mean = float(np.mean(list(look.values())))
+            history.append(
+                {measure: mean, **{f"{measure}/{group}": value for group, value in look.items()}, "step": step}
+            )
+        history.append({"reward": 0.2 + step / 100, "entropy": 1.0, "completions/mean_length": 4.0, "step": step + 10})
+    write(folder / "training_log.json", {"seconds": 12.5, "steps": 20, "history": history})
+    weights = write_prompts(folder / "prompts.parquet", strength, natural)
+    metrics = {
+        "weights/effective_sample_size": float(weights.sum() ** 2 / (weights**2).sum()),
+        "weights/effective_share": float(weights.sum() ** 2 / (weights**2).sum() / len(weights)),
+        "weights/intrinsic_dimension": 4.25,
+        "weights/smallest": float(weights.min()),
+        "weights/largest": float(weights.max()),
+        "prompts/too_long": 3.0,
+    }
+    if measure:
+        groups = list(final)
+        metrics["prompts/evaluated"] = 64.0 * len(groups)
+        for moment, look in (("warmup", warm_up), ("final", final)):
+            metrics[f"{measure}/{moment}"] = float(np.mean(list(look.values())))
+            metrics[f"{measure}/{moment}_head"] = look[groups[0]]
+            metrics[f"{measure}/{moment}_tail"] = look[groups[-1]]
+    write(folder / "metrics.json", metrics)
+    return metrics
+
+
+def write_prompts(path: Path, strength: float, natural: bool) -> np.ndarray:
+    """prompts.parquet; density falls with the size of the cluster."""
+    random = np.random.default_rng(0)
+    clusters = [name for name, size in SIZES.items() for _ in range(size)]
+    density = np.array([SIZES[name] for name in clusters]) * random.uniform(0.5, 2, len(clusters))
+    texts = [f"<{name}> prompt {row}" for row, name in enumerate(clusters)]
+    if natural:
+        for text, row in zip(NATURAL, np.argsort(density), strict=False):
+            texts[row] = text
+    weights = density**-strength
+    weights /= weights.mean()
+    x, y = random.normal(size=(2, len(clusters)))
+    columns = {"prompt": texts} if natural else {"prompt": texts, "cluster": clusters}
+    pq.write_table(pa.table({**columns, "density": density, "sampling_weight": weights, "x": x, "y": y}), path)
+    return weights
+
+
+def write(path: Path, value: Any) -> None:
+    """JSON, or YAML by the file's name."""
+    text = yaml.safe_dump(value) if path.suffix == ".yaml" else json.dumps(value)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_grpo(folder: Path, finals: dict[float, list[float]], **options: Any) -> dict[str, float]:
+    """A GRPO run with one arm a strength; each has its final values by cluster. Returns metrics.json."""
+    natural = options.get("natural", False)
+    groups = ["crowded", "rare"] if natural else list(SIZES)
+    warm_up = dict.fromkeys(groups, 0.125)
+    metrics: dict[str, float] = {}
+    for number, (strength, values) in enumerate(finals.items()):
+        name = "control" if strength == 0 else f"strength-{strength:g}"
+        arm = folder if number == 0 else folder / name
+        final = dict(zip(groups, values, strict=True))
+        found = write_arm(arm, final=final, warm_up=warm_up, strength=strength, **options)
+        metrics |= found if number == 0 else {f"{name}/{key}": value for key, value in found.items()}
+    write(folder / "metrics.json", {**metrics, "seconds/total": 61.5})
+    config = {"sampling_strength": list(finals), "max_steps": 20, "seed": 0, "output_dir": "runs/made_up", "beta": 0.0}
+    write(folder / "resolved_config.yaml", config)
+    return json.loads((folder / "metrics.json").read_text())

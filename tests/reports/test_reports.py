@@ -1,0 +1,213 @@
+"""Reports say what the files say, whatever that is, and no prompt gets out of its table cell."""
+
+import functools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from hf_synth.reports import write_report
+
+
+class Page(HTMLParser):
+    """Tags, pictures, and the texts of table cells."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.pictures: list[str] = []
+        self.cells: list[str] = []
+        self.inside = False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag == "img":
+            self.pictures.append(dict(attrs)["src"] or "")
+        if tag in ("td", "th"):
+            self.inside = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1] += data
+
+
+@functools.cache
+def report(folder: Path) -> str:
+    """The report of a run that no test changes, written once."""
+    write_report(folder)
+    return (folder / "report.md").read_text(encoding="utf-8")
+
+
+def row(text: str, first: str) -> list[str]:
+    """The cells of the first table row that starts so."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_repeats_metrics_json(grpo_run: Path) -> None:
+    text = report(grpo_run)
+    metrics = json.loads((grpo_run / "metrics.json").read_text())
+    for label, prefix in (("strength 1", ""), ("strength 0.5", "strength-0.5/"), ("control", "control/")):
+        cells = row(text, label)[1:]
+        names = [f"{prefix}validity/{moment}{end}" for end in ("", "_head", "_tail") for moment in ("warmup", "final")]
+        assert [cell.split(" ± ")[0] for cell in cells] == [f"{metrics[name]:.3f}" for name in names]
+
+
+def test_standard_errors_are_binomial(grpo_run: Path) -> None:
+    cells = row(report(grpo_run), "strength 1")
+    groups = np.array([0.5, 0.4375, 0.375, 0.3125])
+    errors = np.sqrt(groups * (1 - groups) / 64)
+    assert cells[2] == f"{groups.mean():.3f} ± {np.sqrt((errors**2).sum()) / 4:.3f}"
+    assert cells[4] == f"0.500 ± {errors[0]:.3f}"
+    assert cells[6] == f"0.312 ± {errors[3]:.3f}"
+
+
+def test_the_better_arm_is_named_whichever_it_is(grpo_run: Path) -> None:
+    text = report(grpo_run)
+    assert "Overall: strength 1 does better than the control by 0.062" in text
+    assert "Head: the control does better than strength 1 by 0.062" in text
+    assert "Tail: the control does better than strength 0.5 by 0.062" in text
+    assert "one seed" in text
+    assert "several values of `--seed`" in text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_equal_arms_and_loss_of_validity(tmp_path: Path, made_up: ModuleType) -> None:
+    made_up.write_grpo(tmp_path, {1.0: [0.0625] * 4, 0.0: [0.0625] * 4})
+    text = report(tmp_path)
+    assert "Overall: strength 1 and the control end alike, at 0.062" in text
+    assert "strength 1 down by 0.062" in text
+
+
+def test_clusters_table(grpo_run: Path, made_up: ModuleType) -> None:
+    text = report(grpo_run)
+    total, share = sum(made_up.SIZES.values()), 0.0
+    for cluster, size in made_up.SIZES.items():
+        cells = row(text, cluster)
+        assert cells[1:3] == [str(size), f"{100 * size / total:.1f} %"]
+        mean, mass = float(cells[3]), float(cells[4].split()[0])
+        assert mass == pytest.approx(100 * mean * size / total, abs=0.1)
+        share += mass
+    assert share == pytest.approx(100, abs=0.3)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_one_arm_has_no_verdict(tmp_path: Path, made_up: ModuleType) -> None:
+    made_up.write_grpo(tmp_path, {1.0: [0.5] * 4})
+    text = report(tmp_path)
+    assert "This run has no control" in text
+    assert "does better" not in text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_control_alone(tmp_path: Path, made_up: ModuleType) -> None:
+    made_up.write_grpo(tmp_path, {0.0: [0.5] * 4})
+    text = report(tmp_path)
+    assert "every weight is 1" in text
+    assert "there are no weights to judge" in text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_arm_that_has_not_finished(grpo_run: Path, tmp_path: Path) -> None:
+    grpo_run = Path(shutil.copytree(grpo_run, tmp_path / "run"))
+    (grpo_run / "control" / "training_log.json").unlink()
+    text = report(grpo_run)
+    assert "Not finished, so not in this report: `control`" in text
+    assert "This run has no control" in text
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_without_a_measure_only_the_training_reward(tmp_path: Path, made_up: ModuleType) -> None:
+    made_up.write_grpo(tmp_path, {1.0: [0, 0], 0.0: [0, 0]}, measure=None, natural=True)
+    assert row(report(tmp_path), "strength 1")[1:] == ["0.200", "0.400"]
+
+
+def test_natural_prompts(natural_run: Path, made_up: ModuleType) -> None:
+    """Reward models have no binomial error; prompts of any text stay in their cells."""
+    text = report(natural_run)
+    assert row(text, "strength 1")[1:] == ["0.125", "-0.125", "0.125", "-0.500", "0.125", "0.250"]
+    assert "Tail: the control does better than strength 1 by 0.500 (0.750 against 0.250)." in text
+    page = Page(natural_run / "report.html")
+    assert not page.tags & {"script", "a", "strong"}
+    assert "<script>alert(1)</script> | a b" in page.cells
+    assert "`code` **bold** [link](http://x.y) $x$ \\" in page.cells
+    assert "日本語 🙂 \ufffd turned" in page.cells
+    assert "![i](javascript:alert(1))" in page.cells
+    assert any(re.fullmatch("x{199}…", cell) for cell in page.cells)
+    start = page.cells.index("<script>alert(1)</script> | a b")
+    assert len(page.cells[start : start + 3 * len(made_up.NATURAL)]) == 3 * len(made_up.NATURAL)
+    assert all(re.fullmatch(r"[\d.,]+", cell) for cell in page.cells[start + 1 : start + 15 : 3])
+
+
+def test_reward_run(reward_run: Path) -> None:
+    text = report(reward_run)
+    assert "0.625 ± 0.031 of 240 held-out pairs" in text
+    assert "4.0 standard errors above a coin's 0.5" in text
+    assert "| `loss/held_out` | 0.6543 |" in text
+    assert "too long: 7" in text
+    assert "could not be used: 2" in text
+    assert "not | JSON" in Page(reward_run / "report.html").cells
+    assert "recipes/reward.py --config" in text
+
+
+def test_sft_run_with_nothing_optional(sft_run: Path) -> None:
+    text = report(sft_run)
+    assert "| training loss, last logged | `loss/final` | 0.1000 |" in text
+    assert "4,000" in text
+    assert "## Weights" not in text
+
+
+@pytest.mark.parametrize("name", ["grpo_run", "natural_run", "reward_run", "sft_run"])
+def test_pictures_exist_and_show_something(name: str, request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(name)
+    report(folder)
+    pictures = Page(folder / "report.html").pictures
+    assert pictures
+    assert {path.name for path in (folder / "figures").iterdir()} == {Path(source).name for source in pictures}
+    for source in pictures:
+        pixels = imread(folder / source)
+        assert pixels.shape[0] > 300
+        assert 600 < pixels.shape[1] <= 900
+        colours = (255 * pixels[..., :3]).astype(np.int64) @ (1, 256, 65536)
+        assert len(np.unique(colours)) > 10
+
+
+def test_same_run_same_bytes(reward_run: Path) -> None:
+    report(reward_run)
+    files = [*reward_run.glob("report.*"), *sorted((reward_run / "figures").iterdir())]
+    before = [path.read_bytes() for path in files]
+    write_report(reward_run)
+    assert [path.read_bytes() for path in files] == before
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_missing_table_and_config(grpo_run: Path, tmp_path: Path) -> None:
+    """Arms are found by their folders; without prompts.parquet there is no section on weights."""
+    grpo_run = Path(shutil.copytree(grpo_run, tmp_path / "run"))
+    for path in [*grpo_run.rglob("prompts.parquet"), grpo_run / "resolved_config.yaml"]:
+        path.unlink()
+    text = report(grpo_run)
+    assert "## Weights" not in text
+    assert row(text, "control")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no run.*recipes/grpo\.py makes one"):
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match="holds no run"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
+    with pytest.raises(ValueError, match="has not finished"):
+        write_report(tmp_path)

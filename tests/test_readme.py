@@ -1,0 +1,61 @@
+"""The README's words, taken literally: its snippets run, its task works, its links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_synth
+from hf_synth.rng import RowRandom
+from hf_synth.views import with_prompts
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TASK = next(block for block in BLOCKS if "class Reverse" in block)
+
+
+@pytest.fixture
+def own_task(tmp_path):
+    path = tmp_path / "my_reverse.py"
+    path.write_text(TASK, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.processes
+def test_snippets_run_one_after_the_other(tmp_path):
+    texts = "[f'about {n % 7} {n}' for n in range(50)]"
+    prompts = f"from datasets import Dataset\nprompts = Dataset.from_dict({{'prompt': {texts}}})"
+    trainer = re.compile(r"^trainer = .*\n", re.MULTILINE)  # needs a reward and a run's arguments
+    blocks = [trainer.sub("", block) for block in BLOCKS if block is not TASK]
+    checks = "assert 0 < floor < 1 and min(prompts['sampling_weight']) < 1 < max(prompts['sampling_weight'])"
+    (tmp_path / "snippets.py").write_text("\n".join([prompts, *blocks, checks]), encoding="utf-8")
+    done = subprocess.run([sys.executable, "snippets.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == re.search(r"print\(rows\[0\]\)  # (.*)", README)[1]
+    assert (tmp_path / "my-model" / "modeling_rope_gpt.py").is_file()
+
+
+def test_own_task_keeps_the_promises(own_task):
+    task = hf_synth.get_task(own_task)
+    rows = task.rows(0, 200)
+    assert (task.rows(100, 100).tokens == rows.tokens[100:]).all()
+    rng = RowRandom(seed=0, split="train", purpose="corrupt", index=range(200))
+    pairs = hf_synth.load_dataset(own_task, split="train", size=200, view="preference")
+    assert all(task.verify(row["prompt"], row["chosen"]) == 1.0 for row in pairs)
+    assert all(task.verify(row["prompt"], row["rejected"]) == 0.0 for row in pairs)
+    assert (with_prompts(rows, rng).loss_start == rows.loss_start).all()
+
+
+def test_links_and_pictures_lead_somewhere():
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_the_house_shows_every_module():
+    tree = README.split("## The house")[1].split("```")[1]
+    modules = {path.name for path in (ROOT / "hf_synth").iterdir() if not path.name.startswith(("_", "py."))}
+    assert sorted(name for name in modules if name.removesuffix(".py") not in tree) == []
