@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     reward, data, weights, policy, args = parse_recipe(classes, argv, CONFIG)
     if len(weights.sampling_strength) != 1:
         raise ValueError(f"sampling_strength: got {weights.sampling_strength}, wanted one number for a reward model")
+    policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
     folder = open_run(args.output_dir, reward, data, weights, policy, args)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
+from hf_synth.reports import write_report
 from hf_synth.training.arguments import DataArguments, PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.policies import load_policy, load_tokenizer
-from hf_synth.training.runs import open_run, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, user_errors, write_metrics
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 
@@ -38,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     log = train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
+    losses = losses or [entry["train_loss"] for entry in log["history"] if "train_loss" in entry]  # too short to log
     metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"]}
     write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
+    if is_main_process():
+        print(f"Report: {write_report(folder)}")
     return folder
 
 

@@ -107,7 +107,9 @@ class PolicyArguments(ModelConfig):
     )
 
     def __post_init__(self) -> None:
-        """Read JSON values."""
+        """Read JSON values; let LoRA adapt every linear layer unless some are named."""
+        if self.use_peft and not self.lora_target_modules:
+            self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
         self.new_model = json_dict(self.new_model, "new_model")
 

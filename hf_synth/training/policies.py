@@ -52,9 +52,13 @@ def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
     """Raise ValueError for a path that is none yet, naming the command that makes it; Hub ids pass."""
     path = Path(name_or_path)
     looks_local = path.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") > 1
-    holds_model = any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
-    if holds_model or not (looks_local or path.exists()):
+    if (path / "config.json").is_file() or not (looks_local or path.exists()):
         return
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"got checkpoint {name_or_path!r}, which holds an adapter and no whole model; merge it into its model "
+            "first, with peft's merge_and_unload and save_pretrained"
+        )
     command = f"; make it with: {made_by}" if made_by else ""
     raise ValueError(f"got checkpoint {name_or_path!r}, which holds no model{command}")
 
