@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test lint stress benchmarks clean
+.PHONY: quickstart test lint docs benchmarks clean
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --quiet recipes/grpo.py
@@ -15,6 +15,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy hf_synth
+
+docs: runs/quickstart/report.md
+	mkdir -p docs/quickstart/figures
+	cp runs/quickstart/report.md docs/quickstart/README.md
+	cp runs/quickstart/figures/*.png docs/quickstart/figures/
 
 benchmarks: .venv/installed-test
 	$(BIN)/python benchmarks/sampling.py

@@ -108,7 +108,7 @@ class PolicyArguments(ModelConfig):
 
     def __post_init__(self) -> None:
         """Read JSON values; let LoRA adapt every linear layer unless some are named."""
-        if self.use_peft and not self.lora_target_modules:
+        if self.use_peft and not self.lora_target_modules:  # type: ignore[has-type]
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
         self.new_model = json_dict(self.new_model, "new_model")
