@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import sft
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, get_peft_config
 
@@ -31,6 +31,7 @@ from hf_synth.training.policies import load_policy, load_tokenizer, require_chec
 from hf_synth.training.runs import is_main_process, open_run, user_errors, write_metrics
 from hf_synth.training.weighing import (
     PromptDensity,
+    crowded_or_rare,
     measure_density,
     weight_metrics,
     with_weights,
@@ -130,16 +131,15 @@ def prepare(
     tokenizer = load_tokenizer(policy, data)
     found = prompt_split(data, folder, grpo.eval_prompts)
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in found)
-    # Held-out prompts are measured among all, and the training prompts' weights by the same look at them.
-    measured = measure_density(concatenate_datasets([prompts, held_out]), weights)
+    measured = measure_density(prompts, weights)
     reward = load_reward(grpo, data, args, tokenizer)
     score = None
     if len(held_out):
-        natural = measured.part(len(prompts), len(prompts) + len(held_out)).halves()
+        clustered = "cluster" in held_out.column_names
         score = SampledScore(
             name="sampled_reward" if grpo.reward else "validity",
             prompts=held_out,
-            groups=held_out["cluster"] if "cluster" in held_out.column_names else natural,
+            groups=held_out["cluster"] if clustered else crowded_or_rare(held_out, prompts, weights),
             reward=reward,
             tokenizer=tokenizer,
             max_new_tokens=args.max_completion_length,
@@ -147,7 +147,7 @@ def prepare(
             seed=args.seed,
         )
     left_out = sum(map(len, found)) - len(prompts) - len(held_out)
-    return Experiment(grpo, policy, args, tokenizer, prompts, measured.part(0, len(prompts)), reward, score, left_out)
+    return Experiment(grpo, policy, args, tokenizer, prompts, measured, reward, score, left_out)
 
 
 def load_reward(

@@ -144,7 +144,13 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
 def _read_pairs(data: DataArguments) -> preferences.PreferenceData:
     source = data.preferences or ""
     inside = None if Path(source).is_file() else data.preferences_dir
-    return preferences.read_preferences(source, split=data.preferences_split, data_dir=inside)
+    try:
+        return preferences.read_preferences(source, split=data.preferences_split, data_dir=inside)
+    except ConnectionError as error:
+        raise ValueError(
+            f"preferences: got {source!r}, which is no file or folder here, and the Hub cannot be reached; "
+            "give the path of a file"
+        ) from error
 
 
 def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -35,6 +36,8 @@ def user_errors(command: str) -> Iterator[None]:
 
     With HF_SYNTH_DEBUG=1 in the environment the traceback is shown as well.
     """
+    # What TRL should call by another name is for TRL to know, not for whoever runs a recipe.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
     try:
         yield
     except ValueError as error:

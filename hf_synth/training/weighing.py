@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 
 from hf_synth.sampling import (
@@ -36,14 +36,6 @@ class PromptDensity:
     place: np.ndarray
     dimension: float
 
-    def part(self, start: int, stop: int) -> "PromptDensity":
-        """The same for prompts start .. stop - 1 alone."""
-        return PromptDensity(self.density[start:stop], self.place[start:stop], self.dimension)
-
-    def halves(self) -> list[str]:
-        """`crowded` for the half of the prompts of larger density, `rare` for the other."""
-        return ["crowded" if above else "rare" for above in self.density > np.median(self.density)]
-
     def weights(self, arguments: WeightArguments, strength: float) -> np.ndarray:
         """Sampling weights [N] of mean 1 at one strength."""
         return rarity_weights(self.density, strength=strength, max_ratio=arguments.max_ratio)
@@ -52,12 +44,22 @@ class PromptDensity:
 def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
     """Embed the column `prompt` and measure the density of each row."""
     texts = [prompt_text(prompt) for prompt in prompts["prompt"]]
-    embeddings = embed_texts(texts, arguments.embedder)
+    try:
+        embeddings = embed_texts(texts, arguments.embedder)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"embedder: got {arguments.embedder!r}, which cannot be loaded: {reason}") from error
     return PromptDensity(
         knn_density(embeddings, k=arguments.density_k, estimator=arguments.density_estimator),
         PCA(2, svd_solver="full").fit_transform(embeddings),
         intrinsic_dimension(embeddings, k=arguments.density_k),
     )
+
+
+def crowded_or_rare(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> list[str]:
+    """`crowded` for the held-out prompts of the larger densities among all prompts, `rare` for the other half."""
+    density = measure_density(concatenate_datasets([held_out, prompts]), arguments).density[: len(held_out)]
+    return ["crowded" if above else "rare" for above in density > np.median(density)]
 
 
 def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
