@@ -90,9 +90,7 @@ def reward_model(
     return score
 
 
-def _load(
-    path: str, tokenizer: PreTrainedTokenizerBase | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(path: str, tokenizer: PreTrainedTokenizerBase | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = tokenizer or AutoTokenizer.from_pretrained(path)
         return AutoModelForSequenceClassification.from_pretrained(path), tokenizer

@@ -14,6 +14,8 @@ from trl import ModelConfig, TrlParser
 
 from hf_synth.tasks.base import nearest
 
+SOURCES = ("task", "mixture", "preferences", "prompts")
+
 
 @dataclasses.dataclass
 class DataArguments:
@@ -54,9 +56,12 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """Read JSON values, and check that exactly one source is named."""
+        self.task, self.preferences, self.prompts = (
+            name or None for name in (self.task, self.preferences, self.prompts)
+        )
         self.task_args = json_dict(self.task_args, "task_args")
         self.mixture = json_dict(self.mixture, "mixture")
-        named = [name for name in ("task", "mixture", "preferences", "prompts") if getattr(self, name)]
+        named = [name for name in SOURCES if getattr(self, name)]
         if len(named) != 1:
             raise ValueError(
                 f"got {' and '.join(named) or 'no source'} to train on, "
@@ -93,6 +98,12 @@ class WeightArguments:
         if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
             raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
         self.sampling_strength = numbers
+        if self.density_estimator not in ("volume", "mean_distance"):
+            raise ValueError(f"density_estimator: got {self.density_estimator!r}, wanted 'volume' or 'mean_distance'")
+        if self.density_k < 2:
+            raise ValueError(f"density_k: got {self.density_k}, wanted at least 2 neighbours")
+        if not self.max_ratio >= 1:
+            raise ValueError(f"max_ratio: got {self.max_ratio}, wanted at least 1")
 
 
 @dataclasses.dataclass
@@ -133,12 +144,20 @@ def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, def
         words = ["--config", str(default), *words]
     if "--config" in words:
         _check_config(words, classes)
-    *parsed, unknown = RecipeParser(list(classes)).parse_args_and_config(words, return_remaining_strings=True)
+    parser = RecipeParser(list(classes))
+    *parsed, unknown = parser.parse_args_and_config(_one_source(words), return_remaining_strings=True)
     if flags := [word for word in unknown if word.startswith("--")]:
         raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
     return parsed
+
+
+def _one_source(words: list[str]) -> list[str]:
+    """A source named by a flag takes the place of whichever source the YAML file names."""
+    given = [name for name in SOURCES if any(word.split("=")[0] == f"--{name}" for word in words)]
+    others = [name for name in SOURCES if given and name not in given]
+    return [*words, *(f"--{name}={'{}' if name == 'mixture' else ''}" for name in others)]
 
 
 def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:

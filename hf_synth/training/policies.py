@@ -85,12 +85,12 @@ def _load(
         if policy.use_peft:
             raise ValueError("got use_peft without model_name_or_path, wanted a checkpoint that the adapter is for")
         ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-        values = {**json_dict(policy.new_model, "new_model"), **extra, "vocab_size": len(tokenizer), **ids}
+        shape = json_dict(policy.new_model, "new_model")
         known = set(RopeGPTConfig().to_dict())
-        if unknown := [name for name in values if name not in known]:
+        if unknown := [name for name in shape if name not in known]:
             raise ValueError(f"new_model: got unknown value {unknown[0]!r}, wanted fields of RopeGPTConfig")
         set_seed(seed)
-        return fresh(RopeGPTConfig(**values))
+        return fresh(RopeGPTConfig(**{**shape, **extra, "vocab_size": len(tokenizer), **ids}))
     options = {"revision": policy.model_revision, "attn_implementation": policy.attn_implementation, **extra}
     if policy.dtype:
         options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)

@@ -1,0 +1,238 @@
+"""Arguments: flag over YAML over default, and one line that helps for every mistake."""
+
+import math
+
+import pytest
+from trl import GRPOConfig
+
+from hf_synth import get_task
+from hf_synth.training.arguments import (
+    DataArguments,
+    PolicyArguments,
+    WeightArguments,
+    json_dict,
+    parse_recipe,
+)
+from hf_synth.training.data import clusters
+
+CLASSES = (DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    """A writer of config files; `bf16: false` because not every CPU has it."""
+
+    def write(text: str, name: str = "config.yaml"):
+        path = tmp_path / name
+        path.write_text(f"bf16: false\n{text}", encoding="utf-8")
+        return path
+
+    return write
+
+
+def parse(*argv, default=None):
+    """One object with all values."""
+    found = {}
+    for part in parse_recipe(CLASSES, [str(word) for word in argv], default):
+        found |= vars(part)
+    return found
+
+
+def error(*argv, default=None) -> str:
+    """The message of the ValueError; it must be one line."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (each test matches the text)
+        parse(*argv, default=default)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.strip()
+    return message
+
+
+# Precedence
+
+
+def test_flag_over_yaml_over_default(yaml_file):
+    path = yaml_file("task: sort\nnum_rows: 7\nlearning_rate: 1e-4\n")
+    found = parse("--config", path, "--num_rows", "9", "--beta", "0.25")
+    assert (found["task"], found["num_rows"], found["learning_rate"]) == ("sort", 9, 1e-4)
+    assert (found["beta"], found["rows_seed"]) == (0.25, 0)
+
+
+def test_the_default_file_serves_only_where_no_other_is_named(yaml_file):
+    first, second = yaml_file("task: sort\nnum_rows: 7\n", "a.yaml"), yaml_file("task: tivari\n", "b.yaml")
+    assert parse(default=first)["num_rows"] == 7
+    for form in (["--config", second], [f"--config={second}"]):
+        found = parse(*form, default=first)
+        assert (found["task"], found["num_rows"]) == ("tivari", 2000)
+
+
+def test_without_any_file_flags_suffice():
+    assert parse("--task", "sort", "--bf16", "false")["task"] == "sort"
+
+
+# Values
+
+
+def test_mappings_come_as_yaml_or_as_json(yaml_file):
+    written = yaml_file("task: sort\ntask_args: {length: 5}\nnew_model: {hidden_size: 32}\n")
+    flags = ["--task_args", '{"length": 5}', "--new_model", '{"hidden_size": 32}']
+    for found in (parse("--config", written), parse("--config", yaml_file("task: sort\n"), *flags)):
+        assert found["task_args"] == {"length": 5}
+        assert found["new_model"] == {"hidden_size": 32}
+        assert found["mixture"] == {}
+
+
+def test_a_mixture_comes_as_json_too(yaml_file):
+    flag = '{"a": {"task": "sort", "share": 1.0, "task_args": {"length": 3}}}'
+    found = parse("--config", yaml_file(""), "--mixture", flag)
+    assert found["mixture"] == {"a": {"task": "sort", "share": 1.0, "task_args": {"length": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("1", [1.0]), ("0", [0.0]), ("[1, 0]", [1.0, 0.0]), ("[0.5]", [0.5]), ("2.5", [2.5])]
+)
+def test_sampling_strength_is_a_number_or_several(text, wanted, yaml_file):
+    path = yaml_file(f"task: sort\nsampling_strength: {text}\n")
+    assert parse("--config", path)["sampling_strength"] == wanted
+    flags = text.strip("[]").split(", ")
+    assert parse("--config", yaml_file("task: sort\n"), "--sampling_strength", *flags)["sampling_strength"] == wanted
+
+
+@pytest.mark.parametrize("text", ["-1", "[1, -0.5]", "[1, 1.0]", "[]", "null", "[1, many]", ".nan", ".inf", "{a: 1}"])
+def test_no_other_strength_is_taken(text, yaml_file):
+    message = error("--config", yaml_file(f"task: sort\nsampling_strength: {text}\n"))
+    assert "sampling_strength: got" in message
+    assert "wanted one or more different numbers of at least 0" in message
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, [], "x", [1, None]])
+def test_strengths_are_checked_wherever_they_come_from(value):
+    with pytest.raises(ValueError, match="sampling_strength: got"):
+        WeightArguments(sampling_strength=value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", '"length: 8"', "'{length: 8}'", "true"])
+def test_task_args_that_are_no_mapping(text, yaml_file):
+    assert error("--config", yaml_file(f"task: sort\ntask_args: {text}\n")).startswith("task_args: got")
+
+
+def test_json_dict_names_what_it_wanted():
+    assert json_dict('{"a": [1]}', "x") == json_dict({"a": [1]}, "x") == {"a": [1]}
+    assert json_dict(None, "x") == {}
+    with pytest.raises(ValueError, match=r"x: got '\{a', wanted JSON such as"):
+        json_dict("{a", "x")
+    with pytest.raises(ValueError, match=r"x: got \[1\], wanted a mapping"):
+        json_dict("[1]", "x")
+
+
+# Mistakes
+
+
+def test_a_misspelt_key_names_the_nearest(yaml_file):
+    path = yaml_file("task: sort\nsampling_strenth: 1\n")
+    assert error("--config", path) == (
+        f"{path}: got unknown key 'sampling_strenth'; did you mean 'sampling_strength'?"
+    )
+
+
+def test_a_misspelt_flag_names_the_nearest(yaml_file):
+    message = error("--config", yaml_file("task: sort\n"), "--num_rowz", "5")
+    assert message == "got unknown flag '--num_rowz'; did you mean 'num_rows'?"
+
+
+def test_where_nothing_is_near_the_message_stays_short(yaml_file):
+    message = error("--config", yaml_file("task: sort\nqqqqqqqq: 1\n"))
+    assert message.endswith("see --help")
+    assert len(message) < 200
+
+
+def test_words_without_a_flag(yaml_file):
+    assert "got unexpected argument 'sort'" in error("--config", yaml_file("task: sort\n"), "sort")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("num_rows: many", "invalid int value: 'many'"),
+        ("num_rows: 1.5", "num_rows: got 1.5 (float), wanted int"),
+        ("num_rows: [1]", "num_rows: got [1] (list), wanted int"),
+        ("num_rows: null", "num_rows: got None (NoneType), wanted int"),
+        ("num_rows: true", "num_rows: got True (bool), wanted int"),
+        ("preset: 8", "preset: got 8 (int), wanted str"),
+        ("learning_rate: fast", "invalid float value: 'fast'"),
+        ("use_cpu: 3", "use_cpu: got 3 (int), wanted bool"),
+        ("max_prompt_tokens: {a: 1}", "max_prompt_tokens: got {'a': 1} (dict), wanted int"),
+        ("test_share: 1", "test_share: got 1"),
+        ("test_share: -0.1", "test_share: got -0.1, wanted a value from 0 to below 1"),
+        ("num_rows: 0", "num_rows: got 0, wanted at least 1"),
+        ("num_rows: -5", "num_rows: got -5, wanted at least 1"),
+    ],
+)
+def test_values_of_the_wrong_type_or_out_of_range(text, wanted, yaml_file):
+    assert wanted in error("--config", yaml_file(f"task: sort\n{text}\n"))
+
+
+@pytest.mark.parametrize("flag", [["--num_rows", "many"], ["--num_rows"], ["--use_cpu", "perhaps"]])
+def test_flags_of_the_wrong_type(flag, yaml_file):
+    assert flag[0] in error("--config", yaml_file("task: sort\n"), *flag)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "no source"),
+        ("task: sort\nprompts: a.jsonl\n", "task and prompts"),
+        ("preferences: a\nprompts: b\n", "preferences and prompts"),
+        ("task: sort\nmixture: {a: {task: sort, share: 1}}\n", "task and mixture"),
+        ("mixture: {}\n", "no source"),
+    ],
+)
+def test_exactly_one_source(text, named, yaml_file):
+    message = error("--config", yaml_file(text))
+    assert message.startswith(f"got {named} to train on, wanted exactly one of")
+
+
+def test_files_that_are_no_config(tmp_path, yaml_file):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "which is no file" in error("--config", tmp_path / "missing.yaml")
+    assert "which is no file" in error("--config", tmp_path / "folder")
+    assert "got list, wanted a mapping" in error("--config", tmp_path / "list.yaml")
+    assert "got NoneType, wanted a mapping" in error("--config", tmp_path / "empty.yaml")
+    assert "got no valid YAML" in error("--config", tmp_path / "bytes.yaml")
+    assert "got no valid YAML" in error("--config", yaml_file("a: [1\nb: }\n"))
+    assert "got nothing after it" in error("--config")
+
+
+def test_a_task_says_itself_what_is_wrong_with_its_values():
+    """Found when the task is built: unknown names with the nearest, values with their range."""
+
+    def built(**values):
+        return [cluster.build() for cluster in clusters(DataArguments(**values)).values()]
+
+    assert built(task="sort", task_args='{"length": 5}')[0].config == get_task("sort", length=5).config
+    with pytest.raises(ValueError, match=r"SortConfig.length: got 0, wanted a value from 1"):
+        built(task="sort", task_args={"length": 0})
+    with pytest.raises(ValueError, match="got unknown field 'lenght'; did you mean 'length'"):
+        built(task="sort", task_args={"lenght": 5})
+    with pytest.raises(ValueError, match="got unknown task 'srot'; did you mean 'sort'"):
+        built(task="srot")
+    with pytest.raises(ValueError, match="got unknown preset '9'"):
+        built(task="sort", preset="9")
+
+
+def test_a_source_given_by_flag_takes_the_place_of_the_yaml_files(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("mixture: {one: {task: sort, share: 1.0}}\n", encoding="utf-8")
+    (data,) = parse_recipe((DataArguments,), ["--config", str(path), "--task", "tivari"])
+    assert (data.task, data.mixture) == ("tivari", {})
+    (data,) = parse_recipe((DataArguments,), ["--config", str(path), "--prompts=mine.jsonl"])
+    assert (data.task, data.mixture, data.prompts) == (None, {}, "mine.jsonl")
+
+
+@pytest.mark.parametrize(("name", "value"), [("density_k", 1), ("max_ratio", 0.5), ("density_estimator", "mean")])
+def test_weight_arguments_out_of_range_are_errors_before_anything_is_trained(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: got .*{value}.*, wanted"):
+        WeightArguments(**{name: value})

@@ -1,0 +1,277 @@
+"""Data of the recipes: shares, distinct prompts, held-out prompts that training never sees, and bad lines."""
+
+import gzip
+import json
+import logging
+
+import pytest
+from datasets import Dataset
+
+from hf_synth import build_tokenizer, get_task
+from hf_synth.training.arguments import DataArguments
+from hf_synth.training.data import (
+    REJECTED_ROWS,
+    clusters,
+    imitation_rows,
+    pair_length,
+    preference_split,
+    prompt_ids,
+    prompt_split,
+    without_long_prompts,
+)
+
+MIXTURE = {
+    "big": {"task": "agreement", "share": 0.7, "task_args": {"dialect": 1}},
+    "small": {"task": "agreement", "share": 0.2, "task_args": {"dialect": 2}},
+    "sorted": {"task": "sort", "share": 0.1, "preset": "8"},
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A file of lines: text as it is, anything else as JSON."""
+
+    def write_lines(*lines, name="prompts.jsonl"):
+        path = tmp_path / name
+        raw = b"".join(
+            line if isinstance(line, bytes) else f"{line if isinstance(line, str) else json.dumps(line)}\n".encode()
+            for line in lines
+        )
+        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        return path
+
+    return write_lines
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def pair(prompt, chosen="yes", rejected="no"):
+    """A row of Anthropic's schema."""
+    sides = {"chosen": chosen, "rejected": rejected}
+    return {side: f"\n\nHuman: {prompt}\n\nAssistant: {answer}" for side, answer in sides.items()}
+
+
+# Tasks and mixtures
+
+
+def test_a_task_is_a_mixture_of_one_named_after_itself():
+    found = clusters(DataArguments(task="sort", preset="8", task_args={"length": 5}))
+    assert list(found) == ["sort"]
+    assert found["sort"].build().config == get_task("sort", "8", length=5).config
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({"share": 0.5}, "got shares that sum to 0.8, wanted positive ones that sum to 1"),
+        ({"share": -0.7}, "wanted positive ones"),
+        ({"share": float("nan")}, "got shares that sum to nan"),
+        ({"share": "most"}, "mixture.big.share: got 'most', wanted a number"),
+        ({"task": 5}, "mixture.big.task: got 5, wanted a task's name"),
+        ({"task_args": 5}, "mixture.big.task_args: got 5, wanted a mapping"),
+        ({"preset": 8}, "mixture.big.preset: got 8, wanted a preset's name in quotes"),
+        ({"taks_args": {}}, "mixture.big: got unknown key 'taks_args'; did you mean 'task_args'?"),
+    ],
+)
+def test_mixtures_that_are_none(change, wanted):
+    with pytest.raises(ValueError, match=wanted.replace("?", r"\?")):
+        clusters(DataArguments(mixture={**MIXTURE, "big": MIXTURE["big"] | change}))
+
+
+@pytest.mark.parametrize("values", [None, "agreement", {"task": "agreement"}, {"share": 0.7}])
+def test_a_cluster_needs_task_and_share(values):
+    with pytest.raises(ValueError, match=r"mixture.big: got .* wanted a mapping with at least task and share"):
+        clusters(DataArguments(mixture={**MIXTURE, "big": values}))
+
+
+def test_rows_to_imitate_come_by_their_shares_and_are_right(tmp_path):
+    data = DataArguments(mixture=MIXTURE, num_rows=200)
+    rows = imitation_rows(data, tmp_path)
+    names = list(rows["cluster"])
+    assert {name: names.count(name) for name in MIXTURE} == {"big": 140, "small": 40, "sorted": 20}
+    assert len(set(names[:30])) > 1, "shuffled"
+    tasks = {name: cluster.build() for name, cluster in clusters(data).items()}
+    assert all(tasks[row["cluster"]].verify(row["prompt"], row["completion"]) == 1.0 for row in rows)
+    assert rows.to_list() == imitation_rows(data, tmp_path).to_list()
+    assert (
+        rows.to_list() != imitation_rows(DataArguments(mixture=MIXTURE, num_rows=200, rows_seed=1), tmp_path).to_list()
+    )
+
+
+def test_prompts_are_distinct_and_held_out_ones_are_never_trained_on(tmp_path):
+    training, held_out = prompt_split(DataArguments(mixture=MIXTURE, num_rows=200), tmp_path, 16)
+    counts = [{name: list(part["cluster"]).count(name) for name in MIXTURE} for part in (training, held_out)]
+    assert counts == [{"big": 140, "small": 40, "sorted": 20}, dict.fromkeys(MIXTURE, 16)]
+    seen, fresh = list(training["prompt"]), list(held_out["prompt"])
+    assert len(set(seen)) == len(seen) == 200
+    assert len(set(fresh)) == len(fresh) == 48
+    assert not set(seen) & set(fresh)
+    assert list(training["task"]) == list(training["cluster"]), "the verifier is asked by the cluster's name"
+
+
+def test_nothing_held_out_is_an_empty_part(tmp_path):
+    training, held_out = prompt_split(DataArguments(mixture=MIXTURE, num_rows=50), tmp_path, 0)
+    assert (len(training), len(held_out)) == (50, 0)
+    assert training.features == held_out.features
+
+
+def test_a_task_with_too_few_prompts_says_so(tmp_path):
+    """START MID{n} END with at most 3 middles has the prompts START, START MID ... START MID MID MID."""
+    data = DataArguments(task="start_mid_end", task_args={"max_middle": 3}, num_rows=4)
+    training, held_out = prompt_split(data, tmp_path, 0)
+    assert sorted(training["prompt"]) == ["START" + " MID" * n for n in range(4)]
+    assert len(held_out) == 0
+    with pytest.raises(ValueError, match="got 0 distinct test prompts in 200 rows, wanted 1; lower"):
+        prompt_split(data, tmp_path, 1)
+    data.num_rows = 5
+    with pytest.raises(ValueError, match="got 4 distinct train prompts in 1000 rows, wanted 5; lower"):
+        prompt_split(data, tmp_path, 0)
+
+
+# Preference pairs
+
+
+def test_pairs_of_tasks_share_no_prompt(tmp_path):
+    data = DataArguments(task="agreement", num_rows=60, test_share=0.5)
+    training, held_out = preference_split(data, tmp_path)
+    assert len(training) == 60
+    assert 0 < len(held_out) <= 30
+    assert not set(training["prompt"]) & set(held_out["prompt"])
+    task = get_task("agreement")
+    for row in [*training, *held_out]:
+        assert task.verify(row["prompt"], row["chosen"]) == 1.0
+        assert task.verify(row["prompt"], row["rejected"]) == 0.0
+
+
+def test_where_every_held_out_prompt_is_trained_on(tmp_path):
+    data = DataArguments(task="start_mid_end", task_args={"max_middle": 2}, num_rows=100)
+    with pytest.raises(ValueError, match="got 10 held-out pairs, all of them with a prompt that is trained on"):
+        preference_split(data, tmp_path)
+
+
+def test_pairs_of_a_file_are_split_by_prompt_and_bad_ones_kept(write, tmp_path, caplog):
+    rows = [pair(f"question {number % 40}", f"yes {number}") for number in range(80)]
+    bad = [pair("question", "same", "same"), {"chosen": "a"}, "not JSON"]
+    data = DataArguments(preferences=str(write(*rows, *bad, name="pairs.jsonl")), test_share=0.3)
+    with caplog.at_level(logging.WARNING):
+        training, held_out = preference_split(data, tmp_path)
+    assert len(training) + len(held_out) == 80
+    first, second = ({row["prompt"][0]["content"] for row in part} for part in (training, held_out))
+    assert len(first) + len(second) == 40
+    assert not first & second
+    rejected = [json.loads(line) for line in (tmp_path / REJECTED_ROWS).read_text().splitlines()]
+    assert [row["line"] for row in rejected] == [81, 82, 83]
+    assert "3 rows left out" in caplog.text
+
+
+def test_chosen_answers_are_imitated_and_held_out_prompts_are_not(write, tmp_path):
+    rows = [pair(f"question {number}", f"yes {number}") for number in range(50)]
+    data = DataArguments(preferences=str(write(*rows, name="pairs.jsonl")), test_share=0.3)
+    imitated = imitation_rows(data, tmp_path)
+    training, held_out = prompt_split(data, tmp_path, 5)
+    assert imitated.column_names == ["prompt", "completion"]
+    assert list(imitated["prompt"]) == list(training["prompt"])
+    assert all(row["completion"][0]["content"].startswith("yes") for row in imitated)
+    assert len(held_out) == 5
+    asked = [{message["content"] for prompt in part["prompt"] for message in prompt} for part in (training, held_out)]
+    assert not asked[0] & asked[1]
+
+
+# A file of prompts
+
+
+def own(path, **values):
+    return DataArguments(prompts=str(path), **values)
+
+
+def test_own_prompts_are_distinct_and_split(write, tmp_path):
+    lines = [{"prompt": f"Question {number % 60}?", "more": number} for number in range(100)]
+    training, held_out = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)
+    assert not (tmp_path / REJECTED_ROWS).exists()
+    assert sorted([*training["prompt"], *held_out["prompt"]]) == sorted(f"Question {number}?" for number in range(60))
+    assert 5 < len(held_out) < 35
+    assert len(prompt_split(own(write(*lines), test_share=0.3), tmp_path, 2)[1]) == 2
+
+
+def test_without_a_share_nothing_is_held_out(write, tmp_path):
+    lines = [{"prompt": f"Question {number}?"} for number in range(9)]
+    training, held_out = prompt_split(own(write(*lines), test_share=0.0), tmp_path, 5)
+    assert (len(training), len(held_out)) == (9, 0)
+
+
+def test_conversations_compressed(write, tmp_path):
+    """Further keys of a message are dropped: a template could read them in some rows and not in others."""
+    lines = [{"prompt": user("Hi")}, {"prompt": [{"role": "user", "content": "Ho", "name": "x"}]}]
+    path = write(*lines, name="prompts.jsonl.gz")
+    training, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
+    assert list(training["prompt"]) == [user("Hi"), user("Ho")]
+
+
+BAD_LINES = [
+    ("not JSON", "not JSON"),
+    ('{"prompt": "half', "not JSON"),
+    ("[1, 2]", "not a JSON object"),
+    ('"text"', "not a JSON object"),
+    (b'{"prompt": "\xff"}\n', "not UTF-8"),
+    ({"question": "x"}, "there is no `prompt`"),
+    ({"prompt": None}, "there is no `prompt`"),
+    ({"prompt": ""}, "the prompt is empty"),
+    ({"prompt": " \n\t"}, "the prompt is empty"),
+    ({"prompt": 5}, "the prompt is neither text nor a list of messages"),
+    ({"prompt": []}, "the prompt is neither text nor a list of messages"),
+    ({"prompt": {"role": "user", "content": "x"}}, "the prompt is neither text nor a list of messages"),
+    ({"prompt": ["x"]}, "a message has no role or no content"),
+    ({"prompt": [{"role": "user"}]}, "a message has no role or no content"),
+    ({"prompt": [{"role": 5, "content": "x"}]}, "a message's role is no text"),
+    ({"prompt": user("  ")}, "a message is empty"),
+    ({"prompt": user(None)}, "a message is empty"),
+    ({"prompt": user("x")}, "the prompt is text among lists of messages, or the other way round"),
+    ('{"prompt": "\\ud800"}', "not valid Unicode"),
+]
+
+
+def test_bad_lines_are_counted_kept_and_do_not_stop_the_run(write, tmp_path, caplog):
+    """The lines are numbered as an editor numbers them, blank ones included."""
+    path = write({"prompt": "first"}, "", *(line for line, _ in BAD_LINES), {"prompt": "last"})
+    with caplog.at_level(logging.WARNING):
+        training, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
+    assert list(training["prompt"]) == ["first", "last"]
+    rejected = [json.loads(line) for line in (tmp_path / REJECTED_ROWS).read_text().splitlines()]
+    assert [(row["line"], row["reason"]) for row in rejected] == [
+        (number, reason) for number, (_, reason) in enumerate(BAD_LINES, start=3)
+    ]
+    assert {row["file"] for row in rejected} == {"prompts.jsonl"}
+    assert rejected[0]["row"] == "not JSON"
+    assert f"{len(BAD_LINES)} of {len(BAD_LINES) + 2} lines left out" in caplog.text
+
+
+def test_files_without_one_usable_line(write, tmp_path):
+    for lines, reason in [(["a,b", "1,2"], "not JSON"), ([{"prompt": ""}] * 3, "the prompt is empty"), ([], "empty")]:
+        with pytest.raises(ValueError, match=f"got no usable line in .*{reason}"):
+            prompt_split(own(write(*lines)), tmp_path, 4)
+    with pytest.raises(ValueError, match="which is no file; wanted JSON lines"):
+        prompt_split(own(tmp_path / "missing.jsonl"), tmp_path, 4)
+
+
+# Lengths
+
+
+def test_ids_and_lengths_are_those_of_the_tokenizer():
+    tokenizer = build_tokenizer(get_task("start_mid_end"))
+    assert tokenizer.convert_ids_to_tokens(prompt_ids("START MID", tokenizer)) == ["<bos>", "START", "MID"]
+    row = {"prompt": "START", "chosen": " MID END", "rejected": " MID MID MID END"}
+    assert pair_length(row, tokenizer) == 7, "<bos> START MID MID MID END <eos>"
+    assert pair_length({**row, "rejected": " END"}, tokenizer) == 5, "the longer side"
+
+
+def test_long_prompts_are_left_out():
+    tokenizer = build_tokenizer(get_task("start_mid_end"))
+    prompts = Dataset.from_dict({"prompt": ["START" + " MID" * count for count in range(6)]})
+    kept = without_long_prompts(prompts, tokenizer, 4)
+    assert list(kept["prompt"]) == ["START", "START MID", "START MID MID"]
+    assert len(without_long_prompts(prompts, tokenizer, None)) == 6
+    assert len(without_long_prompts(prompts.select([]), tokenizer, 4)) == 0
+    with pytest.raises(ValueError, match="max_prompt_tokens=1: got 6 prompts, all of them longer"):
+        without_long_prompts(prompts, tokenizer, 1)

@@ -1,0 +1,84 @@
+"""Models and tokenizers: what counts as a checkpoint, and fresh models that follow from their seed."""
+
+import pytest
+import torch
+
+from hf_synth import build_tokenizer, get_task
+from hf_synth.models.modeling_rope_gpt import RopeGPTForCausalLM, RopeGPTForSequenceClassification
+from hf_synth.training.arguments import DataArguments, PolicyArguments
+from hf_synth.training.policies import load_classifier, load_policy, load_tokenizer, require_checkpoint
+
+SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer(get_task("start_mid_end"))
+
+
+def policy(**values):
+    return PolicyArguments(**{"new_model": SHAPE, **values})
+
+
+@pytest.mark.parametrize("load", [load_policy, load_classifier])
+def test_a_fresh_model_follows_from_its_seed(load, tokenizer):
+    one, same, other = (load(policy(), tokenizer, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_fresh_model_fits_its_tokenizer(tokenizer):
+    model = load_policy(policy(), tokenizer, 0)
+    assert isinstance(model, RopeGPTForCausalLM)
+    assert model.config.vocab_size == len(tokenizer)
+    special = (model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id)
+    assert special == (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    classifier = load_classifier(policy(), tokenizer, 0)
+    assert isinstance(classifier, RopeGPTForSequenceClassification)
+    assert classifier.config.num_labels == 1
+
+
+def test_a_checkpoint_is_loaded_whole(tokenizer, tmp_path):
+    model = load_policy(policy(), tokenizer, 3)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    saved = PolicyArguments(model_name_or_path=str(tmp_path))
+    found = load_policy(saved, tokenizer, 0).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+    body = load_classifier(saved, tokenizer, 0).model.state_dict()
+    assert all(torch.equal(value, body[name]) for name, value in model.model.state_dict().items())
+    data = DataArguments(task="sort")
+    assert load_tokenizer(saved, data).get_vocab() == tokenizer.get_vocab(), "the checkpoint's, not the task's"
+
+
+def test_the_tokenizer_of_a_fresh_model_knows_all_words_of_its_tasks():
+    mixture = {name: {"task": name, "share": 0.5} for name in ("start_mid_end", "sort")}
+    words = load_tokenizer(policy(), DataArguments(mixture=mixture)).get_vocab()
+    assert {"START", "MID", "END", "0", "<sep>"} <= words.keys()
+    with pytest.raises(ValueError, match="got neither model_name_or_path nor tasks"):
+        load_tokenizer(policy(), DataArguments(prompts="mine.jsonl"))
+
+
+def test_what_is_no_checkpoint_names_the_command_that_makes_it(tmp_path):
+    for path in (str(tmp_path), str(tmp_path / "missing"), "./missing", "runs/a/b"):
+        with pytest.raises(ValueError, match=r"which holds no model; make it with: make it so"):
+            require_checkpoint(path, "make it so")
+    require_checkpoint("owner/model", "make it so")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds an adapter and no whole model; merge it"):
+        require_checkpoint(str(tmp_path))
+
+
+def test_models_that_cannot_be_made(tokenizer):
+    with pytest.raises(ValueError, match="new_model: got unknown value 'hiden_size'"):
+        load_policy(policy(new_model={"hiden_size": 3}), tokenizer, 0)
+    with pytest.raises(ValueError, match="got use_peft without model_name_or_path"):
+        load_policy(policy(use_peft=True), tokenizer, 0)
+    with pytest.raises(ValueError, match="got checkpoint 'owner/model', which is neither here nor on the Hub"):
+        load_policy(PolicyArguments(model_name_or_path="owner/model"), tokenizer, 0)
+
+
+def test_lora_adapts_every_linear_layer_unless_some_are_named():
+    assert policy(use_peft=True).lora_target_modules == "all-linear"
+    assert policy(use_peft=True, lora_target_modules=["q_proj", "v_proj"]).lora_target_modules == ["q_proj", "v_proj"]
+    assert policy().lora_target_modules is None

@@ -1,0 +1,179 @@
+"""Run directories: one config each, no secrets on disk; errors and interruptions as users see them."""
+
+import dataclasses
+import json
+import signal
+
+import pytest
+import yaml
+from trl import GRPOConfig, SFTConfig
+
+from hf_synth.training import runs
+from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
+from hf_synth.training.runs import (
+    METRICS,
+    RESOLVED_CONFIG,
+    is_main_process,
+    open_run,
+    read_metrics,
+    user_errors,
+    write_metrics,
+)
+
+
+def arguments(folder, **changes):
+    """The dataclasses of recipes/grpo.py with some of their values changed."""
+    values = {"output_dir": str(folder), "use_cpu": True, "bf16": False, "report_to": "none", "task": "sort"}
+    values |= {"task_args": {"length": 8}, "sampling_strength": [1.0, 0.0], "learning_rate": 1e-5} | changes
+    parts = (DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
+    names = [{field.name for field in dataclasses.fields(part)} for part in parts]
+    return [
+        part(**{name: value for name, value in values.items() if name in known})
+        for part, known in zip(parts, names, strict=True)
+    ]
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    assert open_run(str(folder), *arguments(folder)) == folder
+    return folder
+
+
+def test_the_config_is_kept_as_it_was_resolved(run):
+    found = yaml.safe_load((run / RESOLVED_CONFIG).read_text())
+    assert found["task"] == "sort"
+    assert found["task_args"] == {"length": 8}
+    assert found["sampling_strength"] == [1.0, 0.0]
+    assert found["learning_rate"] == 1e-5
+    assert found["num_generations"] == 8, "defaults are written out"
+    assert [path.name for path in run.iterdir()] == [RESOLVED_CONFIG]
+
+
+def test_the_same_config_comes_back_to_its_run(run):
+    before = (run / RESOLVED_CONFIG).read_bytes()
+    assert open_run(str(run), *arguments(run)) == run
+    assert (run / RESOLVED_CONFIG).read_bytes() == before
+
+
+def test_a_directory_with_other_things_in_it_is_fine(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    open_run(str(tmp_path), *arguments(tmp_path))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_where_a_run_writes_and_reports_is_free(run):
+    open_run(str(run), *arguments(run, run_name="again", disable_tqdm=True, push_to_hub=False))
+
+
+def test_another_config_is_refused_and_the_differing_values_are_named(run):
+    before = (run / RESOLVED_CONFIG).read_bytes()
+    with pytest.raises(ValueError, match="holds the run of another config") as caught:
+        open_run(str(run), *arguments(run, learning_rate=2e-5, task_args={"length": 9}))
+    message = str(caught.value)
+    assert "learning_rate: 1e-05 there, 2e-05 now" in message
+    assert "task_args: {'length': 8} there, {'length': 9} now" in message
+    assert "seed" not in message
+    assert "\n" not in message
+    assert (run / RESOLVED_CONFIG).read_bytes() == before
+
+
+def test_of_many_differing_values_five_are_named(run):
+    changes = {
+        "seed": 1,
+        "beta": 0.5,
+        "num_rows": 5,
+        "max_steps": 3,
+        "save_steps": 7,
+        "warmup_steps": 1,
+        "density_k": 3,
+    }
+    with pytest.raises(ValueError, match="and 2 more"):
+        open_run(str(run), *arguments(run, **changes))
+
+
+@pytest.mark.parametrize("name", ["tokenizer_vocab_size", "max_prompt_tokens"])
+def test_values_about_tokens_are_no_secrets(name, run):
+    assert name in yaml.safe_load((run / RESOLVED_CONFIG).read_text())
+    with pytest.raises(ValueError, match=f"{name}: .* there, 4000 now"):
+        open_run(str(run), *arguments(run, **{name: 4000}))
+
+
+def test_secrets_are_not_written_and_do_not_matter(tmp_path):
+    open_run(str(tmp_path), *arguments(tmp_path, hub_token="hf_do_not_tell"))
+    text = (tmp_path / RESOLVED_CONFIG).read_text()
+    assert "hf_do_not_tell" not in text
+    assert "hub_token" not in text
+    open_run(str(tmp_path), *arguments(tmp_path, hub_token="hf_another"))
+
+
+def test_sft_arguments_are_kept_too(tmp_path):
+    args = SFTConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", eos_token="<end>")
+    open_run(str(tmp_path), args)
+    assert yaml.safe_load((tmp_path / RESOLVED_CONFIG).read_text())["eos_token"] == "<end>"
+
+
+def test_a_file_in_the_place_of_the_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="which is a file; wanted a directory"):
+        open_run(str(tmp_path / "file"), *arguments(tmp_path))
+    with pytest.raises(ValueError, match="which cannot be made"):
+        open_run(str(tmp_path / "file" / "run"), *arguments(tmp_path))
+
+
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    assert is_main_process()
+    monkeypatch.setenv("RANK", "1")
+    assert not is_main_process()
+    folder = open_run(str(tmp_path / "run"), *arguments(tmp_path))
+    write_metrics(folder, {"a": 1.0})
+    assert list(folder.iterdir()) == []
+    monkeypatch.setenv("RANK", "0")
+    open_run(str(folder), *arguments(tmp_path))
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ValueError, match="another config"):
+        open_run(str(folder), *arguments(tmp_path, seed=5))
+
+
+def test_metrics_are_flat_sorted_numbers(tmp_path):
+    assert read_metrics(tmp_path) is None
+    write_metrics(tmp_path, {"b": 2.0, "a/c": 1.0})
+    assert read_metrics(tmp_path) == {"a/c": 1.0, "b": 2.0}
+    assert list(json.loads((tmp_path / METRICS).read_text())) == ["a/c", "b"]
+
+
+# Errors
+
+
+def test_a_users_mistake_is_one_line_and_code_2(capsys):
+    with pytest.raises(SystemExit) as caught, user_errors("grpo.py"):
+        raise ValueError("got this, wanted that")
+    assert caught.value.code == 2
+    assert capsys.readouterr() == ("", "grpo.py: error: got this, wanted that\n")
+
+
+def test_an_interruption_says_how_to_go_on_and_is_code_130(capsys):
+    with pytest.raises(SystemExit) as caught, user_errors("sft.py"):
+        signal.raise_signal(signal.SIGINT)
+    assert caught.value.code == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "\nsft.py: interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_debugging_shows_where_it_happened(monkeypatch):
+    monkeypatch.setenv("HF_SYNTH_DEBUG", "1")
+    with pytest.raises(ValueError, match="here"), user_errors("grpo.py"):
+        raise ValueError("here")
+
+
+def test_our_own_faults_keep_their_traceback():
+    with pytest.raises(KeyError), user_errors("grpo.py"):
+        raise KeyError("bug")
+
+
+def test_nothing_happens_where_nothing_is_wrong(capsys):
+    with user_errors("grpo.py"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    assert runs.METRICS == "metrics.json"

@@ -1,0 +1,88 @@
+"""Weights of prompts: from the density of their texts, in a table that says so, and in the numbers of a run."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+
+from hf_synth.sampling import embed_texts, knn_density, rarity_weights
+from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.weighing import (
+    WEIGHTS_TABLE,
+    crowded_or_rare,
+    measure_density,
+    weight_metrics,
+    with_weights,
+    write_weights_table,
+)
+
+CROWD = [f"how do I bake bread number {number}" for number in range(30)]
+RARE = ["quantum chromodynamics", "a poem about Oslo in March", "sort these integers: 5 3 9", "tax law of 1893"]
+ARGUMENTS = WeightArguments(density_k=3)
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return Dataset.from_dict({"prompt": CROWD + RARE})
+
+
+def test_weights_are_those_of_the_library(prompts):
+    measured = measure_density(prompts, ARGUMENTS)
+    density = knn_density(embed_texts(CROWD + RARE), k=3)
+    np.testing.assert_array_equal(measured.density, density)
+    for strength in (0.0, 0.5, 1.0):
+        wanted = rarity_weights(density, strength=strength, max_ratio=100.0)
+        np.testing.assert_array_equal(measured.weights(ARGUMENTS, strength), wanted)
+    assert measured.place.shape == (34, 2)
+
+
+def test_the_rare_are_drawn_more_often(prompts):
+    weights = measure_density(prompts, ARGUMENTS).weights(ARGUMENTS, 1.0)
+    assert weights[30:].min() > weights[:30].max()
+    assert list(with_weights(prompts, weights)["sampling_weight"]) == weights.tolist()
+
+
+def test_held_out_prompts_are_told_apart_by_all_prompts(prompts):
+    """Held-out ones are few, so that among themselves no density could be measured."""
+    held_out = Dataset.from_dict({"prompt": ["how do I bake bread number 77", "the moons of Neptune"]})
+    assert crowded_or_rare(held_out, prompts, ARGUMENTS) == ["crowded", "rare"]
+    assert crowded_or_rare(held_out.select([1, 0]), prompts, ARGUMENTS) == ["rare", "crowded"]
+
+
+def test_conversations_are_weighed_by_their_text(prompts):
+    chats = Dataset.from_dict({"prompt": [[{"role": "user", "content": text}] for text in CROWD + RARE]})
+    np.testing.assert_array_equal(
+        measure_density(chats, ARGUMENTS).density, measure_density(prompts, ARGUMENTS).density
+    )
+
+
+def test_the_table_says_how_weights_came_about(prompts, tmp_path, monkeypatch):
+    measured = measure_density(prompts, ARGUMENTS)
+    weights = measured.weights(ARGUMENTS, 1.0)
+    clustered = prompts.add_column("cluster", ["crowd"] * 30 + ["rare"] * 4)
+    write_weights_table(tmp_path, clustered, measured, weights)
+    table = pq.read_table(tmp_path / WEIGHTS_TABLE).to_pydict()
+    assert list(table) == ["prompt", "cluster", "density", "sampling_weight", "x", "y"]
+    assert table["prompt"] == CROWD + RARE
+    assert table["cluster"] == ["crowd"] * 30 + ["rare"] * 4
+    assert table["sampling_weight"] == weights.tolist()
+    np.testing.assert_array_equal(table["density"], measured.density)
+    monkeypatch.setenv("RANK", "1")
+    write_weights_table(tmp_path / "other", prompts, measured, weights)
+    assert not (tmp_path / "other").exists()
+
+
+def test_numbers_of_weights(prompts):
+    measured = measure_density(prompts, ARGUMENTS)
+    weights = measured.weights(ARGUMENTS, 1.0)
+    found = weight_metrics(measured, weights)
+    size = weights.sum() ** 2 / (weights**2).sum()
+    assert found["weights/effective_sample_size"] == pytest.approx(size)
+    assert found["weights/effective_share"] == pytest.approx(size / 34)
+    assert (found["weights/smallest"], found["weights/largest"]) == (weights.min(), weights.max())
+    assert found["weights/prompts"] == 34
+
+
+def test_an_embedder_that_is_not_there(prompts):
+    with pytest.raises(ValueError, match="embedder: got 'no/such-model', which cannot be loaded"):
+        measure_density(prompts, WeightArguments(embedder="no/such-model"))
