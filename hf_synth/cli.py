@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_synth.tasks import get_task, list_tasks, task_class
-from hf_synth.training.arguments import json_dict
-from hf_synth.training.runs import user_errors
+from hf_synth.training.errors import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,11 +47,14 @@ def print_tasks() -> None:
 def print_rows(arguments: argparse.Namespace) -> None:
     """Rows of the train split in words, and the loss of the best predictor on each."""
     from hf_synth.tokenization import all_words
+    from hf_synth.training.arguments import json_dict
 
     task = get_task(arguments.task, arguments.preset, **json_dict(arguments.task_args, "task_args"))
     rows = task.rows(0, arguments.rows)
     words = np.array(all_words(task), object)
-    losses = -np.where(rows.loss_mask, task.optimal_log_probs(rows), 0.0).sum(axis=1) / rows.loss_mask.sum(axis=1)
+    losses = (
+        -np.where(rows.loss_mask, task.optimal_log_probs(rows), 0.0).sum(axis=1) / rows.loss_mask.sum(axis=1) + 0.0
+    )
     for row in range(len(rows)):
         start, stop = rows.loss_start[row], rows.lengths[row]
         given, target = words[rows.tokens[row, :start]], words[rows.tokens[row, start:stop]]

@@ -9,6 +9,7 @@ The first arm is the run; the arm of strength 0 is its control.
 
 import copy
 import dataclasses
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -26,9 +27,10 @@ from hf_synth.sampling import WeightedGRPOTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import clusters, prompt_split, without_long_prompts
+from hf_synth.training.errors import user_errors
 from hf_synth.training.evaluation import SampledScore, SampledScoreCallback
 from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.runs import is_main_process, open_run, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, write_metrics
 from hf_synth.training.weighing import (
     PromptDensity,
     crowded_or_rare,
@@ -94,11 +96,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     grpo, data, weights, policy, args = parse_recipe(classes, argv, CONFIGS / "grpo" / "quickstart.yaml")
     folder = open_run(args.output_dir, grpo, data, weights, policy, args)
     if grpo.warm_up:
-        policy.model_name_or_path = warm_up(grpo.warm_up, folder)
+        policy.model_name_or_path = warm_up(grpo.warm_up, data, folder)
     experiment = prepare(grpo, data, weights, policy, args, folder)
     metrics = {}
     for number, strength in enumerate(weights.sampling_strength):
         arm = folder if number == 0 else folder / arm_name(strength)
+        if is_main_process():
+            print(f"Arm {number + 1} of {len(weights.sampling_strength)}: sampling strength {strength:g}, in {arm}")
         found = run_arm(experiment, arm, weights, strength)
         metrics |= {name if number == 0 else f"{arm.name}/{name}": value for name, value in found.items()}
     metrics["seconds/total"] = time.monotonic() - started
@@ -108,10 +112,16 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return folder
 
 
-def warm_up(config: str, folder: Path) -> str:
-    """The path of the policy that recipes/sft.py makes from `config`, made now if it is not there."""
+def warm_up(config: str, data: DataArguments, folder: Path) -> str:
+    """The path of the policy that recipes/sft.py makes from `config`, on this run's tasks, if it is not there yet."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
-    return str(sft.main(["--config", str(path), "--output_dir", str(folder / "warmup")]))
+    flags = ["--config", str(path), "--output_dir", str(folder / "warmup")]
+    if data.task:
+        flags += ["--task", data.task, "--task_args", json.dumps(data.task_args)]
+        flags += ["--preset", data.preset] if data.preset else []
+    elif data.mixture:
+        flags += ["--mixture", json.dumps(data.mixture)]
+    return str(sft.main(flags))
 
 
 def prepare(

@@ -20,8 +20,9 @@ from hf_synth.sampling import WeightedRewardTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import pair_length, preference_split
+from hf_synth.training.errors import user_errors
 from hf_synth.training.policies import load_classifier, load_tokenizer, require_checkpoint
-from hf_synth.training.runs import is_main_process, open_run, read_metrics, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, read_metrics, write_metrics
 from hf_synth.training.weighing import measure_density, weight_metrics, with_weights, write_weights_table
 
 CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"

@@ -14,8 +14,9 @@ from hf_synth.reports import write_report
 from hf_synth.training.arguments import DataArguments, PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
+from hf_synth.training.errors import user_errors
 from hf_synth.training.policies import load_policy, load_tokenizer
-from hf_synth.training.runs import is_main_process, open_run, user_errors, write_metrics
+from hf_synth.training.runs import is_main_process, open_run, write_metrics
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 

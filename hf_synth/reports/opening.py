@@ -112,7 +112,7 @@ def _length(run: Run) -> list[str]:
         [] if steps is None else [f"Training steps: {number(steps)}" + (" in each arm" if len(run.arms) > 1 else "")]
     )
     if seconds is not None:
-        facts.append(f"Wall time of everything: {duration(seconds)}")
+        facts.append(f"Wall time since the last start: {duration(seconds)}")
     return facts
 
 

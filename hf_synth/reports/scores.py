@@ -44,7 +44,10 @@ def group_error(run: Run, arm: Arm, value: float | None, groups: int | None = No
     count = arm.metrics.get("prompts/evaluated")
     if run.measure != "validity" or not count or value is None or not 0 <= value <= 1:
         return None
-    return math.sqrt(value * (1 - value) * (groups or len(run.groups) or 1) / count)
+    answers = count / (groups or len(run.groups) or 1)
+    if value in (0, 1):  # no answer differed, which is no proof that none can: as with one more of each kind
+        value = (value * answers + 1) / (answers + 2)
+    return math.sqrt(value * (1 - value) / answers)
 
 
 def mean_error(run: Run, arm: Arm, values: list[float]) -> float | None:

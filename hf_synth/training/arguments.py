@@ -51,7 +51,7 @@ class DataArguments:
         default=None, metadata={"help": "Longer prompts are left out, and counted in metrics.json."}
     )
     test_share: float = dataclasses.field(
-        default=0.1, metadata={"help": "The share of the prompts of preference pairs that is held out."}
+        default=0.1, metadata={"help": "The share of the prompts, of pairs or your own, that is held out."}
     )
 
     def __post_init__(self) -> None:

@@ -1,19 +1,15 @@
 """Run directories: one config each, its numbers in metrics.json; and errors as users should see them."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import sys
-import warnings
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_synth.training.checkpoints import write_json
+from hf_synth.training.checkpoints import TRAINING_LOG, write_json
 
 RESOLVED_CONFIG = "resolved_config.yaml"
 METRICS = "metrics.json"
@@ -30,38 +26,19 @@ _FREE = {
 _SECRETS = {"hub_token"}
 
 
-@contextlib.contextmanager
-def user_errors(command: str) -> Iterator[None]:
-    """Turn ValueError into one line and exit code 2, and Ctrl-C into one line and exit code 130.
-
-    With HF_SYNTH_DEBUG=1 in the environment the traceback is shown as well.
-    """
-    # What TRL should call by another name is for TRL to know, not for whoever runs a recipe.
-    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
-    try:
-        yield
-    except ValueError as error:
-        if os.environ.get("HF_SYNTH_DEBUG") == "1":
-            raise
-        print(f"{command}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{command}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
-
-
 def open_run(output_dir: str, *arguments: Any) -> Path:
     """Make the output directory of a run, or come back to it.
 
     `arguments` are the recipe's dataclasses; together they are the config, kept in resolved_config.yaml.
-    Raises ValueError where the directory holds the run of another config, naming the values that differ.
+    A directory in which nothing was trained yet takes the new config.
+    Raises ValueError where it holds the run of another config, naming the values that differ.
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
     config = {name: value for part in arguments for name, value in resolved(part).items()}
     path = folder / RESOLVED_CONFIG
-    if path.exists():
+    if path.exists() and _has_training(folder):
         _check_same(path, config)
         return folder
     try:
@@ -97,6 +74,11 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
     """The metrics of a finished run, or None while there are none."""
     path = folder / METRICS
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _has_training(folder: Path) -> bool:
+    """Whether anything was trained here: a start that failed on its input claims no directory."""
+    return any((folder / name).exists() for name in (TRAINING_LOG, "warmup")) or any(folder.glob("checkpoint-*"))
 
 
 def _check_same(path: Path, config: dict[str, Any]) -> None:

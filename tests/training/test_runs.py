@@ -10,13 +10,13 @@ from trl import GRPOConfig, SFTConfig
 
 from hf_synth.training import runs
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
+from hf_synth.training.errors import user_errors
 from hf_synth.training.runs import (
     METRICS,
     RESOLVED_CONFIG,
     is_main_process,
     open_run,
     read_metrics,
-    user_errors,
     write_metrics,
 )
 
@@ -37,6 +37,7 @@ def arguments(folder, **changes):
 def run(tmp_path):
     folder = tmp_path / "deep" / "run"
     assert open_run(str(folder), *arguments(folder)) == folder
+    (folder / "checkpoint-1").mkdir()
     return folder
 
 
@@ -47,7 +48,7 @@ def test_the_config_is_kept_as_it_was_resolved(run):
     assert found["sampling_strength"] == [1.0, 0.0]
     assert found["learning_rate"] == 1e-5
     assert found["num_generations"] == 8, "defaults are written out"
-    assert [path.name for path in run.iterdir()] == [RESOLVED_CONFIG]
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-1", RESOLVED_CONFIG]
 
 
 def test_the_same_config_comes_back_to_its_run(run):
@@ -130,6 +131,7 @@ def test_of_several_processes_one_writes(tmp_path, monkeypatch):
     assert list(folder.iterdir()) == []
     monkeypatch.setenv("RANK", "0")
     open_run(str(folder), *arguments(tmp_path))
+    (folder / "checkpoint-1").mkdir()
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(ValueError, match="another config"):
         open_run(str(folder), *arguments(tmp_path, seed=5))
@@ -177,3 +179,10 @@ def test_nothing_happens_where_nothing_is_wrong(capsys):
         pass
     assert capsys.readouterr() == ("", "")
     assert runs.METRICS == "metrics.json"
+
+
+def test_a_start_that_trained_nothing_claims_no_directory(tmp_path):
+    open_run(str(tmp_path), *arguments(tmp_path))
+    (tmp_path / "rejected_rows.jsonl").write_text("{}", encoding="utf-8")
+    open_run(str(tmp_path), *arguments(tmp_path, seed=9))
+    assert yaml.safe_load((tmp_path / RESOLVED_CONFIG).read_text())["seed"] == 9
