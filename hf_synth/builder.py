@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from hf_synth.tasks import Task, get_task, task_class
-from hf_synth.tasks.base import SPLITS, nearest
+from hf_synth.tasks.base import SPLITS, nearest, whole_number
 from hf_synth.views import VIEW_FEATURES, view_table
 
 ROW_FORMAT = 1  # raise it whenever the layout of a view changes: it is part of every cache key
@@ -61,10 +61,9 @@ def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: i
     size = task.size(split) if size is None else size
     if size is None:
         raise ValueError(f"task {task.name} never ends: got size=None, wanted the number of rows")
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"got size={size!r}, wanted a whole number of rows, at least 1")
-    if not isinstance(seed, int):
-        raise ValueError(f"got seed={seed!r}, wanted a whole number")
+    size, seed = whole_number("size", size), whole_number("seed", seed)
+    if size < 1:
+        raise ValueError(f"got size={size}, wanted a whole number of rows, at least 1")
     spec = {
         "row_format": ROW_FORMAT,
         "task": str(Path(name).resolve()) if name.endswith(".py") else name,

@@ -25,7 +25,11 @@ VIEW_FEATURES = {
 
 
 def view_table(task: Task, view: str, start: int, count: int, *, split: str, seed: int) -> pa.Table:
-    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES."""
+    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES.
+
+    `holdout="content"` keeps whole strings apart, and so every pair of prompt and completion. Prompts that are
+    beginnings of strings do recur in other splits, as do the invalid strings of `labelled`.
+    """
     rows = task.rows(start, count, split=split, seed=seed)
     index = np.arange(start, start + count)
 

@@ -115,7 +115,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def warm_up(config: str, data: DataArguments, folder: Path) -> str:
     """The path of the policy that recipes/sft.py makes from `config`, on this run's tasks, if it is not there yet."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
-    flags = ["--config", str(path), "--output_dir", str(folder / "warmup")]
+    # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
+    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed)]
+    flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
     if data.task:
         flags += ["--task", data.task, "--task_args", json.dumps(data.task_args)]
         flags += ["--preset", data.preset] if data.preset else []

@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         print(f"{folder} is finished")
         return folder
     train_pairs, test_pairs = preference_split(data, folder)
+    if not len(test_pairs):
+        raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)
     kept = [_within(pairs, tokenizer, args.max_length) for pairs in (train_pairs, test_pairs)]
     metrics = {

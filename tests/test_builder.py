@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_synth import get_task, list_tasks, load_dataset
@@ -206,3 +207,12 @@ def test_preferences_of_a_task_in_which_nothing_is_wrong_are_an_error(monkeypatc
     monkeypatch.setattr(Sort, "verifiable", False)
     with pytest.raises(ValueError, match='task sort: got view "preference", but no text of this task is wrong'):
         load_dataset(**{**SORT, "view": "preference", "seed": 12345})
+
+
+def test_numpy_integers_are_whole_numbers_and_truth_values_are_not():
+    plain = load_dataset("sort", "8", split="train", size=3, seed=1, streaming=True)
+    numpy = load_dataset("sort", "8", split="train", size=np.int64(3), seed=np.int32(1), streaming=True)
+    assert list(numpy) == list(plain)
+    for wrong in ({"size": True}, {"size": 3, "seed": True}, {"size": 3.0}):
+        with pytest.raises(ValueError, match="wanted a whole number"):
+            load_dataset("sort", "8", split="train", **wrong)

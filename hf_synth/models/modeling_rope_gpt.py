@@ -38,6 +38,16 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+# What other architectures call it: kept silently, such a key would change nothing.
+_OTHERS_NAMES = {
+    **dict.fromkeys(("n_embd", "d_model", "n_dim", "dim"), "'hidden_size'"),
+    **dict.fromkeys(("n_layer", "n_layers", "num_layers"), "'num_hidden_layers'"),
+    **dict.fromkeys(("n_head", "n_heads", "num_heads"), "'num_attention_heads'"),
+    **dict.fromkeys(("n_inner", "d_ff", "ffn_dim"), "'intermediate_size'"),
+    **dict.fromkeys(("n_positions", "n_ctx"), "'max_position_embeddings'"),
+    **dict.fromkeys(("hidden_dropout", "attention_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop"), "'dropout'"),
+}
+
 
 @strict
 class RopeGPTConfig(PreTrainedConfig):
@@ -86,6 +96,9 @@ class RopeGPTConfig(PreTrainedConfig):
             name for name in RopeGPTConfig.__annotations__ if not name.endswith("_token_id")
         ]  # sep_token_id is fine
         for key in kwargs:
+            if key in _OTHERS_NAMES:
+                wanted = _OTHERS_NAMES[key]
+                raise ValueError(f"got the unknown config key {key!r}; wanted {wanted}. Rename or remove it.")
             if near := get_close_matches(key, known, n=1, cutoff=0.74):
                 raise ValueError(f"got the unknown config key {key!r}; wanted {near[0]!r}? Rename or remove it.")
         if self.intermediate_size is None:
@@ -279,6 +292,13 @@ class RopeGPTPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": RopeGPTDecoderLayer, "attentions": RopeGPTAttention}
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As usual, and with every class of this file in the config: a language model can become a reward model."""
+        file = __name__.rsplit(".", 1)[-1]
+        classes = (RopeGPTConfig, RopeGPTModel, RopeGPTForCausalLM, RopeGPTForSequenceClassification)
+        self.config.auto_map = {each._auto_class: f"{file}.{each.__name__}" for each in classes}
+        super().save_pretrained(*args, **kwargs)
 
 
 class RopeGPTModel(RopeGPTPreTrainedModel):

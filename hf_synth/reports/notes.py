@@ -8,8 +8,8 @@ import yaml
 
 from hf_synth.reports.run import Run
 from hf_synth.reports.words import code, code_block, escaped, number, table
+from hf_synth.training.runs import REJECTED_ROWS
 
-REJECTED_ROWS = "rejected_rows.jsonl"
 # The settings that make an experiment, with the defaults of the recipes: what differs from them is shown.
 _ESSENTIALS: dict[str, Any] = {
     "warm_up": None, "model_name_or_path": None, "policy_made_by": None, "new_model": {},

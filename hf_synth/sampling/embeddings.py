@@ -36,6 +36,7 @@ def embed_texts(
         ValueError: something other than a list of strings; dim or batch_size below 1.
         ImportError: a model is asked for and sentence-transformers is not installed.
     """
+    texts = texts if isinstance(texts, str) else list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise ValueError("texts: wanted a list of str. Pass conversations through prompt_text first.")
     for name, value in (("dim", dim), ("batch_size", batch_size)):

@@ -59,7 +59,7 @@ class WeightedSamplingMixin(_TrainerBase):
         if getattr(self.args, "packing", False):
             raise ValueError(
                 "packing=True joins rows into new ones, so a weight belongs to no row. Set packing=False "
-                "(padding_free=True also saves padding, and keeps rows)."
+                "(with max_length=None, padding_free=True also saves padding, and keeps rows)."
             )
         self._sampling_weights = _read_weights(self.train_dataset)
         self._weights_were_set = False

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -29,6 +30,13 @@ def nearest(name: str, known: Any) -> str:
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
 
 
+def whole_number(name: str, value: Any) -> int:
+    """`value` as an int, of NumPy's kinds too; anything else, True and 1.0 included, is a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"got {name}={value!r}, wanted a whole number")
+    return int(value)
+
+
 def bounded(default: Any, low: float, high: float) -> Any:
     """A config field with a default and an inclusive range."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
@@ -48,6 +56,8 @@ class TaskConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, naming field, value and range, unless every field is legal."""
         for field in dataclasses.fields(self):
+            if type(field.default) is int and isinstance(getattr(self, field.name), np.integer):
+                object.__setattr__(self, field.name, int(getattr(self, field.name)))
             self._check(field)
             if type(field.default) is float:  # 1 and 1.0 are one config, with one JSON
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
@@ -207,7 +217,10 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
-        """Ln P(token | all before it) of the best predictor, exact, float64 [rows, width]; 0 where no loss is."""
+        """Ln P(token | all before it) of the best predictor, exact, float64 [rows, width]; 0 where no loss is.
+
+        For rows that `generate` can make; what it says of others is not defined.
+        """
 
     def explanations(self) -> tuple[str, ...]:
         """The rule in words: single statements, or one block."""
@@ -241,6 +254,9 @@ class Task(ABC, Generic[ConfigT]):
         """Rows start .. start + count - 1 of a split: a pure function of (task, config, version, seed, split, row)."""
         if split not in SPLITS:
             raise ValueError(f"task {self.name}: got split {split!r}, wanted one of {', '.join(SPLITS)}")
+        start, count, seed = (
+            whole_number(name, value) for name, value in (("start", start), ("count", count), ("seed", seed))
+        )
         if start < 0 or count < 0:
             raise ValueError(f"task {self.name}: got start={start}, count={count}, wanted both at least 0")
         index = np.arange(start, start + count, dtype=np.uint64)

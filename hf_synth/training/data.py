@@ -15,7 +15,7 @@ from hf_synth.preferences.files import read_rows
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import DataArguments, json_dict
-from hf_synth.training.runs import is_main_process
+from hf_synth.training.runs import REJECTED_ROWS, is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ _CLUSTER_VALUES = {
     "preset": (str | None, "a preset's name in quotes"),
     "task_args": (dict, "a mapping"),
 }
-REJECTED_ROWS = "rejected_rows.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +121,8 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
             if is_main_process():
                 found.write_rejected(folder / REJECTED_ROWS)
             logger.warning("%s: %d rows left out: %s", data.preferences, len(found.rejected_rows), found.dropped)
+        if not data.test_share:
+            return found.dataset, found.dataset.select([])
         parts = preferences.split_by_prompt(found.dataset, test_share=data.test_share, seed=data.rows_seed)
         return parts["train"], parts["test"]
     options: dict[str, Any] = {"seed": data.rows_seed, "view": "preference"}

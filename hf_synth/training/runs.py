@@ -13,6 +13,8 @@ from hf_synth.training.checkpoints import TRAINING_LOG, write_json
 
 RESOLVED_CONFIG = "resolved_config.yaml"
 METRICS = "metrics.json"
+WEIGHTS_TABLE = "prompts.parquet"
+REJECTED_ROWS = "rejected_rows.jsonl"
 # Where a run writes and what it says while it runs change nothing about its result.
 _FREE = {
     "output_dir",

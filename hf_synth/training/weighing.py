@@ -1,6 +1,7 @@
 """Sampling weights of prompts from their density, and the table that says how they came about."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from hf_synth.sampling import (
     rarity_weights,
 )
 from hf_synth.training.arguments import WeightArguments
-from hf_synth.training.runs import is_main_process
+from hf_synth.training.runs import WEIGHTS_TABLE, is_main_process
 
-WEIGHTS_TABLE = "prompts.parquet"
+logger = logging.getLogger(__name__)
+
+_FEWEST_DISTINCT = 3  # two neighbours are the least that a dimension can be read off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +47,24 @@ class PromptDensity:
 def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
     """Embed the column `prompt` and measure the density of each row."""
     texts = [prompt_text(prompt) for prompt in prompts["prompt"]]
+    distinct = len(set(texts))
+    if distinct < _FEWEST_DISTINCT:
+        logger.warning("Density of %d distinct prompts says nothing: all weigh alike", distinct)
+        return PromptDensity(np.ones(len(texts)), np.zeros((len(texts), 2)), 0.0)
+    k = min(arguments.density_k, distinct - 1)
+    if k < arguments.density_k:
+        logger.warning(
+            "density_k=%d: got %d distinct prompts, so %d neighbours are taken", arguments.density_k, distinct, k
+        )
     try:
         embeddings = embed_texts(texts, arguments.embedder)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"embedder: got {arguments.embedder!r}, which cannot be loaded: {reason}") from error
     return PromptDensity(
-        knn_density(embeddings, k=arguments.density_k, estimator=arguments.density_estimator),
+        knn_density(embeddings, k=k, estimator=arguments.density_estimator),
         PCA(2, svd_solver="full").fit_transform(embeddings),
-        intrinsic_dimension(embeddings, k=arguments.density_k),
+        intrinsic_dimension(embeddings, k=k),
     )
 
 

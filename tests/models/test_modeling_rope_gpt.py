@@ -645,3 +645,16 @@ def test_grpo_trainer_steps(tmp_path):
     )
     trainer.train()
     assert not torch.equal(before, model.lm_head.weight)
+
+
+def test_a_saved_language_model_names_every_class_of_its_file(tmp_path):
+    RopeGPTForCausalLM(RopeGPTConfig(vocab_size=9, hidden_size=8)).save_pretrained(tmp_path)
+    found = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert found["AutoModelForSequenceClassification"] == "modeling_rope_gpt.RopeGPTForSequenceClassification"
+    assert sorted(found) == ["AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+
+
+@pytest.mark.parametrize("key", ["n_embd", "n_layer", "num_heads", "attention_dropout"])
+def test_names_of_other_architectures_are_errors(key):
+    with pytest.raises(ValueError, match=f"unknown config key '{key}'; wanted"):
+        RopeGPTConfig(**{key: 4})

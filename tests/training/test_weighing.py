@@ -86,3 +86,16 @@ def test_numbers_of_weights(prompts):
 def test_an_embedder_that_is_not_there(prompts):
     with pytest.raises(ValueError, match="embedder: got 'no/such-model', which cannot be loaded"):
         measure_density(prompts, WeightArguments(embedder="no/such-model"))
+
+
+@pytest.mark.parametrize("texts", [["one"], ["one", "two"], ["one", "one", "two"]])
+def test_too_few_distinct_prompts_for_a_density_weigh_alike(texts):
+    measured = measure_density(Dataset.from_dict({"prompt": texts}), WeightArguments())
+    assert measured.weights(WeightArguments(), 1.0).tolist() == [1.0] * len(texts)
+    assert measured.place.shape == (len(texts), 2)
+
+
+def test_fewer_prompts_than_neighbours_take_all_of_them():
+    prompts = Dataset.from_dict({"prompt": ["a cat", "a dog", "a horse", "the stock market fell"]})
+    density = measure_density(prompts, WeightArguments(density_k=10)).density
+    assert (density == measure_density(prompts, WeightArguments(density_k=3)).density).all()
