@@ -72,7 +72,6 @@ def with_policy(quickstart, quick_flags):
     ("flags", "wanted"),
     [
         (["--steps_per_generation", "4", "--save_steps", "3"], "save_steps=3 saves between generations"),
-        (["--density_k", "500"], "k=500 neighbours need more than 500 distinct points"),
         (["--num_generations", "5"], "num_generations"),
         (["--sampling_strength", "-1"], "sampling_strength: got [-1.0], wanted"),
         (["--sample_every", "0"], "sample_every: got 0, wanted at least 1"),
