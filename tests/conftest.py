@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,10 @@ os.environ.update(
 import pytest  # noqa: E402
 
 _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+# Shells let background jobs ignore Ctrl-C, and what those start inherits it: some tests are about Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
