@@ -51,10 +51,10 @@ def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensi
     if distinct < _FEWEST_DISTINCT:
         logger.warning("Density of %d distinct prompts says nothing: all weigh alike", distinct)
         return PromptDensity(np.ones(len(texts)), np.zeros((len(texts), 2)), 0.0)
-    k = min(arguments.density_k, distinct - 1)
-    if k < arguments.density_k:
-        logger.warning(
-            "density_k=%d: got %d distinct prompts, so %d neighbours are taken", arguments.density_k, distinct, k
+    k = arguments.density_k
+    if k >= distinct:
+        raise ValueError(
+            f"density_k: got {k} with {distinct} distinct prompts, wanted at most {distinct - 1}; lower it"
         )
     try:
         embeddings = embed_texts(texts, arguments.embedder)

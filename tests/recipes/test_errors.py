@@ -72,6 +72,7 @@ def with_policy(quickstart, quick_flags):
     ("flags", "wanted"),
     [
         (["--steps_per_generation", "4", "--save_steps", "3"], "save_steps=3 saves between generations"),
+        (["--density_k", "500"], "density_k: got 500 with 200 distinct prompts, wanted at most 199"),
         (["--num_generations", "5"], "num_generations"),
         (["--sampling_strength", "-1"], "sampling_strength: got [-1.0], wanted"),
         (["--sample_every", "0"], "sample_every: got 0, wanted at least 1"),

@@ -95,7 +95,8 @@ def test_too_few_distinct_prompts_for_a_density_weigh_alike(texts):
     assert measured.place.shape == (len(texts), 2)
 
 
-def test_fewer_prompts_than_neighbours_take_all_of_them():
+def test_more_neighbours_than_there_are_prompts_is_an_error_that_names_the_flag():
     prompts = Dataset.from_dict({"prompt": ["a cat", "a dog", "a horse", "the stock market fell"]})
-    density = measure_density(prompts, WeightArguments(density_k=10)).density
-    assert (density == measure_density(prompts, WeightArguments(density_k=3)).density).all()
+    with pytest.raises(ValueError, match="density_k: got 10 with 4 distinct prompts, wanted at most 3"):
+        measure_density(prompts, WeightArguments(density_k=10))
+    assert len(measure_density(prompts, WeightArguments(density_k=3)).density) == 4
