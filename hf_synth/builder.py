@@ -13,7 +13,7 @@ from datasets.builder import Key
 
 from hf_synth.tasks import Task, get_task, task_class
 from hf_synth.tasks.base import SPLITS, nearest, whole_number
-from hf_synth.views import VIEW_FEATURES, view_table
+from hf_synth.views import VIEW_FEATURES, view_features, view_table
 
 ROW_FORMAT = 1  # raise it whenever the layout of a view changes: it is part of every cache key
 _SHARD_ROWS = 50_000
@@ -33,7 +33,8 @@ class TaskDataset(datasets.ArrowBasedBuilder):
     BUILDER_CONFIG_CLASS = TaskDatasetConfig
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=VIEW_FEATURES[json.loads(self.config.spec)["view"]])
+        spec = json.loads(self.config.spec)
+        return datasets.DatasetInfo(features=view_features(_task_of(spec), spec["view"]))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         spec = json.loads(self.config.spec)
@@ -43,13 +44,17 @@ class TaskDataset(datasets.ArrowBasedBuilder):
 
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
-        found = task_class(spec["task"])
-        task = found(found.config_class(**spec["config"]))
+        task = _task_of(spec)
         for shard, (first, stop) in enumerate(shards):
             for block, start in enumerate(range(first, stop, _BLOCK_ROWS)):
                 count = min(_BLOCK_ROWS, stop - start)
                 table = view_table(task, spec["view"], start, count, split=spec["split"], seed=spec["seed"])
                 yield Key(shard, block), table
+
+
+def _task_of(spec: dict[str, Any]) -> Task:
+    found = task_class(spec["task"])
+    return found(found.config_class(**spec["config"]))
 
 
 def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: int, view: str) -> dict[str, Any]:

@@ -25,10 +25,27 @@ def mix(value):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def step_of(key):  # type: ignore[no-untyped-def]
+    """The odd increment of a row key's stream: `state = key`, then `state += step; mix(state)` gives its numbers."""
+    return mix(key ^ _INCREMENT) | np.uint64(1)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def draw(key, position):  # type: ignore[no-untyped-def]
     """The 64-bit number at `position` (0, 1, ...) of the stream of a row key."""
-    increment = mix(key ^ _INCREMENT) | np.uint64(1)
-    return mix(key + (np.uint64(position) + np.uint64(1)) * increment)
+    return mix(key + (np.uint64(position) + np.uint64(1)) * step_of(key))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def below(number, span):  # type: ignore[no-untyped-def]
+    """A 64-bit number as an integer on [0, span), int64, for a span of at most 2**16; its bias is below 2**-16."""
+    return np.int64(((number >> np.uint64(32)) * np.uint64(span)) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def unit(number):  # type: ignore[no-untyped-def]
+    """A 64-bit number as a float64 on [0, 1)."""
+    return np.float64(number >> np.uint64(11)) * 2.0**-53
 
 
 @njit(cache=True, nogil=True)
@@ -42,11 +59,10 @@ def _row_keys(call_key, index):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _fill_narrow(keys, low, span, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
-        increment = mix(keys[row] ^ _INCREMENT) | np.uint64(1)
-        state = keys[row]
+        state, step = keys[row], step_of(keys[row])
         for column in range(out.shape[1]):
-            state += increment
-            out[row, column] = low + np.int64(((mix(state) >> np.uint64(32)) * span) >> np.uint64(32))
+            state += step
+            out[row, column] = low + below(mix(state), span)
 
 
 @njit(cache=True, nogil=True)
@@ -67,7 +83,7 @@ def _fill_wide(keys, low, span, out):  # type: ignore[no-untyped-def]
 def _fill_uniform(keys, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            out[row, column] = np.float64(draw(keys[row], column) >> np.uint64(11)) * 2.0**-53
+            out[row, column] = unit(draw(keys[row], column))
 
 
 class RowRandom:
@@ -129,4 +145,29 @@ def hash_rows(tokens, lengths):  # type: ignore[no-untyped-def]
         for column in range(lengths[row]):
             state = mix(state ^ (np.uint64(tokens[row, column]) * _INCREMENT + _GOLDEN))
         out[row] = state
+    return out
+
+
+@njit(cache=True, nogil=True)
+def permute(places, size, key):  # type: ignore[no-untyped-def]
+    """Each place's number in a shuffle of 0 .. size - 1 that the key chooses, int64 like `places`.
+
+    A Feistel network of six rounds over the next even power of two, walked until it lands inside `size`: one place
+    costs the same whatever the size, and no table is made. Black and Rogaway, "Ciphers with arbitrary finite domains".
+    """
+    half = np.uint64(1)
+    while (np.uint64(1) << (np.uint64(2) * half)) < np.uint64(size):
+        half += np.uint64(1)
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    out = np.empty(places.size, np.int64)
+    for at in range(places.size):
+        value = np.uint64(places[at])
+        while True:
+            left, right = value >> half, value & mask
+            for turn in range(6):
+                left, right = right, left ^ (mix(key + right * _GOLDEN + np.uint64(turn) * _INCREMENT) & mask)
+            value = (left << half) | right
+            if value < np.uint64(size):
+                break
+        out[at] = np.int64(value)
     return out

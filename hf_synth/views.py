@@ -37,7 +37,13 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
         return RowRandom(seed=seed, split=split, purpose=purpose, index=index)
 
     columns = _VIEWS[view](task, rows, random)
-    return pa.table(columns, schema=VIEW_FEATURES[view].arrow_schema)
+    columns |= {name: pa.array(rows.columns[name]) for name in task.columns}
+    return pa.table(columns, schema=view_features(task, view).arrow_schema)
+
+
+def view_features(task: Task, view: str) -> Features:
+    """The columns of a view of a task: those that the view has for all tasks, then the task's own."""
+    return Features({**VIEW_FEATURES[view], **{name: Value(dtype) for name, dtype in task.columns.items()}})
 
 
 def with_prompts(rows: Rows, rng: RowRandom) -> Rows:

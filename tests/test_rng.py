@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hf_synth.rng import RowRandom, draw, hash_rows, mix
+from hf_synth.rng import RowRandom, draw, hash_rows, mix, permute
 
 MASK = 2**64 - 1
 GOLDEN, INCREMENT = 0x9E3779B97F4A7C15, 0xD1342543DE82EF95
@@ -267,3 +267,25 @@ def test_empty_blocks_have_their_shape(rows, size):
     assert make(np.arange(rows)).integers(0, 9, size).shape == (rows, size)
     assert make(np.arange(rows)).random(size).shape == (rows, size)
     assert make(np.arange(rows)).rows == rows
+
+
+# Orders of finite sets
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 1_000, 4_097])
+def test_permute_gives_every_number_once(size):
+    for key in (0, 1, 2**63):
+        found = permute(np.arange(size), size, np.uint64(key))
+        assert sorted(found.tolist()) == list(range(size))
+
+
+def test_permute_puts_each_number_anywhere_equally_often():
+    firsts = [int(permute(np.array([0]), 10, np.uint64(key))[0]) for key in range(5_000)]
+    assert stats.chisquare(np.bincount(firsts, minlength=10)).pvalue > 1e-4
+
+
+def test_permute_of_one_place_does_not_need_the_others():
+    together = permute(np.arange(1_000), 1_000, np.uint64(5))
+    assert [int(permute(np.array([at]), 1_000, np.uint64(5))[0]) for at in (0, 17, 999)] == together[
+        [0, 17, 999]
+    ].tolist()

@@ -1,4 +1,7 @@
-"""The registry: finds a task by name (a file here), by entry point (`hf_synth.tasks`), or by the path of its file."""
+"""The registry: finds a task by name (a file here), by entry point (`hf_synth.tasks`), or by the path of its file.
+
+`families/` is no task: it holds what tasks of one kind share.
+"""
 
 import importlib
 import importlib.util
@@ -47,7 +50,7 @@ def task_class(name: str) -> type[Task]:
 
 
 def _own_names() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base"]
+    return [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base" and not module.ispkg]
 
 
 def _entry_points() -> dict[str, EntryPoint]:

@@ -3,15 +3,17 @@
 import dataclasses
 import difflib
 import functools
+import hashlib
 import json
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+from numba import njit
 
-from hf_synth.rng import RowRandom, hash_rows, mix
+from hf_synth.rng import RowRandom, hash_rows, mix, permute
 
 PAD, BOS, EOS, SEP = range(4)
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<sep>")
@@ -49,7 +51,10 @@ def choice(default: str, *others: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """The parameters of a task; validates itself. Subclasses add fields made by `bounded` and `choice`."""
+    """The parameters of a task; validates itself. Subclasses add fields made by `bounded` and `choice`.
+
+    A field whose default is a tuple takes any sequence of numbers and keeps them as floats.
+    """
 
     holdout: str = choice("none", "content")
 
@@ -62,7 +67,14 @@ class TaskConfig:
             if type(field.default) is float:  # 1 and 1.0 are one config, with one JSON
                 object.__setattr__(self, field.name, float(getattr(self, field.name)))
 
+    def illegal(self, name: str, wanted: str) -> ValueError:
+        """The error for a field whose value does not go with the others: what was got, and `wanted`."""
+        return ValueError(f"{type(self).__name__}.{name}: got {getattr(self, name)!r}, wanted {wanted}")
+
     def _check(self, field: dataclasses.Field) -> None:
+        if isinstance(field.default, tuple):
+            object.__setattr__(self, field.name, self._floats(field.name))
+            return
         value, where = getattr(self, field.name), f"{type(self).__name__}.{field.name}"
         if choices := field.metadata.get("choices"):
             if value not in choices:
@@ -74,6 +86,14 @@ class TaskConfig:
             raise ValueError(f"{where}: got {value!r} ({type(value).__name__}), wanted {kind.__name__}")
         if (bounds := field.metadata.get("range")) and not bounds[0] <= value <= bounds[1]:
             raise ValueError(f"{where}: got {value}, wanted a value from {bounds[0]} to {bounds[1]}")
+
+    def _floats(self, name: str) -> tuple[float, ...]:
+        values = getattr(self, name)
+        if not isinstance(values, (list, tuple)) or not all(
+            isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values
+        ):
+            raise self.illegal(name, "a list of numbers")
+        return tuple(map(float, values))
 
     def replace(self, **changes: Any) -> "TaskConfig":
         """A copy with other values; an unknown name is an error that names the nearest field."""
@@ -104,19 +124,25 @@ class Rows:
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def transduction(cls, *parts: np.ndarray) -> "Rows":
-        """`<bos> part <sep> ... part <eos>` from full blocks int32 [rows, any]; loss on the last part and `<eos>`."""
-        count = parts[0].shape[0]
-        special = functools.partial(np.full, (count, 1), dtype=np.int32)
-        pieces = [special(BOS)]
-        for part in parts:
-            pieces += [part.astype(np.int32, copy=False), special(SEP)]
-        pieces[-1] = special(EOS)
-        tokens = np.concatenate(pieces, axis=1)
-        stop = tokens.shape[1]
-        start = stop - parts[-1].shape[1] - 1
-        full = functools.partial(np.full, count, dtype=np.int32)
-        return cls(tokens, full(stop), full(start), full(stop))
+    def transduction(cls, *parts: np.ndarray, counts: Sequence[np.ndarray | None] | None = None) -> "Rows":
+        """`<bos> part <sep> ... part <eos>` from blocks int32 [rows, any]; loss on the last part and `<eos>`.
+
+        `counts`: for each part how many of its tokens each row has, int [rows], or None where a row has them all.
+        """
+        rows = parts[0].shape[0]
+        given = counts if counts is not None else [None] * len(parts)
+        sizes = [
+            np.full(rows, part.shape[1], np.int32) if count is None else count.astype(np.int32, copy=False)
+            for part, count in zip(parts, given, strict=True)
+        ]
+        start = 1 + sum(size + 1 for size in sizes[:-1]) + np.zeros(rows, np.int32)
+        stop = (start + sizes[-1] + 1).astype(np.int32)
+        tokens = np.zeros((rows, int(stop.max(initial=0))), np.int32)
+        tokens[:, :1] = BOS
+        at = np.ones(rows, np.int32)
+        for number, (part, size) in enumerate(zip(parts, sizes, strict=True)):
+            _place(tokens, at, part, size, EOS if number == len(parts) - 1 else SEP)
+        return cls(tokens, stop, start.astype(np.int32), stop.copy())
 
     @classmethod
     def language(cls, words: np.ndarray, counts: np.ndarray) -> "Rows":
@@ -157,6 +183,17 @@ class Rows:
             self.columns[name][index] = column
 
 
+@njit(cache=True, nogil=True)
+def _place(tokens, at, part, sizes, end):  # type: ignore[no-untyped-def]
+    """Write the first `sizes` tokens of each row of `part`, and `end`, from `at` on, which moves behind them."""
+    for row in range(tokens.shape[0]):
+        first, size = at[row], sizes[row]
+        for column in range(size):
+            tokens[row, first + column] = part[row, column]
+        tokens[row, first + size] = end
+        at[row] = first + size + 1
+
+
 class DecisionPoint(NamedTuple):
     """A place in a language where some next tokens are right and others are wrong."""
 
@@ -171,6 +208,17 @@ class Violation(NamedTuple):
 
     make: Callable[[Rows, RowRandom], Rows]
     keeps_length: bool
+
+
+def shuffled(index: np.ndarray, size: int, address: str) -> np.ndarray:
+    """The numbers 0 .. size - 1 in an order that `address` and the pass (index // size) choose, int64 like `index`."""
+    passes, places = np.divmod(index.astype(np.int64), size)
+    out = np.empty_like(places)
+    for number in np.unique(passes):
+        key = hashlib.blake2b(f"{address}\0{number}".encode(), digest_size=8).digest()
+        inside = passes == number
+        out[inside] = permute(places[inside], size, np.uint64(int.from_bytes(key, "little")))
+    return out
 
 
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
@@ -188,6 +236,7 @@ class Task(ABC, Generic[ConfigT]):
     presets: ClassVar[dict[str, TaskConfig]]
     source: ClassVar[str]
     verifiable: ClassVar[bool] = True
+    columns: ClassVar[Mapping[str, str]] = {}  # what `Rows.columns` holds, by dtype; datasets carry them in every view
 
     def __init__(self, config: ConfigT | None = None) -> None:
         """`config`: an instance of `config_class`; the first preset where it is None."""
@@ -203,7 +252,10 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def generate(self, rng: RowRandom) -> Rows:
-        """`rng.rows` valid rows; nothing but `rng` is random. Raise `version` whenever its output changes."""
+        """`rng.rows` valid rows; nothing but `rng` is random. Raise `version` whenever its output changes.
+
+        Of a finite task `rng.index` are numbers below `size(rng.split)`, each once in a pass, in an order of its own.
+        """
 
     @abstractmethod
     def verify(self, prompt: str, completion: str) -> float:
@@ -238,6 +290,10 @@ class Task(ABC, Generic[ConfigT]):
         """Prefixes after which only some tokens are right."""
         return ()
 
+    def trees(self, rng: RowRandom) -> list[str]:
+        """The derivation of each row that `generate` makes of the same `rng`, drawn in text; where rows have one."""
+        raise ValueError(f"task {self.name}: its rows are not derived by a tree; rlm's are")
+
     def size(self, split: str) -> int | None:
         """How many rows a finite task has in `split`; None where rows never end."""
         return None
@@ -260,6 +316,8 @@ class Task(ABC, Generic[ConfigT]):
         if start < 0 or count < 0:
             raise ValueError(f"task {self.name}: got start={start}, count={count}, wanted both at least 0")
         index = np.arange(start, start + count, dtype=np.uint64)
+        if (size := self.size(split)) is not None:
+            index = shuffled(index, size, f"{seed}\0{split}")
         rows = self.generate(RowRandom(seed=seed, split=split, purpose="generate", index=index))
         if self.config.holdout == "content":
             self._redraw_foreign(rows, index, split, seed)
