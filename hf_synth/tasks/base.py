@@ -39,6 +39,18 @@ def whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
+def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
+    """A dict as given in YAML, or as JSON on the command line."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
+    return value or {}
+
+
 def bounded(default: Any, low: float, high: float) -> Any:
     """A config field with a default and an inclusive range."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 import yaml
 from trl import ModelConfig, TrlParser
 
-from hf_synth.tasks.base import nearest
+from hf_synth.tasks.base import json_dict, nearest
 
 SOURCES = ("task", "mixture", "preferences", "prompts")
 
@@ -158,18 +158,6 @@ def _one_source(words: list[str]) -> list[str]:
     given = [name for name in SOURCES if any(word.split("=")[0] == f"--{name}" for word in words)]
     others = [name for name in SOURCES if given and name not in given]
     return [*words, *(f"--{name}={'{}' if name == 'mixture' else ''}" for name in others)]
-
-
-def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
-    """A dict as given in YAML, or as JSON on the command line."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
-    return value or {}
 
 
 def _check_config(words: list[str], classes: Sequence[type]) -> None:

@@ -13,8 +13,8 @@ from hf_synth import preferences
 from hf_synth.builder import load_dataset
 from hf_synth.preferences.files import read_rows
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import nearest
-from hf_synth.training.arguments import DataArguments, json_dict
+from hf_synth.tasks.base import json_dict, nearest
+from hf_synth.training.arguments import DataArguments
 from hf_synth.training.runs import REJECTED_ROWS, is_main_process
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,9 @@ from transformers import (
 
 from hf_synth import preferences
 from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
+from hf_synth.tasks.base import json_dict
 from hf_synth.tokenization import build_tokenizer
-from hf_synth.training.arguments import DataArguments, PolicyArguments, json_dict
+from hf_synth.training.arguments import DataArguments, PolicyArguments
 from hf_synth.training.data import clusters
 
 

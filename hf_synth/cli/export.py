@@ -1,0 +1,47 @@
+"""Rows of a task in a view, as a file: JSONL, Parquet or Arrow by its ending, or JSONL on standard output."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from hf_synth.cli.selection import add_selection, selected_task
+
+_BLOCK_ROWS = 10_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The task, its rows, the view and the file."""
+    add_selection(parser, size=None, size_help="how many rows; may be left out for a finite task")
+    parser.add_argument("--view", default="text", help="tokens, text, labelled, prompt_completion, prompt, preference")
+    parser.add_argument(
+        "--output", default="-", help="a .jsonl, .jsonl.gz, .parquet or .arrow file; -: JSONL (default)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the file, with a progress bar where standard error is a terminal."""
+    from tqdm import tqdm
+
+    from hf_synth.builder import dataset_spec
+    from hf_synth.files import write_lines, write_tables
+    from hf_synth.views import view_features, view_table
+
+    task = selected_task(arguments)
+    chosen = {name: getattr(arguments, name) for name in ("split", "size", "seed", "view")}
+    size = dataset_spec(arguments.task, task, **chosen)["size"]
+
+    def tables() -> Iterator[pa.Table]:
+        with tqdm(total=size, unit=" rows", disable=None, desc=task.name) as bar:
+            for start in range(0, size, _BLOCK_ROWS):
+                count = min(_BLOCK_ROWS, size - start)
+                yield view_table(task, arguments.view, start, count, split=arguments.split, seed=arguments.seed)
+                bar.update(count)
+
+    if arguments.output == "-":
+        write_lines(sys.stdout, tables())
+        return
+    write_tables(Path(arguments.output), view_features(task, arguments.view).arrow_schema, tables())
+    print(arguments.output)

@@ -1,0 +1,21 @@
+"""The arguments that choose a task and some of its rows, the same for every subcommand."""
+
+import argparse
+
+from hf_synth.tasks import Task, get_task
+from hf_synth.tasks.base import SPLITS, json_dict
+
+
+def add_selection(parser: argparse.ArgumentParser, *, size: int | None, size_help: str) -> None:
+    """Add `task`, `--preset`, `--task_args`, `--split`, `--seed` and `--size`."""
+    parser.add_argument("task", help="a task's name, or the path of its file")
+    parser.add_argument("--preset", help="a preset of the task (the first where none is named)")
+    parser.add_argument("--task_args", default="{}", help="config values over the preset, such as '{\"length\": 5}'")
+    parser.add_argument("--split", default="train", choices=SPLITS, help="default: train")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the rows (default: 0)")
+    parser.add_argument("--size", type=int, default=size, help=size_help)
+
+
+def selected_task(arguments: argparse.Namespace) -> Task:
+    """The task that the arguments name."""
+    return get_task(arguments.task, arguments.preset, **json_dict(arguments.task_args, "task_args"))

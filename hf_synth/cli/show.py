@@ -1,0 +1,112 @@
+"""Rows of a task, with prompt, target and floor.
+
+For languages the rule in words comes first; --violations adds a wrong text of each kind, --tree draws derivations.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from hf_synth.cli.selection import add_selection, selected_task
+from hf_synth.cli.terminal import Terminal
+from hf_synth.rng import RowRandom
+from hf_synth.tasks import Rows, Task
+from hf_synth.tasks.base import whole_number
+
+_SHOWN_AT_THE_END = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The task, its rows, and what to show of them."""
+    add_selection(parser, size=5, size_help="how many rows (default: 5)")
+    parser.add_argument("--words", type=int, default=80, help="words shown of a longer text; 0: all (default: 80)")
+    parser.add_argument("--violations", action="store_true", help="add a text of each kind of violation")
+    parser.add_argument("--tree", action="store_true", help="draw the derivation of each row")
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="draw how often each token comes in 20,000 rows")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the rows."""
+    task = selected_task(arguments)
+    if whole_number("size", arguments.size) < 1:
+        raise ValueError(f"size: got {arguments.size}, wanted at least 1 row")
+    terminal = Terminal(sys.stdout)
+    rows = task.rows(0, arguments.size, split=arguments.split, seed=arguments.seed)
+    if arguments.figure is not None:
+        _draw(task, arguments)
+        return
+    for line in _head(task, rows, arguments):
+        print(terminal.faint(line))
+    texts = trees(task, arguments) if arguments.tree else described(task, rows, arguments.words)
+    for number, text in enumerate(texts):
+        print(f"{terminal.strong(f'row {number}')}\n{text}")
+    if arguments.violations:
+        for kind, text in violations(task, rows, arguments.words):
+            print(f"{terminal.strong(kind)}\n{text}")
+
+
+def trees(task: Task, arguments: argparse.Namespace) -> list[str]:
+    """The derivations of the rows; not of rows that were drawn again to keep splits apart."""
+    if task.config.holdout != "none":
+        raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
+    index = np.arange(arguments.size, dtype=np.uint64)
+    return task.trees(RowRandom(seed=arguments.seed, split=arguments.split, purpose="generate", index=index))
+
+
+def described(task: Task, rows: Rows, most: int) -> Iterator[str]:
+    """Each row as lines: what is given, what is asked for, the task's own columns, and the floor (nats a token)."""
+    words = _vocabulary(task)
+    loss = -np.where(rows.loss_mask, task.optimal_log_probs(rows), 0.0).sum(axis=1) + 0.0
+    for row in range(len(rows)):
+        tokens, start = rows.tokens[row, : rows.lengths[row]], rows.loss_start[row]
+        lines = {"prompt": shortened(words[tokens[:start]], most), "target": shortened(words[tokens[start:]], most)}
+        lines |= {name: str(rows.columns[name][row]) for name in task.columns}
+        lines["floor"] = f"{loss[row] / (rows.loss_stop[row] - start):.4f} nats/token"
+        yield "\n".join(f"  {name:9} {text}" for name, text in lines.items())
+
+
+def violations(task: Task, rows: Rows, most: int) -> Iterator[tuple[str, str]]:
+    """Each kind of violation, with whether it keeps the length, and a text of it."""
+    words = _vocabulary(task)
+    for name, violation in (task.violations() if task.verifiable else {}).items():
+        rng = RowRandom(seed=0, split="train", purpose="violation", index=np.arange(len(rows)))
+        wrong = violation.make(rows, rng)
+        kept = "same length" if violation.keeps_length else "another length"
+        yield f"violation {name} ({kept})", f"  {shortened(words[wrong.tokens[0, 1 : wrong.lengths[0]]], most)}"
+
+
+def shortened(words: np.ndarray, most: int) -> str:
+    """Words joined by spaces; of more than `most` the beginning and the end."""
+    if not most or len(words) <= most:
+        return " ".join(words)
+    end = min(_SHOWN_AT_THE_END, most // 2)
+    return f"{' '.join(words[: most - end])} … {len(words) - most:,} more … {' '.join(words[len(words) - end :])}"
+
+
+def _vocabulary(task: Task) -> np.ndarray:
+    from hf_synth.tokenization import all_words
+
+    return np.array(all_words(task), object)
+
+
+def _head(task: Task, rows: Rows, arguments: argparse.Namespace) -> Iterator[str]:
+    yield f"{task.name} {task.config.to_json()}"
+    size = task.size(arguments.split)
+    ends = "without end" if size is None else f"{size:,} rows a pass"
+    yield f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} words; {task.source}"
+    yield from task.explanations()
+
+
+def _draw(task: Task, arguments: argparse.Namespace) -> None:
+    from hf_synth.reports.token_figures import token_distribution
+
+    rows = task.rows(0, 20_000, split=arguments.split, seed=arguments.seed)
+    figure = token_distribution(task, rows)
+    try:
+        figure.savefig(arguments.figure, dpi=150, metadata={"Software": None})
+    except (OSError, ValueError) as error:
+        raise ValueError(f"figure: {arguments.figure} cannot be written: {error}") from None
+    print(arguments.figure)

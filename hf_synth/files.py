@@ -1,0 +1,75 @@
+"""Tables into one file, whole or not at all; the file's ending says in which format."""
+
+import contextlib
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".arrow")
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, beside `path`: takes that name once all is written and on disk, and vanishes otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.chmod(0o666 & ~_umask())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_lines(stream: TextIO, tables: Iterable[pa.Table]) -> None:
+    """Each row as one JSON object a line, in UTF-8 as it stands."""
+    for table in tables:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    """Tables of one schema into a .jsonl, .jsonl.gz, .parquet or .arrow file; the same tables give the same bytes."""
+    ending = next((ending for ending in ENDINGS if path.name.endswith(ending)), None)
+    if ending is None:
+        raise ValueError(f"got output {str(path)!r}, wanted a file name that ends in one of {', '.join(ENDINGS)}")
+    with whole_file(path) as part:
+        if ending == ".jsonl":
+            with part.open("w", encoding="utf-8", newline="\n") as stream:
+                write_lines(stream, tables)
+        elif ending == ".jsonl.gz":
+            with part.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                for table in tables:
+                    packed.writelines(
+                        (json.dumps(row, ensure_ascii=False) + "\n").encode() for row in table.to_pylist()
+                    )
+        else:
+            _write_columns(part, ending, schema, tables)
+
+
+def _write_columns(part: Path, ending: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    if ending == ".parquet":
+        with pq.ParquetWriter(part, schema, compression="zstd") as parquet:
+            for table in tables:
+                parquet.write_table(table)
+        return
+    with pa.OSFile(str(part), "wb") as raw, pa.ipc.new_file(raw, schema) as arrow:
+        for table in tables:
+            arrow.write_table(table)
+
+
+def _umask() -> int:
+    """The process's mask; there is no way to read it but to set it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

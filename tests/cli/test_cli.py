@@ -1,0 +1,219 @@
+"""The command hf-synth as its users see it: tables, rows, files, closed pipes and one-line errors."""
+
+import gzip
+import json
+import os
+import pty
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_synth import get_task, list_tasks, load_dataset
+from hf_synth.cli import main
+from hf_synth.cli.show import shortened
+from hf_synth.tasks import task_class
+
+COMMAND = str(Path(sys.executable).with_name("hf-synth"))
+
+
+@pytest.fixture
+def printed(capsys):
+    """What a subcommand prints on standard output."""
+
+    def run(*arguments: str) -> str:
+        main(arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """The one line on standard error of a subcommand that ends in exit code 2."""
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        return capsys.readouterr().err.strip()
+
+    return run
+
+
+# tasks
+
+
+def test_table_holds_every_task_with_all_presets(printed):
+    header, *lines = printed("tasks").splitlines()
+    assert header.split()[0] == "task"
+    assert [line.split()[0] for line in lines] == list_tasks()
+    for line, name in zip(lines, list_tasks(), strict=True):
+        assert line.endswith(", ".join(task_class(name).presets))
+
+
+# show
+
+
+def test_show_prints_prompt_target_and_floor(printed):
+    text = printed("show", "sort", "--preset", "8", "--size", "1")
+    row = load_dataset("sort", "8", split="train", size=1, view="prompt_completion")[0]
+    assert f"prompt    <bos> {row['prompt']}\n" in text
+    assert f"target   {row['completion']} <eos>\n" in text
+    assert "floor     0.0000 nats/token" in text
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_show_works_for_every_task(name, printed):
+    text = printed("show", name, "--size", "2", "--violations")
+    assert "row 1" in text
+    if task_class(name).verifiable:
+        assert all(f"violation {kind} (" in text for kind in get_task(name).violations())
+
+
+def test_show_gives_the_floor_of_each_row(printed):
+    task = get_task("tivari", max_middle=4)
+    rows = task.rows(0, 3, split="test", seed=5)
+    floors = -task.optimal_log_probs(rows).sum(axis=1) / rows.loss_mask.sum(axis=1)
+    arguments = ("--task_args", '{"max_middle": 4}', "--size", "3", "--split", "test", "--seed", "5")
+    text = printed("show", "tivari", *arguments)
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("  floor")] == [
+        f"{f:.4f}" for f in floors
+    ]
+
+
+def test_long_rows_are_shortened_in_the_middle():
+    words = [str(number) for number in range(100)]
+    assert shortened(words, 20) == " ".join([*words[:10], "… 80 more …", *words[90:]])
+    assert shortened(words, 3) == "0 1 … 97 more … 99"
+    assert shortened(words, 0) == shortened(words, 100) == " ".join(words)
+
+
+def test_show_draws_the_token_distribution(printed, tmp_path):
+    path = tmp_path / "tokens.png"
+    assert printed("show", "tivari3", "--figure", str(path)) == f"{path}\n"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_show_of_a_task_in_a_file_of_ones_own(printed, tmp_path):
+    path = tmp_path / "my_tivari.py"
+    path.write_text(Path(sys.modules[task_class("tivari").__module__].__file__).read_text().replace("XAQ", "QAX"))
+    assert "QAX" in printed("show", str(path), "--size", "1")
+
+
+# export
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "parquet", "arrow"])
+@pytest.mark.parametrize("view", ["tokens", "preference"])
+def test_exported_file_holds_the_rows_of_the_dataset(view, ending, printed, tmp_path):
+    path = tmp_path / f"rows.{ending}"
+    arguments = ("--preset", "8", "--size", "25", "--split", "test", "--seed", "3", "--view", view)
+    printed("export", "sort", *arguments, "--output", str(path))
+    assert read(path) == load_dataset("sort", "8", size=25, split="test", seed=3, view=view).to_list()
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".arrow":
+        return pa.ipc.open_file(path.read_bytes()).read_all().to_pylist()
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return [json.loads(line) for line in text.decode().splitlines()]
+
+
+def test_export_without_a_file_prints_json_lines(printed):
+    lines = printed("export", "tivari", "--size", "3").splitlines()
+    assert [json.loads(line) for line in lines] == load_dataset("tivari", split="train", size=3, view="text").to_list()
+
+
+def test_export_joins_its_blocks(printed, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_synth.cli.export._BLOCK_ROWS", 4)
+    printed("export", "tivari", "--size", "10", "--output", str(tmp_path / "rows.parquet"))
+    assert read(tmp_path / "rows.parquet") == load_dataset("tivari", split="train", size=10, view="text").to_list()
+
+
+def test_same_export_gives_the_same_bytes(printed, tmp_path):
+    for ending in ("jsonl.gz", "parquet", "arrow"):
+        paths = [tmp_path / f"{name}.{ending}" for name in ("one", "two")]
+        for path in paths:
+            printed("export", "tivari", "--size", "10", "--output", str(path))
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("before")
+    message = refused("export", "tivari", "--size", "10", "--split", "test", "--output", str(path),
+                      "--task_args", '{"max_middle": 2, "holdout": "content"}')  # fmt: skip
+    assert 'holdout="content" leaves the test split empty' in message
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("rows.jsonl", "before")]
+
+
+# Errors, pipes and terminals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "sorted"), "got unknown task 'sorted'; did you mean 'sort'?"),
+        (("show", "sort", "--preset", "9"), "task sort: got unknown preset '9'"),
+        (("show", "sort", "--task_args", "{length: 5}"), "task_args: got '{length: 5}', wanted JSON"),
+        (("show", "sort", "--task_args", "[1]"), "task_args: got [1], wanted a mapping"),
+        (("show", "sort", "--task_args", '{"len": 1}'), "SortConfig: got unknown field 'len'"),
+        (("show", "sort", "--size", "0"), "size: got 0, wanted at least 1 row"),
+        (("show", "sort", "--tree"), "task sort: its rows are not derived by a tree"),
+        (("show", "sort", "--figure", "no/such/folder/a.png"), "figure: no/such/folder/a.png cannot be written"),
+        (("export", "sort"), "task sort never ends: got size=None"),
+        (("export", "sort", "--size", "1", "--view", "texts"), "got unknown view 'texts'; did you mean 'text'?"),
+        (("export", "sort", "--size", "1", "--output", "a.csv"), "got output 'a.csv', wanted a file name that ends"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_code_2(arguments, message, refused):
+    line = refused(*arguments)
+    assert line.startswith("hf-synth: error: ")
+    assert message in line
+    assert "\n" not in line
+
+
+@pytest.mark.processes
+def test_closed_pipe_ends_quietly():
+    command = f"{COMMAND} export sort --size 200000 | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1)
+
+
+@pytest.mark.processes
+def test_colour_is_for_terminals_alone():
+    piped = subprocess.run([COMMAND, "tasks"], capture_output=True, text=True, check=True).stdout
+    plain = on_terminal([COMMAND, "tasks"], NO_COLOR="1")
+    assert "\x1b" not in piped + plain
+    assert plain.replace("\r\n", "\n") == piped
+    assert "\x1b[1mtask " in on_terminal([COMMAND, "tasks"], TERM="xterm")
+
+
+@pytest.mark.processes
+def test_progress_bar_is_for_terminals_alone(tmp_path):
+    command = [COMMAND, "export", "tivari", "--size", "20000", "--output", str(tmp_path / "a.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
+    assert "tivari: 100%" in on_terminal(command)
+
+
+def on_terminal(command: list[str], **environment: str) -> str:
+    """What a command writes where standard output and error are a terminal."""
+    master, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (40, 200))
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, env={**os.environ, **environment})
+    os.close(terminal)
+    text = b""
+    while True:
+        try:
+            text += os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait() == 0
+    return text.decode()
