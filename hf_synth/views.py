@@ -25,7 +25,7 @@ VIEW_FEATURES = {
 
 
 def view_table(task: Task, view: str, start: int, count: int, *, split: str, seed: int) -> pa.Table:
-    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES.
+    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES, or "tokens+text": both at once.
 
     `holdout="content"` keeps whole strings apart, and so every pair of prompt and completion. Prompts that are
     beginnings of strings do recur in other splits, as do the invalid strings of `labelled`.
@@ -36,14 +36,17 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
     def random(purpose: str) -> RowRandom:
         return RowRandom(seed=seed, split=split, purpose=purpose, index=index)
 
-    columns = _VIEWS[view](task, rows, random)
+    columns: _Columns = {}
+    for part in view.split("+"):
+        columns |= _VIEWS[part](task, rows, random)
     columns |= {name: pa.array(rows.columns[name]) for name in task.columns}
     return pa.table(columns, schema=view_features(task, view).arrow_schema)
 
 
 def view_features(task: Task, view: str) -> Features:
     """The columns of a view of a task: those that the view has for all tasks, then the task's own."""
-    return Features({**VIEW_FEATURES[view], **{name: Value(dtype) for name, dtype in task.columns.items()}})
+    features = {name: feature for part in view.split("+") for name, feature in VIEW_FEATURES[part].items()}
+    return Features({**features, **{name: Value(dtype) for name, dtype in task.columns.items()}})
 
 
 def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
@@ -54,7 +57,7 @@ def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
     whole = rows.loss_start == 1
     if not whole.any():
         return rows
-    words = rows.lengths - 2
+    words = rows.lengths - 1 - _ended(rows)
     if words[whole].min() < 2:
         raise ValueError("a row of fewer than two words has no proper prefix to be its prompt")
     prefix = 1 + np.floor(rng.random(1)[:, 0] * (words - 1)).astype(np.int32)
@@ -83,6 +86,7 @@ def _text_view(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
     """Every second row is invalid, its kind drawn uniformly."""
+    _refuse_unverifiable(task, "labelled")
     rng = random("violation")
     kinds = list(task.violations().items())
     kind = np.where(rng.index % 2 == 1, random("violation kind").integers(0, len(kinds), 1)[:, 0], -1)
@@ -104,11 +108,15 @@ def _prompt(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 
 def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:
-    if not task.verifiable:
-        raise ValueError(f'task {task.name}: got view "preference", but no text of this task is wrong')
+    _refuse_unverifiable(task, "preference")
     cut = with_prompts(rows, random("prompt"))
     wrong = task.corrupt(cut, random("corrupt"))
     return {"prompt": _prompts(task, cut), "chosen": _completions(task, cut), "rejected": _completions(task, wrong)}
+
+
+def _refuse_unverifiable(task: Task, view: str) -> None:
+    if not task.verifiable:
+        raise ValueError(f'task {task.name}: got view "{view}", but no text of this task is wrong')
 
 
 def _prompts(task: Task, rows: Rows) -> pa.Array:
@@ -121,8 +129,12 @@ def _completions(task: Task, rows: Rows) -> pa.Array:
 
 
 def _words(task: Task, rows: Rows, start: np.ndarray, lead: str = "") -> pa.Array:
-    ended = rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
-    return render(rows.tokens, start, rows.lengths - ended, all_words(task), lead)
+    return render(rows.tokens, start, rows.lengths - _ended(rows), all_words(task), lead)
+
+
+def _ended(rows: Rows) -> np.ndarray:
+    """Whether each row ends with `<eos>`, bool [rows]."""
+    return rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
 
 
 _VIEWS: dict[str, Callable[[Task, Rows, _Random], _Columns]] = {

@@ -52,8 +52,7 @@ def trees(task: Task, arguments: argparse.Namespace) -> list[str]:
     """The derivations of the rows; not of rows that were drawn again to keep splits apart."""
     if task.config.holdout != "none":
         raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
-    index = np.arange(arguments.size, dtype=np.uint64)
-    return task.trees(RowRandom(seed=arguments.seed, split=arguments.split, purpose="generate", index=index))
+    return task.trees(task.row_random(0, arguments.size, split=arguments.split, seed=arguments.seed))
 
 
 def described(task: Task, rows: Rows, most: int) -> Iterator[str]:

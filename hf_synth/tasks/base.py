@@ -320,6 +320,14 @@ class Task(ABC, Generic[ConfigT]):
 
     def rows(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> Rows:
         """Rows start .. start + count - 1 of a split: a pure function of (task, config, version, seed, split, row)."""
+        rng = self.row_random(start, count, split=split, seed=seed)
+        rows = self.generate(rng)
+        if self.config.holdout == "content":
+            self._redraw_foreign(rows, rng.index, split, rng.seed)
+        return rows
+
+    def row_random(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> RowRandom:
+        """What `generate` makes these rows of; a finite task's numbers come in the order of their pass."""
         if split not in SPLITS:
             raise ValueError(f"task {self.name}: got split {split!r}, wanted one of {', '.join(SPLITS)}")
         start, count, seed = (
@@ -330,10 +338,7 @@ class Task(ABC, Generic[ConfigT]):
         index = np.arange(start, start + count, dtype=np.uint64)
         if (size := self.size(split)) is not None:
             index = shuffled(index, size, f"{seed}\0{split}")
-        rows = self.generate(RowRandom(seed=seed, split=split, purpose="generate", index=index))
-        if self.config.holdout == "content":
-            self._redraw_foreign(rows, index, split, seed)
-        return rows
+        return RowRandom(seed=seed, split=split, purpose="generate", index=index)
 
     def split_of(self, rows: Rows) -> np.ndarray:
         """The split that `holdout="content"` gives each row's content, an index into SPLITS, int64 [rows]."""

@@ -252,7 +252,8 @@ def test_corrupted_rows_stay_well_formed(task, cut, rng):
     wrong = task.corrupt(cut, rng(len(cut), "corrupt"))
     end = wrong.lengths - 1
     every = np.arange(len(wrong))
-    assert np.array_equal(wrong.tokens[every, end], cut.tokens[every, end])
+    assert np.array_equal(wrong.tokens[every, end] == EOS, cut.tokens[every, end] == EOS)
+    assert (wrong.tokens[every, end] != PAD).all()
     inside = np.arange(wrong.tokens.shape[1]) < end[:, None]
     specials = (PAD, EOS)
     assert not np.isin(wrong.tokens[inside], specials).any()
@@ -264,7 +265,8 @@ def test_cut_lies_after_a_proper_prefix_that_is_not_empty(task, rows, rng):
     whole = rows.loss_start == 1
     assert np.array_equal(cut.loss_start[~whole], rows.loss_start[~whole])
     assert (cut.loss_start[whole] >= 2).all()
-    assert (cut.loss_start[whole] < rows.lengths[whole] - 1).all()
+    ended = rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
+    assert (cut.loss_start[whole] < (rows.lengths - ended)[whole]).all()
 
 
 def test_completion_that_is_truncated_extended_or_empty_scores_zero(task, cut, texts):
@@ -325,7 +327,7 @@ def test_optimal_log_probs_are_finite_not_positive_and_zero_outside_the_loss(tas
 
 def test_optimal_log_probs_do_not_depend_on_the_block(task, rows):
     together = task.optimal_log_probs(rows)
-    for row in range(len(rows)):
+    for row in range(0, len(rows), 8):
         alone = task.optimal_log_probs(task.rows(row, 1))[0]
         np.testing.assert_allclose(together[row, : len(alone)], alone[: together.shape[1]], atol=1e-12)
 
