@@ -10,7 +10,7 @@ from hf_synth import get_task, list_tasks, load_dataset
 from hf_synth.builder import dataset_spec
 from hf_synth.tasks import task_class
 from hf_synth.tasks.sort import Sort
-from hf_synth.views import VIEW_FEATURES
+from hf_synth.views import VIEW_FEATURES, view_features
 
 SORT = {"name": "sort", "preset": "8", "split": "train", "size": 20}
 
@@ -43,7 +43,7 @@ def test_streamed_rows_equal_mapped_rows(name, view):
     arguments = {"split": "train", "size": min(size, 30), "view": view}
     mapped = load_dataset(name, **arguments)
     streamed = load_dataset(name, **arguments, streaming=True)
-    assert mapped.features == streamed.features == VIEW_FEATURES[view]
+    assert mapped.features == streamed.features == view_features(get_task(name), view)
     assert mapped.to_list() == list(streamed)
     assert len(mapped) == arguments["size"]
 
