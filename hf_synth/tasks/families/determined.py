@@ -1,12 +1,53 @@
 """Tasks whose prompt determines the one right completion: nothing to lose at best, and how to spoil an answer."""
 
+import dataclasses
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numba import njit
 
-from hf_synth.rng import RowRandom, draw, unit
-from hf_synth.tasks.base import EOS, FIRST_CONTENT, ConfigT, Rows, Task
+from hf_synth.rng import RowRandom, below_wide, draw, unit
+from hf_synth.tasks.base import EOS, FIRST_CONTENT, ConfigT, Rows, Task, TaskConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SizedConfig(TaskConfig):
+    """A config whose inputs have a size. A subclass adds it, and `min_` and `test_` of it, both 0 where not wanted.
+
+    With the minimum above 0 sizes are uniform from there on. With the test size above 0 the test split has larger
+    inputs than any other: of size + 1 up to the test size, uniformly.
+    """
+
+    size_field: ClassVar[str]
+    smallest: ClassVar[int] = 1  # the least size at which the task is defined
+
+    def __post_init__(self) -> None:
+        """Check the sizes against each other as well."""
+        super().__post_init__()
+        name = self.size_field
+        fewest, most, tested = self._sizes
+        if fewest and not self.smallest <= fewest <= most:
+            raise self.illegal(f"min_{name}", f"0, or from {self.smallest} to {name}={most}")
+        if 0 < tested <= most:
+            raise self.illegal(f"test_{name}", f"0, or more than {name}={most}")
+
+    def sizes(self, split: str) -> tuple[int, int]:
+        """The least and the greatest size of a split's inputs."""
+        fewest, most, tested = self._sizes
+        if split == "test" and tested:
+            return most + 1, tested
+        return fewest or most, most
+
+    def only_size(self) -> int | None:
+        """The size, where all inputs of all splits have the same."""
+        fewest, most, tested = self._sizes
+        return None if tested or 0 < fewest < most else most
+
+    @property
+    def _sizes(self) -> tuple[int, int, int]:
+        name = self.size_field
+        return getattr(self, f"min_{name}"), getattr(self, name), getattr(self, f"test_{name}")
 
 
 class Determined(Task[ConfigT]):
@@ -29,7 +70,7 @@ class Determined(Task[ConfigT]):
         """Swap two neighbours of the answer that differ; where there are none, one word becomes another."""
         wrong = rows.select(np.arange(len(rows)))
         low, high = self.spoiling_ids()
-        _spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), low, high)
+        spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), low, high)
         return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
@@ -37,8 +78,27 @@ class Determined(Task[ConfigT]):
         return np.zeros(rows.tokens.shape)
 
 
+def parts_of(prompt: list[str]) -> list[list[str]]:
+    """The words before each `<sep>`, and those after the last."""
+    parts: list[list[str]] = [[]]
+    for word in prompt:
+        if word == "<sep>":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return parts
+
+
+def is_number(word: str, low: int, high: int) -> bool:
+    """Whether a word is a whole number from low to high, at least 0, written as Python writes it."""
+    if not (word.isascii() and word.isdecimal() and len(word) <= len(str(high))):
+        return False
+    return low <= int(word) <= high and str(int(word)) == word
+
+
 @njit(cache=True, nogil=True)
-def _spoil(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-untyped-def]
+def spoil(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-untyped-def]
+    """Swap two neighbours that differ, from loss_start on; where there are none, put another id of low .. high - 1."""
     for row in range(tokens.shape[0]):
         words, first = tokens[row], loss_start[row]
         stop = lengths[row] - (words[lengths[row] - 1] == EOS)
@@ -48,7 +108,8 @@ def _spoil(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-unt
             steps += words[at] != words[at + 1]
         if steps == 0:
             place = first + np.int64(pick * (stop - first))
-            words[place] = low if words[place] != low else low + 1
+            other = 1 + below_wide(draw(keys[row], 1), high - low - 1)
+            words[place] = low + (words[place] - low + other) % (high - low)
             continue
         left = np.int64(pick * steps)
         for at in range(first, stop - 1):

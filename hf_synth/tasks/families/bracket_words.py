@@ -1,0 +1,119 @@
+"""Words of brackets in kernels: what is one, how to spoil one, and how well its brackets can be predicted.
+
+Each kernel is told the rule of the language: `k` types; `nested`, whether the bracket that was opened last is closed
+first; `closes`, whether none is open at the end; `deepest`, how many may be open at once.
+"""
+
+import numpy as np
+from numba import njit
+
+from hf_synth.rng import below, draw
+from hf_synth.tasks.base import FIRST_CONTENT, SEP
+
+_TRIES = 16  # swaps and exchanges at random before the sure way is taken
+
+
+@njit(cache=True, nogil=True)
+def is_word(words, stop, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+    """Whether words[1:stop], brackets all, are a word of the language."""
+    stack = np.empty(stop if nested else 0, np.int32)
+    counts = np.zeros(0 if nested else k, np.int32)
+    depth = 0
+    for at in range(1, stop):
+        kind = words[at] - FIRST_CONTENT
+        if kind < k:
+            if depth == deepest:
+                return False
+            if nested:
+                stack[depth] = kind
+            else:
+                counts[kind] += 1
+            depth += 1
+            continue
+        kind -= k
+        if depth == 0 or (stack[depth - 1] != kind if nested else counts[kind] == 0):
+            return False
+        depth -= 1
+        if not nested:
+            counts[kind] -= 1
+    return depth == 0 or not closes
+
+
+@njit(cache=True, nogil=True)
+def spoil(tokens, lengths, loss_start, keys, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+    """Make each row no word, by a swap from loss_start on where one does it, else by another bracket or `<sep>`."""
+    for row in range(tokens.shape[0]):
+        words, start, stop, key = tokens[row], loss_start[row], lengths[row] - 1, keys[row]
+        if not _swap(words, start, stop, key, k, nested, closes, deepest):
+            _replace(words, start, stop, key, k, nested, closes, deepest)
+
+
+@njit(cache=True, nogil=True)
+def _swap(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+    """Try to make words[1:stop] invalid by a swap inside words[start:stop]; says whether it did."""
+    for attempt in range(_TRIES):
+        one = start + below(draw(key, 2 * attempt), stop - start)
+        other = _next(words, start, stop, start + below(draw(key, 2 * attempt + 1), stop - start), words[one])
+        if other < 0:
+            return False
+        words[one], words[other] = words[other], words[one]
+        if not is_word(words, stop, k, nested, closes, deepest):
+            return True
+        words[one], words[other] = words[other], words[one]
+    if closes:
+        for opening in range(start, stop):
+            if words[opening] < FIRST_CONTENT + k:  # a word that ends in an opening bracket is never closed
+                words[opening], words[stop - 1] = words[stop - 1], words[opening]
+                return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _next(words, start, stop, first, word):  # type: ignore[no-untyped-def]
+    """The first place from `first` on, around the end, where another than `word` stands; -1 if there is none."""
+    for step in range(stop - start):
+        at = start + (first - start + step) % (stop - start)
+        if words[at] != word:
+            return at
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _replace(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+    """Make words[1:stop] invalid by one other word inside words[start:stop]; where all are closed, any does."""
+    place = start
+    for attempt in range(_TRIES):
+        place = start + below(draw(key, 2 * (_TRIES + attempt)), stop - start)
+        old = words[place]
+        other = 1 + below(draw(key, 2 * (_TRIES + attempt) + 1), 2 * k - 1)
+        words[place] = FIRST_CONTENT + (old - FIRST_CONTENT + other) % (2 * k)
+        if not is_word(words, stop, k, nested, closes, deepest):
+            return
+        words[place] = old
+    words[place] = SEP
+
+
+@njit(cache=True, nogil=True)
+def log_probs(tokens, lengths, loss_start, ln_open, ln_close, k, nested, closes, deepest, out):  # type: ignore[no-untyped-def]
+    """Write ln P(bracket | those before) into float64 `out`; ln_open and ln_close count where either is allowed."""
+    logs = np.log(np.arange(1, k + 1).astype(np.float64))  # logs[m - 1]: of m types
+    counts = np.empty(k, np.int32)
+    for row in range(tokens.shape[0]):
+        words, stop = tokens[row], lengths[row] - 1
+        counts[:] = 0
+        depth, kinds = 0, 1 if nested else 0
+        for at in range(1, stop):
+            kind = words[at] - FIRST_CONTENT
+            free = 0 < depth < deepest and (depth < stop - at or not closes)
+            if kind < k:
+                chance = (ln_open if free else 0.0) - logs[k - 1]
+                depth += 1
+                counts[kind] += 1
+                kinds += not nested and counts[kind] == 1
+            else:
+                chance = (ln_close if free else 0.0) - logs[kinds - 1]
+                depth -= 1
+                counts[kind - k] -= 1
+                kinds -= not nested and counts[kind - k] == 0
+            if at >= loss_start[row]:
+                out[row, at] = chance
