@@ -34,7 +34,7 @@ class TaskDataset(datasets.ArrowBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         spec = json.loads(self.config.spec)
-        return datasets.DatasetInfo(features=view_features(_task_of(spec), spec["view"]))
+        return datasets.DatasetInfo(features=view_features(task_of(spec), spec["view"]))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         spec = json.loads(self.config.spec)
@@ -44,7 +44,7 @@ class TaskDataset(datasets.ArrowBasedBuilder):
 
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
-        task = _task_of(spec)
+        task = task_of(spec)
         for shard, (first, stop) in enumerate(shards):
             for block, start in enumerate(range(first, stop, _BLOCK_ROWS)):
                 count = min(_BLOCK_ROWS, stop - start)
@@ -52,7 +52,8 @@ class TaskDataset(datasets.ArrowBasedBuilder):
                 yield Key(shard, block), table
 
 
-def _task_of(spec: dict[str, Any]) -> Task:
+def task_of(spec: dict[str, Any]) -> Task:
+    """The task that a spec describes."""
     found = task_class(spec["task"])
     return found(found.config_class(**spec["config"]))
 
@@ -114,12 +115,19 @@ def load_dataset(
         hash=hashlib.sha256(spec.encode()).hexdigest()[:16],
         spec=spec,
     )
+    return prepared(builder, split, streaming=streaming, num_proc=num_proc)
+
+
+def prepared(
+    builder: TaskDataset, split: str, *, streaming: bool, num_proc: int | None
+) -> datasets.Dataset | datasets.IterableDataset:
+    """The builder's dataset; what a task has to say of an illegal argument comes through as its own ValueError."""
     if streaming:
         return builder.as_streaming_dataset(split=split)
     try:
         builder.download_and_prepare(num_proc=num_proc)
     except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, ValueError):  # what the task has to say, not where it was said
+        if isinstance(error.__cause__, ValueError):
             raise error.__cause__ from None
         raise
     return builder.as_dataset(split=split)

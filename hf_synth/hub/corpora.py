@@ -1,0 +1,56 @@
+"""Corpora as configs on the Hub: a language's examples with explanations of its rule among them."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from hf_synth.corpora import Arm, Corpus
+from hf_synth.corpora.dataset import RATIOS
+from hf_synth.hub.facts import about, words_of
+from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
+from hf_synth.tasks import get_task
+
+_EXPLAINED = "explanations are the same statements in every split; examples are {}"
+
+
+class PublishedCorpus(Corpus):
+    """An arm with what the card says of it."""
+
+    @property
+    def group(self) -> str:
+        """The task's corpora."""
+        return f"{self.task.name} corpora"
+
+    def facts(self) -> dict[str, Any]:
+        """Without a floor: what follows an explanation is not the generator's to know."""
+        apart = self.task.config.holdout == "content"
+        examples = _EXPLAINED.format("kept apart by content" if apart else "drawn independently")
+        split = next(iter(self.splits))
+        return {
+            "task": self.task.name,
+            "config": {**dataclasses.asdict(self.task.config), "explanation_ratio": self.explanation_ratio},
+            "version": self.task.version,
+            "seed": self.seed,
+            "source": self.task.source,
+            "about": about(self.task),
+            "row": words_of(Arm),
+            "explanations": list(self.task.explanations()),
+            "holdout": self.task.config.holdout,
+            "overlap": examples if self.explanation_ratio else "",
+            "example": {"split": split, "row": self.table(split, 0, 1).to_pylist()[0]},
+        }
+
+
+def offered_corpora(*names: str, rows: Mapping[str, int] = ROWS) -> dict[str, Offer]:
+    """The arms of each task's default preset, from examples alone to explanations alone, under the corpora's names:
+    TASK-examples, TASK-explanations-1 and so on. `rows` of a split where the command line says nothing else.
+    """
+    return {f"{name}-{arm}": functools.partial(published_corpus, name, arm, rows) for name in names for arm in RATIOS}
+
+
+def published_corpus(name: str, arm: str, rows: Mapping[str, int], choices: Choices) -> PublishedCorpus:
+    """One arm of a task, with as many documents as `choices` say, or else `rows`."""
+    splits = {**rows, **choices.rows}
+    task = held_out(get_task(name), choices.holdout, splits)
+    return PublishedCorpus(f"{name}-{arm}", task, RATIOS[arm], splits, choices.seed)

@@ -1,0 +1,131 @@
+"""What a card says of a task's config, measured on its rows: an example, the floor, how its splits lie, violations."""
+
+import dataclasses
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hf_synth.tasks import Task
+from hf_synth.tasks.base import SPLITS
+from hf_synth.tokenization import all_words
+from hf_synth.views import view_table
+
+MEASURED_ROWS = 10_000  # of a split, where nothing else is said
+_MEASURED_TOKENS = 4_000_000
+_BLOCK_TOKENS = 1 << 20
+
+
+def task_facts(
+    task: Task, preset: str, splits: Mapping[str, int], seed: int, measured: int = MEASURED_ROWS
+) -> dict[str, Any]:
+    """All that the card says of a task's config, in values that JSON holds; `measured` rows a split are looked at."""
+    first, evaluated = next(iter(splits)), "test" if "test" in splits else list(splits)[-1]
+    finite = task.size(evaluated) is not None
+    sizes = {split: min(size, measured) for split, size in splits.items()}
+    return {
+        "task": task.name,
+        "preset": preset,
+        "config": dataclasses.asdict(task.config),
+        "version": task.version,
+        "seed": seed,
+        "source": task.source,
+        "about": about(task),
+        "row": words_of(type(task)),
+        "parameters": words_of(task.config_class),
+        "explanations": list(task.explanations()),
+        "finite": finite,
+        "holdout": task.config.holdout,
+        "words": list(all_words(task)),
+        "example": example(task, first, seed),
+        "floor": {split: floor(task, split, sizes[split], seed) for split in dict.fromkeys((first, evaluated))},
+        "shares": {} if finite or task.config.holdout == "none" else split_shares(task, list(splits), seed),
+        "violations": violation_counts(task, evaluated, sizes[evaluated], seed),
+    }
+
+
+def example(task: Task, split: str, seed: int) -> dict[str, Any]:
+    """The first row of a split as words and as ids, with the task's own columns."""
+    rows = task.rows(0, 1, split=split, seed=seed)
+    words, tokens = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist()
+    cut = int(rows.loss_start[0])
+    table = view_table(task, "tokens+text", 0, 1, split=split, seed=seed)
+    return {
+        "split": split,
+        "prompt": " ".join(words[token] for token in tokens[:cut]),
+        "target": " ".join(words[token] for token in tokens[cut:]),
+        "row": table.to_pylist()[0],
+    }
+
+
+def floor(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:
+    """The mean of -ln P over the loss-bearing tokens of the first rows of a split, in nats per token.
+
+    Its standard error is that of a ratio of sums over rows: rows are independent, the tokens of one are not.
+    """
+    nats, tokens = [], []
+    for start, number in spans(task, split, size, seed):
+        rows = task.rows(start, number, split=split, seed=seed)
+        mask = rows.loss_mask
+        nats.append(-np.where(mask, task.optimal_log_probs(rows), 0.0).sum(axis=1))
+        tokens.append(mask.sum(axis=1))
+    loss, count = np.concatenate(nats), np.concatenate(tokens)
+    mean = loss.sum() / count.sum()
+    spread = np.square(loss - mean * count).sum() * loss.size / max(loss.size - 1, 1)
+    return {
+        "nats_per_token": float(mean) + 0.0,
+        "standard_error": float(np.sqrt(spread) / count.sum()),
+        "rows": int(loss.size),
+        "tokens_per_row": float(count.mean()),
+    }
+
+
+def split_shares(task: Task, splits: list[str], seed: int) -> dict[str, float]:
+    """For each split the share of what its generator draws, held back by nothing, that belongs to this split."""
+    free = type(task)(task.config.replace(holdout="none"))
+    shares = {}
+    for split in splits:
+        blocks = spans(free, split, MEASURED_ROWS, seed)
+        places = [task.split_of(free.rows(start, count, split=split, seed=seed)) for start, count in blocks]
+        shares[split] = float((np.concatenate(places) == SPLITS.index(split)).mean())
+    return shares
+
+
+def violation_counts(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:
+    """How often each kind of violation comes in the view `labelled` of a split's first rows; whether it keeps the
+    length. No kinds where no text of the task is wrong.
+    """
+    if not task.verifiable:
+        return {"rows": 0, "kinds": []}
+    blocks = spans(task, split, size, seed)
+    tables = [view_table(task, "labelled", start, count, split=split, seed=seed) for start, count in blocks]
+    counts = Counter(kind for table in tables for kind in table["violation"].to_pylist())
+    kinds = [
+        {"kind": kind, "keeps_length": violation.keeps_length, "count": counts[kind]}
+        for kind, violation in task.violations().items()
+    ]
+    return {"split": split, "rows": sum(table.num_rows for table in tables), "kinds": kinds}
+
+
+def spans(task: Task, split: str, size: int, seed: int) -> list[tuple[int, int]]:
+    """(start, count) of the blocks of a split's first `size` rows that are measured: fewer where rows are long.
+
+    A block fits into memory whatever the rows' width.
+    """
+    width = task.rows(0, 1, split=split, seed=seed).tokens.shape[1]
+    rows = min(size, max(_MEASURED_TOKENS // width, 100))
+    block = max(_BLOCK_TOKENS // width, 1)
+    return [(start, min(block, rows - start)) for start in range(0, rows, block)]
+
+
+def about(task: Task) -> str:
+    """The first line of the file of a task."""
+    return (inspect.getdoc(sys.modules[type(task).__module__]) or "").strip().splitlines()[0]
+
+
+def words_of(documented: type) -> str:
+    """A class's docstring without its examples for Python."""
+    return (inspect.getdoc(documented) or "").split(">>>")[0].strip()

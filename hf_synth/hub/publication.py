@@ -1,0 +1,173 @@
+"""What is published: configs with names, splits and rows, each a pure function of its address."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import pyarrow as pa
+from datasets import Features
+
+from hf_synth.builder import dataset_spec
+from hf_synth.hub.facts import MEASURED_ROWS, task_facts
+from hf_synth.tasks import Task, get_task, task_class
+from hf_synth.tasks.base import SPLITS
+from hf_synth.views import view_features, view_table
+
+ROWS = {"train": 100_000, "validation": 10_000, "test": 10_000}
+_VIEW = "tokens+text"
+_TRIED_ROWS = 16
+
+Holdout = Literal["auto", "content", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the command line says about rows: how many of a split, where that is said; their seed; their holdout."""
+
+    rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    holdout: Holdout = "auto"
+
+
+class Published(Protocol):
+    """A config of a dataset on the Hub.
+
+    name: of the config, and of its folder. group: the section of the card that it belongs to.
+    splits: how many rows each has. content: the column that says whether two rows hold the same content.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def splits(self) -> Mapping[str, int]: ...
+    @property
+    def content(self) -> str: ...
+    @property
+    def features(self) -> Features: ...
+
+    def table(self, split: str, start: int, count: int) -> pa.Table:
+        """Rows start .. start + count - 1 of a split: a pure function of `spec` and these."""
+
+    def spec(self, split: str) -> dict[str, Any]:
+        """All that a split's rows depend on, as JSON has it."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the card says of the config, as JSON has it; see `hf_synth.hub.facts`."""
+
+
+Offer = Callable[[Choices], Published]
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """What a script declares. The first config that `offers` names is the one that loads where none is asked for.
+
+    name: of the script, and of its folder under published/. about: one paragraph on top of the card.
+    citation: BibTeX of what the tasks come from. columns: what the tasks' own columns hold, in words.
+    languages: ISO 639 codes; `zxx` says that there is no language in it.
+    """
+
+    name: str
+    title: str
+    about: str
+    offers: Callable[[], Mapping[str, Offer]]
+    citation: str = ""
+    languages: Sequence[str] = ("zxx",)
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedTask:
+    """A preset of a task: token ids with labels, the text, and the task's own columns.
+
+    measured: how many rows of a split the card's facts are measured on. overlap: why splits share rows, where that
+    is meant to be.
+    """
+
+    name: str
+    preset: str
+    task: Task
+    splits: Mapping[str, int]
+    seed: int
+    measured: int = MEASURED_ROWS
+    overlap: str = ""
+    content: str = "input_ids"
+
+    @property
+    def group(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    @property
+    def features(self) -> Features:
+        """Columns of the views `tokens` and `text`, and the task's own."""
+        return view_features(self.task, _VIEW)
+
+    def table(self, split: str, start: int, count: int) -> pa.Table:
+        """Rows start .. start + count - 1 of a split."""
+        return view_table(self.task, _VIEW, start, count, split=split, seed=self.seed)
+
+    def spec(self, split: str) -> dict[str, Any]:
+        """The cache key of the same rows in a local dataset, with both views."""
+        size = self.splits[split]
+        spec = dataset_spec(self.task.name, self.task, split=split, size=size, seed=self.seed, view="tokens")
+        return {**spec, "view": _VIEW}
+
+    def facts(self) -> dict[str, Any]:
+        """Measured on the rows themselves."""
+        facts = task_facts(self.task, self.preset, self.splits, self.seed, self.measured)
+        return {**facts, "overlap": self.overlap}
+
+
+def offered_tasks(
+    *names: str,
+    presets: Sequence[str] = (),
+    rows: Mapping[str, int] = ROWS,
+    measured: int = MEASURED_ROWS,
+    overlap: str = "",
+) -> dict[str, Offer]:
+    """The presets of tasks (all of them where none is named) under their names on the Hub, TASK-PRESET.
+
+    rows: of each split, where the command line says nothing else. measured, overlap: see PublishedTask.
+    """
+    return {
+        f"{name}-{preset}": functools.partial(published_task, name, preset, rows, measured, overlap)
+        for name in names
+        for preset in presets or task_class(name).presets
+    }
+
+
+def published_task(
+    name: str, preset: str, rows: Mapping[str, int], measured: int, overlap: str, choices: Choices
+) -> PublishedTask:
+    """A preset of a task, with as many rows as `choices` say, or else `rows`; a finite task has its own sizes."""
+    asked = {**rows, **choices.rows}
+    task = held_out(get_task(name, preset), choices.holdout, asked)
+    sizes = {split: task.size(split) for split in SPLITS}
+    splits = {split: asked.get(split, 0) if size is None else size for split, size in sizes.items()}
+    splits = {split: number for split, number in splits.items() if number}
+    return PublishedTask(f"{name}-{preset}", preset, task, splits, choices.seed, measured, overlap)
+
+
+def held_out(task: Task, holdout: Holdout, splits: Iterable[str]) -> Task:
+    """The task with its splits apart by content where `holdout` asks for it.
+
+    "auto": where the task can fill them so; but not where its splits are finite sets that it has laid out itself, and
+    not where no text is wrong: there the distribution is all that can be learnt, and taking contents out changes it.
+    """
+    free, apart = (type(task)(task.config.replace(holdout=kind)) for kind in ("none", "content"))
+    if holdout != "auto":
+        return apart if holdout == "content" else free
+    return apart if task.verifiable and free.size("train") is None and _fills(apart, splits) else free
+
+
+def _fills(task: Task, splits: Iterable[str]) -> bool:
+    try:
+        for split in splits:
+            task.rows(0, _TRIED_ROWS, split=split)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""Parquet shards: the same bytes wherever they are made, whole or not there, and never taken for another's."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_synth.files import whole_file
+from hf_synth.hub.publication import Published
+from hf_synth.rng import hash_rows
+
+SHARD_ROWS = 50_000  # the number of shards follows from a split's size alone
+_GROUP_ROWS = 5_000
+_SPEC = b"hf_synth"
+# Nothing that depends on time or host; a checksum for each page, so that a torn one is noticed.
+_FORMAT: dict[str, Any] = {
+    "version": "2.6",
+    "compression": "zstd",
+    "compression_level": 3,
+    "write_page_checksum": True,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Shard `number` of the `of` shards of a split."""
+
+    config: Published
+    split: str
+    number: int
+    of: int
+
+    @property
+    def path(self) -> str:
+        """Where it lies, in a folder and on the Hub: CONFIG/SPLIT-00000-of-00003.parquet."""
+        return f"{self.config.name}/{self.split}-{self.number:05d}-of-{self.of:05d}.parquet"
+
+    @property
+    def start(self) -> int:
+        """The number of its first row."""
+        return self.number * SHARD_ROWS
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return min(SHARD_ROWS, self.config.splits[self.split] - self.start)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """All that its bytes depend on, but for the version of pyarrow; kept in the file's footer."""
+        spec = {**self.config.spec(self.split), "start": self.start, "rows": self.rows}
+        return json.loads(json.dumps(spec))  # as it will be read back: tuples are lists
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A finished shard, as read back. `num_bytes` in memory, `size` on disk; `hashes` uint64 [rows] of contents."""
+
+    rows: int
+    num_bytes: int
+    size: int
+    sha256: str
+    hashes: np.ndarray = dataclasses.field(repr=False, compare=False)
+
+
+def plan(configs: Iterable[Published]) -> list[Shard]:
+    """Every shard of the configs, in an order that all processes agree on."""
+    return [
+        Shard(config, split, number, of)
+        for config in configs
+        for split, size in config.splits.items()
+        for of in [-(-size // SHARD_ROWS)]
+        for number in range(of)
+    ]
+
+
+def ensure(shard: Shard, folder: Path) -> Measured:
+    """The shard as it lies in the folder; made where it is missing, torn or no file of ours."""
+    path = folder / shard.path
+    found = measure(path, shard.config.content) if read_spec(path) == shard.spec else None
+    if found is not None and found.rows == shard.rows:
+        return found
+    write(shard, path)
+    made = measure(path, shard.config.content)
+    if made is None:
+        raise ValueError(f"output_dir: {path} cannot be read back after it was written; check the disk")
+    return made
+
+
+def write(shard: Shard, path: Path) -> None:
+    """Write the shard, whole or not at all, and remove what a killed process left of it."""
+    for leftover in path.parent.glob(f".{path.name}.*.part"):
+        leftover.unlink(missing_ok=True)
+    schema = shard.config.features.arrow_schema
+    with whole_file(path) as part, pq.ParquetWriter(part, schema, **_FORMAT) as parquet:
+        stop = shard.start + shard.rows
+        for start in range(shard.start, stop, _GROUP_ROWS):
+            parquet.write_table(shard.config.table(shard.split, start, min(_GROUP_ROWS, stop - start)))
+        parquet.add_key_value_metadata({_SPEC: json.dumps(shard.spec, sort_keys=True)})
+
+
+def read_spec(path: Path) -> dict[str, Any] | None:
+    """What the footer says the rows depend on; None where there is no file, no footer, or not one of ours."""
+    try:
+        return json.loads((pq.read_metadata(path).metadata or {})[_SPEC])
+    except (OSError, KeyError, ValueError):  # pyarrow's errors are OSErrors and ValueErrors
+        return None
+
+
+def measure(path: Path, content: str) -> Measured | None:
+    """Read a whole shard and check it page by page; None where it cannot be read."""
+    rows = num_bytes = 0
+    hashes = [np.empty(0, np.uint64)]
+    try:
+        data = path.read_bytes()
+        parquet = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        for number in range(parquet.num_row_groups):
+            group = parquet.read_row_group(number)
+            rows, num_bytes = rows + group.num_rows, num_bytes + group.nbytes
+            hashes.append(content_hashes(group[content]))
+    except (OSError, KeyError, ValueError):
+        return None
+    return Measured(rows, num_bytes, len(data), hashlib.sha256(data).hexdigest(), np.concatenate(hashes))
+
+
+def content_hashes(column: pa.ChunkedArray) -> np.ndarray:
+    """A 64-bit hash of each entry, uint64 [rows]: of the ids of a list, or of the bytes of a text."""
+    array = column.combine_chunks()
+    if pa.types.is_string(array.type):
+        array = array.cast(pa.binary())
+        flat = np.frombuffer(array.buffers()[2] or b"", np.uint8)
+        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    else:
+        flat, offsets = array.values.to_numpy(zero_copy_only=False), array.offsets.to_numpy()
+    lengths = np.diff(offsets)
+    present = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    padded = np.zeros(present.shape, np.int32)
+    padded[present] = flat[offsets[0] : offsets[-1]]
+    return hash_rows(padded, lengths)
+
+
+def refuse_others(shards: Iterable[Shard], folder: Path) -> None:
+    """Raise ValueError where the folder holds shards of these configs that were made by other arguments."""
+    wanted = {shard.path: shard.spec for shard in shards}
+    for name in sorted({path.split("/")[0] for path in wanted}):
+        for path in sorted((folder / name).glob("*.parquet")):
+            there, now = read_spec(path), wanted.get(f"{name}/{path.name}")
+            if there is None or there == now:
+                continue
+            same_split = (spec for file, spec in wanted.items() if file.startswith(f"{name}/{there.get('split')}-"))
+            changes = _differences(there, now or next(same_split, {}))
+            raise ValueError(
+                f"output_dir: {path} was made by other arguments ({changes}); give another --output_dir, or remove "
+                f"{path.parent}"
+            )
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in sorted(there.keys() | now.keys()) if there.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in names[:4])
+
+
+def overlap(hashes: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """How many distinct contents each split has, and how many rows of a later split hold one of an earlier split."""
+    splits = list(hashes)
+    distinct = {split: np.unique(values) for split, values in hashes.items()}
+    shared = {
+        f"{later} in {earlier}": int(np.isin(hashes[later], distinct[earlier]).sum())
+        for number, later in enumerate(splits)
+        for earlier in splits[:number]
+    }
+    return {"distinct": {split: values.size for split, values in distinct.items()}, "shared": shared}
