@@ -161,7 +161,7 @@ def test_spec_holds_all_that_rows_depend_on():
         "row_format": 1,
         "task": "sort",
         "version": Sort.version,
-        "config": {"holdout": "none", "length": 8, "vocab_size": 100},
+        "config": {"holdout": "none", "length": 8, "vocab_size": 100, "min_length": 0, "test_length": 0},
         "seed": 3,
         "split": "test",
         "size": 5,

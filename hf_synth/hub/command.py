@@ -54,7 +54,7 @@ def _parser(publication: "Publication") -> argparse.ArgumentParser:
         "--holdout",
         choices=("auto", "content", "none"),
         default="auto",
-        help="content: no two splits share a row; auto: so wherever a config has enough contents and wrong texts (default)",
+        help="content: no two splits share a row; auto: so where contents suffice and some texts are wrong (default)",
     )
     parser.add_argument("--private", action="store_true", help="make the repository a private one, where it is new")
     parser.add_argument("--list", action="store_true", help="print what would be published, and how large it is")

@@ -1,0 +1,114 @@
+"""A corpus for pretraining: a task's examples, explanations among them, and canonical text around them.
+
+Written as JSONL, one {"text": ...} a line, or as a folder of Parquet shards that `datasets.load_dataset` reads.
+Interrupted, the same command goes on where it stood.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.cli.selection import add_selection, selected_task
+
+if TYPE_CHECKING:
+    from hf_synth.corpora import Stream
+    from hf_synth.corpora.streams import TokenCounter
+
+_UNITS = ("documents", "tokens")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arm, the canonical text, and where the corpus goes."""
+    add_selection(parser, size=None, size_help="how many documents, canonical ones included (required)")
+    parser.add_argument("--output", type=Path, required=True, help="a .jsonl or .jsonl.gz file, or a folder")
+    parser.add_argument("--kind", action="store_true", help='add "kind": example, explanation or canonical')
+    arm = parser.add_argument_group("explanations")
+    arm.add_argument("--explanation_ratio", default="0", help="their share of the arm, 0 to 1 (default: 0)")
+    arm.add_argument("--explanation_unit", default="documents", choices=_UNITS, help="share of what")
+    text = parser.add_argument_group("canonical text")
+    text.add_argument("--canonical", metavar="SOURCE", help='files, a folder, an id on the Hub, or "stand_in"')
+    text.add_argument("--mix_ratio", help="the share of synthetic documents among canonical ones (default: 0.1)")
+    text.add_argument("--mix_unit", default="documents", choices=_UNITS, help="share of what")
+    text.add_argument("--document", default="paragraph", help="of .txt files: paragraph, article, line or file")
+    text.add_argument("--text_column", default="text", help="of all other sources (default: text)")
+    text.add_argument("--repeat", action="store_true", help="begin again where the text ends, instead of an error")
+    for name in ("config", "split", "revision"):
+        text.add_argument(f"--canonical_{name}", help="of an id on the Hub")
+    parser.add_argument("--tokenizer", help="what counts tokens, a path or an id on the Hub (default: words)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the corpus, with a progress bar where standard error is a terminal."""
+    from tqdm import tqdm
+
+    from hf_synth.corpora import arm_stream, interleave, write_corpus
+    from hf_synth.corpora.dataset import corpus_spec
+    from hf_synth.corpora.interleaving import share_of
+
+    task = selected_task(arguments)
+    chosen = {"unit": arguments.explanation_unit, "seed": arguments.seed, "split": arguments.split}
+    if arguments.size is None:
+        raise ValueError("size: got none, wanted how many documents to write")
+    spec = corpus_spec(arguments.task, task, arguments.explanation_ratio, size=arguments.size, **chosen)
+    count_tokens = _counter(arguments.tokenizer)
+    stream = arm_stream(task, arguments.explanation_ratio, count_tokens=count_tokens, **chosen)
+    if arguments.canonical is not None:
+        ratio = share_of("mix_ratio", "0.1" if arguments.mix_ratio is None else arguments.mix_ratio)
+        mixed: dict[str, Any] = {"unit": arguments.mix_unit, "seed": arguments.seed, "count_tokens": count_tokens}
+        stream = interleave(_canonical(arguments), stream, ratio=ratio, **mixed)
+        spec |= {"canonical": _canonical_spec(arguments), "mix_ratio": str(ratio), "mix_unit": arguments.mix_unit}
+    elif arguments.mix_ratio is not None:
+        raise ValueError(f"mix_ratio: got {arguments.mix_ratio} and no --canonical, wanted canonical text to mix with")
+    columns = ("text", "kind") if arguments.kind else ("text",)
+    with tqdm(total=arguments.size, unit=" documents", disable=None, desc=task.name) as bar:
+        write_corpus(
+            stream,
+            arguments.output,
+            size=arguments.size,
+            spec={**spec, "tokenizer": arguments.tokenizer},
+            split=arguments.split,
+            columns=columns,
+            progress=bar.update,
+        )
+    print(arguments.output)
+
+
+def _canonical(arguments: argparse.Namespace) -> "Stream":
+    from hf_synth.corpora import canonical_text
+
+    return canonical_text(
+        arguments.canonical,
+        document=arguments.document,
+        text_column=arguments.text_column,
+        config=arguments.canonical_config,
+        split=arguments.canonical_split or "train",
+        revision=arguments.canonical_revision,
+        seed=arguments.seed,
+        repeat=arguments.repeat,
+    )
+
+
+def _canonical_spec(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the canonical documents depend on; of files here their sizes and times, so that a change is noticed."""
+    from hf_synth.corpora.text import local_files
+
+    names = ("document", "text_column", "repeat", "canonical_config", "canonical_split", "canonical_revision")
+    spec = {"source": arguments.canonical, **{name: getattr(arguments, name) for name in names}}
+    source = Path(arguments.canonical)
+    if source.exists():
+        stats = {str(path.resolve()): path.stat() for path in local_files(source)[1]}
+        spec["files"] = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+    return spec
+
+
+def _counter(name: str | None) -> "TokenCounter":
+    from hf_synth.corpora import count_words, token_counter
+
+    if name is None:
+        return count_words
+    from transformers import AutoTokenizer
+
+    try:
+        return token_counter(AutoTokenizer.from_pretrained(name))
+    except OSError as error:
+        raise ValueError(f"tokenizer: {str(error).splitlines()[0]}") from None

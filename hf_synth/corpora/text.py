@@ -1,0 +1,183 @@
+"""Canonical text: files on this machine, a dataset of the Hub, or a generated stand-in."""
+
+import gzip
+import itertools
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import datasets
+import numpy as np
+import pyarrow as pa
+
+from hf_synth.corpora.streams import Numbered, Stream, Streamed, check_text_column, of_kind
+from hf_synth.rng import RowRandom
+from hf_synth.tasks.base import nearest, shuffled
+from hf_synth.tokenization import render
+
+STAND_IN = "stand_in"
+CUTS = ("paragraph", "article", "line", "file")
+Cut = Literal["paragraph", "article", "line", "file"]
+
+_READERS = {".txt": "text", ".txt.gz": "text", ".jsonl": "json", ".jsonl.gz": "json", ".parquet": "parquet"}
+_HEADING = re.compile(r"= [^=](.*[^=])? =")  # of the first level, as in WikiText: ` = Title = `
+
+
+def canonical_text(
+    source: str | Path | datasets.Dataset | datasets.IterableDataset,
+    *,
+    document: Cut = "paragraph",
+    text_column: str = "text",
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    seed: int = 0,
+    repeat: bool = False,
+) -> Stream:
+    """Documents of canonical text, read in turn.
+
+    source: a file, or a folder of files of one kind: .txt (UTF-8; `document` says what a document is), .jsonl, both
+    also with .gz, or .parquet (`text_column` holds the text); or "stand_in", made-up words without end; or a dataset
+    that is loaded already; else an id on the Hub, streamed, to which `config`, `split` and `revision` belong.
+
+    document: a "paragraph" ends at a blank line, an "article" before a heading such as ` = Title = `, a "line" with
+    itself, a "file" with the file. Blank documents are left out.
+
+    Files are read in an order that `seed` and the pass choose, a stream in its own order. At the end the stream ends,
+    or with `repeat` begins again. Text files are held in memory. Raises ValueError where text cannot be had.
+    """
+    if document not in CUTS:
+        raise ValueError(f"document: got {document!r}; {nearest(str(document), CUTS)}")
+    if isinstance(source, (str, Path)):
+        if source == STAND_IN:
+            return Numbered(StandIn(seed))
+        local = Path(source).exists()
+        if local and (config, split, revision) != (None, "train", None):
+            raise ValueError(f"canonical text: {source} lies here; config, split and revision are for ids on the Hub")
+        source = _local(Path(source), document) if local else _from_hub(str(source), config, split, revision)
+    if isinstance(source, datasets.Dataset):
+        return Numbered(Texts(source, text_column=text_column, seed=seed, repeat=repeat))
+    return Streamed(source, text_column=text_column, repeat=repeat)
+
+
+class Texts:
+    """The texts of a dataset, each once in a pass, in an order that the seed and the pass choose."""
+
+    def __init__(
+        self, dataset: datasets.Dataset, *, text_column: str = "text", seed: int = 0, repeat: bool = False
+    ) -> None:
+        """`repeat`: without end, pass after pass."""
+        check_text_column(dataset.features, text_column)
+        self.dataset = dataset.select_columns([text_column]).with_format("arrow")
+        self.seed = seed
+        self.size = None if repeat and len(dataset) else len(dataset)
+
+    def table(self, start: int, count: int) -> pa.Table:
+        """Documents start .. start + count - 1 as columns text and kind."""
+        places = shuffled(np.arange(start, start + count), len(self.dataset), f"{self.seed}\0canonical")
+        return of_kind(self.dataset[places][0].cast(pa.string()), "canonical")
+
+
+class StandIn:
+    """Sentences of made-up words, a few words far more frequent than the rest (Zipf): for tests and trials only."""
+
+    size = None
+    _sentences, _most_words = 8, 16
+
+    def __init__(self, seed: int = 0) -> None:
+        """`seed` chooses the documents; the words are always the same."""
+        self.seed = seed
+        syllables = [onset + vowel for onset in "bdfgklmnprstvz" for vowel in "aeiou"]
+        lower = [*syllables, *map("".join, itertools.product(syllables, repeat=2))][:2_000]
+        self._words = (*lower, *(word.capitalize() for word in lower), ".")
+        self._share = np.cumsum(10**9 // np.arange(1, len(lower) + 1))
+
+    def table(self, start: int, count: int) -> pa.Table:
+        """Documents start .. start + count - 1: 1 to 8 sentences of 4 to 16 words, every number equally likely."""
+        rng = RowRandom(seed=self.seed, split="train", purpose="stand-in", index=np.arange(start, start + count))
+        shape = (count, self._sentences, self._most_words + 1)
+        drawn = rng.integers(0, int(self._share[-1]), shape[1] * shape[2]).reshape(shape)
+        words = np.searchsorted(self._share, drawn, side="right")
+        words[:, :, 0] += self._share.size
+        lengths = rng.integers(4, self._most_words + 1, self._sentences)[:, :, None]
+        there = rng.integers(1, self._sentences + 1, 1)[:, :, None] > np.arange(self._sentences)[:, None]
+        at = np.arange(self._most_words + 1)
+        words[at == lengths] = 2 * self._share.size
+        return of_kind(_rendered(words, (at <= lengths) & there, self._words), "canonical")
+
+
+def _rendered(words: np.ndarray, present: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
+    """The words that are present, [documents, any, any], document by document as text."""
+    rows = len(words)
+    stop = present.reshape(rows, -1).sum(axis=1)
+    tokens = np.zeros((rows, int(stop.max(initial=0))), np.int32)
+    tokens[np.arange(tokens.shape[1]) < stop[:, None]] = words[present]
+    return render(tokens, np.zeros(rows, np.int32), stop, vocabulary)
+
+
+def cut_text(lines: Iterable[str], document: Cut) -> Iterator[str]:
+    """The documents of a text file, from its lines; white space around each is removed."""
+    held: list[str] = []
+    blank = True
+    for line in lines:
+        stripped = line.strip()
+        starts = {
+            "paragraph": blank,
+            "article": blank and _HEADING.fullmatch(stripped) is not None,
+            "line": True,
+            "file": False,
+        }[document]
+        if starts and held:
+            yield "".join(held).strip()
+            held = []
+        blank = not stripped
+        if held or not blank:
+            held.append(line)
+    if held:
+        yield "".join(held).strip()
+
+
+def local_files(source: Path) -> tuple[str, list[Path]]:
+    """The files at a path, sorted, and how they are read: "text", "json" or "parquet"."""
+    candidates = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    files = {path: reader for path in candidates for end, reader in _READERS.items() if path.name.endswith(end)}
+    readers = sorted(set(files.values()))
+    if len(readers) != 1:
+        found = f"files of several kinds ({', '.join(readers)})" if readers else "no such file"
+        raise ValueError(f"canonical text: got {found} in {source}, wanted files of one kind: {', '.join(_READERS)}")
+    return readers[0], list(files)
+
+
+def _local(source: Path, document: Cut) -> datasets.Dataset:
+    reader, files = local_files(source)
+    if reader == "text":
+        texts = [text for path in files for text in _read_text(path, document)]
+        return datasets.Dataset(pa.table({"text": pa.array(texts, pa.large_string())}))
+    try:
+        return datasets.load_dataset(reader, data_files=[str(path) for path in files], split="train")
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"canonical text: {source} cannot be read: {reason}") from None
+
+
+def _read_text(path: Path, document: Cut) -> Iterator[str]:
+    try:
+        with _opened(path) as lines:
+            yield from cut_text(lines, document)
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"canonical text: {path} cannot be read: {error}") from None
+
+
+def _opened(path: Path) -> TextIO:
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def _from_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
+    chosen: dict[str, Any] = {"split": split, "revision": revision, "streaming": True}
+    try:
+        return datasets.load_dataset(name, config, **chosen)
+    except (OSError, ValueError) as error:  # those of datasets and huggingface_hub are both
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"canonical text: got {name!r}, which is no file here, and the Hub says: {reason}") from None
