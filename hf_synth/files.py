@@ -7,12 +7,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".arrow")
+_encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @contextlib.contextmanager
@@ -32,10 +32,11 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_lines(stream: TextIO, tables: Iterable[pa.Table]) -> None:
-    """Each row as one JSON object a line, in UTF-8 as it stands."""
-    for table in tables:
-        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+def json_lines(table: pa.Table) -> str:
+    """Each row as one JSON object a line, its text as it stands."""
+    line = "{" + ", ".join(f"{_encoded(name)}: %s" for name in table.column_names) + "}\n"
+    columns = [map(_encoded, column.to_pylist()) for column in table.columns]
+    return "".join(map(line.__mod__, zip(*columns, strict=True)))
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
@@ -45,14 +46,11 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> N
         raise ValueError(f"got output {str(path)!r}, wanted a file name that ends in one of {', '.join(ENDINGS)}")
     with whole_file(path) as part:
         if ending == ".jsonl":
-            with part.open("w", encoding="utf-8", newline="\n") as stream:
-                write_lines(stream, tables)
+            with part.open("wb") as lines:
+                lines.writelines(json_lines(table).encode() for table in tables)
         elif ending == ".jsonl.gz":
             with part.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-                for table in tables:
-                    packed.writelines(
-                        (json.dumps(row, ensure_ascii=False) + "\n").encode() for row in table.to_pylist()
-                    )
+                packed.writelines(json_lines(table).encode() for table in tables)
         else:
             _write_columns(part, ending, schema, tables)
 

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hf_synth.builder import dataset_spec
-    from hf_synth.files import write_lines, write_tables
+    from hf_synth.files import json_lines, write_tables
     from hf_synth.views import view_features, view_table
 
     task = selected_task(arguments)
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
                 bar.update(count)
 
     if arguments.output == "-":
-        write_lines(sys.stdout, tables())
+        sys.stdout.writelines(map(json_lines, tables()))
         return
     write_tables(Path(arguments.output), view_features(task, arguments.view).arrow_schema, tables())
     print(arguments.output)

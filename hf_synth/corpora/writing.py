@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.files import whole_file
+from hf_synth.files import json_lines, whole_file
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
 _MARK_SECONDS = 1.0
 _NO_FOLDER = (".json", ".csv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def write_corpus(
@@ -74,7 +73,7 @@ def _write_lines(stream: Stream, path: Path, spec: Mapping[str, Any], progress: 
         due = time.monotonic() + _MARK_SECONDS
         while written < spec["size"]:
             table = _read(stream, min(_BLOCK, spec["size"] - written), written, spec)
-            lines = json_lines(table)
+            lines = json_lines(table).encode()
             file.write(gzip.compress(lines, mtime=0) if path.suffix == ".gz" else lines)
             written += table.num_rows
             progress(table.num_rows)
@@ -85,13 +84,6 @@ def _write_lines(stream: Stream, path: Path, spec: Mapping[str, Any], progress: 
         _sync(file)
     os.replace(part, path)
     marked.unlink(missing_ok=True)
-
-
-def json_lines(table: pa.Table) -> bytes:
-    """A table of texts as one JSON object a line, in UTF-8 as it stands."""
-    line = "{" + ", ".join(f'"{name}": %s' for name in table.column_names) + "}\n"
-    columns = [map(_quoted, column.to_pylist()) for column in table.columns]
-    return "".join(map(line.__mod__, zip(*columns, strict=True))).encode()
 
 
 def _write_shards(

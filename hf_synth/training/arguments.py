@@ -1,7 +1,6 @@
 """Arguments of recipes: flags over YAML over defaults, flat names, unknown names refused."""
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
