@@ -43,6 +43,14 @@ def below(number, span):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
+def below_wide(number, span):  # type: ignore[no-untyped-def]
+    """A 64-bit number as an integer on [0, span), int64, for a span of at most 2**31; its bias is below 2**-33."""
+    half, span = np.uint64(32), np.uint64(span)
+    rest = ((number & np.uint64(0xFFFFFFFF)) * span) >> half
+    return np.int64(((number >> half) * span + rest) >> half)
+
+
+@njit(cache=True, nogil=True, inline="always")
 def unit(number):  # type: ignore[no-untyped-def]
     """A 64-bit number as a float64 on [0, 1)."""
     return np.float64(number >> np.uint64(11)) * 2.0**-53

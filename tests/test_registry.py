@@ -97,7 +97,10 @@ def test_config_is_put_over_the_preset():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sorts",), r"got unknown task 'sorts'; did you mean 'sort'\? Known: .*sort, start_mid_end, .*my_task.py"),
+        (
+            ("sorts",),
+            r"got unknown task 'sorts'; did you mean 'sort'\? Known: .*sort, stack, start_mid_end, .*my_task.py",
+        ),
         (("qqqq",), r"got unknown task 'qqqq'; Known: .*sort"),
         (("base",), r"got unknown task 'base'"),
         (("",), r"got unknown task ''"),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from hf_synth.tasks.families.sequences import SequenceConfig, SequenceTask, sequence_presets
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +12,7 @@ class SortConfig(SequenceConfig):
     """Length and vocabulary of the inputs; see SequenceConfig."""
 
 
-class Sort(SequenceTask[SortConfig]):
+class Sort(UniformSequenceTask[SortConfig]):
     """`<bos> 3 1 2 <sep> 1 2 3 <eos>`: loss on the sorted numbers and `<eos>`.
 
     >>> Sort(SortConfig(length=3)).verify("3 1 2 <sep>", "1 2 3")
@@ -29,9 +29,9 @@ class Sort(SequenceTask[SortConfig]):
         beyond = np.arange(given.shape[1]) >= counts[:, None]
         return np.sort(np.where(beyond, np.iinfo(np.int32).max, given), axis=1), counts
 
-    def target(self, given: list[str]) -> list[str]:
+    def target(self, *inputs: list[str]) -> list[str]:
         """The same numbers in ascending order."""
-        return sorted(given, key=int)
+        return sorted(inputs[0], key=int)
 
     def explanations(self) -> tuple[str, ...]:
         """One sentence."""

@@ -195,7 +195,7 @@ def test_floor_of_every_token_equals_the_enumerated_one(k, length, p_open, langu
     enumerated = language(strings(k, length, p_open))
     found = task.optimal_log_probs(rows_of(task, enumerated.strings))
     expected = [[0.0, *enumerated.log_probs(words)] for words in enumerated.strings]
-    np.testing.assert_allclose(found, expected, rtol=0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert math.fsum(np.exp(found.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
     mean = np.average(-found.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
@@ -359,7 +359,7 @@ def test_rows_of_the_test_split_have_test_length(language, rows_of, texts):
     assert {task.verify(*pair) for pair in texts(task, rows)} == {1.0}
     enumerated = language(strings(2, 8, 0.3))
     for (_, text), found in zip(texts(task, rows), task.optimal_log_probs(rows), strict=True):
-        np.testing.assert_allclose(found[1:], enumerated.log_probs(tuple(text.split())), rtol=0, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found[1:], enumerated.log_probs(tuple(text.split())), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)

@@ -231,7 +231,7 @@ def test_floor_of_every_token_equals_the_enumerated_one(config, p_open, language
     task, enumerated = task_of(*config, p_open=p_open), language(strings(*config, p_open))
     found = task.optimal_log_probs(rows_of(task, enumerated.strings))
     expected = [[0.0, *enumerated.log_probs(words)] for words in enumerated.strings]
-    np.testing.assert_allclose(found, expected, rtol=0, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert math.fsum(np.exp(found.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
     mean = np.average(-found.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)

@@ -1,0 +1,37 @@
+"""Identity: the input again."""
+
+import dataclasses
+
+import numpy as np
+
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityConfig(SequenceConfig):
+    """Length and vocabulary of the inputs; see SequenceConfig."""
+
+
+class Identity(UniformSequenceTask[IdentityConfig]):
+    """`<bos> 3 1 2 <sep> 3 1 2 <eos>`: loss on the repeated numbers and `<eos>`.
+
+    >>> Identity(IdentityConfig(length=3)).verify("3 1 2 <sep>", "3 1 2")
+    1.0
+    """
+
+    name = "identity"
+    version = 1
+    config_class = IdentityConfig
+    presets = sequence_presets(IdentityConfig)
+
+    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The inputs."""
+        return given, counts
+
+    def target(self, *inputs: list[str]) -> list[str]:
+        """The same numbers in the same order."""
+        return inputs[0]
+
+    def explanations(self) -> tuple[str, ...]:
+        """One sentence."""
+        return ("The numbers after <sep> are those before it, in the same order.",)

@@ -1,0 +1,48 @@
+"""Reverse: the input's numbers from last to first."""
+
+import dataclasses
+
+import numpy as np
+from numba import njit
+
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
+
+
+@dataclasses.dataclass(frozen=True)
+class ReverseConfig(SequenceConfig):
+    """Length and vocabulary of the inputs; see SequenceConfig."""
+
+
+class Reverse(UniformSequenceTask[ReverseConfig]):
+    """`<bos> 3 1 2 <sep> 2 1 3 <eos>`: loss on the reversed numbers and `<eos>`.
+
+    >>> Reverse(ReverseConfig(length=3)).verify("3 1 2 <sep>", "2 1 3")
+    1.0
+    """
+
+    name = "reverse"
+    version = 1
+    config_class = ReverseConfig
+    presets = sequence_presets(ReverseConfig)
+
+    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each row from its own end."""
+        return _reversed(given, counts), counts
+
+    def target(self, *inputs: list[str]) -> list[str]:
+        """The same numbers from last to first."""
+        return inputs[0][::-1]
+
+    def explanations(self) -> tuple[str, ...]:
+        """One sentence."""
+        return ("The numbers after <sep> are those before it in reverse order: the last comes first.",)
+
+
+@njit(cache=True, nogil=True)
+def _reversed(given, counts):  # type: ignore[no-untyped-def]
+    target = np.empty(given.shape, np.int32)
+    for row in range(given.shape[0]):
+        last = counts[row] - 1
+        for at in range(last + 1):
+            target[row, at] = given[row, last - at]
+    return target

@@ -1,0 +1,37 @@
+"""Set: the input's distinct numbers in order of first appearance."""
+
+import dataclasses
+
+import numpy as np
+
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, distinct, sequence_presets
+
+
+@dataclasses.dataclass(frozen=True)
+class SetConfig(SequenceConfig):
+    """Length and vocabulary of the inputs; see SequenceConfig."""
+
+
+class Set(UniformSequenceTask[SetConfig]):
+    """`<bos> 3 1 3 2 <sep> 3 1 2 <eos>`: loss on the distinct numbers and `<eos>`.
+
+    >>> Set(SetConfig(length=4)).verify("3 1 3 2 <sep>", "3 1 2")
+    1.0
+    """
+
+    name = "set"
+    version = 1
+    config_class = SetConfig
+    presets = sequence_presets(SetConfig)
+
+    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each row's distinct numbers."""
+        return distinct(given, counts, self.config.vocab_size)
+
+    def target(self, *inputs: list[str]) -> list[str]:
+        """Each number where it first appears."""
+        return list(dict.fromkeys(inputs[0]))
+
+    def explanations(self) -> tuple[str, ...]:
+        """One sentence."""
+        return ("After <sep> each number that stands before it comes once, in order of first appearance.",)

@@ -1,0 +1,74 @@
+"""Union: the distinct numbers of two sequences in order of first appearance."""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from hf_synth.rng import RowRandom
+from hf_synth.tasks.base import Rows, bounded
+from hf_synth.tasks.families.sequences import (
+    LONGEST,
+    SequenceConfig,
+    UniformSequenceTask,
+    distinct,
+    sequence_presets,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnionConfig(SequenceConfig):
+    """`length` counts the numbers of both sequences together: half each, of an odd number one more in the second."""
+
+    length: int = bounded(64, 2, LONGEST)
+
+    smallest: ClassVar[int] = 2
+
+
+class Union(UniformSequenceTask[UnionConfig]):
+    """`<bos> 3 1 <sep> 1 2 <sep> 3 1 2 <eos>`: loss on the distinct numbers of both and `<eos>`.
+
+    >>> Union(UnionConfig(length=4)).verify("3 1 <sep> 1 2 <sep>", "3 1 2")
+    1.0
+    """
+
+    name = "union"
+    version = 1
+    config_class = UnionConfig
+    presets = sequence_presets(UnionConfig)
+    inputs = 2
+
+    def generate(self, rng: RowRandom) -> Rows:
+        """Uniform numbers, cut in the middle."""
+        given, counts = self.uniform(rng)
+        target, sizes = self.targets(given, counts)
+        half = counts // 2
+        second = _from(given, half)
+        return Rows.transduction(given, second, target, counts=(half, counts - half, sizes))
+
+    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each row's distinct numbers."""
+        return distinct(given, counts, self.config.vocab_size)
+
+    def target(self, *inputs: list[str]) -> list[str]:
+        """Each number where it first appears."""
+        first, second = inputs
+        return list(dict.fromkeys(first + second))
+
+    def explanations(self) -> tuple[str, ...]:
+        """One sentence."""
+        return (
+            "After the second <sep> each number that stands in either sequence before it comes once, in order of "
+            "first appearance.",
+        )
+
+    def content_rank(self, rows: Rows) -> np.ndarray:
+        """That of both sequences in one."""
+        joined = np.delete(rows.tokens, 1 + self.config.length // 2, axis=1)
+        return super().content_rank(dataclasses.replace(rows, tokens=joined))
+
+
+def _from(given: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The columns of each row from `start` [rows] on, as many as the longest needs; beyond a row's end anything."""
+    most = given.shape[1]
+    return np.take_along_axis(given, np.minimum(start[:, None] + np.arange((most + 1) // 2), most - 1), axis=1)
