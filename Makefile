@@ -1,15 +1,19 @@
 # make quickstart: install, then run recipes/grpo.py to its report.   make test: install, then the whole test suite.
+# make stress: train small models to the floors (half an hour), and write docs/floors.md.
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test lint docs benchmarks clean
+.PHONY: quickstart test stress lint docs benchmarks clean
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --quiet recipes/grpo.py
 
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+stress: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress -s tests/stress
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
@@ -23,6 +27,7 @@ docs: runs/quickstart/report.md
 
 benchmarks: .venv/installed-test
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/generation.py
 
 # Without a GPU the CPU build of torch, where the index has one; with a GPU the index's own build.
 .venv/torch: constraints.txt

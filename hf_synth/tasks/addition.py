@@ -7,7 +7,7 @@ from hf_synth.tasks.families.arithmetic import ArithmeticConfig, ArithmeticTask,
 
 @dataclasses.dataclass(frozen=True)
 class AdditionConfig(ArithmeticConfig):
-    """Digits of the operands; see ArithmeticConfig."""
+    """Operands of `digits` digits; from `min_digits` on, in tests beyond `digits` up to `test_digits`."""
 
 
 class Addition(ArithmeticTask[AdditionConfig]):

@@ -10,7 +10,7 @@ from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTas
 
 @dataclasses.dataclass(frozen=True)
 class ReverseConfig(SequenceConfig):
-    """Length and vocabulary of the inputs; see SequenceConfig."""
+    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
 
 
 class Reverse(UniformSequenceTask[ReverseConfig]):

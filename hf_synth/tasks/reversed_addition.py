@@ -8,7 +8,7 @@ from hf_synth.tasks.families.arithmetic import MOST_DIGITS, ArithmeticConfig, Ar
 
 @dataclasses.dataclass(frozen=True)
 class ReversedAdditionConfig(ArithmeticConfig):
-    """Digits of the operands; see ArithmeticConfig."""
+    """Operands of `digits` digits; from `min_digits` on, in tests beyond `digits` up to `test_digits`."""
 
     digits: int = bounded(10, 1, MOST_DIGITS)
 

@@ -9,7 +9,7 @@ from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTas
 
 @dataclasses.dataclass(frozen=True)
 class SetConfig(SequenceConfig):
-    """Length and vocabulary of the inputs; see SequenceConfig."""
+    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
 
 
 class Set(UniformSequenceTask[SetConfig]):
