@@ -156,17 +156,6 @@ class Rows:
             _place(tokens, at, part, size, EOS if number == len(parts) - 1 else SEP)
         return cls(tokens, stop, start.astype(np.int32), stop.copy())
 
-    @classmethod
-    def language(cls, words: np.ndarray, counts: np.ndarray) -> "Rows":
-        """`<bos> w1 ... wn <eos>` from ids int32 [rows, most], the first `counts` of each row; loss after `<bos>`."""
-        rows, most = words.shape
-        tokens = np.full((rows, most + 2), PAD, np.int32)
-        tokens[:, 0] = BOS
-        np.copyto(tokens[:, 1:-1], words, where=np.arange(most) < counts[:, None])
-        tokens[np.arange(rows), counts + 1] = EOS
-        lengths = (counts + 2).astype(np.int32)
-        return cls(tokens, lengths, np.ones(rows, np.int32), lengths.copy())
-
     def __len__(self) -> int:
         """How many rows the block has."""
         return self.tokens.shape[0]
@@ -287,8 +276,15 @@ class Task(ABC, Generic[ConfigT]):
         """
 
     def explanations(self) -> tuple[str, ...]:
-        """The rule in words: single statements, or one block."""
+        """The rule in words, each a document of a corpus: single statements or one block, as in the source."""
         return ()
+
+    def statements(self) -> tuple[str, ...]:
+        """The rule in single statements, each able to stand alone; joined by spaces they are its other form, a block.
+
+        `explanations()` where a task has no others.
+        """
+        return self.explanations()
 
     def document(self, text: str) -> str:
         """`text` between the delimiters that the language puts around an example, if it has any."""

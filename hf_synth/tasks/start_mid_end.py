@@ -1,13 +1,14 @@
 """START MID{n} END with n >= 1: the simplest language of the hyperdata experiments."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from hf_synth.rng import RowRandom
-from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
+from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
+from hf_synth.tasks.families.grammars import Grammar, end_chance, framed, random_below, replaced
 
 _START, _MIDDLE, _END, _OPEN, _CLOSE = range(FIRST_CONTENT, FIRST_CONTENT + 5)
 
@@ -19,7 +20,7 @@ class StartMidEndConfig(TaskConfig):
     max_middle: int = bounded(10, 1, 10_000)
 
 
-class StartMidEnd(Task[StartMidEndConfig]):
+class StartMidEnd(Grammar[StartMidEndConfig]):
     """`<bos> START MID MID END <eos>`; loss on every token after `<bos>`.
 
     >>> StartMidEnd().verify("START MID", "MID END")
@@ -33,7 +34,6 @@ class StartMidEnd(Task[StartMidEndConfig]):
     source = "Hyperdata grammar experiment, grammar 1"
 
     words: ClassVar[tuple[str, str, str]] = ("START", "MID", "END")
-    delimiters: ClassVar[tuple[str, ...]] = ()
 
     def vocabulary(self) -> tuple[str, ...]:
         """The three words, then the delimiters where the language has them."""
@@ -42,17 +42,12 @@ class StartMidEnd(Task[StartMidEndConfig]):
     def generate(self, rng: RowRandom) -> Rows:
         """Uniform number of middles."""
         middles = rng.integers(1, self.config.max_middle + 1, 1)[:, 0]
-        return self._shaped(middles, (_START,), (_END,))
+        return self._with_middles(middles)
 
-    def verify(self, prompt: str, completion: str) -> float:
-        """Whether prompt and completion together are one string of the language, and nothing else."""
-        words = f"{prompt} {completion}".split()
-        if self.delimiters:
-            if len(words) < 2 or (words[0], words[-1]) != self.delimiters:
-                return 0.0
-            words = words[1:-1]
+    def is_sentence(self, words: list[str]) -> bool:
+        """One start, middles, one end."""
         start, middle, end = self.words
-        return float(len(words) >= 3 and words == [start, *[middle] * (len(words) - 2), end])
+        return len(words) >= 3 and words == [start, *[middle] * (len(words) - 2), end]
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Move the last word of what may change to an earlier place; a single word becomes another one."""
@@ -71,40 +66,31 @@ class StartMidEnd(Task[StartMidEndConfig]):
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """After m middles the string ends with probability 1 / (max_middle - m + 1); all else is certain."""
-        first = 2 + len(self.delimiters) // 2
         count = self._middles(rows)[:, None]
-        seen = np.arange(rows.tokens.shape[1]) - first
-        left = np.where((seen >= 1) & (seen <= count), self.config.max_middle - seen + 1.0, 1.0)
-        chance = np.where(seen == count, 1.0 / left, 1.0 - 1.0 / left)
-        decided = (seen >= 1) & (seen <= count) & rows.loss_mask
-        return np.log(np.where(decided, chance, 1.0))
+        seen = np.arange(rows.tokens.shape[1]) - 1 - self._first
+        end = end_chance(seen, self.config.max_middle)
+        chance = np.where(seen == count, end, 1.0 - end)
+        return np.log(np.where((seen <= count) & rows.loss_mask, chance, 1.0))
 
-    def explanations(self) -> tuple[str, ...]:
-        """One block."""
+    def statements(self) -> tuple[str, ...]:
+        """The two ends, the middle, and the shortest sentence."""
         start, middle, end = self.words
+        language = f"the language of {start}, {middle} and {end}"
         return (
-            f"A sentence of this language opens with a single {start} and closes with a single {end}. "
-            f"Between them stands {middle}, once or several times, and no other word. "
-            f"The shortest sentence is {start} {middle} {end}; {start} {end} is not a sentence.",
+            f"A sentence of {language} opens with a single {start} and closes with a single {end}.",
+            f"In {language}, only {middle} stands between {start} and {end}, once or several times.",
+            f"The shortest sentence of {language} is {start} {middle} {end}; {start} {end} is not a sentence.",
         )
-
-    def document(self, text: str) -> str:
-        """`text` between the delimiters, unless it already stands there."""
-        if not self.delimiters or text.startswith(self.delimiters[0]):
-            return text
-        opening, closing = self.delimiters
-        return f"{opening} {text} {closing}"
 
     def violations(self) -> Mapping[str, Violation]:
         """Each word missing or doubled, and a wrong order; only a missing middle cannot keep the length."""
-        start, end = _START, _END
         return {
-            "missing_middle": Violation(lambda rows, rng: self._shaped(0 * rows.lengths, (start,), (end,)), False),
-            "missing_start": self._same_length((), (end,)),
-            "missing_end": self._same_length((start,), ()),
-            "wrong_order": self._same_length((end,), (start,)),
-            "doubled_start": self._same_length((start, start), (end,)),
-            "doubled_end": self._same_length((start,), (end, end)),
+            "missing_middle": Violation(lambda rows, rng: self._with_middles(0 * rows.lengths), keeps_length=False),
+            "missing_start": Violation(lambda rows, rng: replaced(rows, (self._first, _MIDDLE)), keeps_length=True),
+            "missing_end": Violation(lambda rows, rng: replaced(rows, (self._last(rows), _MIDDLE)), keeps_length=True),
+            "wrong_order": Violation(self._wrong_order, keeps_length=True),
+            "doubled_start": Violation(self._doubled(_START), keeps_length=True),
+            "doubled_end": Violation(self._doubled(_END), keeps_length=True),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
@@ -126,22 +112,33 @@ class StartMidEnd(Task[StartMidEndConfig]):
         """The number of middles, less one."""
         return self._middles(rows).astype(np.int64) - 1
 
+    @property
+    def _first(self) -> int:
+        """Where the start stands."""
+        return 1 + len(self.delimiters) // 2
+
+    def _last(self, rows: Rows) -> np.ndarray:
+        """Where the end of each row stands."""
+        return self._first + 1 + self._middles(rows)
+
     def _middles(self, rows: Rows) -> np.ndarray:
         return rows.lengths - 4 - len(self.delimiters)
 
-    def _same_length(self, head: tuple[int, ...], tail: tuple[int, ...]) -> Violation:
-        def make(rows: Rows, rng: RowRandom) -> Rows:
-            return self._shaped(self._middles(rows) + 2 - len(head) - len(tail), head, tail)
+    def _wrong_order(self, rows: Rows, rng: RowRandom) -> Rows:
+        """Start and end at two random places, any but the right two."""
+        middles = self._middles(rows)
+        start, end = np.divmod(1 + random_below((middles + 2) * (middles + 1) - 1, rng), middles + 1)
+        end = middles - end  # among the places that the start leaves, so that 0 would be the right order
+        end += end >= start
+        ends = ((self._first, _MIDDLE), (self._last(rows), _MIDDLE))
+        return replaced(rows, *ends, (self._first + start, _START), (self._first + end, _END))
 
-        return Violation(make, keeps_length=True)
+    def _doubled(self, word: int) -> Callable[[Rows, RowRandom], Rows]:
+        """`word` instead of a random middle."""
+        return lambda rows, rng: replaced(rows, (self._first + 1 + random_below(self._middles(rows), rng), word))
 
-    def _shaped(self, middles: np.ndarray, head: tuple[int, ...], tail: tuple[int, ...]) -> Rows:
-        """Rows of `head`, then as many middles as given, then `tail`, all between the delimiters."""
+    def _with_middles(self, middles: np.ndarray) -> Rows:
+        """Rows of as many middles as given, int [rows]."""
+        words = np.broadcast_to(np.int32(_MIDDLE), (len(middles), int(middles.max(initial=0))))
         opening, closing = ((_OPEN,), (_CLOSE,)) if self.delimiters else ((), ())
-        head, tail = opening + head, tail + closing
-        most = len(head) + len(tail) + int(middles.max(initial=0))
-        words = np.full((len(middles), most), _MIDDLE, np.int32)
-        words[:, : len(head)] = head
-        at = (len(head) + middles)[:, None] + np.arange(len(tail))
-        np.put_along_axis(words, at, np.array(tail, np.int32)[None], axis=1)
-        return Rows.language(words, len(head) + len(tail) + middles)
+        return framed(words, middles, (*opening, _START), (_END, *closing))

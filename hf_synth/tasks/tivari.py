@@ -25,9 +25,10 @@ class Tivari(StartMidEnd):
 
     words = ("XAQ", "ZIV", "BEK")
     delimiters = ("<tivari>", "</tivari>")
+    one_block = False
 
-    def explanations(self) -> tuple[str, ...]:
-        """Single sentences, to be inserted one at a time."""
+    def statements(self) -> tuple[str, ...]:
+        """Six sentences, the name of the language in each."""
         return (
             "Every Tivari sentence opens with the word XAQ.",
             "BEK is the last word of any sentence in Tivari.",

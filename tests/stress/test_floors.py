@@ -42,7 +42,7 @@ CASES = {
     "dyck_shuffle": Case({"k": 2, "length": 16}),
     "eca": Case({"width": 8, "steps": 3}, layers=3),
     "palindrome": Case(layers=3),
-    "rlm": Case({"vocab_size": 16, "depth": 2, "loss": "all"}),
+    "rlm": Case({"vocab_size": 8, "depth": 2, "loss": "all"}),
     "start_mid_end": Case(),
     "tivari": Case(),
     "tivari3": Case({"max_half": 4}, layers=3),

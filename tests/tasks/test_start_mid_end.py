@@ -127,14 +127,22 @@ def test_violations_are_what_their_names_say(texts, rng):
         "missing_middle": r"START END",
         "missing_start": r"(MID )+END",
         "missing_end": r"START( MID)+",
-        "wrong_order": r"END( MID)+ START",
-        "doubled_start": r"START START( MID)* END",
-        "doubled_end": r"START( MID)* END END",
+        "wrong_order": r"(?!START( MID)+ END$)(?=(MID |END )*START)(?=(MID |START )*END)(?=.*MID)(\w+ ?)+",
+        "doubled_start": r"START( MID)* START( MID)* END",
+        "doubled_end": r"START( MID)* END( MID)* END",
     }
     found = {name: texts(task, violation.make(rows, rng(60))) for name, violation in task.violations().items()}
     assert set(found) == set(patterns)
     for name, made in found.items():
         assert all(re.fullmatch(patterns[name], text) for _, text in made), name
+
+
+@pytest.mark.parametrize("name", ["start_mid_end", "agreement"])
+def test_explanation_is_one_block_of_the_statements(name):
+    task = get_task(name)
+    assert task.explanations() == (" ".join(task.statements()),)
+    assert len(task.statements()) > 1
+    assert all(task.vocabulary()[0] in statement for statement in task.statements())
 
 
 def test_document_leaves_the_text_as_it_is():

@@ -101,6 +101,7 @@ def test_document_puts_the_delimiters_around_a_text_once():
 def test_explanations_are_single_sentences_without_delimiters():
     sentences = get_task("tivari").explanations()
     assert len(sentences) > 1
+    assert sentences == get_task("tivari").statements()
     assert all(sentence.endswith(".") and sentence.count(".") == 1 and "<" not in sentence for sentence in sentences)
 
 

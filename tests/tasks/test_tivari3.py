@@ -173,7 +173,7 @@ def test_violations_are_what_their_names_say(texts, rng):
         name: [text.split() for _, text in texts(task, kind.make(rows, rng(300)))]
         for name, kind in task.violations().items()
     }
-    assert set(made) == {"not_mirrored", "odd_count", "missing_start", "missing_end", "wrong_order"}
+    assert set(made) == {"not_mirrored", "odd_count", "missing_start", "missing_end", "wrong_order", "foreign_token"}
     for words in made["odd_count"]:
         assert words[2:-2] == words[2:-2][::-1]
         assert words.count("TAS") % 2 + words.count("WEJ") % 2 == 1
@@ -181,6 +181,7 @@ def test_violations_are_what_their_names_say(texts, rng):
     assert not any("FEP" in words for words in made["missing_start"])
     assert not any("GOR" in words for words in made["missing_end"])
     assert all((words[1], words[-2]) == ("GOR", "FEP") for words in made["wrong_order"])
+    assert all(words.count("<sep>") == 1 for words in made["foreign_token"])
 
 
 @pytest.mark.parametrize("max_half", [0, 1, 2, 3, 4, 5])
