@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_synth.builder import load_dataset
+    from hf_synth.corpora import load_corpus
     from hf_synth.tasks import get_task, list_tasks
     from hf_synth.tokenization import build_tokenizer
 
@@ -17,10 +18,11 @@ _HOMES = {
     "build_tokenizer": "hf_synth.tokenization",
     "get_task": "hf_synth.tasks",
     "list_tasks": "hf_synth.tasks",
+    "load_corpus": "hf_synth.corpora",
     "load_dataset": "hf_synth.builder",
 }
 
-__all__ = ["__version__", "build_tokenizer", "get_task", "list_tasks", "load_dataset"]
+__all__ = ["__version__", "build_tokenizer", "get_task", "list_tasks", "load_corpus", "load_dataset"]
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", action="store_true", help='add "kind": example, explanation or canonical')
     arm = parser.add_argument_group("explanations")
     arm.add_argument("--explanation_ratio", default="0", help="their share of the arm, 0 to 1 (default: 0)")
+    arm.add_argument(
+        "--explanation_form",
+        default="source",
+        choices=("source", "statements", "block"),
+        help="single statements, one block of all, or as in the experiment that the task is from (default)",
+    )
     arm.add_argument("--explanation_unit", default="documents", choices=_UNITS, help="share of what")
     text = parser.add_argument_group("canonical text")
     text.add_argument("--canonical", metavar="SOURCE", help='files, a folder, an id on the Hub, or "stand_in"')
@@ -46,7 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     from hf_synth.corpora.interleaving import share_of
 
     task = selected_task(arguments)
-    chosen = {"unit": arguments.explanation_unit, "seed": arguments.seed, "split": arguments.split}
+    chosen = {"form": arguments.explanation_form, "unit": arguments.explanation_unit}
+    chosen |= {"seed": arguments.seed, "split": arguments.split}
     if arguments.size is None:
         raise ValueError("size: got none, wanted how many documents to write")
     spec = corpus_spec(arguments.task, task, arguments.explanation_ratio, size=arguments.size, **chosen)

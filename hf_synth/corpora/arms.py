@@ -1,5 +1,7 @@
 """An arm of an experiment: a language's examples with explanations of its rule among them, in any share."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pyarrow as pa
 
@@ -9,13 +11,17 @@ from hf_synth.rng import RowRandom
 from hf_synth.tasks import Task
 from hf_synth.views import view_table
 
+Form = Literal["source", "statements", "block"]
+FORMS: tuple[Form, ...] = ("source", "statements", "block")
+
 
 class Arm:
     """Documents of a task, `explanation_ratio` of them explanations, evenly spread: after any number n of documents
     there are n * explanation_ratio explanations, rounded to the nearest whole number.
 
-    Example k is row k of the task, in every arm alike. Where `task.explanations()` are single statements each
-    explanation is one of them: all of them once, in random order, before any comes again.
+    Example k is row k of the task, in every arm alike. An explanation is one statement of the rule or one block of
+    all, as `form` says; "source": as the experiment had it that the task is from (`task.explanations()`).
+    Statements come all once, in random order, before any comes again.
 
     >>> from hf_synth import get_task
     >>> Arm(get_task("tivari"), 0.5, seed=1).table(0, 1).to_pylist()[0]["kind"]
@@ -24,11 +30,20 @@ class Arm:
 
     size = None
 
-    def __init__(self, task: Task, explanation_ratio: Ratio = 0.0, *, seed: int = 0, split: str = "train") -> None:
+    def __init__(
+        self,
+        task: Task,
+        explanation_ratio: Ratio = 0.0,
+        *,
+        form: Form = "source",
+        seed: int = 0,
+        split: str = "train",
+    ) -> None:
         """`seed` and `split` as in `task.rows`."""
         self.task, self.seed, self.split = task, seed, split
+        self.explanations = explanations_of(task, form)
         self.share = share_of("explanation_ratio", explanation_ratio)
-        if self.share and not task.explanations():
+        if self.share and not self.explanations:
             raise ValueError(
                 f"explanation_ratio: got {explanation_ratio}, but task {task.name} has no explanations; wanted 0"
             )
@@ -38,7 +53,7 @@ class Arm:
         before, flags = self._explanations(start, count)
         inserted = int(flags.sum())
         examples = _examples(self.task, start - before, count - inserted, self.split, self.seed)
-        statements = pa.array(self.task.explanations(), pa.string())
+        statements = pa.array(self.explanations, pa.string())
         places = np.cumsum(~flags) - 1
         places[flags] = len(examples) + self._drawn(before, inserted)
         texts = pa.concat_arrays([examples, statements]).take(pa.array(places))
@@ -54,7 +69,7 @@ class Arm:
 
     def _drawn(self, start: int, count: int) -> np.ndarray:
         """Which statement explanations start .. start + count - 1 are."""
-        statements = len(self.task.explanations())
+        statements = len(self.explanations)
         if statements < 2:
             return np.zeros(count, np.int64)
         passes, places = np.divmod(np.arange(start, start + count), statements)
@@ -64,10 +79,21 @@ class Arm:
         return np.argsort(rng.random(statements), axis=1, kind="stable")[passes - first, places]
 
 
+def explanations_of(task: Task, form: Form) -> tuple[str, ...]:
+    """The documents that explain a task's rule: "statements" one by one, one "block", or the form of its "source"."""
+    if form not in FORMS:
+        raise ValueError(f"form: got {form!r}, wanted one of {', '.join(FORMS)}")
+    if form == "source":
+        return task.explanations()
+    statements = task.statements()
+    return statements if form == "statements" or not statements else (" ".join(statements),)
+
+
 def arm_stream(
     task: Task,
     explanation_ratio: Ratio = 0.0,
     *,
+    form: Form = "source",
     unit: Unit = "documents",
     seed: int = 0,
     split: str = "train",
@@ -79,10 +105,11 @@ def arm_stream(
     """
     if unit not in UNITS:
         raise ValueError(f"unit: got {unit!r}, wanted one of {', '.join(UNITS)}")
-    arm = Arm(task, explanation_ratio, seed=seed, split=split)
+    chosen: dict[str, Any] = {"form": form, "seed": seed, "split": split}
+    arm = Arm(task, explanation_ratio, **chosen)
     if unit == "documents" or arm.share in (0, 1):
         return Numbered(arm)
-    examples, explanations = (Numbered(Arm(task, ratio, seed=seed, split=split)) for ratio in (0, 1))
+    examples, explanations = (Numbered(Arm(task, ratio, **chosen)) for ratio in (0, 1))
     return interleave(examples, explanations, ratio=explanation_ratio, unit="tokens", count_tokens=count_tokens)
 
 

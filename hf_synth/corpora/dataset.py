@@ -11,7 +11,7 @@ import pyarrow as pa
 from datasets.builder import Key
 
 from hf_synth.builder import TaskDataset, dataset_spec, prepared, task_of
-from hf_synth.corpora.arms import Arm, arm_stream
+from hf_synth.corpora.arms import Arm, Form, arm_stream
 from hf_synth.corpora.interleaving import Ratio, Unit, share_of
 from hf_synth.corpora.streams import FEATURES
 from hf_synth.tasks import Task, get_task
@@ -35,7 +35,7 @@ class CorpusDataset(TaskDataset):
 
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
-        chosen = {name: spec[name] for name in ("unit", "seed", "split")}
+        chosen = {name: spec[name] for name in ("form", "unit", "seed", "split")}
         stream, at = arm_stream(task_of(spec), spec["explanation_ratio"], **chosen), 0
         for shard, (first, stop) in enumerate(shards):
             stream.forward(first - at)
@@ -50,6 +50,7 @@ def load_corpus(
     *,
     size: int,
     explanation_ratio: Ratio = 0.0,
+    form: Form = "source",
     unit: Unit = "documents",
     split: str = "train",
     seed: int = 0,
@@ -63,7 +64,7 @@ def load_corpus(
     Arguments are those of `hf_synth.load_dataset`; tokens, where they are the unit, are words.
     """
     task = get_task(name, preset, **config)
-    spec = corpus_spec(name, task, explanation_ratio, unit=unit, split=split, size=size, seed=seed)
+    spec = corpus_spec(name, task, explanation_ratio, form=form, unit=unit, split=split, size=size, seed=seed)
     text = json.dumps(spec, sort_keys=True)
     builder = CorpusDataset(
         cache_dir=cache_dir,
@@ -76,13 +77,14 @@ def load_corpus(
 
 
 def corpus_spec(
-    name: str, task: Task, explanation_ratio: Ratio, *, unit: Unit, split: str, size: int, seed: int
+    name: str, task: Task, explanation_ratio: Ratio, *, form: Form, unit: Unit, split: str, size: int, seed: int
 ) -> dict[str, Any]:
     """All that the documents of an arm depend on. Raises ValueError for an illegal argument."""
-    arm_stream(task, explanation_ratio, unit=unit, seed=seed, split=split)
+    arm_stream(task, explanation_ratio, form=form, unit=unit, seed=seed, split=split)
     rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
     ratio = str(share_of("explanation_ratio", explanation_ratio))
-    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, "unit": unit}
+    chosen = {"explanation_ratio": ratio, "form": form, "unit": unit}
+    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, **chosen}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Corpus:
 
     def spec(self, split: str) -> dict[str, Any]:
         """All that a split's documents depend on, as JSON has it."""
-        chosen: dict[str, Any] = {"unit": "documents", "split": split, "size": self.splits[split], "seed": self.seed}
+        chosen: dict[str, Any] = {"form": "source", "unit": "documents", "split": split, "seed": self.seed}
+        chosen["size"] = self.splits[split]
         return corpus_spec(self.task.name, self.task, self.explanation_ratio, **chosen)
 
 

@@ -257,3 +257,23 @@ def test_published_specs_differ_in_all_that_documents_depend_on(tivari):
     specs = [Corpus(**{**base, **change}).spec("train") for change in changes]
     specs.append(Corpus(**base).spec("test"))
     assert all(one != other for one, other in itertools.combinations(specs, 2))
+
+
+# Both forms of explanations
+
+
+@pytest.mark.parametrize("name", ["tivari", "tivari3", "start_mid_end", "color_shape", "palindrome"])
+def test_every_language_is_explained_in_statements_and_in_one_block(name):
+    task = get_task(name)
+    statements = texts(Arm(task, 1, form="statements").table(0, 100), "explanation")
+    block = texts(Arm(task, 1, form="block").table(0, 100), "explanation")
+    assert set(statements) == set(task.statements())
+    assert len(set(statements)) > 1
+    assert set(block) == {" ".join(task.statements())}
+    source = set(texts(Arm(task, 1).table(0, 100), "explanation"))
+    assert source == (set(statements) if name.startswith("tivari") else set(block))
+
+
+def test_unknown_form_is_an_error_that_names_the_others(tivari):
+    with pytest.raises(ValueError, match="form: got 'blocks', wanted one of source, statements, block"):
+        Arm(tivari, 0.1, form="blocks")
