@@ -26,7 +26,13 @@ def verifier(tasks: Task | Mapping[str, Task], tokenizer: PreTrainedTokenizerBas
 
     `tasks`: one task, or several by the names that stand in the dataset's `task` column.
     Completions are decoded from their ids with special tokens, so that a stray `<sep>` counts as the error it is.
+    A task in which no text is wrong is a ValueError: its rewards would all be 0.
     """
+    for one in [tasks] if isinstance(tasks, Task) else tasks.values():
+        if not one.verifiable:
+            raise ValueError(
+                f"task {one.name}: got no right or wrong texts to tell apart, wanted a task with a verifier"
+            )
 
     def verify(
         prompts: Sequence[Prompt],

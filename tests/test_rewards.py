@@ -9,6 +9,7 @@ from hf_synth import build_tokenizer, get_task, list_tasks, load_dataset
 from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForSequenceClassification
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.rewards import finished_text, reward_model, verifier
+from hf_synth.tasks import task_class
 
 ROWS = 24
 TEXTS = [
@@ -125,7 +126,7 @@ def test_verifier_refuses_lists_of_unequal_length(grammar, tokenizer):
         verifier(grammar, tokenizer)(["START", "START"], [None, None], [ids(tokenizer, "MID END <eos>")])
 
 
-@pytest.mark.parametrize("name", list_tasks())
+@pytest.mark.parametrize("name", [name for name in list_tasks() if task_class(name).verifiable])
 def test_every_task_rewards_its_gold_view_and_nothing_else(name):
     """Gold completions with `<eos>` get 1.0; without it, or corrupted, or a jumble of words, 0.0."""
     task = get_task(name)
@@ -138,10 +139,9 @@ def test_every_task_rewards_its_gold_view_and_nothing_else(name):
     assert reward(gold["prompt"], none, [row + end for row in right]) == [1.0] * ROWS
     assert reward(gold["prompt"], none, right) == [0.0] * ROWS
     assert reward(gold["prompt"], none, [[*row, tokenizer.sep_token_id, *end] for row in right]) == [0.0] * ROWS
-    if task.verifiable:
-        pairs = load_dataset(name, split="train", size=ROWS, view="preference")
-        wrong = [ids(tokenizer, text) + end for text in pairs["rejected"]]
-        assert reward(pairs["prompt"], none, wrong) == [0.0] * ROWS
+    pairs = load_dataset(name, split="train", size=ROWS, view="preference")
+    wrong = [ids(tokenizer, text) + end for text in pairs["rejected"]]
+    assert reward(pairs["prompt"], none, wrong) == [0.0] * ROWS
 
 
 # The reward model
@@ -234,3 +234,10 @@ def test_what_is_no_reward_model_is_refused(tokenizer, tmp_path):
         reward_model(classifier(tokenizer))
     with pytest.raises(ValueError, match="neither here nor on the Hub"):
         reward_model(str(tmp_path / "nothing"))
+
+
+def test_verifier_of_a_task_in_which_nothing_is_right_is_an_error(tokenizer):
+    with pytest.raises(ValueError, match="task rlm: got no right or wrong texts to tell apart, wanted a task with"):
+        verifier(get_task("rlm"), tokenizer)
+    with pytest.raises(ValueError, match="task rlm"):
+        verifier({"one": get_task("sort"), "other": get_task("rlm")}, tokenizer)
