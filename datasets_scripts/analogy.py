@@ -24,7 +24,7 @@ PUBLICATION = Publication(
     offers=offers,
     columns={
         "fact_type": "what the row is, and whether it is in distribution (`id_...`) or held out of train",
-        "image": "what the functor maps the row's first entity to; empty where it maps it nowhere",
+        "functor_image": "what the functor maps the row's first entity to; empty where it maps it nowhere",
         "answers": "how many rows of the split share the prompt",
     },
     citation="""

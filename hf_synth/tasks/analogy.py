@@ -55,9 +55,9 @@ class Analogy(Task[AnalogyConfig]):
         "e200": AnalogyConfig(num_entities=200, sub_size=100),
     }
     source = "Emergent analogical reasoning in Transformers, arXiv 2602.01992"
-    # fact_type: one of KINDS. image: the functor's image of the row's first entity, "" where that is not in E1.
-    # answers: how many facts of the row's split share its prompt.
-    columns = {"fact_type": "string", "image": "string", "answers": "int32"}
+    # fact_type: one of KINDS. functor_image: what the functor maps the row's first entity to, "" where that is not in
+    # E1. answers: how many facts of the row's split share its prompt.
+    columns = {"fact_type": "string", "functor_image": "string", "answers": "int32"}
 
     def vocabulary(self) -> tuple[str, ...]:
         """All entities, all relations (drawn or not: the vocabulary is that of the config), `<f>` and `<f_inv>`."""
@@ -67,7 +67,7 @@ class Analogy(Task[AnalogyConfig]):
         """The facts of the split that `rng.index` numbers."""
         facts, answers = (values[rng.index.astype(np.int64)] for values in self._splits[SPLITS.index(rng.split)])
         tokens, lengths = _tokens(facts, self.config.num_entities)
-        columns = {"fact_type": _NAMES[kinds(facts)], "image": self._images[heads(facts)], "answers": answers}
+        columns = {"fact_type": _NAMES[kinds(facts)], "functor_image": self._images[heads(facts)], "answers": answers}
         return Rows(tokens, lengths, lengths - 1, lengths.copy(), columns)
 
     def verify(self, prompt: str, completion: str) -> float:

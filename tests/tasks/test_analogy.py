@@ -321,7 +321,7 @@ def test_columns_say_kind_image_and_number_of_answers(config, split):
     facts = words_of(task, rows)
     shared = Counter(fact[:-1] for fact in facts)
     assert rows.columns["fact_type"].tolist() == [world.kinds[fact] for fact in facts]
-    assert rows.columns["image"].tolist() == [world.image.get(fact[0], "") for fact in facts]
+    assert rows.columns["functor_image"].tolist() == [world.image.get(fact[0], "") for fact in facts]
     assert rows.columns["answers"].tolist() == [shared[fact[:-1]] for fact in facts]
     assert (max(shared.values()) > 1) == task.config.repeat_relations
 
