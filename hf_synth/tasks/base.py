@@ -272,7 +272,8 @@ class Task(ABC, Generic[ConfigT]):
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """Ln P(token | all before it) of the best predictor, exact, float64 [rows, width]; 0 where no loss is.
 
-        For rows that `generate` can make; what it says of others is not defined.
+        For rows that `generate` can make; what it says of others is not defined. The predictor knows the generator and
+        the config, not which contents `holdout="content"` gives to a split: that could save ln(1/share) nats a row.
         """
 
     def explanations(self) -> tuple[str, ...]:
