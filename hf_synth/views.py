@@ -11,6 +11,7 @@ from hf_synth.tasks.base import EOS, Rows, Task
 from hf_synth.tokenization import all_words, render
 
 IGNORED = -100
+_BLOCK_TOKENS = 1 << 26
 
 _ids = List(Value("int32"))
 _text = Value("string")
@@ -41,6 +42,12 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
         columns |= _VIEWS[part](task, rows, random)
     columns |= {name: pa.array(rows.columns[name]) for name in task.columns}
     return pa.table(columns, schema=view_features(task, view).arrow_schema)
+
+
+def block_rows(task: Task, split: str, most: int) -> int:
+    """How many rows to make at once: `most`, or fewer of long rows, so that a block's ids stay below 256 MB."""
+    width = task.rows(0, 4, split=split).tokens.shape[1]
+    return max(1, min(most, _BLOCK_TOKENS // width))
 
 
 def view_features(task: Task, view: str) -> Features:

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from numba import njit
 
-from hf_synth.rng import RowRandom
+from hf_synth.rng import RowRandom, below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import (
     Grammar,
     end_chance,
     framed,
     random_below,
-    replaced,
     sequence_rank,
     swapped,
 )
@@ -43,7 +43,7 @@ class Agreement(Grammar[AgreementConfig]):
     """
 
     name = "agreement"
-    version = 1
+    version = 2
     config_class = AgreementConfig
     presets = {"default": AgreementConfig()}
     source = "hf_synth's own test bed for prompts in clusters of unequal size"
@@ -76,16 +76,10 @@ class Agreement(Grammar[AgreementConfig]):
         return bool(words) and len(words) % 2 == 0 and all(agrees.get(noun) == verb for noun, verb in pairs)
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
-        """One verb becomes another one; where only the closing may change, it becomes a noun."""
-        every, kinds = np.arange(len(rows)), self.config.kinds
-        first = np.maximum((rows.loss_start - _FIRST_NOUN) // 2, 0)
-        verbs = np.maximum((rows.lengths - 4) // 2 - first, 0)
-        pick = rng.random(2)
-        at = _FIRST_NOUN + 1 + 2 * (first + np.floor(pick[:, 0] * verbs).astype(np.int64))
-        at = np.where(verbs > 0, at, rows.lengths - 2)
-        shift = 1 + np.floor(pick[:, 1] * (kinds - 1)).astype(np.int32)
-        other = _NOUNS + kinds + (rows.tokens[every, at] - _NOUNS - kinds + shift) % kinds
-        return replaced(rows, (at, np.where(verbs > 0, other, _NOUNS)))
+        """Two verbs that differ change places; where there are none, one becomes another, or the closing a noun."""
+        wrong = rows.select(np.arange(len(rows)))
+        _break_pairs(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), self.config.kinds)
+        return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); nouns are uniform, verbs certain."""
@@ -123,7 +117,8 @@ class Agreement(Grammar[AgreementConfig]):
 
     def contents(self) -> int:
         """Every sequence of nouns, of each length."""
-        return sum(self.config.kinds**pairs for pairs in range(1, self.config.max_pairs + 1))
+        kinds = self.config.kinds
+        return (kinds ** (self.config.max_pairs + 1) - kinds) // (kinds - 1)
 
     def content_rank(self, rows: Rows) -> np.ndarray:
         """Sentences by their number of pairs, then by their nouns as a number in base `kinds`."""
@@ -135,3 +130,26 @@ def _swapped_order(rows: Rows, rng: RowRandom) -> Rows:
     """The verb of one pair before its noun."""
     noun = _FIRST_NOUN + 2 * random_below((rows.lengths - 4) // 2, rng)
     return swapped(rows, noun, noun + 1)
+
+
+@njit(cache=True, nogil=True)
+def _break_pairs(tokens, lengths, loss_start, keys, kinds):  # type: ignore[no-untyped-def]
+    for row in range(tokens.shape[0]):
+        words, key = tokens[row], keys[row]
+        first = max((loss_start[row] - _FIRST_NOUN) // 2, 0)  # the first pair whose verb may change
+        verbs = (lengths[row] - 4) // 2 - first
+        if verbs < 1:
+            words[lengths[row] - 2] = _NOUNS
+            continue
+        one = _FIRST_NOUN + 1 + 2 * (first + below(draw(key, 0), verbs))
+        other, offset = one, below(draw(key, 1), verbs)
+        for step in range(verbs):
+            candidate = _FIRST_NOUN + 1 + 2 * (first + (offset + step) % verbs)
+            if words[candidate] != words[one]:
+                other = candidate
+                break
+        if other != one:
+            words[one], words[other] = words[other], words[one]
+        else:
+            verb_zero = _NOUNS + kinds
+            words[one] = verb_zero + (words[one] - verb_zero + 1 + below(draw(key, 2), kinds - 1)) % kinds

@@ -299,6 +299,10 @@ class Task(ABC, Generic[ConfigT]):
         """Prefixes after which only some tokens are right."""
         return ()
 
+    def content_hash(self, rows: Rows) -> np.ndarray:
+        """A hash of what `holdout="content"` keeps apart, uint64 [rows]: the row, unless a part determines it."""
+        return hash_rows(rows.tokens, rows.lengths)
+
     def trees(self, rng: RowRandom) -> list[str]:
         """The derivation of each row that `generate` makes of the same `rng`, drawn in text; where rows have one."""
         raise ValueError(f"task {self.name}: its rows are not derived by a tree; rlm's are")
@@ -330,8 +334,10 @@ class Task(ABC, Generic[ConfigT]):
         start, count, seed = (
             whole_number(name, value) for name, value in (("start", start), ("count", count), ("seed", seed))
         )
-        if start < 0 or count < 0:
-            raise ValueError(f"task {self.name}: got start={start}, count={count}, wanted both at least 0")
+        if start < 0 or count < 0 or start + count > 2**63:
+            raise ValueError(
+                f"task {self.name}: got start={start}, count={count}, wanted both at least 0, and rows below 2**63"
+            )
         index = np.arange(start, start + count, dtype=np.uint64)
         if (size := self.size(split)) is not None:
             index = shuffled(index, size, f"{seed}\0{split}")
@@ -342,7 +348,7 @@ class Task(ABC, Generic[ConfigT]):
         if self._content_position is not None:
             share = (self._content_position[self.content_rank(rows)] + 0.5) / self._content_position.size
         else:
-            share = hash_rows(rows.tokens, rows.lengths) / 2.0**64
+            share = self.content_hash(rows) / 2.0**64
         return np.searchsorted([_SPLIT_ENDS[split] for split in SPLITS[:-1]], share, side="right")
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from numba import njit
 
-from hf_synth.rng import RowRandom
+from hf_synth.rng import RowRandom, hash_rows
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.determined import spoil
 
@@ -121,6 +121,11 @@ class Eca(Task[EcaConfig]):
     def contents(self) -> int:
         """The number of first states, which determine all others."""
         return 2**self.config.width
+
+    def content_hash(self, rows: Rows) -> np.ndarray:
+        """Of the first state."""
+        state = rows.tokens[:, : 1 + self.config.width]
+        return hash_rows(state, np.full(len(rows), state.shape[1], np.int32))
 
     def content_rank(self, rows: Rows) -> np.ndarray:
         """The first state as a binary number."""

@@ -463,3 +463,11 @@ def test_explanations_name_the_functors_of_the_config():
     assert all(sentence.endswith(".") and sentence.count(".") == 1 for sentence in inverse)
     assert "<f_inv>" not in " ".join(plain)
     assert {*inverse} > {*plain}
+
+
+@pytest.mark.parametrize("sizes", [{"num_entities": 1_000, "sub_size": 1}, {"num_entities": 1_000, "sub_size": 500}])
+def test_graph_that_no_memory_holds_is_an_error(sizes):
+    with pytest.raises(
+        ValueError, match=r"AnalogyConfig.num_entities: got 1000, wanted a graph of at most 67,108,864"
+    ):
+        get_task("analogy", **sizes)

@@ -264,3 +264,11 @@ def test_largest_config_makes_a_row(texts):
 def test_illegal_value_is_an_error_that_names_the_field_and_the_range(config, message):
     with pytest.raises(ValueError, match=f"EcaConfig.{message}"):
         get_task("eca", **config)
+
+
+@pytest.mark.parametrize("width", [8, 20, 21])
+def test_first_state_is_in_one_split_however_many_steps_follow(width):
+    task = get_task("eca", width=width, steps=1, test_steps=2, holdout="content")
+    splits = [task.rows(0, 20_000, split=split).tokens[:, : 1 + width] for split in ("train", "validation", "test")]
+    states = [set(map(bytes, np.ascontiguousarray(split))) for split in splits]
+    assert not states[0] & states[1] | states[0] & states[2] | states[1] & states[2]

@@ -25,6 +25,7 @@ KINDS = (
 _ID_ATOMIC, _OOD_ATOMIC, _ID_COMPOSITIONAL, _NEAR, _FAR, _ID_ANALOGICAL, _OOD_ANALOGICAL = range(len(KINDS))
 IN_TRAINING = np.array([kind.startswith("id_") for kind in KINDS])
 
+_MOST_FACTS = 1 << 26  # half a gigabyte of them
 _KIND_BITS, _ENTITY_BITS, _LABEL_BITS = 3, 10, 20
 _PROMPT = _KIND_BITS + _ENTITY_BITS  # a prompt is what lies above these bits
 _ENTITY_MASK, _LABEL_MASK = (1 << _ENTITY_BITS) - 1, (1 << _LABEL_BITS) - 1
@@ -55,6 +56,13 @@ class AnalogyConfig(TaskConfig):
         super().__post_init__()
         if 2 * self.sub_size > self.num_entities:
             raise self.illegal("sub_size", f"at most half of num_entities={self.num_entities}")
+        rest = self.num_entities - 2 * self.sub_size
+        facts = 2 * self.sub_size * (self.sub_size - 1) ** 2 + rest * (rest - 1) ** 2
+        if facts > _MOST_FACTS:
+            raise self.illegal(
+                "num_entities",
+                f"a graph of at most {_MOST_FACTS:,} facts; with sub_size={self.sub_size} it has {facts:,}",
+            )
         most = max(self.sub_size, self.num_entities - 2 * self.sub_size) - 1
         if not self.repeat_relations and self.num_relations < most:
             raise self.illegal(
