@@ -192,10 +192,49 @@ def test_missing_file_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("", 0), (MY_TASK.replace("STEP", "1") + "\n\nclass Two(Count):\n    pass\n", 2)]
+    ("text", "message"),
+    [
+        ("", "got 0 Task classes, wanted exactly one in a task's file"),
+        (MY_TASK + "\n\nclass Two(Count):\n    pass\n", "got 2 Task classes, wanted exactly one in a task's file"),
+        (MY_TASK.replace("def vocabulary(self)", "def vocabulary(self"), r"line 24: '\(' was never closed"),
+        (MY_TASK.replace("    version = 1\n", ""), "class Count lacks version; see 'Add a task' in the README"),
+        (
+            MY_TASK.replace("def verify", "def check")
+            .replace("def corrupt", "def spoil")
+            .replace("source =", "origin ="),
+            "class Count lacks corrupt, verify, source; see 'Add a task' in the README",
+        ),
+        (
+            MY_TASK.replace("presets = {", "presets = {} and {"),
+            "Count.presets: got {}, wanted at least one CountConfig",
+        ),
+        (
+            MY_TASK.replace("CountConfig(length=1)", "3"),
+            r"Count.presets: got {.*'one': 3}, wanted at least one CountConfig, and nothing else",
+        ),
+    ],
 )
-def test_file_without_exactly_one_task_is_an_error(tmp_path, text, count):
+def test_mistake_in_a_file_is_one_line_that_names_the_file(tmp_path, monkeypatch, text, message):
+    (tmp_path / "wrong.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"^wrong.py: {message}"):
+        get_task("wrong.py")
+
+
+@pytest.mark.parametrize(
+    ("line", "error"), [("import no_such_module", ModuleNotFoundError), ("nmae", NameError), ("int('x')", ValueError)]
+)
+def test_what_a_file_raises_itself_keeps_its_traceback(tmp_path, line, error):
     path = tmp_path / "wrong.py"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=f"got {count} Task classes, wanted exactly one"):
+    path.write_text(f"{MY_TASK}\n{line}\n")
+    with pytest.raises(error) as raised:
         get_task(str(path))
+    assert Path(raised.traceback[-1].path) == path
+
+
+def test_class_of_another_package_that_is_no_whole_task_is_an_error(installed):
+    installed(("half", "hf_synth.tasks.base:Task"))
+    with pytest.raises(
+        ValueError, match=r"^hf_synth.tasks.base:Task: class Task lacks corrupt, generate, .*, source; see"
+    ):
+        get_task("half")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_synth.cli import corpus, export, show, tasks
+from hf_synth.cli import check, corpus, export, show, tasks
 from hf_synth.training.errors import user_errors
 
 
@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one subcommand; exit code 2 with one line for a user's error, and quietly where a pipe is closed."""
     parser = argparse.ArgumentParser(prog="hf-synth", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, part in {"tasks": tasks, "show": show, "export": export, "corpus": corpus}.items():
+    for name, part in {"tasks": tasks, "show": show, "check": check, "export": export, "corpus": corpus}.items():
         about = (part.__doc__ or "").splitlines()[0]
         command = commands.add_parser(name, help=about[0].lower() + about[1:-1], description=part.__doc__)
         part.add_arguments(command)

@@ -14,7 +14,7 @@ from hf_synth.cli.selection import add_selection, selected_task
 from hf_synth.cli.terminal import Terminal
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import whole_number
+from hf_synth.tasks.base import json_dict, whole_number
 
 _SHOWN_AT_THE_END = 10
 
@@ -24,12 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, size=5, size_help="how many rows (default: 5)")
     parser.add_argument("--words", type=int, default=80, help="words shown of a longer text; 0: all (default: 80)")
     parser.add_argument("--violations", action="store_true", help="add a text of each kind of violation")
-    parser.add_argument("--tree", action="store_true", help="draw the derivation of each row")
+    parser.add_argument("--tree", action="store_true", help="draw the derivation of each row; only rlm's have one")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="draw how often each token comes in 20,000 rows")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the rows."""
+    if arguments.figure is not None and arguments.figure.suffix != ".png":
+        raise ValueError(f"figure: got {str(arguments.figure)!r}, wanted a name that ends in .png")
     task = selected_task(arguments)
     if whole_number("size", arguments.size) < 1:
         raise ValueError(f"size: got {arguments.size}, wanted at least 1 row")
@@ -38,9 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.figure is not None:
         _draw(task, arguments)
         return
-    for line in _head(task, rows, arguments):
-        print(terminal.faint(line))
     texts = trees(task, arguments) if arguments.tree else described(task, rows, arguments.words)
+    for line in _head(task, arguments):
+        print(terminal.faint(line))
     for number, text in enumerate(texts):
         print(f"{terminal.strong(f'row {number}')}\n{text}")
     if arguments.violations:
@@ -74,7 +76,44 @@ def violations(task: Task, rows: Rows, most: int) -> Iterator[tuple[str, str]]:
         rng = RowRandom(seed=0, split="train", purpose="violation", index=np.arange(len(rows)))
         wrong = violation.make(rows, rng)
         kept = "same length" if violation.keeps_length else "another length"
-        yield f"violation {name} ({kept})", f"  {shortened(words[wrong.tokens[0, 1 : wrong.lengths[0]]], most)}"
+        right, spoilt = (words[found.tokens[0, : found.lengths[0]]] for found in (rows, wrong))
+        yield f"violation {name} ({kept})", f"  {compared(spoilt, right, most)}"
+
+
+def compared(wrong: np.ndarray, right: np.ndarray, most: int) -> str:
+    """Words joined by spaces, >marked< where they are not those of `right`; >< where words are only missing.
+
+    Of more than `most` words those around the first mark. Of texts of unequal length all is marked that stands between
+    their common beginning and their common end.
+    """
+    marked = wrong.copy()
+    differ = _differences(wrong, right)
+    marked[differ] = [f">{word}<" for word in wrong[differ]]
+    first = int(differ[0]) if differ.size else _agreeing(wrong, right)
+    if not differ.size:
+        marked = np.insert(marked, first, "><")
+    if not most or len(marked) <= most:
+        return " ".join(marked)
+    start = min(max(first - most // 2, 0), len(marked) - most)
+    stop = start + most
+    before = f"{start:,} more … " if start else ""
+    after = f" … {len(marked) - stop:,} more" if stop < len(marked) else ""
+    return f"{before}{' '.join(marked[start:stop])}{after}"
+
+
+def _differences(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The places of `wrong` that are to be marked, int [any]."""
+    if len(wrong) == len(right):
+        return np.flatnonzero(wrong != right)
+    first = _agreeing(wrong, right)
+    end = min(_agreeing(wrong[::-1], right[::-1]), min(len(wrong), len(right)) - first)
+    return np.arange(first, len(wrong) - end)
+
+
+def _agreeing(one: np.ndarray, other: np.ndarray) -> int:
+    """How many words at the beginning are the same."""
+    shorter = min(len(one), len(other))
+    return int(np.argmin(np.append(one[:shorter] == other[:shorter], False)))
 
 
 def shortened(words: np.ndarray, most: int) -> str:
@@ -91,19 +130,26 @@ def _vocabulary(task: Task) -> np.ndarray:
     return np.array(all_words(task), object)
 
 
-def _head(task: Task, rows: Rows, arguments: argparse.Namespace) -> Iterator[str]:
-    yield f"{task.name} {task.config.to_json()}"
+def _head(task: Task, arguments: argparse.Namespace) -> Iterator[str]:
+    yield f"{_called(task, arguments)} {task.config.to_json()}"
     size = task.size(arguments.split)
     ends = "without end" if size is None else f"{size:,} rows a pass"
     yield f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} words; {task.source}"
     yield from task.explanations()
 
 
+def _called(task: Task, arguments: argparse.Namespace) -> str:
+    """The task, its preset, and what was put over it."""
+    preset = arguments.preset if arguments.preset is not None else next(iter(task.presets))
+    changes = json_dict(arguments.task_args, "task_args")
+    return " ".join([task.name, preset, *(f"{name}={value}" for name, value in changes.items())])
+
+
 def _draw(task: Task, arguments: argparse.Namespace) -> None:
     from hf_synth.reports.token_figures import token_distribution
 
     rows = task.rows(0, 20_000, split=arguments.split, seed=arguments.seed)
-    figure = token_distribution(task, rows)
+    figure = token_distribution(task, rows, _called(task, arguments))
     try:
         figure.savefig(arguments.figure, dpi=150, metadata={"Software": None})
     except (OSError, ValueError) as error:

@@ -26,8 +26,11 @@ def entropy(counts: np.ndarray) -> float:
 
 
 @matplotlib.rc_context(STYLE)
-def token_distribution(task: Task, rows: Rows) -> Figure:
-    """Shares of the tokens beside what equal shares would be; of a large vocabulary by rank as well."""
+def token_distribution(task: Task, rows: Rows, called: str) -> Figure:
+    """Shares of the tokens beside what equal shares would be; of a large vocabulary by rank as well.
+
+    called: the task, its preset and whatever else the title should tell.
+    """
     counts = token_counts(task, rows)
     named = len(counts) <= _NAMED_TOKENS
     figure, axes = blank(2.9, 1, 1 if named else 2)
@@ -35,8 +38,8 @@ def token_distribution(task: Task, rows: Rows) -> Figure:
     if not named:
         _by_rank(axes[1], counts / counts.sum())
     spread = f"entropy {entropy(counts):.2f} of {np.log(len(counts)):.2f} nats"
-    axes[0].set_title(f"{len(rows):,} rows of {label(task.name)}{': ' + spread if named else ''}", loc="left")
-    axes[-1].set_title(axes[-1].get_title(loc="left") or spread, loc="left")
+    title = f"{len(rows):,} rows of {label(called, 60)}: {spread}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=STYLE["axes.titlesize"])
     return figure
 
 

@@ -18,6 +18,7 @@ from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
 __all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation", "get_task", "list_tasks", "task_class"]
 
 ENTRY_POINT_GROUP = "hf_synth.tasks"
+_SAID = ("name", "version", "config_class", "presets", "source")  # what a task's class must have besides its methods
 
 
 def list_tasks() -> list[str]:
@@ -38,15 +39,18 @@ def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
 
 
 def task_class(name: str) -> type[Task]:
-    """The class of a task by name or by the path of its file."""
+    """The class of a task by name or by the path of its file.
+
+    Raises ValueError for an unknown name, and for a file that holds no whole task; what its code raises stays.
+    """
     if name.endswith(".py"):
-        return _task_in(_load_file(Path(name)))
+        return _task_in(_load_file(Path(name)), name)
     if name in _own_names():
-        return _task_in(importlib.import_module(f"{__name__}.{name}"))
+        return _task_in(importlib.import_module(f"{__name__}.{name}"), f"{name}.py")
     outside = _entry_points()
     if name not in outside:
         raise ValueError(f"got unknown task {name!r}; {nearest(name, list_tasks())} A file of your own: my_task.py")
-    return outside[name].load()
+    return _whole(outside[name].load(), outside[name].value)
 
 
 def _own_names() -> list[str]:
@@ -73,21 +77,37 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"got task file {str(path)!r}, which does not exist; wanted the path of a .py file")
     name = f"hf_synth_task_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_FreshLoader(name, str(path)))
-    if spec is None or spec.loader is None:
+    loader = _FreshLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    if spec is None:
         raise ValueError(f"got task file {str(path)!r}, which Python cannot load")
+    try:
+        loader.get_code(name)
+    except SyntaxError as error:
+        raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
 
 
-def _task_in(module: ModuleType) -> type[Task]:
+def _task_in(module: ModuleType, where: str) -> type[Task]:
     own = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Task) and value.__module__ == module.__name__
     ]
     if len(own) != 1:
-        raise ValueError(f"{module.__name__}: got {len(own)} Task classes, wanted exactly one in a task's file")
-    return own[0]
+        raise ValueError(f"{where}: got {len(own)} Task classes, wanted exactly one in a task's file")
+    return _whole(own[0], where)
+
+
+def _whole(found: type[Task], where: str) -> type[Task]:
+    """The class, unless something is missing that every task must say; `where` it was found goes into the error."""
+    unwritten = sorted(found.__abstractmethods__)
+    if lacking := [*unwritten, *(name for name in _SAID if not hasattr(found, name))]:
+        raise ValueError(f"{where}: class {found.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README")
+    wanted = f"at least one {found.config_class.__name__}, and nothing else"
+    if not found.presets or not all(isinstance(config, found.config_class) for config in found.presets.values()):
+        raise ValueError(f"{where}: {found.__name__}.presets: got {found.presets!r}, wanted {wanted}")
+    return found

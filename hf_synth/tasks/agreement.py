@@ -1,4 +1,4 @@
-"""Agreement: pairs of words, the second of each the one that agrees with the first; in as many dialects as wanted."""
+"""Agreement: nouns, each followed by the verb that agrees with it."""
 
 import dataclasses
 from collections.abc import Mapping

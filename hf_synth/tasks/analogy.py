@@ -1,4 +1,4 @@
-"""Analogy: facts of a knowledge graph, their compositions, and a functor that maps one part of it to another."""
+"""Analogy: facts of a knowledge graph and of a functor inside it."""
 
 import functools
 

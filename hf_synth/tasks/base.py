@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import numbers
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -27,9 +28,14 @@ _MOST_ATTEMPTS = 10_000
 
 def nearest(name: str, known: Any) -> str:
     """A hint for an error message: the closest known name, and all of them."""
-    known = sorted(map(str, known))
-    close = difflib.get_close_matches(name, known, n=1)
+    known = sorted(map(str, known), key=_natural)
+    close = difflib.get_close_matches(str(name), known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
+
+
+def _natural(word: str) -> list[Any]:
+    """Letters and numbers in turn, so that 8 comes before 16."""
+    return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]
 
 
 def whole_number(name: str, value: Any) -> int:
@@ -229,6 +235,8 @@ class Task(ABC, Generic[ConfigT]):
     """A task: what a row is, which completions are right, and how well a row can be predicted at best.
 
     A subclass names itself and writes the abstract methods; datasets, tokenizer, rewards and floor follow.
+    `hf-synth check` holds it to what they promise. For a language, families/grammars.py has a base that verifies and
+    explains: Grammar.
     """
 
     name: ClassVar[str]
@@ -260,7 +268,11 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def verify(self, prompt: str, completion: str) -> float:
-        """1.0 if `completion` is right after `prompt`, else 0.0. Malformed text is 0.0 and never raises."""
+        """1.0 if `completion` is right after `prompt`, else 0.0. Malformed text is 0.0 and never raises.
+
+        A right completion with words appended, dropped or doubled is 0.0, as is the empty one: what ends too early
+        or goes on is wrong, even where it is the beginning of something right.
+        """
 
     @abstractmethod
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:

@@ -1,4 +1,4 @@
-"""Pairs of a color and a shape that goes with it, one to four of them: the second language of the experiments."""
+"""Color-shape: pairs of a color and a shape that goes with it."""
 
 import dataclasses
 from collections.abc import Mapping

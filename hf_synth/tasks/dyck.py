@@ -1,4 +1,4 @@
-"""Dyck: brackets of k types in which the one that was opened last is closed first."""
+"""Dyck: brackets of k types, the one opened last closed first."""
 
 import dataclasses
 import math
@@ -47,7 +47,7 @@ class Dyck(BracketTask[DyckConfig]):
         return (
             f"{self.alphabet()} Every bracket that is opened is closed later by one of its own type. The bracket "
             "that was opened last is always closed first, so that pairs of brackets stand inside each other or side "
-            f"by side and never cross. A text has {self.config.length} brackets, and at its end none is open.",
+            f"by side and never cross. A text has {self.count()}, and at its end none is open.",
         )
 
     def contents(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Shuffled Dyck: brackets of k types that interleave freely, each type balanced by itself."""
+"""Shuffled Dyck: brackets of k types, each type balanced by itself."""
 
 import dataclasses
 
@@ -70,7 +70,7 @@ class DyckShuffle(BracketTask[DyckShuffleConfig]):
         return (
             f"{self.alphabet()} A bracket closes only if one of its own type is open. Brackets of different types "
             "take no notice of each other: their pairs may cross. Never are more than "
-            f"{config.max_depth} brackets open at once. A text has {config.length} brackets, and {end}.",
+            f"{config.max_depth} brackets open at once. A text has {self.count()}, and {end}.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Elementary cellular automaton: the states of a ring of cells, each made from the one before by one of 256 rules."""
+"""Elementary cellular automaton: the states of a ring of cells."""
 
 import dataclasses
 import functools
@@ -93,13 +93,14 @@ class Eca(Task[EcaConfig]):
     def explanations(self) -> tuple[str, ...]:
         """One block: the rule as a table in words."""
         config = self.config
+        tested = f", {config.test_steps} in tests" if config.test_steps else ""
         table = ", ".join(f"{' '.join(around)} give {result}" for around, result in self._table.items())
         return (
             f"A text is a list of states of {config.width} cells, each cell 0 or 1, and nothing marks where a state "
             "ends. The cells of the first state may be anything. Each cell of a later state follows from three cells "
             f"of the state before: its left neighbour, itself and its right neighbour. Of these three {table}. "
             "The cells stand in a ring: the left neighbour of the first cell is the last one, and the right neighbour "
-            f"of the last cell is the first one. After the first state come {config.steps} more.",
+            f"of the last cell is the first one. After the first state come {config.steps} more{tested}.",
         )
 
     def violations(self) -> Mapping[str, Violation]:

@@ -1,4 +1,4 @@
-"""Haystack: pairs of keys and values, then one of the keys; its value is to be found."""
+"""Haystack: the value of one key among pairs of keys and values."""
 
 import dataclasses
 

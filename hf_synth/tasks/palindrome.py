@@ -1,4 +1,4 @@
-"""Brackets around a content that reads the same both ways, other brackets inside: the third language."""
+"""Palindrome: nested brackets whose content reads the same both ways."""
 
 import dataclasses
 from collections.abc import Mapping

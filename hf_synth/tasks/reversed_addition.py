@@ -1,4 +1,4 @@
-"""Reversed addition: the sum of two numbers, all written with the lowest digit first."""
+"""Reversed addition: a sum of two numbers, lowest digits first."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Random Language Model: leaves of random trees whose rules were drawn once; how well can the last be told?"""
+"""Random Language Model: the leaves of trees grown by random rules."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""START MID{n} END with n >= 1: the simplest language of the hyperdata experiments."""
+"""START MID{n} END: one START, one or more MID, one END."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
     name = "start_mid_end"
     version = 1
     config_class = StartMidEndConfig
-    presets = {"default": StartMidEndConfig()}
+    presets = {"default": StartMidEndConfig(), "long": StartMidEndConfig(max_middle=100)}
     source = "Hyperdata grammar experiment, grammar 1"
 
     words: ClassVar[tuple[str, str, str]] = ("START", "MID", "END")

@@ -1,4 +1,4 @@
-"""XAQ ZIV{n} BEK with n >= 1: START MID{n} END in words that no pretrained model has met."""
+"""Tivari: one XAQ, one or more ZIV, one BEK, all invented words."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class Tivari(StartMidEnd):
     name = "tivari"
     version = 1
     config_class = TivariConfig
-    presets = {"default": TivariConfig()}
+    presets = {"default": TivariConfig(), "long": TivariConfig(max_middle=100)}
     source = "Hyperdata grammar experiment, Tivari"
 
     words = ("XAQ", "ZIV", "BEK")

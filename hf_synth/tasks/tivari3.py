@@ -1,4 +1,4 @@
-"""FEP palindrome GOR: a language whose sentences read the same both ways, in words that no model has met."""
+"""Tivari3: palindromes between FEP and GOR, in invented words."""
 
 import dataclasses
 from collections.abc import Mapping

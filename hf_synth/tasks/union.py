@@ -1,4 +1,4 @@
-"""Union: the distinct numbers of two sequences in order of first appearance."""
+"""Union: the distinct numbers of two sequences, by first appearance."""
 
 import dataclasses
 from typing import ClassVar

@@ -4,18 +4,20 @@ import gzip
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from hf_synth import get_task, list_tasks, load_dataset
 from hf_synth.cli import main
-from hf_synth.cli.show import shortened
+from hf_synth.cli.show import compared, shortened
 from hf_synth.tasks import task_class
 
 COMMAND = str(Path(sys.executable).with_name("hf-synth"))
@@ -34,13 +36,14 @@ def printed(capsys):
 
 @pytest.fixture
 def refused(capsys):
-    """The one line on standard error of a subcommand that ends in exit code 2."""
+    """The one line on standard error of a subcommand that ends in exit code 2, and what it printed before."""
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str) -> tuple[str, str]:
         with pytest.raises(SystemExit) as ended:
             main(arguments)
         assert ended.value.code == 2
-        return capsys.readouterr().err.strip()
+        printed = capsys.readouterr()
+        return printed.err.strip(), printed.out
 
     return run
 
@@ -68,6 +71,14 @@ def test_show_prints_prompt_target_and_floor(printed):
 
 
 @pytest.mark.parametrize("name", list_tasks())
+def test_what_a_task_is_fits_a_line(name):
+    about = (sys.modules[task_class(name).__module__].__doc__ or "").splitlines()[0]
+    assert len(about) <= 70
+    assert about.endswith(".")
+    assert ": " in about
+
+
+@pytest.mark.parametrize("name", list_tasks())
 def test_show_works_for_every_task(name, printed):
     text = printed("show", name, "--size", "2", "--violations")
     assert "row 1" in text
@@ -91,6 +102,47 @@ def test_long_rows_are_shortened_in_the_middle():
     assert shortened(words, 20) == " ".join([*words[:10], "… 80 more …", *words[90:]])
     assert shortened(words, 3) == "0 1 … 97 more … 99"
     assert shortened(words, 0) == shortened(words, 100) == " ".join(words)
+
+
+def test_violation_is_marked_word_by_word():
+    def marked(wrong: str, right: str, most: int = 0) -> str:
+        return compared(*(np.array(text.split(), object) for text in (wrong, right)), most)
+
+    assert marked("a b x d", "a b c d") == "a b >x< d"
+    assert marked("a y c x", "a b c d") == "a >y< c >x<"
+    assert marked("a b x c d", "a b c d") == "a b >x< c d"
+    assert marked("a d", "a b c d") == "a >< d"
+    assert marked("a a", "a a a") == "a a ><"
+    assert marked("x", "a b") == ">x<"
+
+
+def test_violation_stands_in_the_middle_of_what_is_shown():
+    right = np.array([str(number) for number in range(100)], object)
+    wrong = right.copy()
+    wrong[[50, 90]] = "x"
+    assert compared(wrong, right, 5) == "48 more … 48 49 >x< 51 52 … 47 more"
+    wrong[1] = "x"
+    assert compared(wrong, right, 5) == "0 >x< 2 3 4 … 95 more"
+    assert compared(right, np.append(right[:98], "y"), 5) == "95 more … 95 96 97 >98< >99<"
+    assert compared(right[:99], right, 5) == "95 more … 95 96 97 98 ><"
+    assert compared(wrong, right, 0).count(">x<") == 3
+
+
+def test_show_marks_the_violation_of_a_long_row(printed):
+    arguments = ("--preset", "k64-l2048", "--size", "1", "--violations", "--words", "9")
+    kinds = printed("show", "dyck", *arguments).split("violation ")[1:]
+    assert all(re.search(r">\S*<", text) for text in kinds)
+
+
+def test_show_names_the_preset_and_begins_every_text_alike(printed):
+    text = printed("show", "tivari", "--preset", "long", "--task_args", '{"max_middle": 3}', "--violations")
+    assert text.startswith("tivari long max_middle=3 {")
+    assert "\n  <bos> <tivari> " in text.split("violation ")[1]
+    assert printed("show", "tivari").startswith("tivari default {")
+
+
+def test_show_draws_trees(printed):
+    assert "row 1\n" in printed("show", "rlm", "--preset", "v6-l2-b1", "--size", "2", "--tree")
 
 
 def test_show_draws_the_token_distribution(printed, tmp_path):
@@ -150,7 +202,7 @@ def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path
     path.write_text("before")
     message = refused("export", "tivari", "--size", "10", "--split", "test", "--output", str(path),
                       "--task_args", '{"max_middle": 2, "holdout": "content"}')  # fmt: skip
-    assert 'holdout="content" leaves the test split empty' in message
+    assert 'holdout="content" leaves the test split empty' in message[0]
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("rows.jsonl", "before")]
 
 
@@ -167,6 +219,8 @@ def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path
         (("show", "sort", "--task_args", '{"len": 1}'), "SortConfig: got unknown field 'len'"),
         (("show", "sort", "--size", "0"), "size: got 0, wanted at least 1 row"),
         (("show", "sort", "--tree"), "task sort: its rows are not derived by a tree"),
+        (("show", "sort", "--figure", "a.jpg"), "figure: got 'a.jpg', wanted a name that ends in .png"),
+        (("show", "nothing", "--figure", "png"), "figure: got 'png', wanted a name that ends in .png"),
         (("show", "sort", "--figure", "no/such/folder/a.png"), "figure: no/such/folder/a.png cannot be written"),
         (("export", "sort"), "task sort never ends: got size=None"),
         (("export", "sort", "--size", "1", "--view", "texts"), "got unknown view 'texts'; did you mean 'text'?"),
@@ -174,7 +228,8 @@ def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(arguments, message, refused):
-    line = refused(*arguments)
+    line, printed = refused(*arguments)
+    assert printed == ""
     assert line.startswith("hf-synth: error: ")
     assert message in line
     assert "\n" not in line

@@ -416,3 +416,8 @@ def test_explanation_is_one_block_that_names_brackets_and_length():
     for k, brackets in ((8, "(0 )0"), (1, "(0 )0")):
         (block,) = get_task("dyck", k=k).explanations()
         assert all(word in block for word in [*brackets.split(), "64", "last"])
+
+
+def test_explanation_says_how_long_the_texts_of_tests_are():
+    (block,) = get_task("dyck", "k4-l16-to-l64").explanations()
+    assert block.endswith("A text has 16 brackets, 64 in tests, and at its end none is open.")

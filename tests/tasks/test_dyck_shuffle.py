@@ -438,3 +438,8 @@ def test_explanation_is_one_block_that_says_how_a_text_ends():
     for preset, end in (("k4-l32", "at its end none is open"), ("k4-l32-truncated", "some may still be open")):
         (block,) = get_task("dyck_shuffle", preset).explanations()
         assert all(words in block for words in ("4 types", "(0", ")0", "16 brackets", "32 brackets", end))
+
+
+def test_explanation_says_how_long_the_texts_of_tests_are():
+    (block,) = get_task("dyck_shuffle", "k4-l16-to-l64").explanations()
+    assert block.endswith("A text has 16 brackets, 64 in tests, and at its end none is open.")

@@ -189,7 +189,9 @@ def test_explanation_is_one_block_with_the_rule_as_a_table():
     for triple, result in zip(itertools.product("10", repeat=3), "01101110", strict=True):
         assert f"{' '.join(triple)} give {result}" in block
     assert "12 cells" in block
-    assert "7 more" in block
+    assert block.endswith(" come 7 more.")
+    (block,) = get_task("eca", "110-w16-s7-to-s31").explanations()
+    assert block.endswith(" come 7 more, 31 in tests.")
 
 
 # Contents, splits, configs

@@ -172,3 +172,10 @@ def test_illegal_max_middle_is_an_error_that_names_the_field(value):
 def test_illegal_holdout_is_an_error_that_names_the_choices(value):
     with pytest.raises(ValueError, match=r"StartMidEndConfig.holdout: got .*, wanted one of 'none', 'content'"):
         get_task("start_mid_end", holdout=value)
+
+
+@pytest.mark.parametrize("name", ["start_mid_end", "tivari"])
+def test_long_preset_has_ten_contents_in_each_split_of_tests(name):
+    task = get_task(name, "long", holdout="content")
+    for split in ("validation", "test"):
+        assert len(set(task.rows(0, 500, split=split).lengths.tolist())) == 10

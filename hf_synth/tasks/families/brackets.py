@@ -162,6 +162,11 @@ class BracketTask(Task[BracketConfigT]):
             return "There is one type of brackets: (0 opens one and )0 closes one."
         return f"There are {last + 1} types of brackets, 0 to {last}: (0 opens one of type 0 and )0 closes one."
 
+    def count(self) -> str:
+        """How many brackets a text has, for an explanation: in tests as well, where those differ."""
+        tested = f", {self.config.test_length} in tests" if self.config.test_length else ""
+        return f"{self.config.length} brackets{tested}"
+
     @functools.cached_property
     def _ids(self) -> dict[str, int]:
         return {word: FIRST_CONTENT + number for number, word in enumerate(self.vocabulary())}
