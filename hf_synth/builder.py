@@ -1,9 +1,11 @@
 """Any task as a dataset of the `datasets` library: one builder class, keyed by all that its rows depend on."""
 
 import dataclasses
+import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: i
     if view not in VIEW_FEATURES:
         raise ValueError(f"got unknown view {view!r}; {nearest(view, VIEW_FEATURES)}")
     if split not in SPLITS:
-        raise ValueError(f"got unknown split {split!r}; {nearest(split, SPLITS)}")
+        first = " `size` says how many rows there are, from the first on." if "[" in str(split) else ""
+        raise ValueError(f"got unknown split {split!r}; {nearest(split, SPLITS)}{first}")
     size = task.size(split) if size is None else size
     if size is None:
         raise ValueError(f"task {task.name} never ends: got size=None, wanted the number of rows")
@@ -102,11 +105,13 @@ def load_dataset(
 
     `name` and `preset` as for `get_task`, `config` over the preset; `view` is a key of `hf_synth.views.VIEW_FEATURES`.
     Map-style datasets are made once and cached; `num_proc` processes share shards of 50,000 rows.
+    A finite task asked for more rows than it has begins again: each pass has every row once, in its own order.
+    Raises ValueError for an illegal argument.
 
     >>> load_dataset("sort", "8", split="train", size=1, view="prompt_completion")[0]["prompt"].split()[-1]
     '<sep>'
     """
-    task = get_task(name, preset, **config)
+    task = configured("load_dataset", load_dataset, name, preset, config)
     spec = json.dumps(dataset_spec(name, task, split=split, size=size, seed=seed, view=view), sort_keys=True)
     builder = TaskDataset(
         cache_dir=cache_dir,
@@ -118,11 +123,33 @@ def load_dataset(
     return prepared(builder, split, streaming=streaming, num_proc=num_proc)
 
 
+def configured(
+    caller: str, load: Callable[..., Any], name: str, preset: str | None, config: Mapping[str, Any]
+) -> Task:
+    """`get_task`; where an unknown field is nearest to an argument of `load`, the ValueError names that argument."""
+    if not isinstance(name, str):
+        raise ValueError(f"name: got {name!r} ({type(name).__name__}), wanted a task's name or its file's, as text")
+    own = [word.name for word in inspect.signature(load).parameters.values() if word.kind is not word.VAR_KEYWORD]
+    fields = [field.name for field in dataclasses.fields(task_class(name).config_class)]
+    for unknown in config.keys() - set(fields):
+        if (close := difflib.get_close_matches(unknown, [*own, *fields], n=1)) and close[0] in own:
+            raise ValueError(
+                f"{caller}: got unknown argument {unknown!r}; did you mean {close[0]!r}? Known: {', '.join(own)}; "
+                f"of task {name}: {', '.join(fields)}."
+            )
+    return get_task(name, preset, **config)
+
+
 def prepared(
     builder: TaskDataset, split: str, *, streaming: bool, num_proc: int | None
 ) -> datasets.Dataset | datasets.IterableDataset:
     """The builder's dataset; what a task has to say of an illegal argument comes through as its own ValueError."""
     if streaming:
+        if num_proc is not None:
+            raise ValueError(
+                f"num_proc: got {num_proc} with streaming=True, wanted none: `datasets` splits a stream itself, "
+                "by IterableDataset.shard or among the workers of a DataLoader"
+            )
         return builder.as_streaming_dataset(split=split)
     try:
         builder.download_and_prepare(num_proc=num_proc)

@@ -32,6 +32,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise ValueError where a file is there already, unless it is to be replaced; where a folder is, in any case."""
+    if path.is_dir():
+        raise ValueError(f"output: {path} is a folder, wanted a file")
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"output: {path} is there already; give another name, or replace it (overwrite=True; on the command line "
+            "--overwrite)"
+        )
+
+
 def json_lines(table: pa.Table) -> str:
     """Each row as one JSON object a line, its text as it stands."""
     line = "{" + ", ".join(f"{_encoded(name)}: %s" for name in table.column_names) + "}\n"

@@ -180,6 +180,12 @@ def test_spec_holds_all_that_rows_depend_on():
             {"split": "valid"},
             r"got unknown split 'valid'; (did you mean 'validation'\? )?Known: test, train, validation",
         ),
+        ({"split": "train[:5]"}, r"got unknown split 'train\[:5\]'; .*`size` says how many rows there are"),
+        ({"split": None}, "got unknown split None; Known: "),
+        ({"name": None}, r"name: got None \(NoneType\), wanted a task's name"),
+        ({"name": Path("sort.py")}, r"name: got .*, wanted a task's name or its file's, as text"),
+        ({"preset": 8}, "task sort: got unknown preset 8; did you mean '8'"),
+        ({"sede": 1}, r"load_dataset: got unknown argument 'sede'; did you mean 'seed'\? Known: .*of task sort: "),
         ({"size": 0}, r"got size=0, wanted a whole number of rows, at least 1"),
         ({"size": -5}, r"got size=-5, wanted"),
         ({"size": 2.5}, r"got size=2.5, wanted"),
@@ -195,6 +201,19 @@ def test_spec_holds_all_that_rows_depend_on():
 def test_illegal_argument_is_an_error_that_says_what_was_wanted(change, message, streaming):
     with pytest.raises(ValueError, match=message):
         load_dataset(**{**SORT, **change}, streaming=streaming)
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_processes_for_a_stream_are_an_error_that_says_who_splits_it(num_proc):
+    with pytest.raises(ValueError, match=f"num_proc: got {num_proc} with streaming=True.*IterableDataset.shard"):
+        load_dataset(**SORT, streaming=True, num_proc=num_proc)
+
+
+def test_a_finite_task_begins_again():
+    size = get_task("analogy").size("test")
+    rows = load_dataset("analogy", split="test", size=2 * size)[:]["input_ids"]
+    assert sorted(map(tuple, rows[:size])) == sorted(map(tuple, rows[size:]))
+    assert rows[:size] != rows[size:]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

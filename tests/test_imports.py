@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import hf_synth
+from hf_synth import corpora
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hf_synth"
@@ -104,6 +105,13 @@ def test_importing_the_package_loads_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "hf_synth" in done.stdout.split()
     assert not {"torch", "transformers", "datasets", "numpy", "numba", "trl"} & set(done.stdout.split())
+
+
+def test_names_of_corpora_load_and_others_are_attribute_errors():
+    assert list(corpora._HOMES) == corpora.__all__
+    assert all(getattr(corpora, name).__name__ == name for name in corpora.__all__)
+    with pytest.raises(AttributeError, match=r"module 'hf_synth\.corpora' has no attribute 'Pack'"):
+        _ = corpora.Pack
 
 
 @pytest.mark.processes

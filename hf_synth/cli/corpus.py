@@ -1,26 +1,31 @@
 """A corpus for pretraining: a task's examples, explanations among them, and canonical text around them.
 
 Written as JSONL, one {"text": ...} a line, or as a folder of Parquet shards that `datasets.load_dataset` reads.
-Interrupted, the same command goes on where it stood.
+Interrupted, the same command goes on where it stood; what is finished is not overwritten unless asked for.
 """
 
 import argparse
+import sys
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.selection import add_selection, selected_task
+from hf_synth.cli.selection import add_output, add_selection, selected_task
+from hf_synth.corpora.shares import UNITS, share_of
+from hf_synth.tasks import Task
 
 if TYPE_CHECKING:
     from hf_synth.corpora import Stream
     from hf_synth.corpora.streams import TokenCounter
 
-_UNITS = ("documents", "tokens")
+_UNIT_HELP = "the number of documents (default), or of their tokens as --tokenizer counts them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arm, the canonical text, and where the corpus goes."""
     add_selection(parser, size=None, size_help="how many documents, canonical ones included (required)")
-    parser.add_argument("--output", type=Path, required=True, help="a .jsonl or .jsonl.gz file, or a folder")
+    add_output(parser, default=None, help="a .jsonl or .jsonl.gz file, or a folder; -: JSONL on standard output")
     parser.add_argument("--kind", action="store_true", help='add "kind": example, explanation or canonical')
     arm = parser.add_argument_group("explanations")
     arm.add_argument("--explanation_ratio", default="0", help="their share of the arm, 0 to 1 (default: 0)")
@@ -30,54 +35,77 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("source", "statements", "block"),
         help="single statements, one block of all, or as in the experiment that the task is from (default)",
     )
-    arm.add_argument("--explanation_unit", default="documents", choices=_UNITS, help="share of what")
+    arm.add_argument(
+        "--explanation_unit", default="documents", choices=UNITS, help=f"what that is a share of: {_UNIT_HELP}"
+    )
     text = parser.add_argument_group("canonical text")
     text.add_argument("--canonical", metavar="SOURCE", help='files, a folder, an id on the Hub, or "stand_in"')
     text.add_argument("--mix_ratio", help="the share of synthetic documents among canonical ones (default: 0.1)")
-    text.add_argument("--mix_unit", default="documents", choices=_UNITS, help="share of what")
+    text.add_argument("--mix_unit", default="documents", choices=UNITS, help=f"what that is a share of: {_UNIT_HELP}")
     text.add_argument("--document", default="paragraph", help="of .txt files: paragraph, article, line or file")
     text.add_argument("--text_column", default="text", help="of all other sources (default: text)")
     text.add_argument("--repeat", action="store_true", help="begin again where the text ends, instead of an error")
     for name in ("config", "split", "revision"):
         text.add_argument(f"--canonical_{name}", help="of an id on the Hub")
     parser.add_argument("--tokenizer", help="what counts tokens, a path or an id on the Hub (default: words)")
+    parser.set_defaults(interrupted="the same command goes on where it stood")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the corpus, with a progress bar where standard error is a terminal."""
-    from tqdm import tqdm
-
-    from hf_synth.corpora import arm_stream, interleave, write_corpus
-    from hf_synth.corpora.dataset import corpus_spec
-    from hf_synth.corpora.interleaving import share_of
-
-    task = selected_task(arguments)
-    chosen = {"form": arguments.explanation_form, "unit": arguments.explanation_unit}
-    chosen |= {"seed": arguments.seed, "split": arguments.split}
     if arguments.size is None:
         raise ValueError("size: got none, wanted how many documents to write")
-    spec = corpus_spec(arguments.task, task, arguments.explanation_ratio, size=arguments.size, **chosen)
-    count_tokens = _counter(arguments.tokenizer)
-    stream = arm_stream(task, arguments.explanation_ratio, count_tokens=count_tokens, **chosen)
-    if arguments.canonical is not None:
-        ratio = share_of("mix_ratio", "0.1" if arguments.mix_ratio is None else arguments.mix_ratio)
-        mixed: dict[str, Any] = {"unit": arguments.mix_unit, "seed": arguments.seed, "count_tokens": count_tokens}
-        stream = interleave(_canonical(arguments), stream, ratio=ratio, **mixed)
-        spec |= {"canonical": _canonical_spec(arguments), "mix_ratio": str(ratio), "mix_unit": arguments.mix_unit}
-    elif arguments.mix_ratio is not None:
+    share_of("explanation_ratio", arguments.explanation_ratio)
+    if arguments.mix_ratio is not None and arguments.canonical is None:
         raise ValueError(f"mix_ratio: got {arguments.mix_ratio} and no --canonical, wanted canonical text to mix with")
-    columns = ("text", "kind") if arguments.kind else ("text",)
+    ratio = share_of("mix_ratio", "0.1" if arguments.mix_ratio is None else arguments.mix_ratio)
+    task = selected_task(arguments)
+
+    from tqdm import tqdm
+
+    from hf_synth.corpora.dataset import corpus_spec
+    from hf_synth.corpora.writing import check_output
+
+    if arguments.output != "-":
+        check_output(Path(arguments.output))
+    chosen = {name: getattr(arguments, name) for name in ("explanation_form", "explanation_unit", "seed", "split")}
+    spec = corpus_spec(arguments.task, task, arguments.explanation_ratio, size=arguments.size, **chosen)
+    spec["tokenizer"] = arguments.tokenizer
+    if arguments.canonical is not None:
+        spec |= {"canonical": _canonical_spec(arguments), "mix_ratio": str(ratio), "mix_unit": arguments.mix_unit}
+    stream = _stream(task, ratio, arguments, chosen)
     with tqdm(total=arguments.size, unit=" documents", disable=None, desc=task.name) as bar:
-        write_corpus(
-            stream,
-            arguments.output,
-            size=arguments.size,
-            spec={**spec, "tokenizer": arguments.tokenizer},
-            split=arguments.split,
-            columns=columns,
-            progress=bar.update,
-        )
-    print(arguments.output)
+        _write(stream, arguments, spec, bar.update)
+    if arguments.output != "-":
+        print(arguments.output)
+
+
+def _write(
+    stream: "Stream", arguments: argparse.Namespace, spec: dict[str, Any], progress: Callable[[int], None]
+) -> None:
+    from hf_synth.corpora.writing import blocks, write_corpus
+    from hf_synth.files import json_lines
+
+    columns, size = (("text", "kind") if arguments.kind else ("text",)), arguments.size
+    if arguments.output != "-":
+        chosen: dict[str, Any] = {"split": arguments.split, "columns": columns, "overwrite": arguments.overwrite}
+        write_corpus(stream, Path(arguments.output), size=size, spec=spec, progress=progress, **chosen)
+        return
+    for table in blocks(stream, 0, size, size=size, columns=columns):
+        sys.stdout.write(json_lines(table))
+        progress(table.num_rows)
+
+
+def _stream(task: Task, ratio: Fraction, arguments: argparse.Namespace, chosen: dict[str, Any]) -> "Stream":
+    """The arm, among canonical text where there is some."""
+    from hf_synth.corpora import arm_stream, interleave
+
+    count_tokens = _counter(arguments.tokenizer)
+    arm = arm_stream(task, arguments.explanation_ratio, count_tokens=count_tokens, **chosen)
+    if arguments.canonical is None:
+        return arm
+    mixed: dict[str, Any] = {"unit": arguments.mix_unit, "seed": arguments.seed, "count_tokens": count_tokens}
+    return interleave(_canonical(arguments), arm, ratio=ratio, **mixed)
 
 
 def _canonical(arguments: argparse.Namespace) -> "Stream":

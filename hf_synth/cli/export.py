@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hf_synth.cli.selection import add_selection, selected_task
+from hf_synth.cli.selection import add_output, add_selection, selected_task
+from hf_synth.files import json_lines, refuse_existing, write_tables
 
 _BLOCK_ROWS = 10_000
 
@@ -16,20 +17,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The task, its rows, the view and the file."""
     add_selection(parser, size=None, size_help="how many rows; may be left out for a finite task")
     parser.add_argument("--view", default="text", help="tokens, text, labelled, prompt_completion, prompt, preference")
-    parser.add_argument(
-        "--output", default="-", help="a .jsonl, .jsonl.gz, .parquet or .arrow file; -: JSONL (default)"
-    )
+    add_output(parser, default="-", help="a .jsonl, .jsonl.gz, .parquet or .arrow file; -: JSONL (default)")
+    parser.set_defaults(interrupted="nothing was written")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the file, with a progress bar where standard error is a terminal."""
+    if arguments.output != "-":
+        refuse_existing(Path(arguments.output), arguments.overwrite)
+    task = selected_task(arguments)
+
     from tqdm import tqdm
 
     from hf_synth.builder import dataset_spec
-    from hf_synth.files import json_lines, write_tables
     from hf_synth.views import view_features, view_table
 
-    task = selected_task(arguments)
     chosen = {name: getattr(arguments, name) for name in ("split", "size", "seed", "view")}
     size = dataset_spec(arguments.task, task, **chosen)["size"]
 

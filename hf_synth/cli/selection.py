@@ -16,6 +16,12 @@ def add_selection(parser: argparse.ArgumentParser, *, size: int | None, size_hel
     parser.add_argument("--size", type=int, default=size, help=size_help)
 
 
+def add_output(parser: argparse.ArgumentParser, *, default: str | None, help: str) -> None:
+    """Add `--output`, required where it has no default, and `--overwrite`."""
+    parser.add_argument("--output", default=default, required=default is None, help=help)
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there (without it: an error)")
+
+
 def selected_task(arguments: argparse.Namespace) -> Task:
     """The task that the arguments name."""
     return get_task(arguments.task, arguments.preset, **json_dict(arguments.task_args, "task_args"))

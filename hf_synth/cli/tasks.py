@@ -1,25 +1,59 @@
 """A table of all tasks: what each is, and its presets."""
 
 import argparse
+import dataclasses
+import json
 import sys
+import textwrap
+from collections.abc import Sequence
 
 from hf_synth.cli.terminal import Terminal
-from hf_synth.tasks import list_tasks, task_class
+from hf_synth.tasks import Task, list_tasks, task_class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None: the table is of all tasks."""
+    """In which form."""
+    parser.add_argument("--json", action="store_true", help="a list of objects, each preset with its whole config")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """One line a task, in columns."""
+    """One line a task, in columns; on a terminal that is too narrow the presets stand below."""
+    found = [task_class(name) for name in list_tasks()]
+    if arguments.json:
+        print(json.dumps([described(task) for task in found], indent=2, ensure_ascii=False))
+        return
+    rows = [(task.name, about(task), ", ".join(task.presets)) for task in found]
     terminal = Terminal(sys.stdout)
-    table = [("task", "what it is", "presets, the default first")]
-    for name in list_tasks():
-        found = task_class(name)
-        about = (sys.modules[found.__module__].__doc__ or "").strip().splitlines()[0]
-        table.append((name, about.rstrip("."), ", ".join(found.presets)))
-    widths = [max(len(line[column]) for line in table) for column in (0, 1)]
-    for number, (name, about, presets) in enumerate(table):
-        line = f"{name:{widths[0]}}  {about:{widths[1]}}  {presets}"
-        print(terminal.strong(line) if number == 0 else line)
+    head, *lines = laid_out([("task", "what it is", "presets, the default first"), *rows], terminal.width)
+    print("\n".join([terminal.strong(head), *lines]))
+
+
+def about(task: type[Task]) -> str:
+    """The first line of the task's file."""
+    return (sys.modules[task.__module__].__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def described(task: type[Task]) -> dict[str, object]:
+    """All that is known of a task without making rows, in values that JSON holds."""
+    presets = {name: dataclasses.asdict(config) for name, config in task.presets.items()}
+    return {
+        "name": task.name,
+        "about": about(task),
+        "presets": presets,
+        "verifiable": task.verifiable,
+        "source": task.source,
+    }
+
+
+def laid_out(table: Sequence[tuple[str, str, str]], width: int | None) -> list[str]:
+    """The lines of the table; where one would be longer than `width`, the last column stands below the others."""
+    first, second = (max(len(row[column]) for row in table) for column in (0, 1))
+    lines = [f"{name:{first}}  {text:{second}}  {presets}" for name, text, presets in table]
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    indent = " " * (first + 2)
+    folded = []
+    for name, text, presets in table:
+        folded.append(textwrap.fill(f"{name:{first}}  {text}", width, subsequent_indent=indent))
+        folded.append(textwrap.fill(presets, width, initial_indent=indent, subsequent_indent=indent))
+    return folded

@@ -1,12 +1,38 @@
-"""Corpora: explanations among a language's examples, synthetic documents among canonical text, packed into blocks."""
+"""Corpora: explanations among a language's examples, synthetic documents among canonical text, packed into blocks.
 
-from hf_synth.corpora.arms import Arm, arm_stream
-from hf_synth.corpora.dataset import Corpus, load_corpus, published_corpora
-from hf_synth.corpora.interleaving import interleave
-from hf_synth.corpora.packing import Packed
-from hf_synth.corpora.streams import Numbered, Stream, Streamed, count_words, token_counter
-from hf_synth.corpora.text import StandIn, Texts, canonical_text
-from hf_synth.corpora.writing import write_corpus
+The public names load on first use, so that a corpus is written without the libraries that train on it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_synth.corpora.arms import Arm, arm_stream
+    from hf_synth.corpora.dataset import Corpus, load_corpus, published_corpora
+    from hf_synth.corpora.interleaving import interleave
+    from hf_synth.corpora.packing import Packed
+    from hf_synth.corpora.streams import Numbered, Stream, Streamed, count_words, token_counter
+    from hf_synth.corpora.text import StandIn, Texts, canonical_text
+    from hf_synth.corpora.writing import write_corpus
+
+_HOMES = {
+    "Arm": "arms",
+    "Corpus": "dataset",
+    "Numbered": "streams",
+    "Packed": "packing",
+    "StandIn": "text",
+    "Stream": "streams",
+    "Streamed": "streams",
+    "Texts": "text",
+    "arm_stream": "arms",
+    "canonical_text": "text",
+    "count_words": "streams",
+    "interleave": "interleaving",
+    "load_corpus": "dataset",
+    "published_corpora": "dataset",
+    "token_counter": "streams",
+    "write_corpus": "writing",
+}
 
 __all__ = [
     "Arm",
@@ -26,3 +52,9 @@ __all__ = [
     "token_counter",
     "write_corpus",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hf_synth.corpora' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,7 +5,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from hf_synth.corpora.interleaving import UNITS, Ratio, Unit, interleave, share_of
+from hf_synth.corpora.interleaving import interleave
+from hf_synth.corpora.shares import UNITS, Ratio, Unit, share_of
 from hf_synth.corpora.streams import FEATURES, Numbered, Stream, TokenCounter, count_words
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Task
@@ -20,7 +21,7 @@ class Arm:
     there are n * explanation_ratio explanations, rounded to the nearest whole number.
 
     Example k is row k of the task, in every arm alike. An explanation is one statement of the rule or one block of
-    all, as `form` says; "source": as the experiment had it that the task is from (`task.explanations()`).
+    all, as `explanation_form` says; "source": as the experiment had it that the task is from (`task.explanations()`).
     Statements come all once, in random order, before any comes again.
 
     >>> from hf_synth import get_task
@@ -35,13 +36,13 @@ class Arm:
         task: Task,
         explanation_ratio: Ratio = 0.0,
         *,
-        form: Form = "source",
+        explanation_form: Form = "source",
         seed: int = 0,
         split: str = "train",
     ) -> None:
         """`seed` and `split` as in `task.rows`."""
         self.task, self.seed, self.split = task, seed, split
-        self.explanations = explanations_of(task, form)
+        self.explanations = explanations_of(task, explanation_form)
         self.share = share_of("explanation_ratio", explanation_ratio)
         if self.share and not self.explanations:
             raise ValueError(
@@ -82,7 +83,7 @@ class Arm:
 def explanations_of(task: Task, form: Form) -> tuple[str, ...]:
     """The documents that explain a task's rule: "statements" one by one, one "block", or the form of its "source"."""
     if form not in FORMS:
-        raise ValueError(f"form: got {form!r}, wanted one of {', '.join(FORMS)}")
+        raise ValueError(f"explanation_form: got {form!r}, wanted one of {', '.join(FORMS)}")
     if form == "source":
         return task.explanations()
     statements = task.statements()
@@ -93,8 +94,8 @@ def arm_stream(
     task: Task,
     explanation_ratio: Ratio = 0.0,
     *,
-    form: Form = "source",
-    unit: Unit = "documents",
+    explanation_form: Form = "source",
+    explanation_unit: Unit = "documents",
     seed: int = 0,
     split: str = "train",
     count_tokens: TokenCounter = count_words,
@@ -103,11 +104,11 @@ def arm_stream(
 
     Of tokens: a document's place depends on the lengths of all before it, so that there is no jumping to one.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit: got {unit!r}, wanted one of {', '.join(UNITS)}")
-    chosen: dict[str, Any] = {"form": form, "seed": seed, "split": split}
+    if explanation_unit not in UNITS:
+        raise ValueError(f"explanation_unit: got {explanation_unit!r}, wanted one of {', '.join(UNITS)}")
+    chosen: dict[str, Any] = {"explanation_form": explanation_form, "seed": seed, "split": split}
     arm = Arm(task, explanation_ratio, **chosen)
-    if unit == "documents" or arm.share in (0, 1):
+    if explanation_unit == "documents" or arm.share in (0, 1):
         return Numbered(arm)
     examples, explanations = (Numbered(Arm(task, ratio, **chosen)) for ratio in (0, 1))
     return interleave(examples, explanations, ratio=explanation_ratio, unit="tokens", count_tokens=count_tokens)

@@ -10,11 +10,11 @@ import datasets
 import pyarrow as pa
 from datasets.builder import Key
 
-from hf_synth.builder import TaskDataset, dataset_spec, prepared, task_of
+from hf_synth.builder import TaskDataset, configured, dataset_spec, prepared, task_of
 from hf_synth.corpora.arms import Arm, Form, arm_stream
-from hf_synth.corpora.interleaving import Ratio, Unit, share_of
+from hf_synth.corpora.shares import Ratio, Unit, share_of
 from hf_synth.corpora.streams import FEATURES
-from hf_synth.tasks import Task, get_task
+from hf_synth.tasks import Task
 
 CORPUS_FORMAT = 1  # raise it whenever the documents of an arm change: it is part of every cache key
 RATIOS: Mapping[str, float] = {
@@ -35,7 +35,7 @@ class CorpusDataset(TaskDataset):
 
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
-        chosen = {name: spec[name] for name in ("form", "unit", "seed", "split")}
+        chosen = {name: spec[name] for name in ("explanation_form", "explanation_unit", "seed", "split")}
         stream, at = arm_stream(task_of(spec), spec["explanation_ratio"], **chosen), 0
         for shard, (first, stop) in enumerate(shards):
             stream.forward(first - at)
@@ -50,8 +50,8 @@ def load_corpus(
     *,
     size: int,
     explanation_ratio: Ratio = 0.0,
-    form: Form = "source",
-    unit: Unit = "documents",
+    explanation_form: Form = "source",
+    explanation_unit: Unit = "documents",
     split: str = "train",
     seed: int = 0,
     streaming: bool = False,
@@ -59,12 +59,23 @@ def load_corpus(
     cache_dir: str | None = None,
     **config: Any,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """The first `size` documents of an arm, columns text and kind; see `Arm` and `arm_stream`.
+    """The first `size` documents of an arm, columns text and kind: "example" or "explanation"; see `Arm`.
 
-    Arguments are those of `hf_synth.load_dataset`; tokens, where they are the unit, are words.
+    name, preset: as for `get_task`; config: fields of the task's config, over the preset.
+    explanation_ratio: the share of explanations, a number from 0 to 1 or text such as "1/3".
+    explanation_form: single "statements", one "block" of all, or as the "source" of the task had it.
+    explanation_unit: what the ratio is a share of, "documents" or "tokens" (words separated by white space).
+    split: "train", "validation" or "test"; examples are the rows of that split. seed: of rows and explanations.
+    streaming, num_proc, cache_dir: as for `hf_synth.load_dataset`; `size` documents, the same map-style and streamed.
+
+    Raises ValueError for an illegal argument.
+
+    >>> load_corpus("tivari", size=4, explanation_ratio=0.5, streaming=True).take(1).to_list()[0]["kind"]
+    'explanation'
     """
-    task = get_task(name, preset, **config)
-    spec = corpus_spec(name, task, explanation_ratio, form=form, unit=unit, split=split, size=size, seed=seed)
+    task = configured("load_corpus", load_corpus, name, preset, config)
+    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
+    spec = corpus_spec(name, task, explanation_ratio, split=split, size=size, seed=seed, **chosen)
     text = json.dumps(spec, sort_keys=True)
     builder = CorpusDataset(
         cache_dir=cache_dir,
@@ -77,14 +88,22 @@ def load_corpus(
 
 
 def corpus_spec(
-    name: str, task: Task, explanation_ratio: Ratio, *, form: Form, unit: Unit, split: str, size: int, seed: int
+    name: str,
+    task: Task,
+    explanation_ratio: Ratio,
+    *,
+    explanation_form: Form,
+    explanation_unit: Unit,
+    split: str,
+    size: int,
+    seed: int,
 ) -> dict[str, Any]:
     """All that the documents of an arm depend on. Raises ValueError for an illegal argument."""
-    arm_stream(task, explanation_ratio, form=form, unit=unit, seed=seed, split=split)
+    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
+    arm_stream(task, explanation_ratio, seed=seed, split=split, **chosen)
     rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
     ratio = str(share_of("explanation_ratio", explanation_ratio))
-    chosen = {"explanation_ratio": ratio, "form": form, "unit": unit}
-    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, **chosen}
+    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **chosen}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +129,8 @@ class Corpus:
 
     def spec(self, split: str) -> dict[str, Any]:
         """All that a split's documents depend on, as JSON has it."""
-        chosen: dict[str, Any] = {"form": "source", "unit": "documents", "split": split, "seed": self.seed}
-        chosen["size"] = self.splits[split]
+        chosen: dict[str, Any] = {"explanation_form": "source", "explanation_unit": "documents"}
+        chosen |= {"split": split, "seed": self.seed, "size": self.splits[split]}
         return corpus_spec(self.task.name, self.task, self.explanation_ratio, **chosen)
 
 

@@ -1,32 +1,15 @@
 """Synthetic documents among canonical ones: by documents at random, or so that a share of the tokens is theirs."""
 
 import fractions
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from hf_synth.corpora.shares import UNITS, Ratio, Unit, share_of
 from hf_synth.corpora.streams import BLOCK, Stream, TokenCounter, count_words
 from hf_synth.rng import RowRandom
-
-UNITS = ("documents", "tokens")
-Unit = Literal["documents", "tokens"]
-Ratio = float | str | fractions.Fraction
-
-
-def share_of(name: str, ratio: Ratio) -> fractions.Fraction:
-    """A ratio from 0 to 1 (a number, or text such as "1/3") as an exact fraction: 0.1 is a tenth.
-
-    The denominator is at most 10**9.
-    """
-    try:
-        share = fractions.Fraction(str(ratio))
-    except (ValueError, ZeroDivisionError):
-        share = None
-    if share is None or not 0 <= share <= 1:
-        raise ValueError(f"{name}: got {ratio!r}, wanted a number from 0 to 1")
-    return share.limit_denominator(10**9)
 
 
 def interleave(
@@ -77,7 +60,7 @@ class _Interleaved(Stream):
         name = "synthetic" if synthetic else "canonical"
         return ValueError(
             f"interleave: the {name} documents ended after {self._number:,} documents of both kinds; "
-            "wanted more of them, or repeat=True to have them again in another order"
+            "wanted more of them, or to have them again (repeat=True; on the command line --repeat)"
         )
 
 

@@ -22,6 +22,7 @@ CUTS = ("paragraph", "article", "line", "file")
 Cut = Literal["paragraph", "article", "line", "file"]
 
 _READERS = {".txt": "text", ".txt.gz": "text", ".jsonl": "json", ".jsonl.gz": "json", ".parquet": "parquet"}
+_HUB_ID = re.compile(r"[\w.-]*\w(/[\w.-]*\w)?")
 _HEADING = re.compile(r"= [^=](.*[^=])? =")  # of the first level, as in WikiText: ` = Title = `
 
 
@@ -175,9 +176,16 @@ def _opened(path: Path) -> TextIO:
 
 
 def _from_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
+    if not _HUB_ID.fullmatch(name):
+        raise ValueError(
+            f"canonical text: got {name!r}, which is no file or folder here; wanted one, {STAND_IN!r}, or an id on "
+            "the Hub (user/name)"
+        )
     chosen: dict[str, Any] = {"split": split, "revision": revision, "streaming": True}
     try:
         return datasets.load_dataset(name, config, **chosen)
     except (OSError, ValueError) as error:  # those of datasets and huggingface_hub are both
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"canonical text: got {name!r}, which is no file here, and the Hub says: {reason}") from None
+        raise ValueError(
+            f"canonical text: got {name!r}, which is no file or folder here, and the Hub says: {reason}"
+        ) from None

@@ -4,8 +4,9 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.files import json_lines, whole_file
+from hf_synth.files import json_lines, refuse_existing, whole_file
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
 _MARK_SECONDS = 1.0
+_LINES = (".jsonl", ".jsonl.gz")
 _NO_FOLDER = (".json", ".csv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 
 
 def write_corpus(
@@ -29,6 +32,7 @@ def write_corpus(
     spec: Mapping[str, Any],
     split: str = "train",
     columns: Sequence[str] = ("text",),
+    overwrite: bool = False,
     progress: Callable[[int], None] = lambda documents: None,
 ) -> None:
     """The next `size` documents of the stream into a .jsonl or .jsonl.gz file, or a folder of Parquet shards.
@@ -37,7 +41,8 @@ def write_corpus(
     SPLIT-00000-of-00003.parquet and so on, 50,000 documents each: `datasets.load_dataset(folder, split=SPLIT)`.
 
     spec: all that the documents depend on, in values that JSON holds. What an interrupted call left is gone on with
-    where its spec is the same, byte by byte as without the interruption; that of another spec is a ValueError.
+    where its spec is the same, byte by byte as without the interruption. A finished corpus, and what a call of
+    another spec left, is a ValueError, or with `overwrite` replaced; in a folder that of this split alone.
     columns: "text", "kind". progress: is told how many documents have been written further.
     """
     unknown = [name for name in columns if name not in SCHEMA.names]
@@ -45,36 +50,83 @@ def write_corpus(
         raise ValueError(f"columns: got {list(columns)}, wanted some of {', '.join(SCHEMA.names)}")
     if size < 1:
         raise ValueError(f"size: got {size}, wanted at least 1 document")
+    check_output(output)
     whole = {**json.loads(json.dumps(spec)), "size": size, "columns": list(columns)}
-    if output.name.endswith((".jsonl", ".jsonl.gz")):
-        _write_lines(stream, output, whole, progress)
+    if output.name.endswith(_LINES):
+        _write_lines(stream, output, whole, overwrite, progress)
+    else:
+        _write_shards(stream, output, split, whole, overwrite, progress)
+
+
+def check_output(output: Path) -> None:
+    """Raise ValueError where a name is neither that of a file of lines nor of a folder."""
+    if output.name.endswith(_LINES):
         return
     if output.name.endswith(_NO_FOLDER) or output.is_file():
         raise ValueError(f"output: got {str(output)!r}, wanted a name that ends in .jsonl or .jsonl.gz, or a folder")
-    _write_shards(stream, output, split, whole, progress)
 
 
-def _write_lines(stream: Stream, path: Path, spec: Mapping[str, Any], progress: Callable[[int], None]) -> None:
+def blocks(stream: Stream, start: int, stop: int, *, size: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Documents start .. stop - 1 of `size`, which the stream has next; a ValueError where it ends before."""
+    for at in range(start, stop, _BLOCK):
+        count = min(_BLOCK, stop - at)
+        table = stream.read(count)
+        if table.num_rows < count:
+            raise ValueError(
+                f"size: got {size:,}, but there are no more than {at + table.num_rows:,} documents; "
+                "wanted a smaller size, more text, or to have it again (repeat=True; on the command line --repeat)"
+            )
+        yield table.select(columns)
+
+
+def _write_lines(
+    stream: Stream, path: Path, spec: Mapping[str, Any], overwrite: bool, progress: Callable[[int], None]
+) -> None:
     """Lines go into a part beside the file; a mark says up to which byte they are good, and what comes next."""
-    if path.is_dir():
-        raise ValueError(f"output: {path} is a folder, wanted a file")
+    refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, marked = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.state.json")
-    mark = _read_mark(marked, spec) if part.exists() else None
+    mark = _read_mark(marked) if part.exists() else None
+    if mark and mark["spec"] != spec:
+        if not overwrite:
+            raise _another(path, marked, mark["spec"], spec)
+        mark = None
     if mark and part.stat().st_size < mark["bytes"]:  # somebody else cut it: nothing in it can be trusted
         mark = None
-    written = mark["documents"] if mark else 0
     if mark:
         stream.load_state_dict(mark["stream"])
+    else:
+        marked.unlink(missing_ok=True)
+    try:
+        _fill_part(stream, part, marked, mark, spec, progress)
+        os.replace(part, path)
+        marked.unlink(missing_ok=True)
+    except ValueError:  # the same call would end here again
+        marked.unlink(missing_ok=True)
+        raise
+    finally:
+        if not marked.exists():
+            part.unlink(missing_ok=True)
+
+
+def _fill_part(
+    stream: Stream,
+    part: Path,
+    marked: Path,
+    mark: Mapping[str, Any] | None,
+    spec: Mapping[str, Any],
+    progress: Callable[[int], None],
+) -> None:
+    size, written = spec["size"], mark["documents"] if mark else 0
+    packed = marked.name.endswith(".gz.state.json")
     progress(written)
     with part.open("r+b" if mark else "wb") as file:
         file.truncate(mark["bytes"] if mark else 0)
         file.seek(0, os.SEEK_END)
         due = time.monotonic() + _MARK_SECONDS
-        while written < spec["size"]:
-            table = _read(stream, min(_BLOCK, spec["size"] - written), written, spec)
+        for table in blocks(stream, written, size, size=size, columns=spec["columns"]):
             lines = json_lines(table).encode()
-            file.write(gzip.compress(lines, mtime=0) if path.suffix == ".gz" else lines)
+            file.write(gzip.compress(lines, mtime=0) if packed else lines)
             written += table.num_rows
             progress(table.num_rows)
             if time.monotonic() >= due:
@@ -82,32 +134,57 @@ def _write_lines(stream: Stream, path: Path, spec: Mapping[str, Any], progress: 
                 _write_mark(marked, spec, documents=written, bytes=file.tell(), stream=stream.state_dict())
                 due = time.monotonic() + _MARK_SECONDS
         _sync(file)
-    os.replace(part, path)
-    marked.unlink(missing_ok=True)
 
 
 def _write_shards(
-    stream: Stream, folder: Path, split: str, spec: Mapping[str, Any], progress: Callable[[int], None]
+    stream: Stream,
+    folder: Path,
+    split: str,
+    spec: Mapping[str, Any],
+    overwrite: bool,
+    progress: Callable[[int], None],
 ) -> None:
     """Each shard whole or not there; a mark says how many there are, and what comes next."""
-    folder.mkdir(parents=True, exist_ok=True)
     number = -(-spec["size"] // SHARD_DOCUMENTS)
     shards = [folder / f"{split}-{shard:05d}-of-{number:05d}.parquet" for shard in range(number)]
     marked = folder / f".{split}.corpus.json"
-    mark = _read_mark(marked, spec)
-    if mark is None and (others := sorted(folder.glob(f"{split}-*.parquet"))):
-        raise ValueError(f"output: {folder} holds {others[0].name}, which this command did not write; remove it")
+    mark = _unfinished(marked, split, shards, spec, overwrite)
     done = mark["shards"] if mark else 0
-    if not all(shard.exists() for shard in shards[:done]):
-        mark, done = None, 0
+    folder.mkdir(parents=True, exist_ok=True)
     if mark:
         stream.load_state_dict(mark["stream"])
     else:
         _write_mark(marked, spec, shards=0, stream=stream.state_dict())
-    progress(min(done * SHARD_DOCUMENTS, spec["size"]))
-    for shard in range(done, number):
-        _write_shard(stream, shards[shard], shard * SHARD_DOCUMENTS, spec, progress)
-        _write_mark(marked, spec, shards=shard + 1, stream=stream.state_dict())
+    try:
+        progress(min(done * SHARD_DOCUMENTS, spec["size"]))
+        for shard in range(done, number):
+            _write_shard(stream, shards[shard], shard * SHARD_DOCUMENTS, spec, progress)
+            _write_mark(marked, spec, shards=shard + 1, stream=stream.state_dict())
+    finally:
+        if not shards[0].exists():
+            marked.unlink(missing_ok=True)
+
+
+def _unfinished(
+    marked: Path, split: str, shards: Sequence[Path], spec: Mapping[str, Any], overwrite: bool
+) -> dict[str, Any] | None:
+    """The mark of an interrupted call that is to be gone on with; None where all is to be written, old shards gone."""
+    folder = marked.parent
+    there = sorted(folder.glob(f"{split}-*.parquet"))
+    mark = _read_mark(marked) if there else None
+    if mark and mark["spec"] == spec and not set(shards) <= set(there):
+        return mark if set(shards[: mark["shards"]]) <= set(there) else None
+    if mark and mark["spec"] != spec and not overwrite:
+        raise _another(folder, marked, mark["spec"], spec)
+    if mark:
+        refuse_existing(shards[0], overwrite)
+    strange = [path for path in there if not (mark or overwrite) or not _SHARD.search(path.name)]
+    if strange:
+        raise ValueError(f"output: {folder} holds {strange[0].name}, which this command did not write; remove it")
+    marked.unlink(missing_ok=True)
+    for path in there:
+        path.unlink()
+    return None
 
 
 def _write_shard(
@@ -118,21 +195,9 @@ def _write_shard(
     stop = min(written + SHARD_DOCUMENTS, spec["size"])
     schema = pa.schema([SCHEMA.field(name) for name in spec["columns"]])
     with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as parquet:
-        while written < stop:
-            table = _read(stream, min(_BLOCK, stop - written), written, spec)
+        for table in blocks(stream, written, stop, size=spec["size"], columns=spec["columns"]):
             parquet.write_table(table.combine_chunks())
-            written += table.num_rows
             progress(table.num_rows)
-
-
-def _read(stream: Stream, count: int, written: int, spec: Mapping[str, Any]) -> pa.Table:
-    table = stream.read(count)
-    if table.num_rows < count:
-        raise ValueError(
-            f"size: got {spec['size']:,}, but there are no more than {written + table.num_rows:,} documents; "
-            "wanted a smaller size, more text, or to have it repeated"
-        )
-    return table.select(spec["columns"])
 
 
 def _sync(file: Any) -> None:
@@ -148,16 +213,29 @@ def _write_mark(path: Path, spec: Mapping[str, Any], **state: Any) -> None:
     os.replace(fresh, path)
 
 
-def _read_mark(path: Path, spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an interrupted call noted; None where there was none. A ValueError if it wrote another corpus."""
+def _read_mark(path: Path) -> dict[str, Any] | None:
+    """What an earlier call noted; None where none did."""
     with contextlib.suppress(FileNotFoundError):
-        mark = json.loads(path.read_text())
-        there = mark["spec"]
-        names = [name for name in sorted(there.keys() | spec.keys()) if there.get(name) != spec.get(name)]
-        if names:
-            changed = "; ".join(f"{name}: {there.get(name)!r} there, {spec.get(name)!r} now" for name in names[:4])
-            raise ValueError(
-                f"output: {path.parent} holds another corpus ({changed}); give another output, or remove {path.name}"
-            )
+        mark: dict[str, Any] = json.loads(path.read_text())
         return mark
     return None
+
+
+def _another(output: Path, marked: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:
+    """The error of an output that belongs to a corpus of another spec: what differs, and where that is noted."""
+    old, new = dict(_leaves((), there)), dict(_leaves((), now))
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    changed = [f"{name[-1]}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} now" for name in names[:4]]
+    return ValueError(
+        f"output: {output} holds another corpus ({'; '.join(changed)}), as {marked.resolve()} says; "
+        "give another output, or replace it (overwrite=True; on the command line --overwrite)"
+    )
+
+
+def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each value that is no mapping, with the names that lead to it."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for name, inner in value.items():
+        yield from _leaves((*path, name), inner)

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_synth import get_task, list_tasks, load_dataset
+from hf_synth import __version__, get_task, list_tasks, load_dataset
 from hf_synth.cli import main
 from hf_synth.cli.show import compared, shortened
+from hf_synth.cli.tasks import laid_out
 from hf_synth.tasks import task_class
 
 COMMAND = str(Path(sys.executable).with_name("hf-synth"))
@@ -57,6 +58,25 @@ def test_table_holds_every_task_with_all_presets(printed):
     assert [line.split()[0] for line in lines] == list_tasks()
     for line, name in zip(lines, list_tasks(), strict=True):
         assert line.endswith(", ".join(task_class(name).presets))
+
+
+def test_tasks_as_json_hold_the_whole_config_of_each_preset(printed):
+    found = {entry["name"]: entry for entry in json.loads(printed("tasks", "--json"))}
+    assert sorted(found) == list_tasks()
+    entry = found["sort"]
+    assert list(entry) == ["name", "about", "presets", "verifiable", "source"]
+    assert entry["presets"]["8"] == json.loads(get_task("sort", "8").config.to_json())
+    assert entry["verifiable"] is True
+    assert all(list(entry["presets"]) == list(task_class(name).presets) for name, entry in found.items())
+
+
+def test_a_narrow_table_has_presets_below():
+    table = [("task", "what", "presets"), ("a", "about a", "x, y, z"), ("long", "about long", "x, " * 20 + "x")]
+    assert laid_out(table, None) == laid_out(table, 200)
+    narrow = laid_out(table, 40)
+    assert narrow[2:4] == ["a     about a", "      x, y, z"]
+    assert all(len(line) <= 40 for entry in narrow for line in entry.splitlines())
+    assert " ".join(narrow).split() == " ".join(" ".join(row) for row in table).split()
 
 
 # show
@@ -200,10 +220,21 @@ def test_same_export_gives_the_same_bytes(printed, tmp_path):
 def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("before")
-    message = refused("export", "tivari", "--size", "10", "--split", "test", "--output", str(path),
+    message = refused("export", "tivari", "--size", "10", "--split", "test", "--overwrite", "--output", str(path),
                       "--task_args", '{"max_middle": 2, "holdout": "content"}')  # fmt: skip
     assert 'holdout="content" leaves the test split empty' in message[0]
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("rows.jsonl", "before")]
+
+
+def test_a_file_is_replaced_only_where_that_is_asked_for(printed, refused, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("before")
+    arguments = ("export", "tivari", "--size", "3", "--output", str(path))
+    assert "rows.jsonl is there already; give another name, or replace it" in refused(*arguments)[0]
+    assert path.read_text() == "before"
+    printed(*arguments, "--overwrite")
+    assert len(read(path)) == 3
+    assert "is a folder, wanted a file" in refused(*arguments[:-1], str(tmp_path), "--overwrite")[0]
 
 
 # Errors, pipes and terminals
@@ -235,6 +266,45 @@ def test_mistake_is_one_line_and_exit_code_2(arguments, message, refused):
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "sort", "--size", "5", "--output", "a.jsonl"), "interrupted; nothing was written"),
+        (("export", "sort", "--size", "5"), "interrupted"),
+        (("corpus", "tivari", "--size", "5", "--output", "a"), "interrupted; the same command goes on where it stood"),
+        (("corpus", "tivari", "--size", "5", "--output", "-"), "interrupted"),
+        (("show", "sort"), "interrupted"),
+    ],
+)
+def test_an_interruption_says_what_became_of_the_output(arguments, message, tmp_path, monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(task_class(arguments[1]), "rows", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"hf-synth: {message}"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_version_and_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"hf-synth {__version__}\n")
+    main([])
+    assert "{tasks,show,check,export,corpus,report}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["tasks", "show", "check", "export", "corpus", "report"])
+def test_help_ends_with_a_command_to_try(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"example: hf-synth {command} ")
+
+
 @pytest.mark.processes
 def test_closed_pipe_ends_quietly():
     command = f"{COMMAND} export sort --size 200000 | head -n 1"
@@ -253,7 +323,7 @@ def test_colour_is_for_terminals_alone():
 
 @pytest.mark.processes
 def test_progress_bar_is_for_terminals_alone(tmp_path):
-    command = [COMMAND, "export", "tivari", "--size", "20000", "--output", str(tmp_path / "a.parquet")]
+    command = [COMMAND, "export", "tivari", "--size", "20000", "--overwrite", "--output", str(tmp_path / "a.parquet")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
     assert "tivari: 100%" in on_terminal(command)
 
@@ -261,7 +331,7 @@ def test_progress_bar_is_for_terminals_alone(tmp_path):
 def on_terminal(command: list[str], **environment: str) -> str:
     """What a command writes where standard output and error are a terminal."""
     master, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (40, 200))
+    termios.tcsetwinsize(terminal, (40, 400))
     process = subprocess.Popen(command, stdout=terminal, stderr=terminal, env={**os.environ, **environment})
     os.close(terminal)
     text = b""

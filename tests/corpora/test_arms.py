@@ -161,7 +161,7 @@ def placed_by_tokens(examples: list[str], explanations: list[str], share: fracti
 @pytest.mark.parametrize("name", ["tivari", "start_mid_end"])
 def test_shares_of_tokens_are_kept_at_every_beginning(name, ratio):
     task, size = get_task(name), 3_000
-    found = arm_stream(task, ratio, unit="tokens", seed=2).read(size)
+    found = arm_stream(task, ratio, explanation_unit="tokens", seed=2).read(size)
     words = np.array([len(text.split()) for text in found["text"].to_pylist()])
     explained = np.array(flags(found))
     off = np.abs(np.cumsum(words * explained) - ratio * np.cumsum(words))
@@ -173,7 +173,7 @@ def test_shares_of_tokens_are_kept_at_every_beginning(name, ratio):
 
 
 def test_examples_and_explanations_by_tokens_are_those_by_documents(tivari):
-    by_tokens = arm_stream(tivari, 0.3, unit="tokens", seed=4).read(2_000)
+    by_tokens = arm_stream(tivari, 0.3, explanation_unit="tokens", seed=4).read(2_000)
     for kind, ratio in (("example", 0), ("explanation", 1)):
         found = texts(by_tokens, kind)
         assert found == Arm(tivari, ratio, seed=4).table(0, len(found))["text"].to_pylist()
@@ -181,7 +181,7 @@ def test_examples_and_explanations_by_tokens_are_those_by_documents(tivari):
 
 def test_tokens_are_counted_by_what_is_given(tivari):
     by_letters = arm_stream(
-        tivari, 0.5, unit="tokens", count_tokens=lambda texts: np.array([*map(len, texts.to_pylist())])
+        tivari, 0.5, explanation_unit="tokens", count_tokens=lambda texts: np.array([*map(len, texts.to_pylist())])
     )
     found = by_letters.read(2_000)
     letters = {kind: sum(map(len, texts(found, kind))) for kind in ("example", "explanation")}
@@ -189,8 +189,8 @@ def test_tokens_are_counted_by_what_is_given(tivari):
 
 
 def test_an_unknown_unit_is_an_error(tivari):
-    with pytest.raises(ValueError, match="unit: got 'words', wanted one of documents, tokens"):
-        arm_stream(tivari, 0.1, unit="words")
+    with pytest.raises(ValueError, match="explanation_unit: got 'words', wanted one of documents, tokens"):
+        arm_stream(tivari, 0.1, explanation_unit="words")
 
 
 # As datasets
@@ -199,8 +199,14 @@ def test_an_unknown_unit_is_an_error(tivari):
 @pytest.mark.parametrize("unit", ["documents", "tokens"])
 def test_dataset_holds_the_documents_however_it_is_made(tivari, unit, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_synth.builder._SHARD_ROWS", 700)
-    arguments = {"explanation_ratio": 0.1, "unit": unit, "size": 2_000, "seed": 1, "cache_dir": str(tmp_path)}
-    wanted = arm_stream(tivari, 0.1, unit=unit, seed=1).read(2_000).to_pylist()
+    arguments = {
+        "explanation_ratio": 0.1,
+        "explanation_unit": unit,
+        "size": 2_000,
+        "seed": 1,
+        "cache_dir": str(tmp_path),
+    }
+    wanted = arm_stream(tivari, 0.1, explanation_unit=unit, seed=1).read(2_000).to_pylist()
     streamed = load_corpus("tivari", streaming=True, **arguments)
     assert list(streamed) == wanted
     parts = [list(streamed.shard(3, index)) for index in range(3)]
@@ -215,7 +221,7 @@ def test_dataset_is_made_anew_for_another_ratio_unit_or_config(tmp_path):
         for changed in (
             {},
             {"explanation_ratio": 0.1},
-            {"explanation_ratio": 0.1, "unit": "tokens"},
+            {"explanation_ratio": 0.1, "explanation_unit": "tokens"},
             {"max_middle": 2},
         )
     ]
@@ -231,8 +237,17 @@ def test_wrong_arguments_of_a_dataset_are_errors_at_once():
         load_corpus("tivari", size=0)
     with pytest.raises(ValueError, match="explanation_ratio: got 2"):
         load_corpus("tivari", size=1, explanation_ratio=2)
-    with pytest.raises(ValueError, match="unit: got 'lines'"):
-        load_corpus("tivari", size=1, unit="lines")
+    with pytest.raises(ValueError, match="explanation_unit: got 'lines'"):
+        load_corpus("tivari", size=1, explanation_unit="lines")
+
+
+def test_a_misspelt_argument_names_the_one_that_is_nearest_and_a_field_the_field():
+    with pytest.raises(
+        ValueError, match=r"load_corpus: got unknown argument 'explanation_rato'; did you mean 'expla.*o'"
+    ):
+        load_corpus("tivari", size=1, explanation_rato=0.1)
+    with pytest.raises(ValueError, match=r"TivariConfig: got unknown field 'max_midle'; did you mean 'max_middle'"):
+        load_corpus("tivari", size=1, max_midle=3)
 
 
 def test_published_arms_hold_0_1_5_10_and_100_percent(tivari):
@@ -265,8 +280,8 @@ def test_published_specs_differ_in_all_that_documents_depend_on(tivari):
 @pytest.mark.parametrize("name", ["tivari", "tivari3", "start_mid_end", "color_shape", "palindrome"])
 def test_every_language_is_explained_in_statements_and_in_one_block(name):
     task = get_task(name)
-    statements = texts(Arm(task, 1, form="statements").table(0, 100), "explanation")
-    block = texts(Arm(task, 1, form="block").table(0, 100), "explanation")
+    statements = texts(Arm(task, 1, explanation_form="statements").table(0, 100), "explanation")
+    block = texts(Arm(task, 1, explanation_form="block").table(0, 100), "explanation")
     assert set(statements) == set(task.statements())
     assert len(set(statements)) > 1
     assert set(block) == {" ".join(task.statements())}
@@ -275,5 +290,5 @@ def test_every_language_is_explained_in_statements_and_in_one_block(name):
 
 
 def test_unknown_form_is_an_error_that_names_the_others(tivari):
-    with pytest.raises(ValueError, match="form: got 'blocks', wanted one of source, statements, block"):
-        Arm(tivari, 0.1, form="blocks")
+    with pytest.raises(ValueError, match="explanation_form: got 'blocks', wanted one of source, statements, block"):
+        Arm(tivari, 0.1, explanation_form="blocks")

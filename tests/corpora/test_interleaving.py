@@ -107,7 +107,9 @@ def test_a_stream_that_ends_is_an_error_once_it_is_due(mixed, numbers, unit, end
     stream = mixed(0.5, unit, **{ended: 1_234})
     kind = "example" if ended == "synthetic" else ended
     tables = []
-    with pytest.raises(ValueError, match=f"the {ended} documents ended after .*wanted more of them, or repeat=True"):
+    with pytest.raises(
+        ValueError, match=f"the {ended} documents ended after .*wanted more of them, .*repeat=True.* --repeat"
+    ):
         tables.extend(stream.tables(1))
     assert sum(len(numbers(table, kind)) for table in tables) == 1_234
 
@@ -133,7 +135,7 @@ def test_wrong_arguments_are_errors(mixed, options, message):
 @pytest.mark.parametrize("unit", ["documents", "tokens"])
 def test_a_language_among_real_text(shared_data, unit):
     canonical = canonical_text(shared_data / "wikitext-2", repeat=True)
-    arm = arm_stream(get_task("tivari"), 0.1, unit=unit)
+    arm = arm_stream(get_task("tivari"), 0.1, explanation_unit=unit)
     rows = interleave(canonical, arm, ratio=0.1, unit=unit).read(5_000).to_pylist()
     sizes = {
         kind: sum(len(row["text"].split()) if unit == "tokens" else 1 for row in rows if row["kind"] == kind)

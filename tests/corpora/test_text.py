@@ -138,10 +138,17 @@ def test_an_id_on_the_hub_is_streamed(monkeypatch):
 
 def test_an_id_that_cannot_be_had_is_an_error_in_one_line():
     with pytest.raises(
-        ValueError, match="got 'user/no-such-text', which is no file here, and the Hub says: "
+        ValueError, match="got 'user/no-such-text', which is no file or folder here, and the Hub says: "
     ) as error:
         canonical_text("user/no-such-text")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere/", "./text.txt", "/no/such/text", "a/b/c"])
+def test_a_path_that_leads_nowhere_is_not_looked_for_on_the_hub(path, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    with pytest.raises(ValueError, match=f"got '{path}', which is no file or folder here; wanted one, 'stand_in', or"):
+        canonical_text(path)
 
 
 @pytest.mark.parametrize(

@@ -205,10 +205,60 @@ def test_wrong_arguments_are_errors(make, tmp_path, name, changed, message):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "folder"])
-def test_text_that_is_too_short_is_an_error(counted, tmp_path, name):
-    with pytest.raises(ValueError, match="got 20,000, but there are no more than 6,789 documents"):
-        write_corpus(counted(6_789), tmp_path / name, size=20_000, spec=SPEC)
-    assert not (tmp_path / name).is_file()
+@pytest.mark.parametrize("there", [6_789, 1_234, 0])
+def test_text_that_is_too_short_is_an_error(counted, tmp_path, name, there):
+    with pytest.raises(ValueError, match=f"got 20,000, but there are no more than {there:,} documents.*--repeat"):
+        write_corpus(counted(there), tmp_path / name, size=20_000, spec=SPEC)
+    left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    shards = [".train.corpus.json", "train-00000-of-00004.parquet"]
+    assert sorted(left) == (shards if name == "folder" and there > 5_000 else []), "no part, and no useless record"
+
+
+# What is there already
+
+
+@pytest.mark.parametrize("changed", [{}, {"spec": {"task": "sort"}}, {"size": 7_000}])
+@pytest.mark.parametrize("name", ["a.jsonl", "folder"])
+def test_a_finished_corpus_is_replaced_only_where_that_is_asked_for(make, tmp_path, name, changed):
+    arguments = {"size": 11_000, "spec": SPEC}
+    write_corpus(make(), tmp_path / name, **arguments)
+    write_corpus(make(), tmp_path / name, size=10, spec=SPEC, split="test") if name == "folder" else None
+    before = content(tmp_path / name)
+    with pytest.raises(ValueError, match=r"(is there already|holds another corpus).*--overwrite"):
+        write_corpus(make(), tmp_path / name, **{**arguments, **changed})
+    assert content(tmp_path / name) == before
+    with pytest.raises(StoppedError):
+        write_corpus(make(), tmp_path / name, **{**arguments, **changed}, overwrite=True, progress=stop_after(6_000))
+    told: list[int] = []
+    write_corpus(make(), tmp_path / name, **{**arguments, **changed}, overwrite=True, progress=told.append)
+    assert told[0] >= 4_000, "the interrupted replacement was gone on with"
+    write_corpus(make(), tmp_path / "whole" / name, **{**arguments, **changed})
+    tests = {file: data for file, data in before.items() if file.startswith("test-")}
+    assert content(tmp_path / name) == content(tmp_path / "whole" / name) | tests
+
+
+def test_an_unfinished_corpus_of_another_kind_is_replaced_where_that_is_asked_for(make, tmp_path):
+    for name in ("a.jsonl", "folder"):
+        with pytest.raises(StoppedError):
+            write_corpus(make(), tmp_path / name, size=11_000, spec=SPEC, progress=stop_after(6_000))
+        write_corpus(make(), tmp_path / name, size=6_000, spec={"task": "sort"}, overwrite=True)
+        write_corpus(make(), tmp_path / "whole" / name, size=6_000, spec=SPEC)
+        assert content(tmp_path / name) == content(tmp_path / "whole" / name)
+
+
+def test_a_folder_is_not_rid_of_files_that_are_no_shards(make, tmp_path):
+    (tmp_path / "train-7.parquet").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds train-7\.parquet, which this command did not write"):
+        write_corpus(make(), tmp_path, size=10, spec=SPEC, overwrite=True)
+
+
+def test_the_error_names_what_differs_and_the_record(make, tmp_path):
+    spec = {"task": "tivari", "canonical": {"source": "dicts", "repeat": False}}
+    write_corpus(make(), tmp_path / "a", size=10, spec=spec)
+    with pytest.raises(ValueError, match="corpus") as error:
+        write_corpus(make(), tmp_path / "a", size=10, spec={**spec, "canonical": {"source": "dicts", "repeat": True}})
+    assert "(repeat: false there, true now)" in str(error.value)
+    assert str(tmp_path / "a" / ".train.corpus.json") in str(error.value)
 
 
 # The command
@@ -275,6 +325,33 @@ def test_the_command_mixes_real_text_in(shared_data, tmp_path):
     assert kinds.count("explanation") * 2 == pytest.approx(kinds.count("example"), abs=2)
 
 
+def test_the_command_writes_lines_to_standard_output(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["corpus", "tivari", "--explanation_ratio", "0.5", "--size", "4500", "--kind", "--output", "-"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == arm_stream(get_task("tivari"), 0.5).read(4_500).to_pylist()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_mend_that_the_error_names_mends_it(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree")
+    for name in ("a.jsonl", "folder"):
+        text = ["--canonical", str(tmp_path / "text.txt"), "--output", str(tmp_path / name)]
+        with pytest.raises(SystemExit):
+            main(["corpus", "tivari", "--size", "700", *text])
+        assert "--repeat" in capsys.readouterr().err
+        main(["corpus", "tivari", "--size", "700", *text, "--repeat"])
+        assert (tmp_path / name).exists()
+
+
+@pytest.mark.processes
+def test_the_command_loads_no_library_that_trains(tmp_path):
+    program = "import sys; from hf_synth.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    arguments = ["corpus", "tivari", "--canonical", "stand_in", "--size", "9", "--output", str(tmp_path / "a.jsonl")]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -283,7 +360,7 @@ def test_the_command_mixes_real_text_in(shared_data, tmp_path):
         (["--size", "-3"], "got size=-3"),
         (["--mix_ratio", "0.2"], "mix_ratio: got 0.2 and no --canonical"),
         (["--canonical", "stand_in", "--mix_ratio", "nan"], "mix_ratio: got 'nan'"),
-        (["--canonical", "no/such-text"], "got 'no/such-text', which is no file here"),
+        (["--canonical", "no/such-text"], "got 'no/such-text', which is no file or folder here"),
         (["--canonical", "stand_in", "--document", "page"], "document: got 'page'"),
         (["--tokenizer", "no/such-tokenizer"], "tokenizer: "),
         (["--output", "a.csv"], "output: got 'a.csv'"),
@@ -320,7 +397,7 @@ def test_a_changed_text_is_not_mixed_with_what_was_written(tmp_path, capsys, mon
     text.write_text("one\n\ntwo\n\nthree and more")
     with pytest.raises(SystemExit):
         main(arguments)
-    assert "holds another corpus (canonical: " in capsys.readouterr().err
+    assert "text.txt: [15, " in capsys.readouterr().err
 
 
 def stop_at_second(patched):

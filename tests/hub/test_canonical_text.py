@@ -46,5 +46,7 @@ def test_text_is_streamed_resumed_and_sharded(client):
     assert found["parts"] == sorted(found["whole"])
     assert found["validation"] == ["en validation 0", "en validation 1"]
     assert len(found["errors"]) == 3
-    assert all("got 'user/text', which is no file here, and the Hub says: " in error for error in found["errors"])
+    assert all(
+        "got 'user/text', which is no file or folder here, and the Hub says: " in error for error in found["errors"]
+    )
     assert not any("\n" in error for error in found["errors"])
