@@ -20,7 +20,8 @@ PUBLICATION = Publication(
     name="analogy",
     title="Analogical reasoning",
     about="Facts of a knowledge graph, their compositions, and a functor that maps one part of the graph to another: "
-    "which facts a model infers that it was never trained on.",
+    "which facts a model infers that it was never trained on. The three `..._ood_ratio` of a config say how much of "
+    "each kind of fact is held out of train.",
     offers=offers,
     columns={
         "fact_type": "what the row is, and whether it is in distribution (`id_...`) or held out of train",

@@ -22,7 +22,8 @@ PUBLICATION = Publication(
     name="rlm",
     title="Random language models",
     about="Leaves of random trees: context-free grammars whose rules are drawn at random, from nearly uniform to "
-    "nearly frozen. The last leaf, or each of them, is to be predicted from those before it.",
+    "nearly frozen: `beta` sharpens them, and 0 makes all pairs of children equally likely. The last leaf, or each of "
+    "them, is to be predicted from those before it.",
     offers=offers,
     citation="""
 @article{degiuli2019random,

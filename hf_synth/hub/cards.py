@@ -1,10 +1,11 @@
 """The dataset card: what rows are, how they are made, and what was measured on them."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from hf_synth.hub.card_floors import floor_section, last
+from hf_synth.hub.markdown import prose, table
 from hf_synth.hub.metadata import Manifest, metadata
 from hf_synth.hub.publication import Publication
 
@@ -25,12 +26,12 @@ _SOFTWARE = r"""
 
 
 def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifest]) -> str:
-    """The README.md of a repository that holds these configs; see `hf_synth.hub.manifests`."""
+    """The README.md of a repository, or of a folder, that holds these configs; see `hf_synth.hub.manifests`."""
     offered = list(publication.offers())
     order = sorted(manifests, key=lambda name: (offered.index(name) if name in offered else len(offered), name))
     ordered = [manifests[name] for name in order]
     parts = [f"# {publication.title}", publication.about, *_loading(repo_id, ordered), *_row(publication, ordered)]
-    parts += [*_making(publication, ordered), *_configs(ordered), *_floors(ordered), *_overlaps(ordered)]
+    parts += [*_making(publication, ordered), *_configs(ordered), *floor_section(ordered), *_overlaps(ordered)]
     parts += [*_violations(ordered), *_groups(ordered), *_citation(publication)]
     parts += ["## Licence", "Apache License 2.0: the data, and the code that makes them."]
     body = "\n\n".join(parts)
@@ -54,7 +55,7 @@ def _row(publication: Publication, manifests: Sequence[Manifest]) -> Iterator[st
     yield "## A row"
     words = {**_COLUMNS, **publication.columns}
     about = ((f"`{name}`", _type(feature), words.get(name, "the task's own")) for name, feature in columns.items())
-    yield _table(("column", "type", "what it is"), about)
+    yield table(("column", "type", "what it is"), about)
     yield f"The first row of `{manifests[0]['name']}`:"
     yield _example(manifests[0]["facts"])
 
@@ -84,9 +85,12 @@ def _making(publication: Publication, manifests: Sequence[Manifest]) -> Iterator
     yield (
         "A row is a pure function of the task, its parameters and version, the seed, the split and the row's number: "
         "no row depends on how many are made, in which order, or by how many processes. "
-        f"The seed is {', '.join(map(str, seeds))}. "
-        f"`python datasets_scripts/{publication.name}.py` of hf_synth, with these configs, rows and seed, makes the "
-        "same files again, byte for byte with the same version of pyarrow."
+        f"The seed is {', '.join(map(str, seeds))}."
+    )
+    yield (
+        "`pip install hf_synth` brings the code that makes them. In its repository, "
+        f"`python datasets_scripts/{publication.name}.py`, with these configs, rows and seed, makes the same files "
+        "again, byte for byte with the same version of pyarrow."
     )
 
 
@@ -94,7 +98,7 @@ def _configs(manifests: Sequence[Manifest]) -> Iterator[str]:
     splits = list(dict.fromkeys(split for manifest in manifests for split in manifest["splits"]))
     yield "## Configs"
     yield "Rows of each split; the entropy floor, nats per loss-bearing token; test rows whose content is in train."
-    yield _table(("config", *splits, "floor", "test in train"), (_config(manifest, splits) for manifest in manifests))
+    yield table(("config", *splits, "floor", "test in train"), (_config(manifest, splits) for manifest in manifests))
 
 
 def _config(manifest: Manifest, splits: Iterable[str]) -> tuple[str, ...]:
@@ -102,63 +106,11 @@ def _config(manifest: Manifest, splits: Iterable[str]) -> tuple[str, ...]:
     floor = manifest["facts"].get("floor")
     shared = manifest["overlap"]["shared"].get("test in train")
     overlap = "" if shared is None else _share(shared, manifest["splits"]["test"]["rows"])
-    return f"`{manifest['name']}`", *sizes, f"{_last(floor)['nats_per_token']:.4f}" if floor else "", overlap
+    return f"`{manifest['name']}`", *sizes, f"{last(floor)['nats_per_token']:.4f}" if floor else "", overlap
 
 
 def _share(part: int, whole: int) -> str:
     return "0" if part == 0 else f"{part:,} ({100 * part / whole:.1f} %)"
-
-
-def _floors(manifests: Sequence[Manifest]) -> Iterator[str]:
-    known = [manifest for manifest in manifests if manifest["facts"].get("floor")]
-    if not known:
-        return
-    yield "## The entropy floor"
-    yield (
-        "The loss that no predictor can beat: the mean of -ln P(token | all before it) over the loss-bearing tokens, "
-        "with P exact, of a predictor that knows the generator and all its parameters. "
-        "Behind ± stands the standard error of the mean over the stated number of rows; it is 0 where all rows agree."
-    )
-    splits = list(dict.fromkeys(split for manifest in known for split in manifest["facts"]["floor"]))
-    titles = ("config", *(f"floor on {split} rows, nats per token" for split in splits), "loss-bearing tokens a row")
-    yield _table(titles, (_floor(manifest, splits) for manifest in known))
-    held = [manifest for manifest in known if manifest["facts"].get("shares")]
-    if held:
-        yield from _bounds(held)
-
-
-def _floor(manifest: Manifest, splits: Iterable[str]) -> tuple[str, ...]:
-    floors = manifest["facts"]["floor"]
-    texts = (_mean(floors[split]) if split in floors else "" for split in splits)
-    return f"`{manifest['name']}`", *texts, f"{_last(floors)['tokens_per_row']:.1f}"
-
-
-def _mean(floor: Manifest) -> str:
-    return f"{floor['nats_per_token']:.4f} ± {floor['standard_error']:.4f} ({floor['rows']:,} rows)"
-
-
-def _last(floors: Manifest) -> Manifest:
-    return floors[list(floors)[-1]]
-
-
-def _bounds(manifests: Sequence[Manifest]) -> Iterator[str]:
-    yield (
-        "Where splits are kept apart by content, P is that of the generator before contents were given to splits; "
-        "where contents are few, its mean differs from split to split. A predictor that knew in addition which "
-        "contents a split has could gain ln(1/share) nats a row at most, with `share` the part of what the generator "
-        "draws that belongs to the split (measured on 10,000 draws, fewer where rows are long; about 0.8, 0.1 and 0.1 "
-        "where contents are many):"
-    )
-    splits = list(dict.fromkeys(split for manifest in manifests for split in manifest["facts"]["shares"]))
-    titles = (f"{split}: share, bound" for split in splits)
-    yield _table(("config", *titles), ((f"`{m['name']}`", *(_bound(m, split) for split in splits)) for m in manifests))
-
-
-def _bound(manifest: Manifest, split: str) -> str:
-    share = manifest["facts"]["shares"].get(split)
-    if share is None:
-        return ""
-    return f"{share:.3f}, {-math.log(share) + 0.0:.2f}" if share else "none drawn"
 
 
 def _overlaps(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -169,7 +121,7 @@ def _overlaps(manifests: Sequence[Manifest]) -> Iterator[str]:
         "ids): how many different rows each split has, and how many rows of one split are, token by token, in another."
     )
     titles = ("config", "different rows", *(f"rows of {pair}" for pair in pairs), "why")
-    yield _table(titles, (_overlap(manifest, pairs) for manifest in manifests))
+    yield table(titles, (_overlap(manifest, pairs) for manifest in manifests))
 
 
 def _overlap(manifest: Manifest, pairs: Iterable[str]) -> tuple[str, ...]:
@@ -214,7 +166,7 @@ def _violations(manifests: Sequence[Manifest]) -> Iterator[str]:
         for of in [f"{manifest['facts']['violations']['rows']:,} {manifest['facts']['violations']['split']} rows"]
         for kind in manifest["facts"]["violations"]["kinds"]
     )
-    yield _table(("config", "kind", "keeps the length", "count", "in"), lines)
+    yield table(("config", "kind", "keeps the length", "count", "in"), lines)
 
 
 def _groups(manifests: Sequence[Manifest]) -> Iterator[str]:
@@ -222,32 +174,42 @@ def _groups(manifests: Sequence[Manifest]) -> Iterator[str]:
         members = [manifest for manifest in manifests if manifest["group"] == group]
         facts = members[0]["facts"]
         yield f"## {group}"
-        yield from (_prose(facts[name]) for name in ("about", "row", "parameters") if facts.get(name))
-        yield from (f"> {_prose(text)}" for text in facts.get("explanations", ()))
-        yield f"Source: {_prose(facts['source'])}. Version {facts['version']}."
-        yield _table(("config", "parameters"), ((f"`{m['name']}`", _parameters(m["facts"])) for m in members))
+        yield from (prose(facts[name]) for name in ("about", "row", "parameters") if facts.get(name))
+        yield from _rules(members)
+        yield f"Source: {prose(facts['source'])}. Version {facts['version']}."
+        yield from _parameters(members)
         if members[0] is not manifests[0]:
             yield f"The first row of `{members[0]['name']}`:"
             yield _example(facts)
 
 
+def _rules(members: Sequence[Manifest]) -> Iterator[str]:
+    """The rule in words; where it is not the same of all configs, each text under the names it is true of."""
+    texts: dict[tuple[str, ...], list[str]] = {}
+    for manifest in members:
+        texts.setdefault(tuple(manifest["facts"].get("explanations", ())), []).append(f"`{manifest['name']}`")
+    for explanations, names in texts.items():
+        if len(texts) > 1 and explanations:
+            yield f"The rule of {', '.join(names)}:"
+        yield from (f"> {prose(text)}" for text in explanations)
+
+
+def _parameters(members: Sequence[Manifest]) -> Iterator[str]:
+    """A line for each config, below one of what each parameter takes."""
+    names = list(dict.fromkeys(name for manifest in members for name in manifest["facts"]["config"]))
+    legal = members[0]["facts"].get("legal", {})
+    lines = ((f"`{m['name']}`", *(_value(m["facts"]["config"].get(name, "")) for name in names)) for m in members)
+    first = [("*takes*", *(legal.get(name, "") for name in names))] if legal else []
+    if names:
+        yield table(("config", *(f"`{name}`" for name in names)), (*first, *lines))
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _citation(publication: Publication) -> Iterator[str]:
     yield "## Citation"
+    yield "`pip install hf_synth` brings hf_synth itself; see [how the rows are made](#how-the-rows-are-made)."
     entries = "\n\n".join(entry.strip() for entry in (publication.citation, _SOFTWARE) if entry)
     yield f"```bibtex\n{entries}\n```"
-
-
-def _parameters(facts: Manifest) -> str:
-    return f"`{json.dumps(facts['config'], sort_keys=True)}`"
-
-
-def _prose(text: str) -> str:
-    """Text outside of backticks with `<` written so that it is shown; a line break only between paragraphs."""
-    parts = text.split("`")
-    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
-    return "`".join(parts)
-
-
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [titles, ["---"] * len(titles), *lines]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)

@@ -2,9 +2,10 @@
 
 import argparse
 import datetime
+import difflib
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +14,20 @@ from hf_synth.training.errors import user_errors
 if TYPE_CHECKING:
     from hf_synth.hub.publication import Choices, Publication, Published
     from hf_synth.hub.publish import Repository
-    from hf_synth.hub.shards import Measured
+    from hf_synth.hub.shards import Measured, Shard
 
+_SHOWN_NAMES = 8
 _LONGEST_WAIT = datetime.timedelta(days=7)  # for the rank whose shards take longest to make or to upload
 
 
 def main(publication: "Publication", argv: Sequence[str] | None = None) -> None:
     """Run the command line of a publication; exit code 2 with one line for a user's error."""
     arguments = _parser(publication).parse_args(argv)
-    with user_errors(Path(sys.argv[0]).name):
-        from hf_synth.hub.publication import Choices
-
+    with user_errors(Path(sys.argv[0]).name, "the same command goes on where it stood"):
         if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
+        from hf_synth.hub.publication import Choices
+
         choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout)
         configs = chosen(publication, arguments.configs, choices)
         if arguments.list:
@@ -67,24 +69,38 @@ def row_numbers(given: Sequence[str]) -> dict[str, int]:
 
     rows = {}
     for text in given:
-        split, _, number = text.partition("=")
-        if split not in SPLITS:
+        split, equals, number = text.partition("=")
+        if equals and split not in SPLITS:
             raise ValueError(f"rows: got unknown split {split!r}; {nearest(split, SPLITS)}")
         if not number.isdecimal() or int(number) == 0:
-            raise ValueError(f"rows: got {text!r}, wanted SPLIT=NUMBER with a number of at least 1")
+            raise ValueError(
+                f"rows: got {text!r}, wanted SPLIT=NUMBER, such as train=100000, with a number of at least 1"
+            )
         rows[split] = int(number)
     return rows
 
 
 def chosen(publication: "Publication", names: Sequence[str] | None, choices: "Choices") -> "list[Published]":
     """The configs of these names, or all, in the order of the publication; an unknown name is a ValueError."""
-    from hf_synth.tasks.base import nearest
-
     offers = publication.offers()
     for name in names or ():
         if name not in offers:
-            raise ValueError(f"configs: got unknown config {name!r}; {nearest(name, offers)}")
+            raise ValueError(f"configs: got unknown config {name!r}; {_hint(name, offers)}")
     return [offer(choices) for name, offer in offers.items() if names is None or name in names]
+
+
+def _hint(name: str, offered: Iterable[str]) -> str:
+    """The configs that may be meant: those of the task of this name, or that begin so, or the nearest; else some."""
+    known = list(offered)
+    starts = ([other for other in known if other.startswith(start)] for start in (f"{name}-", name) if name)
+    if close := next(filter(None, starts), None) or difflib.get_close_matches(name, known):
+        return f"did you mean {_first(close)}? --list names all"
+    return f"known: {_first(known)}; --list names all"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", ... ({len(names) - _SHOWN_NAMES} more)" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def list_configs(configs: "Sequence[Published]") -> None:
@@ -103,32 +119,43 @@ def publish(
     publication: "Publication", configs: "Sequence[Published]", folder: Path, repo_id: str | None, private: bool
 ) -> None:
     """Make the shards of this process, upload them, and on the main process write and upload the card."""
-    from accelerate import PartialState
-    from tqdm import tqdm
-
     from hf_synth.hub.metadata import is_ours
     from hf_synth.hub.publish import CARD, Repository
-    from hf_synth.hub.shards import ensure, plan, refuse_others
+    from hf_synth.hub.shards import plan, refuse_others
+
+    repository = Repository(repo_id) if repo_id else None
+    from accelerate import PartialState  # after what every process refuses alike: it brings torch
 
     state = PartialState(cpu=True, timeout=_LONGEST_WAIT)
-    repository = Repository(repo_id) if repo_id else None
     shards = plan(configs)
     refuse_others(shards, folder)
     if (folder / CARD).exists() and not is_ours((folder / CARD).read_text("utf-8")):
         raise ValueError(f"output_dir: {folder} has a {CARD} that was not written by hf_synth; give another folder")
-    if repository and state.is_main_process:
-        repository.open(private)
+    url = repository.open(private) if repository and state.is_main_process else None
     state.wait_for_everyone()
-    own = shards[state.process_index :: state.num_processes]
-    quiet = True if not state.is_main_process else None
-    measured = {shard.path: ensure(shard, folder) for shard in tqdm(own, "shards", unit="", disable=quiet)}
+    measured = _made(shards[state.process_index :: state.num_processes], folder, quiet=not state.is_main_process)
     if repository:
         repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
     manifests = _gathered(state, configs, measured)
     if state.is_main_process:
         _finish(publication, folder, repository, manifests)
+        print(url or folder / CARD)
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def _made(shards: "Sequence[Shard]", folder: Path, *, quiet: bool) -> "dict[str, Measured]":
+    """The shards by path, made where they are not there; a bar counts rows and names the shard in work."""
+    from tqdm import tqdm
+
+    from hf_synth.hub.shards import ensure
+
+    measured = {}
+    with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet or None) as bar:
+        for shard in shards:
+            bar.set_description(shard.path)
+            measured[shard.path] = ensure(shard, folder, bar.update)
+    return measured
 
 
 def _gathered(
@@ -139,7 +166,7 @@ def _gathered(
 
     from hf_synth.hub.manifests import manifest
 
-    own = configs[state.process_index :: state.num_processes]
+    own = _named(configs[state.process_index :: state.num_processes], quiet=not state.is_main_process)
     facts = dict(gather_object([(config.name, config.facts()) for config in own]))
     manifests = {}
     for config in configs:
@@ -150,6 +177,16 @@ def _gathered(
     return manifests
 
 
+def _named(configs: "Sequence[Published]", *, quiet: bool) -> "Iterator[Published]":
+    """The configs in turn, under a bar that names the one whose floor and violations are being measured."""
+    from tqdm import tqdm
+
+    with tqdm(configs, unit=" configs", disable=quiet or None) as bar:
+        for config in bar:
+            bar.set_description(f"measuring {config.name}")
+            yield config
+
+
 def _finish(
     publication: "Publication", folder: Path, repository: "Repository | None", manifests: dict[str, dict[str, Any]]
 ) -> None:
@@ -158,7 +195,7 @@ def _finish(
     from hf_synth.hub.manifests import MANIFEST, read_all, sent_shards, to_text, write_text
     from hf_synth.hub.publish import CARD
 
-    name = repository.id if repository else "user/repo"
+    name = repository.id if repository else folder.as_posix()
     if repository:
         repository.finish(manifests, functools.partial(card, publication, name))
     elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
@@ -169,4 +206,3 @@ def _finish(
     for config, manifest in manifests.items():
         write_text(folder / config / MANIFEST, to_text(manifest))
     write_text(folder / CARD, card(publication, name, {**read_all(folder), **manifests}))
-    print(f"https://huggingface.co/datasets/{name}" if repository else folder / CARD)

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_synth.corpora import Arm, Corpus
+from hf_synth.corpora.arms import FORMS
 from hf_synth.corpora.dataset import RATIOS
-from hf_synth.hub.facts import about, words_of
+from hf_synth.corpora.shares import UNITS
+from hf_synth.hub.facts import about, legal_values, words_of
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
-from hf_synth.tasks import get_task
+from hf_synth.tasks import Task, get_task
 
 _EXPLAINED = "explanations are the same statements in every split; examples are {}"
+_CHOSEN = {"explanation_ratio": "0 to 1", "explanation_form": ", ".join(FORMS), "explanation_unit": ", ".join(UNITS)}
 
 
 class PublishedCorpus(Corpus):
@@ -27,19 +30,30 @@ class PublishedCorpus(Corpus):
         apart = self.task.config.holdout == "content"
         examples = _EXPLAINED.format("kept apart by content" if apart else "drawn independently")
         split = next(iter(self.splits))
+        spec = {**self.spec(split), "explanation_ratio": self.explanation_ratio}
         return {
             "task": self.task.name,
-            "config": {**dataclasses.asdict(self.task.config), "explanation_ratio": self.explanation_ratio},
+            "config": {**dataclasses.asdict(self.task.config), **{name: spec[name] for name in _CHOSEN}},
             "version": self.task.version,
             "seed": self.seed,
             "source": self.task.source,
             "about": about(self.task),
-            "row": words_of(Arm),
+            "row": f"{words_of(Arm)} {_form(self.task)}",
+            "parameters": words_of(self.task.config_class),
+            "legal": {**legal_values(self.task.config_class), **_CHOSEN},
             "explanations": list(self.task.explanations()),
             "holdout": self.task.config.holdout,
             "overlap": examples if self.explanation_ratio else "",
             "example": {"split": split, "row": self.table(split, 0, 1).to_pylist()[0]},
         }
+
+
+def _form(task: Task) -> str:
+    """What one explanation is, where `explanation_form` is "source"."""
+    number = len(task.explanations())
+    if number < 2:
+        return "An explanation is the whole rule."
+    return f"An explanation is one of {number} statements; all come once, in random order, before any comes again."
 
 
 def offered_corpora(*names: str, rows: Mapping[str, int] = ROWS) -> dict[str, Offer]:

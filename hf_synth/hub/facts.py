@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -9,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.tasks import Task
+from hf_synth.hub.publication import MEASURED_ROWS
+from hf_synth.tasks import Task, TaskConfig
 from hf_synth.tasks.base import SPLITS
 from hf_synth.tokenization import all_words
 from hf_synth.views import view_table
 
-MEASURED_ROWS = 10_000  # of a split, where nothing else is said
 _MEASURED_TOKENS = 4_000_000
 _BLOCK_TOKENS = 1 << 20
+_FOR_READERS_OF_CODE = re.compile(r"[;,] see `?\w+`?(?=\.(?:\s|$))| See `?[\w.]+?`?\.(?=\s|$)")
 
 
 def task_facts(
@@ -36,6 +38,7 @@ def task_facts(
         "about": about(task),
         "row": words_of(type(task)),
         "parameters": words_of(task.config_class),
+        "legal": legal_values(task.config_class),
         "explanations": list(task.explanations()),
         "finite": finite,
         "holdout": task.config.holdout,
@@ -127,5 +130,19 @@ def about(task: Task) -> str:
 
 
 def words_of(documented: type) -> str:
-    """A class's docstring without its examples for Python."""
-    return (inspect.getdoc(documented) or "").split(">>>")[0].strip()
+    """The first paragraph of a class's docstring, on one line and without what it tells readers of code to see."""
+    first = (inspect.getdoc(documented) or "").split("\n\n")[0].split(">>>")[0]
+    return _FOR_READERS_OF_CODE.sub("", " ".join(first.split()))
+
+
+def legal_values(config_class: type[TaskConfig]) -> dict[str, str]:
+    """What each field of a config takes, in words."""
+    return {field.name: _legal(field) for field in dataclasses.fields(config_class)}
+
+
+def _legal(field: dataclasses.Field) -> str:
+    if choices := field.metadata.get("choices"):
+        return ", ".join(choices)
+    if bounds := field.metadata.get("range"):
+        return "{} to {}".format(*bounds)
+    return "false, true" if isinstance(field.default, bool) else "numbers"

@@ -3,18 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import pyarrow as pa
-from datasets import Features
-
-from hf_synth.builder import dataset_spec
-from hf_synth.hub.facts import MEASURED_ROWS, task_facts
 from hf_synth.tasks import Task, get_task, task_class
 from hf_synth.tasks.base import SPLITS
-from hf_synth.views import view_features, view_table
+
+if TYPE_CHECKING:  # a config's name is checked without the libraries that make its rows
+    import pyarrow as pa
+    from datasets import Features
 
 ROWS = {"train": 100_000, "validation": 10_000, "test": 10_000}
+MEASURED_ROWS = 10_000  # of a split, where nothing else is said
 _VIEW = "tokens+text"
 _TRIED_ROWS = 16
 
@@ -46,9 +45,9 @@ class Published(Protocol):
     @property
     def content(self) -> str: ...
     @property
-    def features(self) -> Features: ...
+    def features(self) -> "Features": ...
 
-    def table(self, split: str, start: int, count: int) -> pa.Table:
+    def table(self, split: str, start: int, count: int) -> "pa.Table":
         """Rows start .. start + count - 1 of a split: a pure function of `spec` and these."""
 
     def spec(self, split: str) -> dict[str, Any]:
@@ -102,22 +101,30 @@ class PublishedTask:
         return self.task.name
 
     @property
-    def features(self) -> Features:
+    def features(self) -> "Features":
         """Columns of the views `tokens` and `text`, and the task's own."""
+        from hf_synth.views import view_features
+
         return view_features(self.task, _VIEW)
 
-    def table(self, split: str, start: int, count: int) -> pa.Table:
+    def table(self, split: str, start: int, count: int) -> "pa.Table":
         """Rows start .. start + count - 1 of a split."""
+        from hf_synth.views import view_table
+
         return view_table(self.task, _VIEW, start, count, split=split, seed=self.seed)
 
     def spec(self, split: str) -> dict[str, Any]:
         """The cache key of the same rows in a local dataset, with both views."""
+        from hf_synth.builder import dataset_spec
+
         size = self.splits[split]
         spec = dataset_spec(self.task.name, self.task, split=split, size=size, seed=self.seed, view="tokens")
         return {**spec, "view": _VIEW}
 
     def facts(self) -> dict[str, Any]:
         """Measured on the rows themselves."""
+        from hf_synth.hub.facts import task_facts
+
         facts = task_facts(self.task, self.preset, self.splits, self.seed, self.measured)
         return {**facts, "overlap": self.overlap}
 

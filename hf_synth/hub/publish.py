@@ -31,14 +31,15 @@ class Repository:
         validate_repo_id(repo_id)
         self.id, self._api = repo_id, HfApi()
 
-    def open(self, private: bool) -> None:
-        """Make the repository where there is none; raise ValueError where its card was written by others."""
+    def open(self, private: bool) -> str:
+        """Make the repository where there is none and return its URL; raise ValueError where its card is of others."""
         with self._errors():
-            self._api.create_repo(self.id, repo_type="dataset", private=private, exist_ok=True)
+            url = self._api.create_repo(self.id, repo_type="dataset", private=private, exist_ok=True)
             if CARD in self.files() and not is_ours(self._read(CARD)):
                 raise ValueError(
                     f"repo_id: {self.id} has a {CARD} that was not written by hf_synth; remove it, or name another"
                 )
+            return str(url)
 
     def files(self) -> dict[str, tuple[int, str | None]]:
         """Size in bytes and SHA-256 (None for small files) of every file by its path."""
@@ -115,7 +116,8 @@ class Repository:
         except (HTTPError, RuntimeError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
             if isinstance(error, RuntimeError) and not isinstance(error.__cause__, HTTPError):
                 raise
-            said = " ".join(f"{error} {error.__cause__ or ''}".split())
+            refused = error.__cause__ if isinstance(error, RuntimeError) else ""  # an HTTPError has its cause's words
+            said = " ".join(f"{error} {refused}".split())
             raise ValueError(
                 f"repo_id: the Hub did not take {self.id}: {said} (shards that are made, or sent, are kept; "
                 "HF_TOKEN or `hf auth login` says who you are)"

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,28 +81,34 @@ def plan(configs: Iterable[Published]) -> list[Shard]:
     ]
 
 
-def ensure(shard: Shard, folder: Path) -> Measured:
-    """The shard as it lies in the folder; made where it is missing, torn or no file of ours."""
+def ensure(shard: Shard, folder: Path, advance: Callable[[int], object] = lambda count: None) -> Measured:
+    """The shard as it lies in the folder; made where it is missing, torn or no file of ours.
+
+    `advance` is called with the number of rows whenever some more are there.
+    """
     path = folder / shard.path
     found = measure(path, shard.config.content) if read_spec(path) == shard.spec else None
     if found is not None and found.rows == shard.rows:
+        advance(found.rows)
         return found
-    write(shard, path)
+    write(shard, path, advance)
     made = measure(path, shard.config.content)
     if made is None:
         raise ValueError(f"output_dir: {path} cannot be read back after it was written; check the disk")
     return made
 
 
-def write(shard: Shard, path: Path) -> None:
-    """Write the shard, whole or not at all, and remove what a killed process left of it."""
+def write(shard: Shard, path: Path, advance: Callable[[int], object] = lambda count: None) -> None:
+    """Write the shard, whole or not at all, and remove what a killed process left of it. `advance`: see `ensure`."""
     for leftover in path.parent.glob(f".{path.name}.*.part"):
         leftover.unlink(missing_ok=True)
     schema = shard.config.features.arrow_schema
     with whole_file(path) as part, pq.ParquetWriter(part, schema, **_FORMAT) as parquet:
         stop = shard.start + shard.rows
         for start in range(shard.start, stop, _GROUP_ROWS):
-            parquet.write_table(shard.config.table(shard.split, start, min(_GROUP_ROWS, stop - start)))
+            count = min(_GROUP_ROWS, stop - start)
+            parquet.write_table(shard.config.table(shard.split, start, count))
+            advance(count)
         parquet.add_key_value_metadata({_SPEC: json.dumps(shard.spec, sort_keys=True)})
 
 

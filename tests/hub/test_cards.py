@@ -12,14 +12,16 @@ import pytest
 from datasets import Features, Value
 from huggingface_hub import DatasetCard
 
-from hf_synth import get_task, load_dataset
+from hf_synth import get_task, list_tasks, load_dataset
+from hf_synth.hub.card_floors import floor_section
 from hf_synth.hub.cards import card
 from hf_synth.hub.command import publish
 from hf_synth.hub.corpora import offered_corpora
-from hf_synth.hub.facts import floor, split_shares
+from hf_synth.hub.facts import floor, split_shares, words_of
 from hf_synth.hub.manifests import read_all, to_text
 from hf_synth.hub.metadata import is_ours, size_category
 from hf_synth.hub.publication import Choices, Publication, offered_tasks
+from hf_synth.tasks import task_class
 
 ROWS = {"train": 300, "validation": 40, "test": 50}
 NAMES = ("sort-8", "tivari-default", "tivari3-short", "analogy-e10", "rlm-v6-l2-b2")
@@ -165,8 +167,25 @@ def test_floor_and_bound_are_in_the_card(text):
         found = floor(task, split, ROWS[split], 0)
         assert cell == f"{found['nats_per_token']:.4f} ± {found['standard_error']:.4f} ({ROWS[split]} rows)"
     assert floors["sort-8"]["floor on test rows, nats per token"] == "0.0000 ± 0.0000 (50 rows)"
-    bounds = re.search(r"^\| `tivari-default` \| (0\.\d+), (\d\.\d+) \| 0\.1\d\d, 2\.\d+ \| .*$", text, re.M)
+    bounds = re.search(r"^\| `tivari-default` \| (0\.\d+), (\d\.\d+) \| 0\.1\d\d, 2\.\d+ \|$", text, re.M)
     assert float(bounds[2]) == pytest.approx(-np.log(float(bounds[1])), abs=0.01)
+    assert not re.search(r"^\| `sort-8` \| 0\.\d+, ", text, re.M), "nobody loses less than nothing"
+    section = text.split("## The entropy floor")[1].split("\n|")[0]
+    assert "P is the generator's before contents were given to splits" in section, "said before the figures"
+
+
+@pytest.mark.parametrize(("nats", "most"), [(0.5, 1.0), (2.0, 2.3)])
+def test_bound_is_never_above_the_floor(nats, most):
+    floors = {"test": {"nats_per_token": nats, "standard_error": 0.0, "rows": 9, "tokens_per_row": 2.0}}
+    sections = list(floor_section([{"name": "a", "facts": {"floor": floors, "shares": {"test": np.exp(-2.3)}}}]))
+    assert sections[-1].endswith(f"| `a` | 0.100, {most:.2f} |")
+
+
+def test_floors_of_nothing_have_no_bounds(tmp_path):
+    publish(TRIAL, configs("sort-8"), tmp_path, None, private=False)
+    section = (tmp_path / "README.md").read_text("utf-8").split("## The entropy floor")[1].split("\n## ")[0]
+    assert "share" not in section
+    assert "lose less" not in section
 
 
 def test_splits_kept_apart_have_no_overlap(text):
@@ -220,7 +239,7 @@ def test_violations_are_counted_as_in_the_labelled_view(text):
 # Text
 
 
-def test_card_says_what_a_row_is_and_how_to_load_it(text):
+def test_card_says_what_a_row_is_and_how_to_load_it(text, folder):
     sections = re.findall(r"^## (.*)$", text, re.M)
     assert sections[:7] == [
         *("Load it", "A row", "How the rows are made", "Configs", "The entropy floor"),
@@ -231,7 +250,8 @@ def test_card_says_what_a_row_is_and_how_to_load_it(text):
     assert f"input_ids:  {' '.join(map(str, row['input_ids']))}\n" in text
     assert f"text:       {row['text']}\n" in text
     assert re.search(r"^prompt: +<bos>( \d+){8} <sep>\ntarget: +(\d+ ){8}<eos>$", text, re.M)
-    assert 'rows = load_dataset("user/repo", "sort-8", split="train")' in text
+    assert f'rows = load_dataset("{folder.as_posix()}", "sort-8", split="train")' in text, "nothing is on the Hub yet"
+    assert "`pip install hf_synth`" in text.split("## How the rows are made")[1].split("## Configs")[0]
     assert "`answers` | int32 | how many answers there are |" in text
     assert "@misc{trial}" in text
     assert "@software{hf_synth," in text
@@ -250,7 +270,9 @@ def test_long_rows_are_shortened(tmp_path):
 
 
 def test_card_from_manifests_that_were_read_back_is_the_same(text, folder):
-    assert card(TRIAL, "user/repo", read_all(folder)) == text
+    assert card(TRIAL, folder.as_posix(), read_all(folder)) == text
+    published = card(TRIAL, "user/repo", read_all(folder))
+    assert published == text.replace(f'"{folder.as_posix()}"', '"user/repo"')
     again = {name: (folder / name / "published.json").read_text("utf-8") for name in NAMES}
     assert {name: to_text(content) for name, content in read_all(folder).items()} == again
 
@@ -258,7 +280,72 @@ def test_card_from_manifests_that_were_read_back_is_the_same(text, folder):
 def test_configs_made_later_join_the_card(folder, text, tmp_path):
     for names in (NAMES[2:], NAMES[:2]):
         publish(TRIAL, configs(*names), tmp_path, None, private=False)
-    assert (tmp_path / "README.md").read_text("utf-8") == text
+    assert (tmp_path / "README.md").read_text("utf-8") == text.replace(folder.as_posix(), tmp_path.as_posix())
+
+
+def test_rule_in_words_stands_under_the_configs_it_is_true_of(tmp_path):
+    offers = offered_tasks("dyck", "tivari")
+    names = ("dyck-k2-l16", "dyck-k4-l32", "tivari-default")
+    made = [offers[name](Choices(rows={"train": 5, "test": 5})) for name in names]
+    publish(Publication("brackets", "Brackets", "Of types.", lambda: offers), made, tmp_path, None, private=False)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    rules = dict(re.findall(r"^The rule of `([\w-]+)`:\n\n> (.*)$", text, re.M))
+    assert rules == {config.name: config.task.explanations()[0] for config in made[:2]}
+    assert len(set(rules.values())) == 2
+    assert f"> {made[2].task.explanations()[0]}\n" in text
+
+
+def test_rule_that_configs_share_is_written_once(tmp_path):
+    offers = offered_corpora("tivari3")
+    names = ("tivari3-examples", "tivari3-explanations-10")
+    made = [offers[name](Choices(rows=ROWS)) for name in names]
+    publish(Publication("corpora", "Corpora", "Of it.", lambda: offers), made, tmp_path, None, private=False)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert [text.count(f"> {rule}\n") for rule in made[0].task.explanations()] == [1] * 6
+    assert "The rule of" not in text
+    lines = table(text, "tivari3 corpora")
+    assert lines[names[1]]["`explanation_form`"] == "source"
+    assert lines[names[1]]["`explanation_ratio`"] == "0.1"
+    assert lines[names[1]]["`max_half`"] == "8"
+
+
+def test_parameters_are_a_table_with_what_each_takes(text):
+    lines = table(text, "rlm")
+    assert lines["*takes*"]["`vocab_size`"] == "2 to 512"
+    assert lines["*takes*"]["`loss`"] == "last, all"
+    config = configs("rlm-v6-l2-b2")[0].task.config
+    assert {name.strip("`"): value for name, value in lines["rlm-v6-l2-b2"].items() if name != "config"} == {
+        field.name: str(list(value) if isinstance(value := getattr(config, field.name), tuple) else value)
+        for field in dataclasses.fields(config)
+    }
+
+
+@pytest.mark.parametrize("name", list_tasks())
+def test_prose_of_docstrings_tells_nobody_to_see_code(name):
+    task = task_class(name)
+    for words in (words_of(task), words_of(task.config_class)):
+        assert words.endswith((".", ":"))
+        assert "\n" not in words
+        assert not re.search(r"\bsee\b|\w\(\)", words, re.I)
+
+
+def test_words_of_a_class_are_its_first_paragraph():
+    class One:
+        """Types and `lengths` of
+        rows; see BracketConfig. At most two.
+
+        More, see below.
+        """
+
+    class Two:
+        """A thing. See `hf_synth.views`.
+
+        >>> 1
+        1
+        """
+
+    assert words_of(One) == "Types and `lengths` of rows. At most two."
+    assert words_of(Two) == "A thing."
 
 
 @pytest.mark.parametrize(

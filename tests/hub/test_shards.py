@@ -115,6 +115,13 @@ def test_finished_shards_are_left_alone(tmp_path, monkeypatch):
     assert {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
 
 
+def test_rows_are_counted_as_they_are_made_or_found(tmp_path):
+    for expected in ([7, 7, 7, 7, 2], [30]):
+        counts: list[int] = []
+        ensure(plan([published()])[0], tmp_path, counts.append)
+        assert counts == expected
+
+
 # Whole or not there
 
 
