@@ -15,7 +15,7 @@ from datasets.builder import Key
 
 from hf_synth.tasks import Task, get_task, task_class
 from hf_synth.tasks.base import SPLITS, nearest, whole_number
-from hf_synth.views import VIEW_FEATURES, view_features, view_table
+from hf_synth.views import VIEW_FEATURES, block_rows, view_features, view_table
 
 ROW_FORMAT = 1  # raise it whenever the layout of a view changes: it is part of every cache key
 _SHARD_ROWS = 50_000
@@ -47,9 +47,10 @@ class TaskDataset(datasets.ArrowBasedBuilder):
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
         task = task_of(spec)
+        most = block_rows(task, spec["split"], _BLOCK_ROWS)
         for shard, (first, stop) in enumerate(shards):
-            for block, start in enumerate(range(first, stop, _BLOCK_ROWS)):
-                count = min(_BLOCK_ROWS, stop - start)
+            for block, start in enumerate(range(first, stop, most)):
+                count = min(most, stop - start)
                 table = view_table(task, spec["view"], start, count, split=spec["split"], seed=spec["seed"])
                 yield Key(shard, block), table
 

@@ -65,6 +65,11 @@ def test_blocks_join_without_a_gap_or_a_double(monkeypatch):
     assert list(load_dataset(**SORT, streaming=True)) == expected
 
 
+def test_blocks_of_long_rows_are_small():
+    assert block_rows(get_task("sort", "8"), "train", 10_000) == 10_000
+    assert block_rows(get_task("sort", length=65_536), "train", 10_000) == 2**26 // (2 * 65_536 + 3)
+
+
 @pytest.mark.processes
 def test_two_processes_make_what_one_makes(tmp_path):
     arguments = {"name": "start_mid_end", "split": "test", "size": 60_000, "view": "prompt_completion"}

@@ -30,15 +30,16 @@ def run(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from hf_synth.builder import dataset_spec
-    from hf_synth.views import view_features, view_table
+    from hf_synth.views import block_rows, view_features, view_table
 
     chosen = {name: getattr(arguments, name) for name in ("split", "size", "seed", "view")}
     size = dataset_spec(arguments.task, task, **chosen)["size"]
 
     def tables() -> Iterator[pa.Table]:
         with tqdm(total=size, unit=" rows", disable=None, desc=task.name) as bar:
-            for start in range(0, size, _BLOCK_ROWS):
-                count = min(_BLOCK_ROWS, size - start)
+            most = block_rows(task, arguments.split, _BLOCK_ROWS)
+            for start in range(0, size, most):
+                count = min(most, size - start)
                 yield view_table(task, arguments.view, start, count, split=arguments.split, seed=arguments.seed)
                 bar.update(count)
 
