@@ -10,7 +10,7 @@ from hf_synth import get_task, list_tasks, load_dataset
 from hf_synth.builder import dataset_spec
 from hf_synth.tasks import task_class
 from hf_synth.tasks.sort import Sort
-from hf_synth.views import VIEW_FEATURES, view_features
+from hf_synth.views import VIEW_FEATURES, block_rows, view_features
 
 SORT = {"name": "sort", "preset": "8", "split": "train", "size": 20}
 
