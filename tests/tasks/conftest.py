@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task
@@ -88,3 +89,25 @@ def rows_of() -> Callable[[Task, Iterable[Words]], Rows]:
         return Rows(tokens, lengths, np.ones_like(lengths), lengths.copy())
 
     return build
+
+
+@pytest.fixture(scope="session")
+def goodness() -> Callable[[Counter, dict], float]:
+    """A chi-square test of counts under exact probabilities."""
+
+    def p_value(found: Counter, expected: dict) -> float:
+        """The p-value of counts under probabilities; values that are expected fewer than ten times count as one."""
+        total = sum(found.values())
+        assert {value for value in found if found[value]} <= {value for value, chance in expected.items() if chance}
+        large = [value for value, chance in expected.items() if chance * total >= 10]
+        rest = (
+            total - sum(found[value] for value in large),
+            total * (1 - math.fsum(expected[value] for value in large)),
+        )
+        pairs = [(found[value], expected[value] * total) for value in large] + ([rest] if rest[1] > 1e-6 else [])
+        if len(pairs) == 1:
+            return 1.0
+        seen, wanted = zip(*pairs, strict=True)
+        return stats.chisquare(seen, np.array(wanted) * total / sum(wanted)).pvalue
+
+    return p_value

@@ -67,19 +67,6 @@ def depths(length: int, p_open: float) -> list[dict[int, float]]:
     return found
 
 
-def goodness(found: Counter, expected: dict) -> float:
-    """The p-value of counts under probabilities; values that are expected fewer than ten times count as one."""
-    total = sum(found.values())
-    assert {value for value in found if found[value]} <= {value for value, chance in expected.items() if chance}
-    large = [value for value, chance in expected.items() if chance * total >= 10]
-    rest = total - sum(found[value] for value in large), total * (1 - math.fsum(expected[value] for value in large))
-    pairs = [(found[value], expected[value] * total) for value in large] + ([rest] if rest[1] > 1e-6 else [])
-    if len(pairs) == 1:
-        return 1.0
-    seen, wanted = zip(*pairs, strict=True)
-    return stats.chisquare(seen, np.array(wanted) * total / sum(wanted)).pvalue
-
-
 @pytest.fixture(scope="module")
 def walks() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """20,000 rows of the default: types, does it open?, and how many were open before, [rows, length] each."""
@@ -102,7 +89,7 @@ def test_rows_are_valid(config, texts):
 
 
 @pytest.mark.parametrize(("k", "length", "p_open"), [(2, 4, 0.49), (2, 6, 0.3), (1, 8, 0.8), (3, 4, 0.5)])
-def test_rows_of_a_small_language_have_the_enumerated_probabilities(k, length, p_open, language, texts):
+def test_rows_of_a_small_language_have_the_enumerated_probabilities(k, length, p_open, language, texts, goodness):
     task = get_task("dyck", k=k, length=length, p_open=p_open)
     enumerated = language(strings(k, length, p_open))
     found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
@@ -110,11 +97,11 @@ def test_rows_of_a_small_language_have_the_enumerated_probabilities(k, length, p
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 10, 32, 51, 60, 63])
-def test_depth_has_the_exact_distribution(at, walks):
+def test_depth_has_the_exact_distribution(at, walks, goodness):
     assert goodness(Counter(walks[2][:, at].tolist()), depths(64, 0.49)[at]) > 1e-4
 
 
-def test_depth_far_into_a_long_row_has_the_exact_distribution():
+def test_depth_far_into_a_long_row_has_the_exact_distribution(goodness):
     rows = get_task("dyck", "k64-l2048").rows(0, 1_000).tokens[:, 1:-1]
     exact = depths(2048, 0.49)
     for at in (100, 1024, 1900):

@@ -79,19 +79,6 @@ def depths(length: int, p_open: float, max_depth: int, balanced: bool) -> list[d
     return found
 
 
-def goodness(found: Counter, expected: dict) -> float:
-    """The p-value of counts under probabilities; values that are expected fewer than ten times count as one."""
-    total = sum(found.values())
-    assert {value for value in found if found[value]} <= {value for value, chance in expected.items() if chance}
-    large = [value for value, chance in expected.items() if chance * total >= 10]
-    rest = total - sum(found[value] for value in large), total * (1 - math.fsum(expected[value] for value in large))
-    pairs = [(found[value], expected[value] * total) for value in large] + ([rest] if rest[1] > 1e-6 else [])
-    if len(pairs) == 1:
-        return 1.0
-    seen, wanted = zip(*pairs, strict=True)
-    return stats.chisquare(seen, np.array(wanted) * total / sum(wanted)).pvalue
-
-
 def task_of(k, length, max_depth, balanced, **config):
     return get_task("dyck_shuffle", k=k, length=length, max_depth=max_depth, balanced=balanced, **config)
 
@@ -113,7 +100,7 @@ def test_rows_are_valid(preset, texts):
     ("config", "p_open"),
     [((2, 4, 16, True), 0.5), ((2, 6, 2, True), 0.3), ((1, 8, 3, True), 0.8), ((2, 5, 2, False), 0.6)],
 )
-def test_rows_of_a_small_language_have_the_enumerated_probabilities(config, p_open, language, texts):
+def test_rows_of_a_small_language_have_the_enumerated_probabilities(config, p_open, language, texts, goodness):
     task, enumerated = task_of(*config, p_open=p_open), language(strings(*config, p_open))
     found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
     assert goodness(found, enumerated.strings) > 1e-4
@@ -121,7 +108,7 @@ def test_rows_of_a_small_language_have_the_enumerated_probabilities(config, p_op
 
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("max_depth", [3, 16])
-def test_depth_has_the_exact_distribution(max_depth, balanced):
+def test_depth_has_the_exact_distribution(max_depth, balanced, goodness):
     rows = task_of(8, 64, max_depth, balanced).rows(0, 20_000).tokens[:, 1:-1]
     depth = np.cumsum(np.where(rows < 4 + 8, 1, -1), axis=1)
     exact = depths(64, 0.5, max_depth, balanced)
