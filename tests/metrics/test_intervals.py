@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_synth.metrics.intervals import clustered_mean, holm, mean_interval, paired_interval, wilson_interval
+from hf_synth.metrics.intervals import (
+    clustered_mean,
+    holm,
+    mean_interval,
+    paired_interval,
+    paired_test,
+    sign_flip_test,
+    smallest_detectable,
+    units_needed,
+    wilson_interval,
+)
 
 FEW = [0.2, 0.5, 0.9, 0.4, 0.7]
 OTHERS = [0.1, 0.6, 0.5, 0.3, 0.2]
@@ -89,6 +99,103 @@ def test_holm_is_closed_testing_with_bonferroni():
     assert holm(p_values) == pytest.approx(worst)
     assert holm([0.5]) == pytest.approx([0.5])
     assert holm([]).size == 0
+
+
+# Tests of paired differences, and what they can find
+
+
+def test_paired_test_against_scipy():
+    for first, second in ((FEW, OTHERS), (OTHERS, FEW), (FEW[:2], OTHERS[:2])):
+        assert paired_test(first, second) == pytest.approx(stats.ttest_rel(first, second).pvalue)
+    assert (paired_interval(FEW, OTHERS).low > 0) == (paired_test(FEW, OTHERS) < 0.05)
+
+
+@pytest.mark.parametrize("units", [2, 5, 8, 12])
+def test_sign_flips_against_scipy(units):
+    rng = np.random.default_rng(units)
+    first, second = rng.normal(0.5, 1, units), np.round(rng.normal(0, 1, units), 1)
+    exact = stats.permutation_test((first - second,), np.mean, permutation_type="samples", n_resamples=10**5)
+    assert sign_flip_test(first, second) == pytest.approx(exact.pvalue)
+
+
+def test_sign_flips_by_hand_and_their_least():
+    """Of the 8 signs of 1, 2, -1 four give a mean as far from 0: 2 of +1 +2 -1, and 2 of +1 +2 +1."""
+    assert sign_flip_test([1, 2, -1], [0, 0, 0]) == 6 / 8
+    assert sign_flip_test([1, 2, 1], [0, 0, 0]) == 2 / 8
+    assert sign_flip_test(np.full(8, 0.1), np.zeros(8)) == 2 / 2**8
+
+
+def test_sign_flips_of_many_units_are_sampled_near_the_exact_value():
+    rng = np.random.default_rng(3)
+    few, many = rng.normal(0.4, 1, 16), rng.normal(0.15, 1, 200)
+    for values in (few, np.concatenate([few, [1e-13]]), many):
+        student = stats.ttest_1samp(values, 0).pvalue
+        assert sign_flip_test(values, np.zeros(len(values))) == pytest.approx(student, abs=0.02)
+        assert sign_flip_test(values, np.zeros(len(values))) == sign_flip_test(values, np.zeros(len(values)))
+
+
+@pytest.mark.parametrize("test", [paired_test, sign_flip_test])
+def test_of_true_nulls_one_in_twenty_is_rejected_and_true_differences_are_found(test):
+    rng = np.random.default_rng(4)
+    shared = rng.normal(0, 10, (2000, 8))
+    nothing, something = shared + rng.normal(0, 1, (2000, 8)), shared + rng.normal(2, 1, (2000, 8))
+    level = np.mean([test(*pair) < 0.05 for pair in zip(nothing, shared, strict=True)])
+    assert level == pytest.approx(0.05, abs=0.015)
+    assert np.mean([test(*pair) < 0.05 for pair in zip(something, shared, strict=True)]) > 0.95
+
+
+@pytest.mark.parametrize("test", [paired_test, sign_flip_test])
+def test_nothing_is_concluded_from_one_unit_or_from_no_difference(test):
+    assert test([3.0], [1.0]) == 1.0
+    assert test(FEW, FEW) == 1.0
+    with pytest.raises(ValueError, match="got 2 and 1 values"):
+        test([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="got NaN or infinity"):
+        test([1.0, np.nan], [1.0, 2.0])
+
+
+def test_units_that_all_differ_by_the_same_are_certain_for_student():
+    assert paired_test(np.array([1.5, 2.5, 3.5]), np.array([1.0, 2.0, 3.0])) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("units", "power", "alpha"), [(2, 0.8, 0.05), (8, 0.8, 0.05), (8, 0.9, 0.01), (30, 0.5, 0.05)]
+)
+def test_the_smallest_detectable_difference_is_found_as_often_as_it_says(units, power, alpha):
+    rng = np.random.default_rng(5)
+    true = smallest_detectable(3.0, units, power, alpha)
+    drawn = rng.normal(true, 3, (10_000, units))
+    assert np.mean(stats.ttest_1samp(drawn, 0, axis=1).pvalue < alpha) == pytest.approx(power, abs=0.015)
+
+
+def test_the_smallest_detectable_difference_of_eight_seeds():
+    """1.156 standard deviations: what tables of the paired t-test give for 8 pairs, power 0.8, two-sided 5 %."""
+    assert smallest_detectable(1.0, 8) == pytest.approx(1.156, abs=0.001)
+    assert smallest_detectable(2.0, 8) == pytest.approx(2 * smallest_detectable(1.0, 8))
+    assert smallest_detectable(1.0, 1) == float("inf")
+    assert smallest_detectable(0.0, 8) == 0.0
+
+
+@pytest.mark.parametrize(("difference", "sd"), [(1.0, 1.0), (-0.3, 1.0), (5.0, 1.0), (0.01, 1.0), (1.0, 0.0)])
+def test_units_needed_are_the_fewest(difference, sd):
+    units = units_needed(difference, sd)
+    assert smallest_detectable(sd, units) <= abs(difference)
+    assert units == 2 or smallest_detectable(sd, units - 1) > abs(difference)
+
+
+def test_units_needed_against_tables():
+    """Differences of 0.8, 0.5 and 0.2 standard deviations need 15, 34 and 199 pairs (Cohen)."""
+    assert [units_needed(size, 1.0) for size in (0.8, 0.5, 0.2)] == [15, 34, 199]
+    assert units_needed(0.0, 1.0) is None
+    assert units_needed(1e-9, 1.0) is None
+
+
+def test_what_has_no_power_is_an_error():
+    for wrong in ({"units": 0}, {"differences_sd": -1.0}, {"power": 0.01}, {"alpha": 0.0}, {"differences_sd": np.nan}):
+        with pytest.raises(ValueError, match="0 < alpha < power < 1"):
+            smallest_detectable(**{"differences_sd": 1.0, "units": 8, **wrong})
+    with pytest.raises(ValueError, match="difference=nan"):
+        units_needed(np.nan, 1.0)
 
 
 def test_illegal_input_is_an_error():

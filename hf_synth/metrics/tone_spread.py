@@ -1,0 +1,132 @@
+"""Tone spread: how much the tone of completions differs with what they are about.
+
+The tone is numbers that short lists of English words give: a crude instrument, which knows no negation, no irony and
+no language but one. Its use is to compare samples of one policy with those of another, to the same prompts; a
+classifier or embeddings can take its place.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+
+import numpy as np
+
+from .base import SampleMetric
+from .intervals import Interval, jackknife_interval
+from .units import by_prompt, entries
+from .words import letters_only, words
+
+Features = Callable[[Sequence[str]], np.ndarray]
+
+FEATURES = ("formality", "sentiment", "hedging", "politeness", "address", "excitement")
+
+_FORMAL = """accordingly additionally consequently furthermore hence however moreover nevertheless nonetheless
+notwithstanding regarding subsequently therefore thereby thus whereas whereby wherein upon shall"""
+_INFORMAL = """awesome bro cool cuz damn dude gonna gotta guys hey hi haha kinda lol lots nah nope ok okay
+oh omg stuff sorta sucks wanna wow yeah yep yup"""
+_POSITIVE = """amazing beautiful best better delicious delightful easy enjoy excellent fantastic fun glad good
+great happy helpful hope interesting kind love lovely nice perfect pleasure positive safe success successful
+wonderful"""
+_NEGATIVE = """angry awful bad boring cruel danger dangerous death difficult disgusting evil fail failure fear
+hard harm harmful hate horrible hurt illegal pain poor problem sad stupid terrible ugly unsafe violence worse worst
+wrong"""
+_HEDGES = """apparently arguably approximately could generally guess likely may maybe might often perhaps
+possible possibly probably roughly seem seems somewhat sometimes suppose unlikely usually"""
+_POLITE = """apologies apologize appreciate excuse glad grateful kindly pardon please respectfully sorry
+thank thanks welcome"""
+_SECOND_PERSON = "you your yours yourself yourselves you're you'll you've you'd"
+_CONTRACTIONS = ("n't", "'ll", "'re", "'ve", "'d", "'m", "'s")
+
+_LISTS = [
+    frozenset(text.split()) for text in (_FORMAL, _INFORMAL, _POSITIVE, _NEGATIVE, _HEDGES, _POLITE, _SECOND_PERSON)
+]
+
+
+def tone(texts: Sequence[str]) -> np.ndarray:
+    """The tone of each text, float64 [texts, 6] in the order of FEATURES: marks of it per 100 words.
+
+    formality: formal words less informal ones and contractions. sentiment: positive words less negative ones.
+    hedging, politeness, address (you, your): such words. excitement: exclamation marks. 0 for a text without words.
+    """
+    return np.array([_tone(words(text.replace("\u2019", "'"))) for text in texts]).reshape(len(texts), len(FEATURES))
+
+
+def _tone(tokens: Sequence[str]) -> list[float]:
+    own = letters_only(tokens)
+    formal, informal, positive, negative, hedges, polite, address = (sum(t in known for t in own) for known in _LISTS)
+    informal += sum(token.endswith(_CONTRACTIONS) for token in own)
+    marks = (formal - informal, positive - negative, hedges, polite, address, tokens.count("!"))
+    return [100 * mark / max(len(own), 1) for mark in marks]
+
+
+def tone_spread(
+    texts: Sequence[str],
+    prompts: Sequence[Hashable],
+    contexts: Sequence[Hashable] | None = None,
+    *,
+    features: Features = tone,
+) -> dict[str, float]:
+    """`tone_spread`: the standard deviation of tone between contexts; 0 where every context gets the same tone.
+
+    texts: completions. prompts: which prompt each belongs to. contexts: which context its prompt belongs to (a topic,
+    a source, a cluster); without them each prompt is a context of its own, and needs two completions or more.
+    features: texts -> float [texts, any], by default `tone`, in marks per 100 words; embeddings fit too.
+
+    Summed over features. Chance differences between the means of contexts are taken out: the variance component
+    between groups of a one-way analysis of variance, of prompts' means in contexts, or of completions in prompts. A
+    component below 0 counts as 0. With its interval over prompts, by the jackknife.
+
+    Source: Searle, Casella and McCulloch (1992), Variance components, section 3.6.
+    """
+    tones = np.asarray(features(list(texts)), np.float64)
+    if contexts is None:
+        groups, values, units = _numbered(prompts), tones, _numbered(prompts)
+    else:
+        groups, values = _prompt_means(tones, prompts, contexts)
+        units = np.arange(len(groups))
+    whole = _between(values, groups)
+    if np.isnan(whole):
+        raise ValueError(
+            f"tone_spread: got {len(values)} values in {len(set(groups))} contexts, wanted two contexts or more, and "
+            "several values in one of them at least: several completions a prompt, or several prompts a context"
+        )
+    kept = [units != unit for unit in range(units.max() + 1)]
+    spread = jackknife_interval(whole, [_between(values[keep], groups[keep]) for keep in kept])
+    return entries("tone_spread", Interval(*np.sqrt(np.maximum(spread, 0)).tolist()))
+
+
+def _numbered(labels: Sequence[Hashable]) -> np.ndarray:
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels])
+
+
+def _prompt_means(
+    tones: np.ndarray, prompts: Sequence[Hashable], contexts: Sequence[Hashable]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The context of each prompt, int [prompts], and the mean tone of its completions, float64 [prompts, features]."""
+    means = np.array([np.mean(rows, axis=0) for rows in by_prompt(tones, prompts, "tone_spread").values()])
+    owners = by_prompt(contexts, prompts, "tone_spread")
+    if torn := [prompt for prompt, owner in owners.items() if len(set(owner)) > 1]:
+        raise ValueError(f"tone_spread: got prompt {torn[0]!r} in several contexts, wanted one context a prompt")
+    return _numbered([owner[0] for owner in owners.values()]), means
+
+
+def _between(values: np.ndarray, groups: np.ndarray) -> float:
+    """The variance component between groups, summed over features; below 0 where they differ less than by chance.
+
+    NaN where there is one group, or one value in each.
+    """
+    _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < 2 or len(values) == len(sizes):
+        return float("nan")
+    means = np.zeros((len(sizes), values.shape[1]))
+    np.add.at(means, numbers, values)
+    means /= sizes[:, None]
+    among = (sizes[:, None] * (means - values.mean(axis=0)) ** 2).sum() / (len(sizes) - 1)
+    inside = ((values - means[numbers]) ** 2).sum() / (len(values) - len(sizes))
+    typical = (len(values) - (sizes**2).sum() / len(values)) / (len(sizes) - 1)
+    return float((among - inside) / typical)
+
+
+class ToneSpread(SampleMetric):
+    """`tone_spread` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, contexts=[...])`."""
+
+    measure = staticmethod(tone_spread)

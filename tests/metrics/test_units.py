@@ -1,0 +1,84 @@
+"""Units: blocks of exactly one size and of whole prompts; ratios against plain means and against simulation."""
+
+import numpy as np
+import pytest
+
+from hf_synth.metrics.intervals import mean_interval, ratio_interval
+from hf_synth.metrics.units import across, by_prompt, entries, equal_blocks, sums_by_prompt, within
+
+PROMPTS = [number // 3 for number in range(60)]  # 20 prompts, 3 sequences each
+SEQUENCES = [[(number, place) for place in range(1 + number % 5)] for number in range(60)]
+
+
+def test_blocks_have_one_size_and_share_no_prompt():
+    blocks = equal_blocks(SEQUENCES, PROMPTS, 20, "x")
+    assert len(blocks) >= 5
+    assert {sum(map(len, block)) for block in blocks} == {20}
+    owners = [{item[0] // 3 for sequence in block for item in sequence} for block in blocks]
+    assert sum(map(len, owners)) == len(set().union(*owners))
+    assert all(
+        sequence == SEQUENCES[sequence[0][0]][: len(sequence)] for block in blocks for sequence in block if sequence
+    )
+
+
+def test_blocks_are_the_same_each_time_and_another_seed_makes_others():
+    assert equal_blocks(SEQUENCES, PROMPTS, 20, "x") == equal_blocks(SEQUENCES, PROMPTS, 20, "x")
+    assert equal_blocks(SEQUENCES, PROMPTS, 20, "x", seed=1) != equal_blocks(SEQUENCES, PROMPTS, 20, "x")
+
+
+def test_too_little_text_for_a_block_is_an_error():
+    with pytest.raises(ValueError, match="x: got 180 items in all, wanted 181 or more"):
+        equal_blocks(SEQUENCES, PROMPTS, 181, "x")
+    assert len(equal_blocks(SEQUENCES, PROMPTS, 180, "x")) == 1
+
+
+def test_within_takes_as_many_of_each_and_across_one_of_each():
+    values, prompts = ["a1", "b1", "a2", "b2", "a3", "c1", "c2"], ["a", "b", "a", "b", "a", "c", "c"]
+    assert within(values, prompts, "x") == [["a1", "a2"], ["b1", "b2"], ["c1", "c2"]]
+    assert within(values[:2], prompts[:2], "x") == []
+    groups = across(values, prompts, 3, "x")
+    assert [sorted(group) for group in groups[0]] == [["a1", "b1", "c1"], ["a2", "b2", "c2"]]
+    assert len(across(values, prompts, 2, "x")) == 1
+    assert across(values, prompts, 4, "x") == []
+
+
+def ratio_by_prompt(counts, sizes, prompts):
+    return ratio_interval(*sums_by_prompt(counts, sizes, prompts, "x"))
+
+
+def test_ratio_of_equal_sizes_is_a_mean_over_prompts():
+    """Six prompts with counts 0 .. 5 of 2 x 4 words each."""
+    counts, sizes = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3], [4] * 12
+    found = ratio_by_prompt(counts, sizes, [number // 2 for number in range(12)])
+    assert found == pytest.approx(mean_interval(np.arange(6) / 8))
+
+
+def test_ratio_is_of_sums_and_not_a_mean_of_ratios():
+    assert ratio_by_prompt([1, 0], [1, 9], ["a", "b"]).mean == 1 / 10
+    assert np.isnan(ratio_by_prompt([0, 0], [0, 0], ["a", "b"])).all()
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_where_prompts_differ_and_their_texts_too():
+    rng = np.random.default_rng(0)
+    held, naive = [], []
+    for _ in range(300):
+        sizes = rng.integers(20, 60, (40, 6))
+        rates = rng.gamma(2, 0.01, 40)  # a prompt's texts share a rate, of mean 0.02
+        counts = rng.poisson(sizes * rates[:, None])
+        for found, prompts in ((held, np.repeat(np.arange(40), 6)), (naive, np.arange(240))):
+            interval = ratio_by_prompt(counts.ravel(), sizes.ravel(), prompts.tolist())
+            found.append(interval.low <= 0.02 <= interval.high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(naive) < np.mean(held) - 0.05
+
+
+def test_an_interval_as_entries():
+    assert entries("x", mean_interval([1.0, 2.0, 3.0])).keys() == {"x", "x/low", "x/high"}
+
+
+def test_values_without_their_prompts_are_an_error():
+    for values, prompts in (([1], []), ([], [])):
+        with pytest.raises(ValueError, match=r"x: got . values for 0 prompts"):
+            by_prompt(values, prompts, "x")
+    with pytest.raises(ValueError, match="got 1 sizes for 2 counts"):
+        ratio_by_prompt([1, 2], [1], ["a", "b"])
