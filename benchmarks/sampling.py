@@ -1,16 +1,15 @@
-"""What weighted sampling costs: as a share of a GRPO step, and against sorting all distances.
+"""What drawing by weight costs: a sampler over ten million weights, and the mixin's share of a GRPO step.
 
-    python benchmarks/sampling.py [--hh harmless-base-test.jsonl.gz]
+    python benchmarks/sampling.py
 
-Times are medians over repeats in one run, in seconds or milliseconds; the ratios are what carries over to other
-machines.
+Medians over repeats in one run, in seconds of CPU time (`time.process_time`, one process): other programs on the same
+cores disturb it less than wall time. The ratios are what carries over to other machines.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
+import functools
 import statistics
 import tempfile
 import time
@@ -19,80 +18,69 @@ from typing import Any
 
 import datasets
 import numpy as np
-from sklearn.metrics import pairwise_distances
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback
 from trl import GRPOConfig
 from trl.trainer.utils import RepeatSampler
 
-from hf_synth.sampling import (
-    DensityWeightedSampler,
-    WeightedGRPOTrainer,
-    effective_sample_size,
-    embed_texts,
-    intrinsic_dimension,
-    knn_density,
-    rarity_weights,
-)
+from hf_synth.sampling import ChangingWeightsCallback, DensityWeightedSampler, PassRates, WeightedGRPOTrainer
 
 WORDS = 500
 
 
 def median_seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of a call, after one call that is not counted."""
+    """Median CPU time of a call, after one call that is not counted."""
     call()
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times)
 
 
-def read_hh(path: str) -> list[str]:
-    """The prompts (all up to the last answer) of an Anthropic hh-rlhf file, `.jsonl.gz`."""
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        chosen = [json.loads(line)["chosen"] for line in lines]
-    return [text[: text.rindex("\n\nAssistant:")] for text in chosen]
+def benchmark_sampler(rows: int, repeats: int) -> None:
+    """Print what it takes to build a sampler, to order a round, and to hand out its indices."""
+    weights = np.random.default_rng(0).random(rows)
+    sampler = DensityWeightedSampler(weights, batch_size=64)
+    build = median_seconds(lambda: DensityWeightedSampler(weights, batch_size=64), repeats)
+    order = median_seconds(sampler.round_rows, repeats)
+    ours = median_seconds(lambda: sum(1 for _ in sampler), repeats)
+    stock = RepeatSampler(range(rows), 1, batch_size=64, seed=0)
+    theirs = median_seconds(lambda: sum(1 for _ in stock), repeats)
+    print(f"a sampler over {rows:,} weights")
+    print(f"  built in                             {build:8.3f} s")
+    print(f"  the order of a round                 {order:8.3f} s")
+    print(f"  a round, its order included          {ours:8.3f} s   {len(sampler) / ours / 1e6:6.2f} million indices/s")
+    print(f"  TRL's RepeatSampler, without weights {theirs:8.3f} s   {theirs / ours:6.2f} times as long")
 
 
-def generated_prompts(count: int) -> list[str]:
-    """Prompts of 5 to 80 words, a third of them variations of ten themes, for want of real ones."""
-    rng = np.random.default_rng(0)
-    themes = rng.integers(WORDS, size=(10, 80))
-    prompts = []
-    for row in range(count):
-        words = themes[row % 10].copy() if row % 3 == 0 else rng.integers(WORDS, size=80)
-        words[rng.integers(80, size=8)] = rng.integers(WORDS, size=8)
-        prompts.append(" ".join(f"word{word}" for word in words[: rng.integers(5, 81)]))
-    return prompts
+class Clock:
+    """CPU seconds within chosen methods of an object's class, calls within calls not counted again."""
+
+    def __init__(self) -> None:
+        self.seconds, self._inside = 0.0, False
+
+    def watch(self, owner: Any, name: str, without: Callable[[], float] = lambda: 0.0) -> None:
+        """Replace a method by itself, timed; what the clock `without` counts meanwhile is not counted here."""
+        method = getattr(owner, name)
+
+        @functools.wraps(method)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if self._inside:
+                return method(*arguments, **options)
+            self._inside, start, other = True, time.process_time(), without()
+            try:
+                return method(*arguments, **options)
+            finally:
+                self.seconds += time.process_time() - start - (without() - other)
+                self._inside = False
+
+        setattr(owner, name, timed)
 
 
-def naive_density(vectors: np.ndarray, k: int = 10) -> np.ndarray:
-    """The textbook way: all distances by sklearn, every row sorted in full."""
-    distances = np.sort(pairwise_distances(vectors, metric="cosine"), axis=1)
-    return 1 / distances[:, 1 : k + 1].mean(axis=1)
-
-
-def benchmark_density(prompts: list[str], repeats: int) -> None:
-    """Print the cost of embedding and density, and what the weights come to."""
-    embed = median_seconds(lambda: embed_texts(prompts), 1)
-    vectors = embed_texts(prompts)
-    naive = median_seconds(lambda: naive_density(vectors), repeats)
-    print(f"density of {len(prompts)} prompts, k = 10, {vectors.shape[1]} dimensions (embedding: {embed:.2f} s)")
-    print(f"  sorting all distances (sklearn)   {naive:7.3f} s")
-    for backend in ("sklearn", "faiss"):
-        seconds = median_seconds(lambda backend=backend: knn_density(vectors, backend=backend), repeats)  # type: ignore[misc]
-        print(f"  knn_density, {backend:<8}             {seconds:7.3f} s   {naive / seconds:4.1f} times as fast")
-    print(f"  intrinsic dimension {intrinsic_dimension(vectors):.1f}; effective sample size at strength 1:", end="")
-    for estimator in ("volume", "mean_distance"):
-        weights = rarity_weights(knn_density(vectors, estimator=estimator))
-        print(f" {estimator} {effective_sample_size(weights) / len(weights):.2f} N", end="")
-    print()
-
-
-def small_grpo(directory: str, steps: int) -> tuple[WeightedGRPOTrainer, list[float]]:
-    """A GRPO trainer over a Llama of 200,000 weights, and the list its step times (s) go to."""
+def small_grpo(directory: str, steps: int, prompts: int, learnt: bool) -> WeightedGRPOTrainer:
+    """A GRPO trainer over a Llama of 200,000 weights; with pass rates where weights are to be learnt."""
     vocab = {word: i for i, word in enumerate(["<pad>", "<eos>", "<unk>", *(f"word{i}" for i in range(WORDS))])}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -109,8 +97,8 @@ def small_grpo(directory: str, steps: int) -> tuple[WeightedGRPOTrainer, list[fl
         eos_token_id=1,
         bos_token_id=1,
     )
-    prompts = generated_prompts(256)
-    dataset = datasets.Dataset.from_dict({"prompt": prompts, "sampling_weight": np.linspace(0.1, 2, len(prompts))})
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"word{word}" for word in rng.integers(WORDS, size=12)) for _ in range(prompts)]
     args = GRPOConfig(
         output_dir=directory,
         use_cpu=True,
@@ -120,62 +108,57 @@ def small_grpo(directory: str, steps: int) -> tuple[WeightedGRPOTrainer, list[fl
         max_completion_length=16,
         max_steps=steps,
         save_strategy="no",
-        logging_strategy="no",
+        logging_steps=1,
         report_to="none",
         disable_tqdm=True,
     )
     trainer = WeightedGRPOTrainer(
         LlamaForCausalLM(config),
-        lambda completions, **_: [float(len(set(text.split()))) for text in completions],
+        lambda completions, **_: [float(len(set(text.split())) > 12) for text in completions],
         args=args,
-        train_dataset=dataset,
+        train_dataset=datasets.Dataset.from_dict({"prompt": texts, "sampling_weight": np.linspace(0.1, 2, prompts)}),
         processing_class=tokenizer,
+        round_size=16,
     )
-    seconds: list[float] = []
-    stock_step = trainer.training_step
-
-    def timed(*arguments: Any, **options: Any) -> Any:
-        start = time.perf_counter()
-        loss = stock_step(*arguments, **options)
-        seconds.append(time.perf_counter() - start)
-        return loss
-
-    trainer.training_step = timed
-    return trainer, seconds
+    trainer.remove_callback(PrinterCallback)
+    if learnt:
+        trainer.add_callback(ChangingWeightsCallback(trainer, [PassRates(texts)]))
+    return trainer
 
 
-def benchmark_sampler(rows: int, steps: int, repeats: int) -> None:
-    """Print what drawing by weight adds to a GRPO step (forward, backward and completions, without the optimiser)."""
-    with tempfile.TemporaryDirectory() as directory:
-        trainer, seconds = small_grpo(directory, steps)
-        trainer.train()
-        stock = trainer.weighted_sampler
-    assert stock is not None
-    step = statistics.median(seconds[1:])
-    counts = {"batch_size": stock.batch_size, "repeat_count": stock.repeat_count}
-    ours = DensityWeightedSampler(np.random.default_rng(0).random(rows), group_size=stock.group_size, **counts)
-    theirs = RepeatSampler(range(rows), stock.group_size, seed=0, **counts)
-    steps_a_round = len(ours) / 16
-    print(f"drawing from {rows} prompts in GRPO (groups of {stock.group_size}, 16 completions a step)")
-    print(f"  a step of a small Llama           {1e3 * step:9.3f} ms")
-    for name, sampler in (("DensityWeightedSampler", ours), ("TRL's RepeatSampler", theirs)):
-        a_step = median_seconds(lambda sampler=sampler: sum(1 for _ in sampler), repeats) / steps_a_round  # type: ignore[misc]
-        print(f"  {name:<32}  {1e3 * a_step:9.3f} ms a step   {100 * a_step / step:8.4f} % of it")
-    start = median_seconds(ours.round_rows, repeats)
-    print(f"  of it, once a round               {1e3 * start:9.3f} ms in {steps_a_round:.0f} steps")
+def benchmark_mixin(prompts: int, steps: int) -> None:
+    """Print what drawing by weight takes of GRPO training, in rounds of 8 steps: all that the mixin adds."""
+    print(f"GRPO on a small Llama: 16 completions a step, {prompts:,} prompts, {steps} steps, all logged")
+    for learnt in (False, True):
+        with tempfile.TemporaryDirectory() as directory:
+            trainer = small_grpo(directory, steps, prompts, learnt)
+            ours, stock = Clock(), Clock()
+            stock.watch(WeightedGRPOTrainer.__mro__[2], "log")
+            sampler = trainer._get_train_sampler()
+            ours.watch(sampler, "round_rows")
+            ours.watch(trainer, "log", without=lambda clock=stock: clock.seconds)  # type: ignore[misc]
+            for callback in trainer.callback_handler.callbacks:
+                if type(callback).__module__.startswith("hf_synth."):
+                    for event in ("on_train_begin", "on_epoch_begin", "on_step_begin", "on_save"):
+                        ours.watch(callback, event)
+            start = time.process_time()
+            trainer.train()
+            total = time.process_time() - start
+        kind = "weights by pass rate, learnt" if learnt else "fixed weights"
+        mine, all_ = (1e3 * seconds / steps for seconds in (ours.seconds, total))
+        print(f"  {kind:<28} {mine:8.3f} ms of {all_:8.1f} ms a step: {100 * mine / all_:.2f} %")
 
 
 def main() -> None:
     """Run both benchmarks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--hh", metavar="PATH", help="real prompts: an Anthropic hh-rlhf .jsonl.gz file")
-    parser.add_argument("--prompts", type=int, default=2312, help="how many to generate without --hh (2312)")
-    parser.add_argument("--rows", type=int, default=100_000, help="rows to draw from (100000)")
-    parser.add_argument("--steps", type=int, default=12, help="GRPO steps to time (12)")
-    parser.add_argument("--repeats", type=int, default=5, help="timings behind each median (5)")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="weights of the sampler (10,000,000)")
+    parser.add_argument("--prompts", type=int, default=2000, help="prompts of the trainer (2000)")
+    parser.add_argument("--steps", type=int, default=40, help="GRPO steps to time (40)")
+    parser.add_argument("--repeats", type=int, default=3, help="timings behind each median (3)")
     options = parser.parse_args()
-    benchmark_sampler(options.rows, options.steps, options.repeats)
-    benchmark_density(read_hh(options.hh) if options.hh else generated_prompts(options.prompts), options.repeats)
+    benchmark_sampler(options.rows, options.repeats)
+    benchmark_mixin(options.prompts, options.steps)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.sampling.density import intrinsic_dimension, knn_density
+    from hf_synth.sampling.callbacks import ChangingWeightsCallback
+    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density
     from hf_synth.sampling.embeddings import embed_texts, prompt_text
+    from hf_synth.sampling.factors import Curriculum, FixedWeights, ScheduledRarity, WeightFactor
+    from hf_synth.sampling.pass_rates import PassRates
+    from hf_synth.sampling.refresh import (
+        DensityRefreshCallback,
+        RefreshedRarity,
+        hidden_state_embedder,
+        policy_density,
+    )
     from hf_synth.sampling.samplers import DensityWeightedSampler
     from hf_synth.sampling.trainers import (
         WeightedDPOTrainer,
@@ -27,11 +36,25 @@ if TYPE_CHECKING:
         WeightedSFTTrainer,
         WeightedTrainer,
     )
-    from hf_synth.sampling.weights import check_weights, effective_sample_size, rarity_weights
+    from hf_synth.sampling.weights import (
+        balanced_weights,
+        check_weights,
+        combined_weights,
+        curriculum_weights,
+        effective_sample_size,
+        pass_rate_weights,
+        permuted,
+        rarity_weights,
+        scheduled_strength,
+    )
 
 _HOMES = {
-    "density": ("intrinsic_dimension", "knn_density"),
+    "callbacks": ("ChangingWeightsCallback",),
+    "density": ("intrinsic_dimension", "knn_density", "measure_knn_density"),
     "embeddings": ("embed_texts", "prompt_text"),
+    "factors": ("Curriculum", "FixedWeights", "ScheduledRarity", "WeightFactor"),
+    "pass_rates": ("PassRates",),
+    "refresh": ("DensityRefreshCallback", "RefreshedRarity", "hidden_state_embedder", "policy_density"),
     "samplers": ("DensityWeightedSampler",),
     "trainers": (
         "WeightedDPOTrainer",
@@ -41,25 +64,52 @@ _HOMES = {
         "WeightedSamplingMixin",
         "WeightedTrainer",
     ),
-    "weights": ("check_weights", "effective_sample_size", "rarity_weights"),
+    "weights": (
+        "balanced_weights",
+        "check_weights",
+        "combined_weights",
+        "curriculum_weights",
+        "effective_sample_size",
+        "pass_rate_weights",
+        "permuted",
+        "rarity_weights",
+        "scheduled_strength",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ChangingWeightsCallback",
+    "Curriculum",
+    "DensityRefreshCallback",
     "DensityWeightedSampler",
+    "FixedWeights",
+    "PassRates",
+    "RefreshedRarity",
+    "ScheduledRarity",
+    "WeightFactor",
     "WeightedDPOTrainer",
     "WeightedGRPOTrainer",
     "WeightedRewardTrainer",
     "WeightedSFTTrainer",
     "WeightedSamplingMixin",
     "WeightedTrainer",
+    "balanced_weights",
     "check_weights",
+    "combined_weights",
+    "curriculum_weights",
     "effective_sample_size",
     "embed_texts",
+    "hidden_state_embedder",
     "intrinsic_dimension",
     "knn_density",
+    "measure_knn_density",
+    "pass_rate_weights",
+    "permuted",
+    "policy_density",
     "prompt_text",
     "rarity_weights",
+    "scheduled_strength",
 ]
 
 

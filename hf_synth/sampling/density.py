@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
+import hashlib
+import logging
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-_CHOICES = {
-    "metric": ("cosine", "euclidean"),
-    "estimator": ("volume", "mean_distance"),
-    "backend": ("auto", "sklearn", "faiss"),
-}
-_FAISS_FROM = 2_000  # distinct points from which "auto" takes faiss
-_SPARE = 8  # candidates beyond k: float32 search may swap neighbours that differ in the seventh digit
-_SMALLEST = 1e-6  # distances below this share of the data's spread are rounding, not geometry
+from hf_synth.sampling.neighbours import Neighbours, find_neighbours
+
+logger = logging.getLogger(__name__)
+
+_CHOICES = {"metric": ("cosine", "euclidean"), "estimator": ("volume", "mean_distance")}
 _LOG_LIMIT = 690.0  # exp(690) is still a float64
+_BLOCK = 65_536  # rows in float64 at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredDensity:
+    """Densities, and how they came about.
+
+    density: [N] float64, larger = more crowded. dimension: the intrinsic dimension (0 where all points are one).
+    distinct: how many points are. k: the neighbours used. backend: what found them; recall: the share of the true k
+    nearest that it found, 1 if exact, otherwise measured on a sample.
+    """
+
+    density: np.ndarray
+    dimension: float
+    distinct: int
+    k: int
+    backend: str
+    recall: float
 
 
 def knn_density(
@@ -25,6 +42,8 @@ def knn_density(
     metric: str = "cosine",
     estimator: str = "volume",
     backend: str = "auto",
+    smoothing: int = 0,
+    reduce_k: bool = False,
 ) -> np.ndarray:
     """Density of each point from its k nearest DISTINCT points: [N, D] -> [N], LARGER = MORE CROWDED.
 
@@ -40,8 +59,13 @@ def knn_density(
         k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
         metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`,
             where only their ratios matter) or "euclidean".
-        backend: "sklearn", "faiss" (both exact and equal up to rounding), or "auto": faiss for many points where it
-            is installed.
+        backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one),
+            "ivf" (approximate, faiss's: the search is widened until it finds at least 0.95 of the true neighbours of a
+            sample), or "auto": exact for up to 50,000 points, then ivf. `measure_knn_density` says which it was.
+        smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours.
+            One estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more
+            than of a point, and copies count as crowding of their neighbourhood.
+        reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
 
     Returns:
         [N] float64, finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up
@@ -50,23 +74,44 @@ def knn_density(
     Raises:
         ValueError: NaN, infinite or (cosine) zero rows, named; k too large or too small; a wrong shape; an unknown
             metric, estimator or backend.
-        ImportError: backend="faiss" and faiss is not installed.
+        ImportError: a backend of faiss, and faiss is not installed.
 
     Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
     """
-    _check_choice("metric", metric)
-    _check_choice("estimator", estimator)
-    points, inverse, copies = _distinct(embeddings, metric)
+    return measure_knn_density(
+        embeddings,
+        k=k,
+        metric=metric,
+        estimator=estimator,
+        backend=backend,
+        smoothing=smoothing,
+        reduce_k=reduce_k,
+    ).density
+
+
+def measure_knn_density(
+    embeddings: ArrayLike,
+    *,
+    k: int = 10,
+    metric: str = "cosine",
+    estimator: str = "volume",
+    backend: str = "auto",
+    smoothing: int = 0,
+    reduce_k: bool = False,
+) -> MeasuredDensity:
+    """`knn_density`, with the intrinsic dimension, the backend and its recall; arguments and errors are the same."""
+    check_choices(metric=metric, estimator=estimator)
+    if smoothing < 0:
+        raise ValueError(f"smoothing={smoothing}: wanted a number of rounds of at least 0.")
+    points, inverse, copies = distinct_points(embeddings, metric)
     if len(points) == 1:
-        return np.ones(len(inverse))
-    distances = _neighbour_distances(points, _check_k(k, len(points), estimator), backend)
-    if estimator == "volume":
-        dimension = _levina_bickel(distances, points.shape[1])
-        log_density = np.log(copies) + np.log(k) - dimension * np.log(distances[:, -1])
-    else:
-        lengths = np.square(distances) / 2 if metric == "cosine" else distances
-        log_density = np.log(copies) - np.log(lengths.mean(axis=1))
-    return _exp(log_density)[inverse]
+        return MeasuredDensity(np.ones(len(inverse)), 0.0, 1, 0, "none", 1.0)
+    k = check_k(k, len(points), estimator, reduce_k)
+    found = find_neighbours(points, k, backend)
+    logger.info("Neighbours of %d distinct points by %s, recall %.3f", len(points), found.backend, found.recall)
+    density = density_of(found, copies, metric, estimator, smoothing, points.shape[1])
+    dimension = levina_bickel(found.distances, points.shape[1]) if k > 1 else 0.0
+    return MeasuredDensity(density[inverse], dimension, len(points), k, found.backend, found.recall)
 
 
 def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "cosine", backend: str = "auto") -> float:
@@ -82,38 +127,81 @@ def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "co
 
     Source: Levina and Bickel (2004), with the average over points of MacKay and Ghahramani (2005).
     """
-    _check_choice("metric", metric)
-    points, _, _ = _distinct(embeddings, metric)
+    check_choices(metric=metric)
+    points, _, _ = distinct_points(embeddings, metric)
     if len(points) == 1:
         return 0.0
-    distances = _neighbour_distances(points, _check_k(k, len(points), "volume"), backend)
-    return _levina_bickel(distances, points.shape[1])
+    distances = find_neighbours(points, check_k(k, len(points), "volume"), backend).distances
+    return levina_bickel(distances, points.shape[1])
 
 
-def _levina_bickel(distances: np.ndarray, ambient: int) -> float:
+def density_of(
+    found: Neighbours, copies: np.ndarray, metric: str, estimator: str, smoothing: int, ambient: int
+) -> np.ndarray:
+    """[P] densities of distinct points from their neighbours [P, k] and copies [P]; arguments as `knn_density`."""
+    if estimator == "volume":
+        dimension = levina_bickel(found.distances, ambient)
+        log_density = np.log(copies) + np.log(found.distances.shape[1]) - dimension * np.log(found.distances[:, -1])
+    else:
+        lengths = np.square(found.distances) / 2 if metric == "cosine" else found.distances
+        log_density = np.log(copies) - np.log(lengths.mean(axis=1))
+    for _ in range(smoothing):
+        log_density = (log_density + log_density[found.ids].sum(axis=1)) / (found.ids.shape[1] + 1)
+    return _exp(log_density)
+
+
+def levina_bickel(distances: np.ndarray, ambient: int) -> float:
     """[P, k] ascending distances -> dimension; at most the ambient one, which equidistant points would exceed."""
     log_ratios = np.log(distances[:, -1:] / distances[:, :-1]).mean()
     return float(min(1 / log_ratios, ambient)) if log_ratios > 0 else float(ambient)
 
 
-def _distinct(embeddings: ArrayLike, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """[N, D] -> distinct points [P, D] (unit rows for cosine), the point of each row [N], copies of each point [P]."""
+def distinct_points(
+    embeddings: ArrayLike, metric: str, room: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """[N, D] -> distinct points [P, D], the point of each row [N], copies of each point [P]; first come, first listed.
+
+    Points are unit rows in float32 for cosine; for euclidean they keep float32 or become float64. They are written to
+    the front of `room` [N, D], such as a file mapped into memory, where it is given.
+
+    Raises:
+        ValueError: a wrong shape; NaN, infinite or (cosine) zero rows, by number.
+    """
     array = np.asarray(embeddings)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"embeddings: wanted shape [N, D] with N and D above 0, got {list(array.shape)}.")
-    array = array.astype(np.float64)
-    _refuse_rows(~np.isfinite(array).all(axis=1), "NaN or infinite")
+    for what, bad in _bad_rows(array, metric).items():
+        _refuse_rows(bad, what)
+    kept = np.float32 if metric == "cosine" or array.dtype == np.float32 else np.float64
+    points = np.empty(array.shape, kept) if room is None else room
+    inverse = np.empty(len(array), np.int64)
+    place: dict[bytes, int] = {}
+    for part in _parts(len(array)):
+        block = _standard(array[part], metric).astype(kept)
+        keys = [hashlib.blake2b(row, digest_size=16).digest() for row in block]
+        inverse[part] = [place.setdefault(key, len(place)) for key in keys]
+        points[inverse[part]] = block
+    return points[: len(place)], inverse, np.bincount(inverse)
+
+
+def _standard(block: np.ndarray, metric: str) -> np.ndarray:
+    """[B, D] -> float64: rows of unit length for cosine, and no -0.0."""
+    wide = block.astype(np.float64)
     if metric == "cosine":
         # Scaled by the largest entry first: the squares of very large or small entries would leave float64.
-        largest = np.abs(array).max(axis=1, keepdims=True)
-        _refuse_rows(largest[:, 0] == 0, "zero (a zero vector has no direction)")
-        array /= largest
-        array /= np.sqrt(np.square(array).sum(axis=1, keepdims=True))
-        array = array.astype(np.float32)  # drops the rounding by which equal directions of other lengths differ
-    array = np.ascontiguousarray(array + 0.0)  # -0.0 becomes 0.0
-    as_bytes = array.view(np.dtype((np.void, array.itemsize * array.shape[1])))[:, 0]
-    _, first, inverse, copies = np.unique(as_bytes, return_index=True, return_inverse=True, return_counts=True)
-    return array[first], inverse, copies
+        wide /= np.abs(wide).max(axis=1, keepdims=True)
+        wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    return wide + 0.0
+
+
+def _bad_rows(array: np.ndarray, metric: str) -> dict[str, np.ndarray]:
+    """What is wrong with rows -> which, [N]."""
+    checks = {"NaN or infinite": lambda block: ~np.isfinite(block.astype(np.float64)).all(axis=1)}
+    if metric == "cosine":
+        checks["zero (a zero vector has no direction)"] = lambda block: ~block.any(axis=1)
+    return {
+        what: np.concatenate([check(array[part]) for part in _parts(len(array))]) for what, check in checks.items()
+    }
 
 
 def _refuse_rows(bad: np.ndarray, what: str) -> None:
@@ -123,46 +211,8 @@ def _refuse_rows(bad: np.ndarray, what: str) -> None:
         raise ValueError(f"embeddings: {len(rows)} of {len(bad)} rows are {what}: rows {shown}. Drop or mend them.")
 
 
-def _neighbour_distances(points: np.ndarray, k: int, backend: str) -> np.ndarray:
-    """Euclidean distances [P, k], ascending, from each of P distinct points to its nearest others; all above 0."""
-    _check_choice("backend", backend)
-    if backend == "auto":
-        installed = importlib.util.find_spec("faiss") is not None
-        backend = "faiss" if installed and len(points) >= _FAISS_FROM else "sklearn"
-    centred = points - points.mean(axis=0, dtype=np.float64)  # keeps digits in float32; distances stay
-    spread = np.abs(centred).max()
-    wanted = min(len(points), k + 1 + _SPARE)
-    search = _search_faiss if backend == "faiss" else _search_sklearn
-    neighbours = search((centred / spread).astype(np.float32), wanted)  # [P, wanted], the point itself among them
-    out = np.empty((len(points), k))
-    block = max(1, 2**18 // (wanted * points.shape[1]))  # small enough for the processor's cache
-    for start in range(0, len(points), block):
-        rows = np.arange(start, min(start + block, len(points)))
-        offsets = centred[neighbours[rows]] - centred[rows, None]
-        squares = np.einsum("rnd,rnd->rn", offsets, offsets)
-        squares[neighbours[rows] == rows[:, None]] = np.inf
-        out[rows] = np.sqrt(np.sort(squares, axis=1)[:, :k])
-    return np.maximum(out, _SMALLEST * spread)
-
-
-def _search_sklearn(points: np.ndarray, wanted: int) -> np.ndarray:
-    from sklearn.neighbors import NearestNeighbors
-
-    index = NearestNeighbors(n_neighbors=wanted, algorithm="brute", metric="euclidean").fit(points)
-    return index.kneighbors(points, return_distance=False)
-
-
-def _search_faiss(points: np.ndarray, wanted: int) -> np.ndarray:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "backend='faiss' and faiss is not installed. Install it with pip install 'hf_synth[embeddings]', or use "
-            "backend='sklearn'."
-        ) from error
-    index = faiss.IndexFlatL2(points.shape[1])
-    index.add(points)
-    return index.search(points, wanted)[1]
+def _parts(rows: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
 
 
 def _exp(log_density: np.ndarray) -> np.ndarray:
@@ -172,18 +222,28 @@ def _exp(log_density: np.ndarray) -> np.ndarray:
     return np.exp(np.clip(log_density, -_LOG_LIMIT, _LOG_LIMIT))
 
 
-def _check_choice(name: str, value: str) -> None:
-    if value not in _CHOICES[name]:
-        raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
+def check_choices(**given: str) -> None:
+    """Refuse an unknown metric or estimator."""
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
 
 
-def _check_k(k: int, distinct: int, estimator: str) -> int:
+def check_k(k: int, distinct: int, estimator: str, reduce_k: bool = False) -> int:
+    """k, or the largest possible one where that may be taken instead.
+
+    Raises:
+        ValueError: k below what the estimator needs, or not below the number of distinct points.
+    """
     least = 2 if estimator == "volume" else 1
     if k < least:
         raise ValueError(f"k={k}: wanted at least {least} for estimator={estimator!r}.")
+    if reduce_k and least < distinct <= k:
+        logger.warning("k=%d neighbours of %d distinct points: k is reduced to %d", k, distinct, distinct - 1)
+        return distinct - 1
     if k >= distinct:
         raise ValueError(
             f"k={k} neighbours need more than {k} distinct points, got {distinct}. Take k of at most {distinct - 1}, "
-            "or give more points."
+            "give more points, or pass reduce_k=True."
         )
     return k

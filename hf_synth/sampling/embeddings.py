@@ -1,22 +1,51 @@
-"""Texts to unit vectors: offline and fitted to nothing by default, or any sentence-transformers model."""
+"""Texts to unit vectors: hashed, by a sentence-transformers model, or by a language model's own hidden states."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import HashingVectorizer
 
-_FEATURES = 2**15  # buckets for words, and as many for character n-grams
-_PROJECTION_KEY = 20240229  # fixes the projection for ever; another value would be another embedder
-# Begin and end markers give every text, "" included, at least one n-gram that lands in a bucket.
-_BEGIN, _END = "\x02\x02", "\x03\x03"
+from hf_synth.sampling.cache import EmbeddingCache
+from hf_synth.sampling.hashing import hash_texts, unit_rows
+
+POLICY = "policy:"  # before the path or Hub id of a causal model
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedder:
+    """What makes vectors: `embed` takes N distinct texts and gives [N, D] unit rows.
+
+    `fingerprint` says which embedder it is: it changes with whatever changes a vector, weights included.
+    """
+
+    embed: Callable[[list[str]], np.ndarray]
+    fingerprint: Callable[[], str]
+
+    def __call__(self, texts: Sequence[str], cache: str | Path | None = None) -> np.ndarray:
+        """[N] texts -> [N, D]; equal texts get equal vectors. Those in the folder `cache` are not made again."""
+        # Each text once: a model may give one text two slightly different vectors in two batches, and density counts
+        # copies by equality.
+        distinct = list(dict.fromkeys(texts))
+        if cache is None or not distinct:
+            vectors = self.embed(distinct)
+        else:
+            vectors = EmbeddingCache(cache, self.fingerprint()).embed(distinct, self.embed)
+        place = {text: row for row, text in enumerate(distinct)}
+        return vectors[np.array([place[text] for text in texts], dtype=np.int64)]
 
 
 def embed_texts(
-    texts: Sequence[str], embedder: str = "hashing", *, dim: int = 384, batch_size: int = 256
+    texts: Sequence[str],
+    embedder: str = "hashing",
+    *,
+    dim: int = 384,
+    batch_size: int = 256,
+    layer: int = -1,
+    cache: str | Path | None = None,
 ) -> np.ndarray:
     """One unit vector per text, in the order given; equal texts get equal vectors, whatever else is in the call.
 
@@ -24,10 +53,12 @@ def embed_texts(
         texts: N strings (`prompt_text` makes one out of a conversation).
         embedder: "hashing": words, pairs of words and runs of 3 to 4 characters, lower-cased, hashed, and
             projected by fixed random signs. It is fitted to nothing, needs no download, gives every text a non-zero
-            vector, and the same one on any machine. Anything else: the path or Hub id of a sentence-transformers
-            model.
+            vector, and the same one on any machine. "policy:NAME": the mean hidden state of a causal model, by path
+            or Hub id. Anything else: the path or Hub id of a sentence-transformers model.
         dim: length D of the hashing vectors; a model has its own.
-        batch_size: texts in memory (or on the device) at a time; no effect on the result.
+        batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
+        layer: of `policy:`; 0 is the embeddings, -1 the last layer.
+        cache: a folder that keeps vectors by content, for any number of runs.
 
     Returns:
         [N, D] float32, L2-normalised.
@@ -39,18 +70,19 @@ def embed_texts(
     texts = texts if isinstance(texts, str) else list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise ValueError("texts: wanted a list of str. Pass conversations through prompt_text first.")
-    for name, value in (("dim", dim), ("batch_size", batch_size)):
+    return load_embedder(embedder, dim=dim, batch_size=batch_size, layer=layer)(texts, cache)
+
+
+def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 256, layer: int = -1) -> Embedder:
+    """An embedder by name; arguments and errors as `embed_texts`."""
+    for argument, value in (("dim", dim), ("batch_size", batch_size)):
         if value < 1:
-            raise ValueError(f"{name}={value}: wanted at least 1.")
-    # Each text once: a model may give one text two slightly different vectors in two batches, and density counts
-    # copies by equality.
-    distinct = list(dict.fromkeys(texts))
-    if embedder == "hashing":
-        vectors = _hash_embed(distinct, dim, batch_size)
-    else:
-        vectors = _model_embed(distinct, embedder, batch_size)
-    place = {text: row for row, text in enumerate(distinct)}
-    return vectors[np.array([place[text] for text in texts], dtype=np.int64)]
+            raise ValueError(f"{argument}={value}: wanted at least 1.")
+    if name == "hashing":
+        return Embedder(lambda texts: hash_texts(texts, dim), lambda: f"hashing-{dim}")
+    if name.startswith(POLICY):
+        return _policy_embedder(name.removeprefix(POLICY), batch_size, layer)
+    return _sentence_embedder(name, batch_size)
 
 
 def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
@@ -81,50 +113,37 @@ def _content_text(content: Any) -> str:
     raise ValueError(f'content: wanted a str or a list of {{"type", ...}} parts, got {content!r:.200}.')
 
 
-def _hash_embed(texts: list[str], dim: int, batch_size: int) -> np.ndarray:
-    signs = _projection(dim).astype(np.float32)  # [2 * features, D]
-    out = np.empty((len(texts), dim), dtype=np.float32)
-    for start in range(0, len(texts), batch_size):
-        block = texts[start : start + batch_size]
-        # A lone surrogate is legal in a str but has no bytes to hash.
-        block = [text.encode("utf-8", "replace").decode("utf-8") for text in block]
-        words = _hasher(analyzer="word", token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2)).transform(block)
-        runs = _hasher(analyzer="char", ngram_range=(3, 4)).transform([_BEGIN + text + _END for text in block])
-        # Counts are damped and rounded to integers, a word worth two runs. Sums of integers are exact in any order,
-        # so the vectors are the same to the last bit on every machine.
-        words.data, runs.data = np.rint(8 * np.sqrt(words.data)), np.rint(4 * np.sqrt(runs.data))
-        projected = words.astype(np.float32) @ signs[:_FEATURES] + runs.astype(np.float32) @ signs[_FEATURES:]
-        out[start : start + len(block)] = _normalise(projected)
-    return out
-
-
-def _hasher(**options: Any) -> HashingVectorizer:
-    # No alternating signs: two features in one bucket must not cancel, or a short text could vanish.
-    return HashingVectorizer(n_features=_FEATURES, alternate_sign=False, norm=None, **options)
-
-
-@functools.lru_cache(maxsize=2)
-def _projection(dim: int) -> np.ndarray:
-    """[2 * features, dim] int8, each -1 or 1: raw Philox bits, which no version of NumPy changes."""
-    count = 2 * _FEATURES * dim
-    raw = np.random.Philox(key=_PROJECTION_KEY).random_raw(-(-count // 64)).astype("<u8")
-    bits = np.unpackbits(raw.view(np.uint8))[:count]
-    return (2 * bits.astype(np.int8) - 1).reshape(2 * _FEATURES, dim)
-
-
-def _model_embed(texts: list[str], embedder: str, batch_size: int) -> np.ndarray:
+def _sentence_embedder(name: str, batch_size: int) -> Embedder:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(
-            f"embedder={embedder!r} is a sentence-transformers model, and that package is not installed. Install it "
+            f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
             "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
         ) from error
-    model = SentenceTransformer(embedder)
-    vectors = model.encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
-    return _normalise(np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1))
+    model = SentenceTransformer(name)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        # encode() batches by length
+        vectors = model.encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+        return unit_rows(np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1))
+
+    return Embedder(embed, lambda: f"sentence-{_fingerprint(model)}")
 
 
-def _normalise(vectors: np.ndarray) -> np.ndarray:
-    wide = vectors.astype(np.float64)
-    return (wide / np.sqrt(np.square(wide).sum(axis=1, keepdims=True))).astype(np.float32)
+def _policy_embedder(name: str, batch_size: int, layer: int) -> Embedder:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from hf_synth.sampling.hidden_states import embed_hidden_states
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    return Embedder(
+        lambda texts: embed_hidden_states(model, tokenizer, texts, layer=layer, batch_size=batch_size),
+        lambda: f"policy-{_fingerprint(model)}-layer{layer}",
+    )
+
+
+def _fingerprint(model: Any) -> str:
+    from hf_synth.sampling.hidden_states import fingerprint_model
+
+    return fingerprint_model(model)

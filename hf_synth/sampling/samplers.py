@@ -18,6 +18,7 @@ from hf_synth.sampling.weights import check_weights
 
 _ROWS_AT_A_TIME = 2**16  # rows turned into Python numbers at once
 _ARRAYS = ("weights", "next_weights")
+_COUNTS = ("group_size", "batch_size", "repeat_count", "round_size")
 
 
 class DensityWeightedSampler(Sampler[int]):
@@ -53,9 +54,12 @@ class DensityWeightedSampler(Sampler[int]):
         batch_size: draws in a batch, each a whole group.
         repeat_count: times each batch comes (GRPO: num_iterations * steps_per_generation).
         seed: at least 0.
+        round_size: n before it is cut to whole batches; N where not given. A shorter round lets weights that change
+            act sooner; each round permutes all N rows anew, and equal weights draw a row at most once in a round only.
 
     Raises:
-        ValueError: weights empty, NaN, infinite, negative or all 0; fewer rows than batch_size; a count below 1.
+        ValueError: weights empty, NaN, infinite, negative or all 0; fewer rows than batch_size; a count below 1; a
+            round shorter than one batch.
 
     Source: J. Carpenter, P. Clifford and P. Fearnhead (1999) for systematic resampling; TRL for the structure.
     """
@@ -68,6 +72,7 @@ class DensityWeightedSampler(Sampler[int]):
         batch_size: int = 1,
         repeat_count: int = 1,
         seed: int = 0,
+        round_size: int | None = None,
     ) -> None:
         for name, value, least in (
             ("group_size", group_size, 1),
@@ -83,6 +88,11 @@ class DensityWeightedSampler(Sampler[int]):
             raise ValueError(
                 f"{len(self._weights)} rows cannot fill one batch of {batch_size}. Give at least {batch_size} rows, "
                 "or make the batch smaller (GRPO: generation_batch_size / num_generations prompts a batch)."
+            )
+        self.round_size = len(self._weights) if round_size is None else round_size
+        if self.round_size < batch_size:
+            raise ValueError(
+                f"round_size={round_size}: wanted at least one batch of {batch_size} draws, or none for all rows."
             )
         self.round = 0
         self._started = False  # has this round drawn anything?
@@ -140,17 +150,17 @@ class DensityWeightedSampler(Sampler[int]):
 
     @property
     def _draws(self) -> int:
-        return len(self._weights) // self.batch_size * self.batch_size
+        return self.round_size // self.batch_size * self.batch_size
 
     def fingerprint(self) -> int:
         """A 32-bit checksum of all that decides the order: equal on all processes, or their groups are broken."""
-        settings = (self.seed, self.round, self.group_size, self.batch_size, self.repeat_count)
+        settings = (self.seed, self.round, *(getattr(self, name) for name in _COUNTS))
         return zlib.crc32(self._weights.tobytes(), zlib.crc32(repr(settings).encode()))
 
     def state_dict(self) -> dict[str, Any]:
         """Seed, counts, round, and the weights of this round and the next; numbers and two arrays [N]."""
         return {
-            **{name: getattr(self, name) for name in ("seed", "group_size", "batch_size", "repeat_count", "round")},
+            **{name: getattr(self, name) for name in ("seed", *_COUNTS, "round")},
             "started": self._started,
             "weights": self._weights.copy(),
             "next_weights": self._next_weights.copy(),
@@ -162,18 +172,18 @@ class DensityWeightedSampler(Sampler[int]):
         Raises:
             ValueError: it was saved with another seed, other counts or another number of rows.
         """
-        for name in ("seed", "group_size", "batch_size", "repeat_count"):
-            if state[name] != getattr(self, name):
-                raise ValueError(
-                    f"the saved sampler has {name}={state[name]}, this one {getattr(self, name)}: it could not go on "
-                    "where the saved one stopped. Resume with the settings of the saved run."
-                )
         current, following = check_weights(state["weights"]), check_weights(state["next_weights"])
         if not len(current) == len(following) == len(self._weights):
             raise ValueError(
                 f"the saved sampler has {len(current)} rows, this one {len(self._weights)}. Resume with the data set "
                 "of the saved run."
             )
+        for name in ("seed", *_COUNTS):
+            if state[name] != getattr(self, name):
+                raise ValueError(
+                    f"the saved sampler has {name}={state[name]}, this one {getattr(self, name)}: it could not go on "
+                    "where the saved one stopped. Resume with the settings of the saved run."
+                )
         self._weights, self._next_weights = current, following
         self.round, self._started, self._changed = int(state["round"]), bool(state["started"]), True
 
@@ -202,10 +212,16 @@ def systematic_counts(weights: np.ndarray, draws: int, offset: float) -> np.ndar
 
     Each count differs from draws * w / sum(w) by less than 1; over a uniform offset its mean is exactly that.
     """
-    edges = np.cumsum(weights / weights.max())  # divided first: equal weights become 1, and their sums exact
+    edges = weights / weights.max()  # divided first: equal weights become 1, and their sums exact
+    np.cumsum(edges, out=edges)  # in place from here on: with millions of rows, fresh memory costs most
     total = edges[-1]
-    edges, at_end = edges * draws / total, edges == total
+    at_end = np.searchsorted(edges, total)
+    edges *= draws
+    edges /= total
     teeth = np.floor(edges)
-    teeth += edges - teeth > offset  # teeth before each edge; the difference is exact, edges - offset would not be
-    teeth[at_end] = draws  # the last edge, and that of zeros after it, free of rounding
-    return np.diff(teeth, prepend=0.0).astype(np.int64)
+    edges -= teeth
+    teeth += edges > offset  # teeth before each edge; the difference is exact, edges - offset would not be
+    teeth[at_end:] = draws  # the last edge, and that of zeros after it, free of rounding
+    counts = teeth.astype(np.int64)
+    counts[1:] -= counts[:-1].copy()
+    return counts

@@ -1,14 +1,21 @@
-"""From density to sampling weights: the one place where "crowded" turns into "drawn less often"."""
+"""Sampling weights, each kind by a small function [N] -> [N] of mean 1; kinds multiply (`combined_weights`).
+
+By density (`rarity_weights`: the one place where "crowded" turns into "drawn less often"), by group
+(`balanced_weights`), by pass rate (`pass_rate_weights`), by difficulty (`curriculum_weights`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 # exp(-700) is about 1e-304: the smallest positive weight, so that max_ratio=inf never makes a row undrawable.
 _LARGEST_LOG_RATIO = 700.0
+_PERMUTATION = 0x5045524D  # apart from the streams that a sampler draws from with the same seed
+SCHEDULES = ("constant", "rising", "falling")
 
 
 def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: float = 100.0) -> np.ndarray:
@@ -44,6 +51,126 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
     log_weights -= log_weights.max()
     weights = np.exp(np.maximum(log_weights, -min(math.log(max_ratio), _LARGEST_LOG_RATIO)))
     return weights / weights.mean()
+
+
+def balanced_weights(groups: Sequence[str], shares: Mapping[str, float] | None = None) -> np.ndarray:
+    """Weights that give each group of rows a share of all draws, however many rows it has; rows of a group are equal.
+
+    Args:
+        groups: [N] names, such as clusters or sources.
+        shares: group -> its part of the draws, any scale, none below 0, for each group; equal parts where not given.
+
+    Returns:
+        [N] float64, mean 1.
+
+    Raises:
+        ValueError: no rows; shares that are negative, all 0, or do not name exactly the groups there are.
+
+    Example:
+        >>> balanced_weights(["a", "a", "a", "b"])
+        array([0.66666667, 0.66666667, 0.66666667, 2.        ])
+    """
+    if not len(groups):
+        raise ValueError("groups: got none. Give one name per row.")
+    names, group, sizes = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    if shares is not None and set(shares) != set(names):
+        raise ValueError(f"shares: got {', '.join(sorted(shares))}, wanted one for each of {', '.join(names)}.")
+    mass = check_weights([shares[name] for name in names] if shares else np.ones(len(names)), name="shares")
+    return (mass / mass.sum() * len(groups) / sizes)[group]
+
+
+def permuted(values: ArrayLike, *, seed: int) -> np.ndarray:
+    """The same values [N], dealt out to other rows at random: the control that keeps their distribution.
+
+    Weights and permuted weights have one effective sample size; what only the latter's arm shows is not the density's.
+    """
+    array = _vector(values, "values")
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(_PERMUTATION,))))
+    return array[rng.permutation(len(array))]
+
+
+def pass_rate_weights(rates: ArrayLike, *, floor: float = 0.1) -> np.ndarray:
+    """Weights that favour what is passed half of the time: proportional to floor + (1 - floor) * 4 p (1 - p), mean 1.
+
+    With rewards of 0 and 1, p (1 - p) is the variance within a prompt's group, which is what GRPO learns from: a
+    prompt that is always or never passed teaches nothing while that lasts. `floor`, above 0 and at most 1, keeps it
+    drawable, so that a prompt that became passable is found: max / min is at most 1 / floor.
+
+    Args:
+        rates: [N] pass rates, 0 to 1.
+
+    Raises:
+        ValueError: a rate or the floor out of range.
+    """
+    rates = _vector(rates, "rates")
+    _refuse_rows(~((rates >= 0) & (rates <= 1)), rates, "rates", "numbers from 0 to 1")
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor={floor}: wanted above 0 (a prompt at 0 is never drawn again) and at most 1.")
+    weights = floor + (1 - floor) * 4 * rates * (1 - rates)
+    return weights / weights.mean()
+
+
+def curriculum_weights(
+    difficulty: ArrayLike, progress: float, *, begin: float = 0.1, floor: float = 0.01
+) -> np.ndarray:
+    """Easy rows first: at progress t the easiest c(t) of all rows weigh alike, the others `floor` as much; mean 1.
+
+    c(t) = sqrt(t (1 - begin^2) + begin^2): from the share `begin` at the start to all rows at the end. Rows of equal
+    difficulty enter together.
+
+    Args:
+        difficulty: [N] finite numbers, larger is harder, any unit: only their order counts.
+        progress: 0 at the start of training, 1 at its end.
+
+    Raises:
+        ValueError: difficulty not finite; progress, begin or floor outside 0 to 1, or both of the latter 0.
+
+    Source: Platanios et al. (2019), Competence-based Curriculum Learning for NMT, equation 7 (c_sqrt).
+    """
+    difficulty = _vector(difficulty, "difficulty")
+    _refuse_rows(~np.isfinite(difficulty), difficulty, "difficulty", "finite numbers")
+    for name, value in (("progress", progress), ("begin", begin), ("floor", floor)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}={value}: wanted a number from 0 to 1.")
+    competence = math.sqrt(progress * (1 - begin**2) + begin**2)
+    last = max(1, math.ceil(competence * len(difficulty)))
+    weights = np.where(difficulty <= np.sort(difficulty)[last - 1], 1.0, floor)
+    return weights / weights.mean()
+
+
+def combined_weights(*factors: ArrayLike) -> np.ndarray:
+    """The product of several weights [N], scaled to mean 1.
+
+    Raises:
+        ValueError: none given, different lengths, no valid weights, or a product that is 0 in each row.
+    """
+    checked = [check_weights(factor, name=f"weights {number}") for number, factor in enumerate(factors, start=1)]
+    if not checked:
+        raise ValueError("combined_weights: got none. Give at least one array of weights.")
+    if len({len(factor) for factor in checked}) > 1:
+        raise ValueError(f"weights to combine: got {[len(factor) for factor in checked]} rows, wanted one number.")
+    product = np.prod([factor / factor.max() for factor in checked], axis=0)
+    check_weights(product, name="the product of the weights")
+    return product / product.mean()
+
+
+def scheduled_strength(strength: float, schedule: str, progress: float) -> float:
+    """The strength of density's weights at a point of training, by one of `SCHEDULES`.
+
+    `constant`: always `strength`. `rising`: linear from 0 to it, crowded prompts first, the rare later. `falling`:
+    from it to 0. A strength of 0 stays the control under each.
+
+    Args:
+        progress: 0 at the start of training, 1 at its end.
+
+    Raises:
+        ValueError: an unknown schedule, or a progress outside 0 to 1.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule: got {schedule!r}, wanted one of {', '.join(SCHEDULES)}.")
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress={progress}: wanted a number from 0 to 1.")
+    return strength * {"constant": 1.0, "rising": progress, "falling": 1.0 - progress}[schedule]
 
 
 def effective_sample_size(weights: ArrayLike) -> float:

@@ -1,13 +1,12 @@
 """Density against a scalar k-nearest-neighbour oracle; larger is more crowded; no input gives inf or NaN."""
 
-import importlib
 import math
 import time
 
 import numpy as np
 import pytest
 
-from hf_synth.sampling import intrinsic_dimension, knn_density, rarity_weights
+from hf_synth.sampling import intrinsic_dimension, knn_density, measure_knn_density, rarity_weights
 
 POINTS = np.random.default_rng(7).normal(size=(40, 6)) + 0.5
 
@@ -38,7 +37,7 @@ def scalar_density(points, copies, metric, estimator, k):
     return [m / (sum(d) / k) for m, d in zip(copies, distances, strict=True)]
 
 
-@pytest.mark.parametrize("backend", ["sklearn", "faiss"])
+@pytest.mark.parametrize("backend", ["sklearn", "faiss", "torch"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("estimator", ["volume", "mean_distance"])
 @pytest.mark.parametrize("k", [2, 5, 10])
@@ -59,16 +58,50 @@ def test_backends_agree(estimator):
     np.testing.assert_array_equal(knn_density(points, estimator=estimator), slow)
 
 
-def test_auto_takes_faiss_for_many_points(monkeypatch):
-    density = importlib.import_module("hf_synth.sampling.density")
-    used = []
-    monkeypatch.setattr(density, "_FAISS_FROM", 30)
-    monkeypatch.setattr(density, "_search_faiss", lambda p, n: used.append(1) or density._search_sklearn(p, n))
-    knn_density(POINTS)
-    assert used == [1]
-    monkeypatch.setattr(density.importlib.util, "find_spec", lambda name: None)
-    knn_density(POINTS)
-    assert used == [1], "without faiss, sklearn"
+def test_what_was_measured_and_how_is_said():
+    points = np.random.default_rng(1).normal(size=(2500, 8))
+    measured = measure_knn_density(np.concatenate([points, points[:7]]), k=4)
+    assert (measured.backend, measured.recall, measured.k, measured.distinct) == ("faiss", 1.0, 4, 2500)
+    assert measured.dimension == intrinsic_dimension(points, k=4)
+    np.testing.assert_array_equal(measured.density[2500:], measured.density[:7])
+
+
+def test_approximate_density_is_near_the_exact_one():
+    points = clusters(3000, 32)
+    exact, near = measure_knn_density(points, backend="faiss"), measure_knn_density(points, backend="ivf")
+    assert near.backend == "ivf"
+    assert near.recall >= 0.95
+    assert np.corrcoef(np.log(exact.density), np.log(near.density))[0, 1] > 0.99
+
+
+def clusters(count, dim):
+    rng = np.random.default_rng(11)
+    return (rng.normal(size=(30, dim))[rng.integers(30, size=count)] + 0.3 * rng.normal(size=(count, dim))).astype(
+        "f4"
+    )
+
+
+def test_smoothing_is_the_mean_of_logarithms_over_the_neighbourhood():
+    rows = np.concatenate([POINTS, POINTS[:3]])  # the first three twice
+    expected = np.log(knn_density(rows, k=4))[: len(POINTS)]
+    units = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
+    near = np.argsort(-(units @ units.T), axis=1)[:, :5]  # the point itself first
+    for rounds in (1, 2, 3):
+        expected = np.array([np.mean([expected[other] for other in near[row]]) for row in range(len(POINTS))])
+        got = np.log(knn_density(rows, k=4, smoothing=rounds))
+        np.testing.assert_allclose(got[: len(POINTS)], expected, rtol=1e-6)
+        np.testing.assert_array_equal(got[len(POINTS) :], got[:3])
+
+
+def test_k_is_reduced_where_asked():
+    few = POINTS[:5]
+    with pytest.raises(ValueError, match="reduce_k=True"):
+        knn_density(few)
+    measured = measure_knn_density(few, reduce_k=True)
+    assert measured.k == 4
+    np.testing.assert_array_equal(measured.density, knn_density(few, k=4))
+    with pytest.raises(ValueError, match="got 2"):
+        knn_density(few[:2], reduce_k=True)
 
 
 def crowd_and_loner():

@@ -151,3 +151,50 @@ def test_a_checkpoint_between_generations_is_not_resumed(tiny, tmp_path):
     longer, _ = grpo(tiny, tmp_path, max_steps=9, **options)
     with pytest.raises(ValueError, match="step 4 lies between two generations"):
         longer.train(resume_from_checkpoint=True)
+
+
+def test_everything_after_a_seed_is_deterministic(tiny, tmp_path):
+    """Two runs are one run, bit by bit, whatever was drawn before; another seed is another run."""
+
+    def run(directory, seed):
+        torch.rand(seed * 3 + 5)
+        trainer, recorded = grpo(tiny, directory, num_train_epochs=1, seed=seed)
+        trainer.train()
+        return numbers(recorded.calls), trainer.state.log_history[-1]["train_loss"], tiny.parameters(trainer)
+
+    first, other = run(tmp_path / "a", 0), run(tmp_path / "c", 1)
+    torch.rand(17)
+    again = run(tmp_path / "b", 0)
+    assert first[:2] == again[:2]
+    assert all(torch.equal(first[2][name], again[2][name]) for name in first[2])
+    assert first[0] != other[0]
+    assert any(not torch.equal(first[2][name], other[2][name]) for name in first[2])
+
+
+def test_a_shorter_round_is_checked_and_resumed_by_its_own_length(tiny, tmp_path):
+    """7 draws a round are 2 batches of 3 prompts, 6 steps: a generation lasts 3 of them."""
+
+    def run(directory, resume=None):
+        trainer, recorded = grpo(tiny, directory, kind=ShortRounds, max_steps=18, save_steps=9, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        return numbers(recorded.calls), tiny.parameters(trainer), trainer
+
+    options = {"gradient_accumulation_steps": 1, "save_strategy": "steps"}
+    with pytest.raises(ValueError, match=r"save_steps=4 .*Set save_steps=3 or 6"):
+        grpo(tiny, tmp_path, kind=ShortRounds, max_steps=18, save_steps=4, **options)
+    calls, whole, trainer = run(tmp_path / "a")
+    assert trainer._steps_per_round == 6
+    assert trainer.weighted_sampler.round == 2
+    drawn = []
+    for epoch in (0, 1, 2):
+        trainer.weighted_sampler.set_epoch(epoch)
+        drawn += [int(row) for row in trainer.weighted_sampler.round_rows() for _ in range(GROUP)]
+    assert calls == drawn
+    again, resumed, _ = run(tmp_path / "b", str(tmp_path / "a" / "checkpoint-9"))
+    assert again == calls[9 * GROUP :]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+class ShortRounds(WeightedGRPOTrainer):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, round_size=7, **kwargs)

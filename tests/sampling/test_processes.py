@@ -63,6 +63,27 @@ def test_grpo_resume_is_exact_on_two_processes(ranks):
         assert r["grpo_resumed"]["sum"] == r["grpo"]["sum"]
 
 
+def test_learnt_weights_are_the_same_on_two_processes(ranks):
+    """Two prompts a step, one on each: rates are of both; and each embeds half of 13 prompts, one of them twice."""
+    first, second = (r["changing"] for r in ranks)
+    for name in ("rates", "density", "weights", "now"):
+        assert first[name] == second[name], name
+    assert set(first["sizes"][:-2]) == {7}
+    assert first["now"] == pytest.approx(first["plainly"], rel=1e-6)
+    tried = {int(prompt[1:]) for r in ranks for call in r["changing"]["calls"] for prompt in call}
+    unknown = {first["rates"][row] for row in range(13) if row not in tried}
+    assert len(unknown) == 1, "what was never tried is at the mean of all"
+    assert not unknown & {first["rates"][row] for row in tried}
+
+
+def test_learnt_weights_resume_exactly_on_two_processes(ranks):
+    for r in ranks:
+        whole, resumed = r["changing"], r["changing_resumed"]
+        assert resumed["calls"] == whole["calls"][6:]
+        for name in ("rates", "density", "weights", "sum"):
+            assert resumed[name] == whole[name], name
+
+
 def test_weights_that_differ_between_processes_are_an_error(ranks):
     for r in ranks:
         assert "the processes hold different sampling weights in round 0" in r["disagreement"]

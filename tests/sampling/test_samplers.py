@@ -191,6 +191,27 @@ def test_new_weights_count_at_once_before_the_first_draw_of_a_round():
     assert list(sampler) == list(DensityWeightedSampler(WEIGHTS))
 
 
+@pytest.mark.parametrize("round_size", [7, 8, 30])
+def test_a_round_may_be_shorter_or_longer_than_the_rows(round_size):
+    sampler = DensityWeightedSampler(WEIGHTS, group_size=2, batch_size=4, repeat_count=3, round_size=round_size)
+    draws = round_size // 4 * 4
+    assert len(sampler) == len(list(sampler)) == draws * 6
+    total = np.zeros(len(WEIGHTS))
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        counts = np.bincount(sampler.round_rows(), minlength=len(WEIGHTS))
+        expected = draws * WEIGHTS / WEIGHTS.sum()
+        assert (abs(counts - expected) < 1).all()
+        total += counts
+    np.testing.assert_allclose(total / 200, expected, atol=0.15)
+    whole = DensityWeightedSampler(WEIGHTS, round_size=len(WEIGHTS))
+    assert list(whole) == list(DensityWeightedSampler(WEIGHTS))
+    with pytest.raises(ValueError, match=f"round_size={round_size}, this one"):
+        DensityWeightedSampler(WEIGHTS, group_size=2, batch_size=4, repeat_count=3, round_size=12).load_state_dict(
+            sampler.state_dict()
+        )
+
+
 def test_weights_are_copied():
     weights = np.ones(8)
     sampler = DensityWeightedSampler(weights)
@@ -251,6 +272,7 @@ def test_a_state_of_another_run_is_refused():
         ([1, 1], {"group_size": 0}, "group_size=0"),
         ([1, 1], {"repeat_count": 0}, "repeat_count=0"),
         ([1, 1], {"seed": -1}, "seed=-1"),
+        ([1, 1, 1], {"batch_size": 2, "round_size": 1}, "round_size=1: wanted at least one batch of 2"),
     ],
 )
 def test_errors(weights, options, words):

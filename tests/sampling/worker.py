@@ -11,7 +11,14 @@ import torch
 from transformers import TrainingArguments
 from trl import GRPOConfig
 
-from hf_synth.sampling import WeightedGRPOTrainer, WeightedTrainer
+from hf_synth.sampling import (
+    DensityRefreshCallback,
+    PassRates,
+    WeightedGRPOTrainer,
+    WeightedTrainer,
+    knn_density,
+    policy_density,
+)
 
 WEIGHTS = np.array([5.0, 0.0, 1.0, 1.0, 1.0, 0.5, 2.0, 1.5, 0.0, 3.0, 1.0, 1.0, 1.0])
 RANK = int(os.environ["RANK"])
@@ -67,6 +74,42 @@ def run_grpo(directory, resume=None):
     return {"calls": recorded.calls, "sum": checksum(trainer), "drawn": rows}
 
 
+def run_changing(directory, resume=None):
+    """Pass rates and a density of the policy's own embeddings, both learnt while it trains."""
+    recorded = tiny.Recorded()
+    options = {"num_generations": 4, "max_completion_length": 3, "max_steps": 12, "per_device_train_batch_size": 4}
+    trainer = WeightedGRPOTrainer(
+        tiny.model(),
+        lambda completions, **columns: [reward / 4 for reward in recorded(completions=completions, **columns)],
+        args=tiny.arguments(GRPOConfig, directory, save_strategy="steps", save_steps=3, **options),
+        train_dataset=tiny.prompts(WEIGHTS),
+        processing_class=tiny.tokenizer(),
+        round_size=4,
+    )
+    rates, sizes = PassRates(trainer.train_dataset["prompt"]), []
+
+    def embed(model, texts):
+        sizes.append(len(texts))
+        ids = [trainer.processing_class(text).input_ids[0] for text in texts]
+        return model.get_input_embeddings().weight.detach()[ids].numpy()
+
+    refresh = DensityRefreshCallback(trainer, every=4, embed=embed, k=3, others=[rates])
+    trainer.add_callback(refresh)
+    trainer.train(resume_from_checkpoint=resume)
+    density = refresh.factors[0].state()["density"].tolist()
+    plainly = knn_density(embed(trainer.accelerator.unwrap_model(trainer.model), trainer.train_dataset["prompt"]), k=3)
+    return {
+        "calls": recorded.calls,
+        "rates": rates.rates().tolist(),
+        "density": density,
+        "sizes": sizes,
+        "now": policy_density(trainer, embed, k=3).tolist(),
+        "plainly": plainly.tolist(),
+        "weights": trainer.sampling_weights.tolist(),
+        "sum": checksum(trainer),
+    }
+
+
 def run_disagreement(directory):
     try:
         run_plain(directory, change=np.arange(len(WEIGHTS)) + RANK)
@@ -86,5 +129,7 @@ if __name__ == "__main__":
     )
     results["grpo"] = run_grpo(out / "grpo")
     results["grpo_resumed"] = run_grpo(out / "grpo2", str(out / "grpo" / "checkpoint-8"))
+    results["changing"] = run_changing(out / "learnt")
+    results["changing_resumed"] = run_changing(out / "learnt2", str(out / "learnt" / "checkpoint-6"))
     results["disagreement"] = run_disagreement(out / "bad")
     (out / f"rank{RANK}.json").write_text(json.dumps(results))

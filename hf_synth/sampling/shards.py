@@ -1,0 +1,282 @@
+"""Densities of more prompts than fit in memory, by any number of processes, from stage to stage on disk.
+
+    plan     one process reads the prompts once: each distinct text goes into a part of 50,000, each row to its text
+    embed    every process embeds every n-th part                      -> vectors.f32 [T, D]
+    points   one process leaves out equal vectors                      -> points.f32 [P, D]
+    search   every process searches for every n-th part of the points  -> neighbours/
+    finish   one process makes densities of distances
+
+Parts are the same whatever the number of processes, and so are exact results. A part is written whole or not at all:
+a run that was killed begins with the first part that is missing. Arrays are files mapped into memory; what each
+process holds is one part, and an approximate index where there is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load, save
+
+from hf_synth.sampling.cache import text_key, write_whole
+from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
+from hf_synth.sampling.embeddings import Embedder
+from hf_synth.sampling.neighbours import (
+    EXACT,
+    ApproximateIndex,
+    ExactIndex,
+    Frame,
+    Index,
+    Neighbours,
+    choose_backend,
+    nearest,
+    widen_to_recall,
+)
+
+PART = 50_000  # texts or points
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """Which process this is, of how many, and how it waits for the others."""
+
+    rank: int = 0
+    count: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True)
+class DensitySettings:
+    """What a density depends on besides the prompts and the embedder; as in `knn_density`, by cosine."""
+
+    k: int = 10
+    estimator: str = "volume"
+    backend: str = "auto"
+    smoothing: int = 0
+    reduce_k: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardedDensity:
+    """density [N] of each prompt, and how it came about.
+
+    keys: [N, 16] uint8, which stand for the texts. points: [P, D], mapped into memory; point: [N], of each prompt.
+    facts: flat, for JSON.
+    """
+
+    density: np.ndarray
+    keys: np.ndarray
+    points: np.ndarray
+    point: np.ndarray
+    facts: dict[str, Any]
+
+
+def sharded_density(
+    folder: Path,
+    texts: Callable[[], Iterable[list[str]]],
+    embedder: Embedder,
+    settings: DensitySettings,
+    ranks: Ranks | None = None,
+) -> ShardedDensity | None:
+    """The density of every prompt, with all intermediate results in `folder`; None on processes other than the first.
+
+    Args:
+        texts: called by the first process, twice at most: all prompts, in batches, the same ones at each call.
+
+    Raises:
+        ValueError: no prompts; as `knn_density`; a folder with work on other prompts, another embedder or settings.
+    """
+    work = _Work(folder, embedder, settings, ranks or Ranks())
+    work.first_only(lambda: work.plan(texts))
+    work.embed()
+    work.first_only(work.find_points)
+    work.search()
+    return work.finish() if work.ranks.rank == 0 else None
+
+
+class _Work:
+    """The stages, each of which leaves out what is done."""
+
+    def __init__(self, folder: Path, embedder: Embedder, settings: DensitySettings, ranks: Ranks) -> None:
+        self.folder, self.embedder, self.settings, self.ranks = folder, embedder, settings, ranks
+
+    def first_only(self, stage: Callable[[], None]) -> None:
+        if self.ranks.rank == 0:
+            stage()
+        self.ranks.wait()
+
+    def mine(self, count: int) -> range:
+        """The parts of this process."""
+        return range(self.ranks.rank, -(-count // PART), self.ranks.count)
+
+    def plan(self, texts: Callable[[], Iterable[list[str]]]) -> None:
+        place: dict[bytes, int] = {}
+        rows = [[place.setdefault(text_key(text), len(place)) for text in batch] for batch in texts()]
+        if not place:
+            raise ValueError("prompts: got none to measure the density of.")
+        keys = np.frombuffer(b"".join(place), np.uint8).reshape(-1, 16)
+        row = np.concatenate([np.array(part, np.int64) for part in rows])
+        plan = {
+            "prompts": len(row),
+            "distinct_texts": len(place),
+            "fingerprint": fingerprint(keys),
+            "embedder": self.embedder.fingerprint(),
+            **dataclasses.asdict(self.settings),
+        }
+        self._claim(plan)
+        if not (self.folder / "rows.safetensors").exists():
+            for number, part in enumerate(_first_texts(texts(), row)):
+                _write_table(self.folder / f"texts/{number:05}.parquet", pa.table({"text": part}))
+            write_whole(self.folder / "rows.safetensors", save({"row": row, "keys": keys}))
+
+    def _claim(self, plan: dict[str, Any]) -> None:
+        """Write the plan, or find the same one."""
+        path = self.folder / "plan.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else plan
+        if changed := [
+            f"{name}: {before.get(name)!r} there, {plan[name]!r} now"
+            for name in plan
+            if before.get(name) != plan[name]
+        ]:
+            raise ValueError(
+                f"{self.folder}: holds work on another density ({'; '.join(changed)}); give another folder."
+            )
+        write_whole(path, json.dumps(plan, indent=2).encode())
+
+    @property
+    def plan_facts(self) -> dict[str, Any]:
+        return self._json("plan")
+
+    def embed(self) -> None:
+        count = self.plan_facts["distinct_texts"]
+        for number in self.mine(count):
+            if (done := self.folder / f"embedded/{number:05}.json").exists():
+                continue
+            texts = pq.read_table(self.folder / f"texts/{number:05}.parquet")["text"].to_pylist()
+            vectors = self.embedder(texts)
+            file = _file(self.folder / "vectors.f32", count, vectors.shape[1])
+            file[number * PART : number * PART + len(texts)] = vectors
+            file.flush()
+            write_whole(done, json.dumps({"dim": vectors.shape[1]}).encode())
+        self.ranks.wait()
+
+    def find_points(self) -> None:
+        """Distinct points in points.f32, and an approximate index over them where the backend is one."""
+        path = self.folder / "points.safetensors"
+        if not path.exists():
+            count = self.plan_facts["distinct_texts"]
+            dim = self._json("embedded/00000")["dim"]
+            room = _file(self.folder / "points.f32", count, dim)
+            points, inverse, _ = distinct_points(_file(self.folder / "vectors.f32", count, dim), "cosine", room)
+            room.flush()
+            shape = np.array([len(points), dim])
+            write_whole(path, save({"shape": shape, "point": inverse}))
+        points = self._points()
+        if len(points) > 1:
+            self._make_index(
+                points, check_k(self.settings.k, len(points), self.settings.estimator, self.settings.reduce_k)
+            )
+
+    def _points(self) -> np.ndarray:
+        count, dim = self._arrays("points")["shape"]
+        return _file(self.folder / "points.f32", self.plan_facts["distinct_texts"], dim)[:count]
+
+    def _make_index(self, points: np.ndarray, k: int) -> None:
+        """The index that all processes search, and what its neighbours will be worth."""
+        if (done := self.folder / "index.json").exists():
+            return
+        facts: dict[str, Any] = {"backend": choose_backend(self.settings.backend, len(points)), "k": k, "recall": 1.0}
+        if facts["backend"] not in EXACT:
+            frame = Frame.of(points)
+            index = ApproximateIndex(frame)
+            facts["recall"] = widen_to_recall(frame, index, k)
+            facts |= index.save(self.folder / "index.faiss")
+        write_whole(done, json.dumps(facts).encode())
+
+    def search(self) -> None:
+        points = self._points()
+        if len(points) == 1:
+            return
+        facts = self._json("index")
+        frame = Frame.of(points)
+        index: Index = (
+            ExactIndex(frame, facts["backend"])
+            if facts["backend"] in EXACT
+            else ApproximateIndex.load(self.folder / "index.faiss", facts)
+        )
+        for number in self.mine(len(points)):
+            if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():
+                rows = np.arange(number * PART, min((number + 1) * PART, len(points)))
+                distances, ids = nearest(frame, index, rows, facts["k"])
+                write_whole(done, save({"distances": distances, "ids": ids}))
+        self.ranks.wait()
+
+    def finish(self) -> ShardedDensity:
+        """From the distances of all points to the density of each prompt."""
+        texts, points = self._arrays("rows"), self._points()
+        point = self._arrays("points")["point"][texts["row"]]
+        density, facts = self._densities(points, np.bincount(point, minlength=len(points)))
+        facts = {**self.plan_facts, **facts, "distinct": len(points)}
+        return ShardedDensity(density[point], texts["keys"][texts["row"]], points, point, facts)
+
+    def _densities(self, points: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """[P] densities, and the facts of the search."""
+        if len(points) == 1:
+            return np.ones(1), {"backend": "none", "recall": 1.0, "dimension": 0.0}
+        index, plan = self._json("index"), self.plan_facts
+        parts = [load(path.read_bytes()) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
+        distances, ids = (np.concatenate([part[name] for part in parts]) for name in ("distances", "ids"))
+        found = Neighbours(distances, ids, index["backend"], index["recall"])
+        density = density_of(found, copies, "cosine", plan["estimator"], plan["smoothing"], points.shape[1])
+        return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
+
+    def _arrays(self, name: str) -> dict[str, np.ndarray]:
+        return load((self.folder / f"{name}.safetensors").read_bytes())
+
+    def _json(self, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def fingerprint(keys: np.ndarray) -> str:
+    """32 hex digits that stand for a set of texts, by their keys [T, 16]: in any order, with any number of copies."""
+    distinct = np.unique(np.ascontiguousarray(keys).view("V16").ravel())
+    return hashlib.blake2b(distinct.tobytes(), digest_size=16).hexdigest()
+
+
+def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list[str]]:
+    """Distinct texts in the order in which they come first, in parts; row [N] is the place of each prompt's text."""
+    part: list[str] = []
+    start = seen = 0
+    for batch in batches:
+        for text, place in zip(batch, row[start : start + len(batch)], strict=True):
+            if place == seen:
+                seen += 1
+                part.append(text)
+            if len(part) == PART:
+                yield part
+                part = []
+        start += len(batch)
+    if part:
+        yield part
+
+
+def _file(path: Path, rows: int, columns: int) -> np.memmap:
+    """[rows, columns] float32 in a file that is mapped into memory, and made where it is not there."""
+    path.touch()
+    if path.stat().st_size != (size := 4 * rows * columns):
+        os.truncate(path, size)
+    return np.memmap(path, np.float32, "r+", shape=(int(rows), int(columns)))
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_whole(path, sink.getvalue().to_pybytes())

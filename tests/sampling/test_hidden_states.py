@@ -1,0 +1,103 @@
+"""Hidden states of a real model, batched, against one text at a time; padding never counts."""
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from hf_synth.sampling import embed_texts
+from hf_synth.sampling.hidden_states import embed_hidden_states, fingerprint_model
+
+WORDS = [f"w{number}" for number in range(40)]
+TEXTS = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9", "w1 w2", "w30 w31 w32", "w1", "w9 w8 w7 w6 w5"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=42,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=32,
+        initializer_range=0.3,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return GPT2LMHeadModel(config)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    plain = Tokenizer(models.WordLevel({"<unk>": 0, **{word: row + 1 for row, word in enumerate(WORDS)}}, "<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")  # no padding token: none is needed
+
+
+def one_by_one(model, tokenizer, texts, layer):
+    model.eval()
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            states = model(torch.tensor([tokenizer(text).input_ids]), output_hidden_states=True).hidden_states[layer][
+                0
+            ]
+        rows.append(torch.nn.functional.normalize(states.mean(dim=0), dim=0).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, -1])
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_batches_equal_one_text_at_a_time(model, tokenizer, layer, batch_size):
+    got = embed_hidden_states(model, tokenizer, TEXTS, layer=layer, batch_size=batch_size)
+    np.testing.assert_allclose(got, one_by_one(model, tokenizer, TEXTS, layer), atol=1e-5)
+    np.testing.assert_array_equal(got[0], got[4])
+    assert got.dtype == np.float32
+
+
+def test_a_mean_over_padding_would_be_seen(model, tokenizer, monkeypatch):
+    right = embed_hidden_states(model, tokenizer, TEXTS)
+    monkeypatch.setattr(torch, "zeros", torch.ones)  # every place counts, padding included
+    assert np.abs(embed_hidden_states(model, tokenizer, TEXTS) - right).max() > 0.05
+
+
+def test_dropout_is_off_and_the_mode_comes_back(model, tokenizer):
+    model.train()
+    first, second = (embed_hidden_states(model, tokenizer, TEXTS) for _ in range(2))
+    assert model.training
+    np.testing.assert_array_equal(first, second)
+    model.eval()
+    embed_hidden_states(model, tokenizer, TEXTS)
+    assert not model.training
+
+
+def test_long_texts_keep_their_last_tokens(model, tokenizer):
+    got = embed_hidden_states(model, tokenizer, ["w1 w2 w3 w4", "w3"], max_length=2)
+    np.testing.assert_allclose(got, one_by_one(model, tokenizer, ["w3 w4", "w3"], -1), atol=1e-5)
+
+
+def test_errors(model, tokenizer):
+    with pytest.raises(ValueError, match=r"1 of 3 have no tokens: rows \[1\]"):
+        embed_hidden_states(model, tokenizer, ["w1", "", "w2"])
+    with pytest.raises(ValueError, match=r"layer=3: the model has 3"):
+        embed_hidden_states(model, tokenizer, ["w1"], layer=3)
+    assert embed_hidden_states(model, tokenizer, []).shape == (0, 16)
+
+
+def test_a_policy_on_disk_is_an_embedder_with_a_cache(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    for _ in range(2):
+        got = embed_texts(TEXTS, f"policy:{tmp_path / 'policy'}", layer=1, cache=tmp_path / "cache")
+        np.testing.assert_allclose(got, embed_hidden_states(model, tokenizer, TEXTS, layer=1), atol=1e-6)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_any_changed_weight_changes_the_fingerprint(model):
+    before = fingerprint_model(model)
+    assert fingerprint_model(model) == before
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.bias[3] += 1e-3
+    assert fingerprint_model(model) != before

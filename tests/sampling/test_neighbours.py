@@ -1,0 +1,130 @@
+"""Neighbours against all distances sorted; what is approximate says how much it finds, and looks further if little."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from hf_synth.sampling import neighbours
+from hf_synth.sampling.neighbours import ApproximateIndex, ExactIndex, Frame, choose_backend, find_neighbours, nearest
+
+
+def clusters(count=3000, dim=32):
+    rng = np.random.default_rng(11)
+    return (rng.normal(size=(30, dim))[rng.integers(30, size=count)] + 0.3 * rng.normal(size=(count, dim))).astype(
+        "f4"
+    )
+
+
+def sorted_distances(points, k):
+    """[P, k] the slow way: every distance, sorted."""
+    wide = points.astype(np.float64)
+    distances = np.stack([np.sqrt(((wide - point) ** 2).sum(axis=1)) for point in wide])
+    np.fill_diagonal(distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, axis=1), order
+
+
+@pytest.mark.parametrize("backend", ["sklearn", "faiss", "torch"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_exact_backends_equal_all_distances_sorted(backend, dtype, monkeypatch):
+    monkeypatch.setattr(neighbours, "_CHUNK", 100)  # several chunks to merge, the last one small
+    monkeypatch.setattr(neighbours, "_QUERIES", 64)
+    points = (np.random.default_rng(2).normal(size=(307, 9)) + 5).astype(dtype)
+    found = find_neighbours(points, 6, backend)
+    distances, ids = sorted_distances(points, 6)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-12)
+    np.testing.assert_array_equal(found.ids, ids)
+    assert (found.backend, found.recall) == (backend, 1.0)
+
+
+def test_as_many_neighbours_as_there_are_others():
+    points = np.random.default_rng(2).normal(size=(5, 3))
+    np.testing.assert_allclose(find_neighbours(points, 4, "faiss").distances, sorted_distances(points, 4)[0])
+
+
+def test_far_from_the_origin_distances_keep_their_digits():
+    points = np.random.default_rng(2).normal(size=(200, 4))
+    near, far = (find_neighbours(points + shift, 5, "faiss").ids for shift in (0.0, 1e6))
+    np.testing.assert_array_equal(near, far)
+
+
+def test_the_recall_that_is_said_is_the_recall_there_is():
+    points = clusters()
+    found, truth = find_neighbours(points, 10, "ivf"), sorted_distances(points, 10)[1]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.ids, truth, strict=True)])
+    assert recall == pytest.approx(found.recall, abs=0.02)
+    assert found.recall >= 0.95
+
+
+def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
+    monkeypatch.setattr(neighbours, "_WIDTH", 1)
+    monkeypatch.setattr(neighbours, "_CANDIDATES", 12)
+    frame = Frame.of(np.random.default_rng(0).normal(size=(2000, 16)).astype("f4"))  # no clusters: hard for lists
+    index = ApproximateIndex(frame)
+    rows = np.arange(300)
+    truth = nearest(frame, ExactIndex(frame, "faiss"), rows, 10)[0]
+    before = neighbours._recall(truth, nearest(frame, index, rows, 10)[0])
+    assert before < 0.6
+    assert neighbours.widen_to_recall(frame, index, 10) >= 0.95
+    assert index.width > 1
+    assert neighbours._recall(truth, nearest(frame, index, rows, 10)[0]) > 0.9
+
+
+def test_lists_with_fewer_than_k_points_are_no_end(monkeypatch):
+    monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
+    monkeypatch.setattr(neighbours, "_WIDTH", 1)
+    found = find_neighbours(clusters(2000, 16), 60, "ivf")
+    assert np.isfinite(found.distances).all()
+    assert (found.ids >= 0).all()
+    assert all(len(set(row)) == 60 for row in found.ids)
+
+
+def test_a_search_that_cannot_be_widened_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
+    monkeypatch.setattr(neighbours, "_WIDTH", 1)
+    frame = Frame.of(np.random.default_rng(0).normal(size=(2000, 16)).astype("f4"))
+    assert neighbours.widen_to_recall(frame, ApproximateIndex(frame), 10) < 0.95
+    assert "use backend='faiss'" in caplog.text
+
+
+def test_a_saved_index_finds_the_same(tmp_path):
+    frame = Frame.of(clusters())
+    index = ApproximateIndex(frame)
+    assert index.widen()
+    loaded = ApproximateIndex.load(tmp_path / "index", index.save(tmp_path / "index"))
+    rows = np.arange(50)
+    for before, after in zip(nearest(frame, index, rows, 5), nearest(frame, loaded, rows, 5), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("shape", [(60, 7), (45, 32), (2000, 3)])
+def test_small_and_odd_shapes(shape):
+    points = np.random.default_rng(1).normal(size=shape).astype("f4")
+    assert find_neighbours(points, 3, "ivf").recall >= 0.95
+
+
+def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):
+    monkeypatch.setattr(neighbours, "_cuda", lambda: False)
+    assert [choose_backend("auto", n) for n in (10, 1999, 2000, 50_000, 50_001)] == [
+        "sklearn",
+        "sklearn",
+        "faiss",
+        "faiss",
+        "ivf",
+    ]
+    monkeypatch.setattr(neighbours, "_cuda", lambda: True)
+    assert [choose_backend("auto", n) for n in (10, 2000, 2_000_000, 2_000_001)] == [
+        "sklearn",
+        "torch",
+        "torch",
+        "ivf",
+    ]
+    monkeypatch.setattr(neighbours, "_cuda", lambda: False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choose_backend("auto", 10**6) == "sklearn", "without faiss"
+
+
+def test_an_unknown_backend():
+    with pytest.raises(ValueError, match="wanted one of auto, sklearn, faiss, torch, ivf"):
+        find_neighbours(clusters(50), 3, "annoy")
