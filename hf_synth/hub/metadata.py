@@ -28,13 +28,13 @@ def metadata(publication: Publication, manifests: Sequence[Manifest]) -> Dataset
         task_categories=["text-generation"],
         tags=["synthetic", TAG],
         size_categories=[size_category(rows)],
-        configs=[_files(manifest, default=number == 0) for number, manifest in enumerate(manifests)],
+        configs=[data_files(manifest, default=number == 0) for number, manifest in enumerate(manifests)],
     )
-    DatasetInfosDict({manifest["name"]: _info(manifest) for manifest in manifests}).to_dataset_card_data(data)
+    DatasetInfosDict({manifest["name"]: dataset_info(manifest) for manifest in manifests}).to_dataset_card_data(data)
     return data
 
 
-def _files(manifest: Manifest, *, default: bool) -> dict[str, Any]:
+def data_files(manifest: Manifest, *, default: bool) -> dict[str, Any]:
     """Each split's files by a pattern that shards of another number do not match."""
     files = [
         {"split": split, "path": f"{manifest['name']}/{split}-*-of-{len(content['shards']):05d}.parquet"}
@@ -43,7 +43,7 @@ def _files(manifest: Manifest, *, default: bool) -> dict[str, Any]:
     return {"config_name": manifest["name"], "data_files": files} | ({"default": True} if default else {})
 
 
-def _info(manifest: Manifest) -> DatasetInfo:
+def dataset_info(manifest: Manifest) -> DatasetInfo:
     splits = SplitDict()
     for split, content in manifest["splits"].items():
         splits.add(SplitInfo(split, num_bytes=content["num_bytes"], num_examples=content["rows"]))

@@ -20,7 +20,7 @@ SHARD_ROWS = 50_000  # the number of shards follows from a split's size alone
 _GROUP_ROWS = 5_000
 _SPEC = b"hf_synth"
 # Nothing that depends on time or host; a checksum for each page, so that a torn one is noticed.
-_FORMAT: dict[str, Any] = {
+FORMAT: dict[str, Any] = {
     "version": "2.6",
     "compression": "zstd",
     "compression_level": 3,
@@ -103,7 +103,7 @@ def write(shard: Shard, path: Path, advance: Callable[[int], object] = lambda co
     for leftover in path.parent.glob(f".{path.name}.*.part"):
         leftover.unlink(missing_ok=True)
     schema = shard.config.features.arrow_schema
-    with whole_file(path) as part, pq.ParquetWriter(part, schema, **_FORMAT) as parquet:
+    with whole_file(path) as part, pq.ParquetWriter(part, schema, **FORMAT) as parquet:
         stop = shard.start + shard.rows
         for start in range(shard.start, stop, _GROUP_ROWS):
             count = min(_GROUP_ROWS, stop - start)

@@ -1,5 +1,16 @@
 """Preference pairs in TRL's conversational format: read them, identify prompts, split them, train a tokenizer."""
 
+from hf_synth.preferences import readers as _readers  # noqa: F401 (importing it registers the known layouts)
+from hf_synth.preferences.duplicates import NearDuplicates, near_duplicates
+from hf_synth.preferences.pairs import (
+    FEATURES,
+    FoundPair,
+    PairStream,
+    PreferenceData,
+    RejectedRow,
+    counts_table,
+    read_preferences,
+)
 from hf_synth.preferences.prompts import (
     distinct_prompts,
     message_texts,
@@ -7,20 +18,29 @@ from hf_synth.preferences.prompts import (
     prompt_id,
     split_by_prompt,
 )
-from hf_synth.preferences.schemas import Message, Pair, RowError, list_schemas, parse_dialogue, reader
-from hf_synth.preferences.sources import PreferenceData, RejectedRow, counts_table, read_preferences
+from hf_synth.preferences.readers import parse_dialogue
+from hf_synth.preferences.schemas import Message, Pair, RowError, list_schemas, reader
+from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
 from hf_synth.preferences.tokenizer import ready_for_chat, train_bpe_tokenizer
 
 __all__ = [
+    "FEATURES",
+    "KNOWN_SOURCES",
+    "FoundPair",
     "Message",
+    "NearDuplicates",
     "Pair",
+    "PairStream",
     "PreferenceData",
     "RejectedRow",
     "RowError",
+    "Source",
     "counts_table",
     "distinct_prompts",
+    "is_published",
     "list_schemas",
     "message_texts",
+    "near_duplicates",
     "normalise",
     "parse_dialogue",
     "prompt_id",

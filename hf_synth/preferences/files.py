@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,12 @@ class RawRow:
     reason: str | None = None
 
 
-def local_files(path: Path, split: str) -> list[Path]:
+def local_files(path: Path, split: str | None, default: str = "train") -> list[Path]:
     """Data files of a local path: the file itself, or the files of a folder that carry the split's name.
 
-    A file belongs to a split when its own name or a folder below `path` has the split as a word:
-    `test.jsonl.gz`, `data/train-00000-of-00002.parquet`, `harmless-base/train.jsonl`, `train/part1.jsonl`.
+    A file belongs to a split when its own name or a folder below `path` has the split as a word or as words in a row:
+    `test.jsonl.gz`, `data/train-00000-of-00002.parquet`, `harmless-base/train.jsonl`, `train_prefs.parquet`. Where no
+    split is asked for, a folder's only data file is taken, or else the files of the split `default`.
 
     Raises:
         ValueError: another kind of file, or a folder without a file of this split.
@@ -43,7 +45,10 @@ def local_files(path: Path, split: str) -> list[Path]:
             )
         return [path]
     found = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
-    chosen = [p for p in found if split in re.split(r"[^A-Za-z0-9]+", p.relative_to(path).as_posix())]
+    if split is None and len(found) == 1:
+        return found
+    split = split or default
+    chosen = [file for file in found if _words(split) in _words(file.relative_to(path).as_posix())]
     if not chosen:
         names = _listed([p.relative_to(path).as_posix() for p in found[:10]]) or "no data file at all"
         raise ValueError(
@@ -51,6 +56,11 @@ def local_files(path: Path, split: str) -> list[Path]:
             f"{split}.jsonl.gz or {split}-00000-of-00001.parquet; pass another split, or the path of one file."
         )
     return chosen
+
+
+def _words(name: str) -> str:
+    """`a/train_prefs-0.parquet` -> ` a train prefs 0 parquet `: words in a row are a part of it."""
+    return f" {' '.join(re.split(r'[^A-Za-z0-9]+', name))} "
 
 
 def read_rows(path: Path) -> Iterator[RawRow]:
@@ -92,9 +102,23 @@ def _parquet_rows(path: Path) -> Iterator[RawRow]:
     number = 0
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(batch_size=1024):
-            for fields in batch.to_pylist():
+            for fields in python_values(batch.to_struct_array()):
                 number += 1
                 yield RawRow(path.name, number, fields, fields)
+
+
+def python_values(array: pa.Array) -> list[Any]:
+    """The same as `array.to_pylist()`, several times faster for lists of structs: whole columns at a time."""
+    rows: list[Any]
+    if pa.types.is_struct(array.type):
+        columns = [python_values(column) for column in array.flatten()]
+        rows = [dict(zip(array.type.names, row, strict=True)) for row in zip(*columns, strict=True)]
+    elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        flat, offsets = python_values(array.values), array.offsets.to_pylist()
+        rows = [flat[start:stop] for start, stop in pairwise(offsets)]
+    else:
+        return array.to_pylist()
+    return [row if valid else None for row, valid in zip(rows, array.is_valid().to_pylist(), strict=True)]
 
 
 def _listed(names: tuple[str, ...] | list[str]) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, Value
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -41,7 +41,8 @@ def distinct_prompts(dataset: Dataset) -> Dataset:
         dataset: has a column `prompt` (string or messages); a column `prompt_id` is used where it is there.
 
     Returns:
-        columns `prompt` (as first seen), `prompt_id`, `count` (rows that have this prompt).
+        columns `prompt` (as first seen), `prompt_id`, `count` (rows that have this prompt), and `src` where the
+        dataset has one (as first seen).
 
     Raises:
         ValueError: no column `prompt`.
@@ -51,10 +52,11 @@ def distinct_prompts(dataset: Dataset) -> Dataset:
     for row, identity in enumerate(_prompt_ids(dataset)):
         first.setdefault(identity, row)
         counts[identity] += 1
-    prompts = dataset.select_columns("prompt").select(list(first.values()))["prompt"]
-    features = Features({"prompt": dataset.features["prompt"], "prompt_id": Value("string"), "count": Value("int64")})
-    columns = {"prompt": list(prompts), "prompt_id": list(first), "count": [counts[key] for key in first]}
-    return Dataset.from_dict(columns, features=features)
+    kept = [name for name in ("prompt", "src") if name in dataset.column_names]
+    rows = dataset.select_columns(kept).select(list(first.values())).flatten_indices(keep_in_memory=True)
+    features = Features({"prompt_id": Value("string"), "count": Value("int64")})
+    columns = {"prompt_id": list(first), "count": [counts[key] for key in first]}
+    return concatenate_datasets([rows, Dataset.from_dict(columns, features=features)], axis=1)
 
 
 def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0) -> DatasetDict:

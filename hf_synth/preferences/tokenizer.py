@@ -1,9 +1,14 @@
 """A byte-level BPE tokenizer trained on a run's own texts, with a chat template that TRL can train on."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+if TYPE_CHECKING:  # reading pairs needs no transformers, which takes seconds to import
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<sep>")  # ids 0..3, as in every tokenizer of this package
 ROLES = ("system", "user", "assistant")
@@ -74,6 +79,8 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
             f"vocab_size is {vocab_size}: wanted {least} or more (256 bytes, {len(special)} special tokens)."
         )
     backend = _train(_checked(texts), vocab_size, special)
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",

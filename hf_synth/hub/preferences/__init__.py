@@ -1,0 +1,1 @@
+"""Preference pairs and their prompts as a dataset: collected, freed of repeats, weighed, written, published."""

@@ -1,0 +1,227 @@
+"""From raw rows to pairs in TRL's conversational format, one at a time or all at once, with an account of the rest."""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from hf_synth.preferences.files import RawRow
+from hf_synth.preferences.prompts import prompt_id
+from hf_synth.preferences.schemas import Message, Pair, RowError, Schema, find_schema, list_schemas
+from hf_synth.preferences.sources import OpenSource, Source
+
+logger = logging.getLogger(__name__)
+
+RAW_CHARACTERS = 500  # a rejected row is kept up to here: enough to recognise it
+_encoded = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+MESSAGES = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
+FEATURES = datasets.Features(
+    {name: datasets.Value("string") for name in ("id", "prompt_id", "src")}
+    | dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES)
+)
+
+
+@dataclass(frozen=True)
+class RejectedRow:
+    """A row that was left out: the file, its line (from 1), the reason and the row itself, cut to 500 characters."""
+
+    file: str
+    line: int
+    reason: str
+    row: str
+
+
+@dataclass(frozen=True)
+class FoundPair:
+    """A pair as columns (see FEATURES), and the file and line that it comes from."""
+
+    file: str
+    line: int
+    columns: dict[str, Any]
+
+
+class PairStream:
+    """The pairs of one source, read one at a time, in memory that does not grow with it.
+
+    Attributes:
+        src, schema: the source's label, and the name of the schema that was recognised.
+        read: rows so far; joined: rows kept with neighbouring turns of one role put together; pairs: pairs given.
+        dropped: reason -> rows left out. Each goes to `reject`, too.
+    """
+
+    def __init__(self, source: OpenSource, reject: Callable[[RejectedRow], object]) -> None:
+        """Look at the first rows; ValueError where they are of no known schema."""
+        self.src = source.src
+        self._rows, self._reject = source.rows, reject
+        self._schema = _recognise(source.src, source.rows())
+        self.schema = self._schema.name
+        self.read = self.joined = self.pairs = 0
+        self.dropped: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[FoundPair]:
+        """Each pair once. Raises ValueError with the counts where the source has no usable row."""
+        self.read = self.joined = self.pairs = 0
+        self.dropped.clear()
+        first: RejectedRow | None = None
+        for row in self._rows():
+            self.read += 1
+            try:
+                pairs = _pairs(self._schema, row)
+                columns = [_columns(pair, self.src) for pair in pairs]
+            except RowError as error:
+                rejected = RejectedRow(row.file, row.line, str(error), shortened(row.raw))
+                first = first or rejected
+                self.dropped[rejected.reason] += 1
+                self._reject(rejected)
+                continue
+            self.joined += any(pair.joined for pair in pairs)
+            self.pairs += len(pairs)
+            yield from (FoundPair(row.file, row.line, pair) for pair in columns)
+        if not self.pairs:
+            raise ValueError(_nothing_usable(self, first))
+
+
+@dataclass(frozen=True)
+class PreferenceData:
+    """What a source gave: the pairs, and an account of every row that gave none.
+
+    Attributes:
+        dataset: columns `id`, `prompt_id`, `src` (strings), `prompt`, `chosen`, `rejected` (lists of messages).
+        src: the source's label.
+        schema: the name of the schema that was recognised.
+        read: number of rows read; `joined`: rows kept with neighbouring turns of one role put together.
+        rejected_rows: the rows left out, in order.
+    """
+
+    dataset: datasets.Dataset
+    src: str
+    schema: str
+    read: int
+    joined: int
+    rejected_rows: tuple[RejectedRow, ...]
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Reason -> number of rows left out, the most frequent first."""
+        return dict(Counter(row.reason for row in self.rejected_rows).most_common())
+
+    def write_rejected(self, path: str | Path) -> Path:
+        """Write the rows left out as JSON lines {file, line, reason, row}; an empty file where there are none."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(json.dumps(asdict(row)) + "\n" for row in self.rejected_rows), encoding="utf-8")
+        return target
+
+
+def read_preferences(source: str | Path, **options: Any) -> PreferenceData:
+    """Read preference pairs in TRL's conversational format from the Hub, a local folder or a local file, into memory.
+
+    A bad row is left out, counted and kept for inspection; it never stops the run. Duplicate pairs stay, with one id.
+
+    Args:
+        source: a Hub id ("Anthropic/hh-rlhf"), a short name ("hh", "uf", "se"), or the path of a folder or of a
+            .jsonl, .jsonl.gz or .parquet file. A folder that datasets_scripts/preferences.py wrote gives its pairs.
+        options: split, name, data_dir, revision, src, columns, max_rows, as `Source` has them.
+
+    Raises:
+        ValueError: nothing at `source`, an unknown schema, or no usable row; the counts are in the message.
+    """
+    rejected: list[RejectedRow] = []
+    stream = PairStream(Source(source, **options).open(), rejected.append)
+    columns: dict[str, list[Any]] = {column: [] for column in FEATURES}
+    for pair in stream:
+        for column, value in pair.columns.items():
+            columns[column].append(value)
+    if rejected:
+        logger.warning("%s: %d of %d rows left out (%s)", stream.src, len(rejected), stream.read, dict(stream.dropped))
+    dataset = datasets.Dataset.from_dict(columns, features=FEATURES)
+    return PreferenceData(dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected))
+
+
+def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, str | int]]:
+    """One row per source: src, schema, read, kept, joined, pairs, and a column of counts per reason of dropping."""
+    sources = list(sources)
+    reasons = sorted({reason for data in sources for reason in data.dropped})
+    return [_counts(data) | {reason: data.dropped.get(reason, 0) for reason in reasons} for data in sources]
+
+
+def shortened(raw: str | Mapping[str, Any]) -> str:
+    """A raw row as text, cut to 500 characters."""
+    text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
+    more = len(text) - RAW_CHARACTERS
+    return text if more <= 0 else f"{text[:RAW_CHARACTERS]}... ({more} more characters)"
+
+
+def _counts(data: PreferenceData) -> dict[str, str | int]:
+    return {
+        "src": data.src,
+        "schema": data.schema,
+        "read": data.read,
+        "kept": data.read - len(data.rejected_rows),
+        "joined": data.joined,
+        "pairs": len(data.dataset),
+    }
+
+
+def _pairs(schema: Schema, row: RawRow) -> list[Pair]:
+    if row.fields is None:
+        raise RowError(row.reason)
+    if schema.columns - row.fields.keys():
+        raise RowError("missing field")
+    return schema.read(row.fields)
+
+
+def _columns(pair: Pair, src: str) -> dict[str, Any]:
+    content = _encoded([pair.prompt, pair.chosen, pair.rejected])
+    try:  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer can hold
+        identity = hashlib.md5(content.encode("utf-8"), usedforsecurity=False).hexdigest()[:16]
+    except UnicodeEncodeError:
+        raise RowError("not valid Unicode") from None
+    return {
+        "id": identity,
+        "prompt_id": prompt_id(pair.prompt),
+        "src": pair.src or src,
+        "prompt": pair.prompt,
+        "chosen": _reply(pair.chosen),
+        "rejected": _reply(pair.rejected),
+    }
+
+
+def _reply(content: str) -> list[Message]:
+    return [{"role": "assistant", "content": content}]
+
+
+def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
+    first: Mapping[str, Any] | None = None
+    problems: Counter[str | None] = Counter()
+    for row in rows:
+        problems[row.reason] += 1
+        schema = find_schema(row.fields) if row.fields is not None else None
+        if schema:
+            return schema
+        first = first or row.fields
+    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in list_schemas().items())
+    if first is None:
+        raise ValueError(
+            f"{src}: none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines "
+            f"(one object a line) or Parquet with the columns of a known schema ({known})."
+        )
+    raise ValueError(
+        f"{src}: the columns {', '.join(first)} are of no known schema. Known are: {known}. "
+        "Name your columns (columns={'prompt': 'question', ...}; on the command line --columns), or register a reader "
+        "with hf_synth.preferences.reader."
+    )
+
+
+def _nothing_usable(stream: PairStream, first: RejectedRow | None) -> str:
+    shown = f" The first, line {first.line} of {first.file}, {first.reason}: {first.row[:200]}" if first else ""
+    return (
+        f"{stream.src}: none of {stream.read} rows is usable ({dict(stream.dropped.most_common())}). Wanted rows of "
+        f"the schema {stream.schema!r}.{shown}"
+    )

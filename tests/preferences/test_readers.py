@@ -1,0 +1,238 @@
+"""Readers: from one published row to its pairs, and what no reader lets through."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_synth.preferences import Pair, RowError, parse_dialogue
+from hf_synth.preferences.readers import read_hh_rlhf, read_messages, read_stack_exchange, read_ultrafeedback
+
+NAMES = {"user": "Human", "assistant": "Assistant"}
+
+# What people write into turns and what no parser may fall for, among any other text.
+SNIPPETS = (
+    "Human:",
+    "Assistant: ",
+    "\nHuman: hi",
+    "x\n\n Human: y",
+    "\n\nHuman:x",
+    "\n\n",
+    "Human",
+    ":",
+    "\u2028",
+    "🙂",
+)
+CONTENTS = (
+    st.lists(st.one_of(st.sampled_from(SNIPPETS), st.text(max_size=8)), min_size=1, max_size=5)
+    .map(lambda parts: "".join(parts).replace("\r\n", "\n").strip())
+    .filter(lambda text: text and not any(f"\n\n{name}:{end}" in text + "\n" for name in NAMES.values() for end in WS))
+)
+WS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
+DIALOGUES = st.lists(CONTENTS, min_size=1, max_size=6)
+
+
+def render(turns):
+    """The published form, spelt out."""
+    return "".join(f"\n\n{NAMES[turn['role']]}: {turn['content']}" for turn in turns)
+
+
+def alternating(contents):
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+@given(DIALOGUES)
+def test_rendered_turns_are_parsed_back(contents):
+    turns = alternating(contents)
+    assert parse_dialogue(render(turns)) == turns
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(NAMES)), CONTENTS), min_size=1, max_size=6))
+def test_turns_of_one_role_in_a_row_stay_apart_when_parsed(turns):
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert parse_dialogue(render(messages)) == messages
+
+
+@given(DIALOGUES, CONTENTS, CONTENTS)
+def test_pair_gives_back_prompt_and_both_replies(contents, chosen, rejected):
+    prompt = alternating(contents if len(contents) % 2 else [*contents, "And then?"])
+    row = {
+        side: render([*prompt, {"role": "assistant", "content": reply}])
+        for side, reply in (("chosen", chosen), ("rejected", rejected))
+    }
+    if chosen == rejected:
+        with pytest.raises(RowError, match="chosen equals rejected"):
+            read_hh_rlhf(row)
+    else:
+        assert read_hh_rlhf(row) == [Pair(prompt, chosen, rejected)]
+
+
+@pytest.mark.parametrize(
+    ("text", "turns"),
+    [
+        ("", []),
+        ("no turn at all", []),
+        ("Human: hi\n\nAssistant: hello", ["hi", "hello"]),  # stripped by some tool
+        ("  \n\n\n\nHuman: hi\n\nAssistant:", ["hi", ""]),
+        ("\r\n\r\nHuman: hi\r\n\r\nAssistant: a\r\nb", ["hi", "a\nb"]),
+        ("\n\nHuman: hi\nAssistant: still hi\n\nAssistant: hello", ["hi\nAssistant: still hi", "hello"]),
+        ("\n\nHuman: hi\n\nAssistant: Human: really? Assistant: yes", ["hi", "Human: really? Assistant: yes"]),
+        ("\n\nHuman: see\n\nHuman:1 in the list\n\nAssistant: ok", ["see\n\nHuman:1 in the list", "ok"]),
+        ("\n\nHuman:\n\nAssistant: \n\nHuman: \t x \n ", ["", "", "x"]),
+    ],
+)
+def test_odd_texts(text, turns):
+    assert [turn["content"] for turn in parse_dialogue(text)] == turns
+
+
+def test_neighbouring_turns_of_one_role_become_one():
+    prompt = "\n\nHuman: a\n\nHuman: b\n\nAssistant: c\n\nAssistant:  d\n\nHuman: e"
+    (pair,) = read_hh_rlhf(
+        {"chosen": f"{prompt}\n\nAssistant: f\n\nAssistant: g", "rejected": f"{prompt}\n\nAssistant: h"}
+    )
+    assert pair == Pair(alternating(["a\n\nb", "c\n\nd", "e"]), "f\n\ng", "h", joined=True)
+
+
+def test_text_before_the_first_turn_is_refused():
+    with pytest.raises(RowError, match="text before the first turn"):
+        parse_dialogue("Preface\n\nHuman: hi\n\nAssistant: hello")
+
+
+# TRL's own formats
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def answer(text):
+    return [{"role": "assistant", "content": text}]
+
+
+TURNS = [*user("Hi"), *answer("Hello"), *user("Why?")]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, user("Hi")),
+        ({"prompt": user("Hi"), "chosen": answer("a"), "rejected": answer("b")}, user("Hi")),
+        ({"prompt": TURNS, "chosen": answer("a"), "rejected": "b"}, TURNS),
+        ({"prompt": "Hi", "chosen": [*TURNS, *answer("a")], "rejected": [*TURNS, *answer("b")]}, TURNS),
+        ({"prompt": [{**user("Hi")[0], "name": "x"}], "chosen": "a", "rejected": "b"}, user("Hi")),
+        (
+            {"prompt": [{"role": "system", "content": "s"}, *TURNS], "chosen": "a", "rejected": "b"},
+            [{"role": "system", "content": "s"}, *TURNS],
+        ),
+    ],
+)
+def test_messages_and_texts_are_read_alike(row, prompt):
+    assert read_messages(row) == [Pair(prompt, "a", "b")]
+
+
+def test_dialogues_as_messages_need_no_prompt():
+    row = {"chosen": [*TURNS, *answer("a")], "rejected": [*TURNS, *answer("b")]}
+    assert read_hh_rlhf(row) == [Pair(TURNS, "a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": None}, "wrong type"),
+        ({"prompt": [5]}, "wrong type"),
+        ({"prompt": [{"role": "user"}]}, "wrong type"),
+        ({"chosen": [{"role": "assistant", "content": None}]}, "wrong type"),
+        ({"chosen": []}, "empty reply"),
+        ({"chosen": " \n"}, "empty reply"),
+        ({"chosen": user("a")}, "last turn is not the assistant's"),
+        ({"prompt": ""}, "empty prompt"),
+        ({"prompt": []}, "empty prompt"),
+        ({"prompt": [*user("Hi"), *answer(" "), *user("?")]}, "empty turn in the prompt"),
+        ({"prompt": [*user("Hi"), *answer("Hello")]}, "prompt does not end with the user"),
+        ({"chosen": [*user("Ho"), *answer("a")], "rejected": [*user("Hi"), *answer("b")]}, "prompts differ"),
+        ({"chosen": "b "}, "chosen equals rejected"),
+    ],
+)
+def test_rows_of_messages_that_are_no_pair(change, reason):
+    with pytest.raises(RowError, match=f"^{reason}$"):
+        read_messages({"prompt": "Hi", "chosen": "a", "rejected": "b", **change})
+
+
+# HuggingFaceH4/ultrafeedback_binarized
+
+
+def ultrafeedback(**change):
+    """A row with the published columns."""
+    return {
+        "prompt": "Hi",
+        "prompt_id": "0" * 64,
+        "chosen": [*user("Hi"), *answer("good")],
+        "rejected": [*user("Hi"), *answer("bad")],
+        "messages": [*user("Hi"), *answer("good")],
+        "score_chosen": 8.5,
+        "score_rejected": 3.0,
+        **change,
+    }
+
+
+def test_ultrafeedback():
+    assert read_ultrafeedback(ultrafeedback()) == [Pair(user("Hi"), "good", "bad")]
+    assert read_ultrafeedback(ultrafeedback(score_chosen=None, score_rejected=None))
+    with pytest.raises(RowError, match="scores are equal"):
+        read_ultrafeedback(ultrafeedback(score_rejected=8.5))
+
+
+# HuggingFaceH4/stack-exchange-preferences
+
+
+def stack_exchange(*answers, question="<p>Why?</p>"):
+    """A row with the published columns; answers are (pm_score, text) or (pm_score, text, selected)."""
+    person = {"author": "a", "author_id": 1, "author_profile": "https://example.org/1"}
+    listed = [
+        {"answer_id": number, **person, "pm_score": score, "selected": bool(more), "text": text}
+        for number, (score, text, *more) in enumerate(answers)
+    ]
+    return {
+        "qid": 1,
+        "question": question,
+        "answers": listed,
+        "date": "2014/09/18",
+        "metadata": ["https://example.org"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "pairs"),
+    [
+        ([(1, "<p>worse</p>"), (5, "<p>best</p>")], [("best", "worse")]),
+        ([(n, f"{n}") for n in range(6)], [("5", "4"), ("5", "3"), ("5", "2")]),
+        ([(3, "first"), (3, "accepted", True), (1, "other")], [("accepted", "other")]),
+        ([(3, "best"), (1, "one"), (1, "two"), (0, "none")], [("best", "one"), ("best", "none")]),
+        ([(3, "best"), (2, "<p> </p>"), (1, "one"), (0, "best")], [("best", "one")]),
+        ([(0, "zero"), (-1, "below")], [("zero", "below")]),
+    ],
+)
+def test_pairs_of_a_question(answers, pairs):
+    found = read_stack_exchange(stack_exchange(*answers))
+    assert [(pair.chosen, pair.rejected) for pair in found] == pairs
+    assert all(pair.prompt == user("Why?") for pair in found)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (stack_exchange((1, "a")), "no two answers of different scores"),
+        (stack_exchange((2, "a"), (2, "b", True)), "no two answers of different scores"),
+        (stack_exchange(), "no two answers of different scores"),
+        (stack_exchange((1, "<p></p>"), (0, "b")), "empty reply"),
+        (stack_exchange((1, "a"), (0, "")), "empty reply"),
+        (stack_exchange((1, "a"), (0, "a")), "chosen equals rejected"),
+        (stack_exchange((1, "a"), (0, "b"), question="<p> </p>"), "empty prompt"),
+        ({**stack_exchange((1, "a"), (0, "b")), "question": None}, "wrong type"),
+        (stack_exchange((1, None), (0, "b")), "wrong type"),
+        (stack_exchange((None, "a"), (0, "b")), "wrong type"),
+        ({**stack_exchange(), "answers": "none"}, "wrong type"),
+    ],
+)
+def test_questions_that_give_no_pair(row, reason):
+    with pytest.raises(RowError, match=f"^{reason}$"):
+        read_stack_exchange(row)
