@@ -27,6 +27,7 @@ docs: runs/quickstart/report.md
 
 benchmarks: .venv/installed-test
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/density.py
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/training.py
 

@@ -60,10 +60,12 @@ def reward_model(
     batch_size: int = 32,
     max_length: int | None = None,
     device: torch.device | str | None = None,
+    heads: Mapping[str, float] | None = None,
 ) -> RewardFunction:
-    """A reward function that reads the one logit of a sequence classifier for prompt and completion together.
+    """A reward function that reads the logit of a sequence classifier for prompt and completion together.
 
-    `model`: a path, a Hub id or a model; its own tokenizer is used, so it may differ from the policy's.
+    `model`: a path, a Hub id or a model; its own tokenizer is used, so it may differ from the policy's. Of a model
+    with several labels the reward is the sum by `heads`, label -> weight; labels that it does not name count nothing.
     It scores the ids that TRL's RewardTrainer makes of prompt and completion, `<eos>` included. Texts are scored in
     batches on the model's device; of one longer than `max_length` tokens the end is kept.
     """
@@ -71,11 +73,7 @@ def reward_model(
         model, tokenizer = _load(model, tokenizer)
     if tokenizer is None:
         raise ValueError("reward_model: got a model without a tokenizer, wanted both, or a path that holds both")
-    if model.config.num_labels != 1:
-        raise ValueError(
-            f"reward_model: got a classifier of {model.config.num_labels} labels, wanted 1; "
-            "train one with recipes/reward.py"
-        )
+    mix = _head_weights(model, heads)
     model = model.eval().requires_grad_(False)
     if device is not None:
         model = model.to(device)
@@ -88,12 +86,35 @@ def reward_model(
         scores = [0.0] * len(ids)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            for row, value in zip(rows, _logits(model, tokenizer, [ids[row] for row in rows]), strict=True):
+            logits = _logits(model, tokenizer, [ids[row] for row in rows])
+            for row, value in zip(rows, (logits @ mix).tolist(), strict=True):
                 scores[row] = value
         return scores
 
     score.__name__ = "reward_model"
     return score
+
+
+def weighted_sum(rewards: Sequence[RewardFunction], weights: Sequence[float] | None = None) -> RewardFunction:
+    """One reward function out of several, as GRPO adds them up by its `reward_weights` (1 each where not given).
+
+    What one of them cannot score (None) counts nothing; a completion that none can score is None.
+    """
+    weights = [1.0] * len(rewards) if weights is None else list(weights)
+    if len(weights) != len(rewards) or not rewards:
+        raise ValueError(f"reward_weights: got {len(weights)} for {len(rewards)} rewards, wanted one for each")
+
+    def total(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[float]:
+        scores = zip(*(reward(prompts=prompts, completions=completions, **columns) for reward in rewards), strict=True)
+        return [_sum(row, weights) for row in scores]
+
+    total.__name__ = "weighted_sum"
+    return total
+
+
+def _sum(scores: Sequence[float | None], weights: Sequence[float]) -> Any:
+    known = [weight * score for weight, score in zip(weights, scores, strict=True) if score is not None]
+    return sum(known) if known else None
 
 
 def _load(path: str, tokenizer: PreTrainedTokenizerBase | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -103,6 +124,23 @@ def _load(path: str, tokenizer: PreTrainedTokenizerBase | None) -> tuple[PreTrai
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"reward_model: got {path!r}, which is neither here nor on the Hub: {reason}") from error
+
+
+def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> torch.Tensor:
+    """[labels] float32: what each logit counts for."""
+    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    if heads is None:
+        if len(labels) == 1:
+            return torch.ones(1)
+        raise ValueError(
+            f"reward_model: got a classifier of {len(labels)} labels ({', '.join(map(str, labels[:8]))}), wanted 1, "
+            "or `heads` with the weight of each label that counts"
+        )
+    if strange := [head for head in heads if head not in labels]:
+        raise ValueError(f"reward_model: got heads {', '.join(strange)}, wanted some of {', '.join(map(str, labels))}")
+    if not any(heads.values()):
+        raise ValueError(f"reward_model: got heads {dict(heads)}, wanted at least one weight that is not 0")
+    return torch.tensor([float(heads.get(label, 0.0)) for label in labels])
 
 
 def _encode(
@@ -125,9 +163,10 @@ def _joined(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) ->
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> list[float]:
+def _logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> torch.Tensor:
+    """[B, labels] float32 on the CPU."""
     batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].float().tolist()
+    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float().cpu()
 
 
 def _named(tasks: Mapping[str, Task], name: str) -> Task:

@@ -13,7 +13,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sft
@@ -22,18 +24,25 @@ from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, get_peft_config
 
 from hf_synth.reports import write_report
-from hf_synth.rewards import RewardFunction, reward_model, verifier
+from hf_synth.rewards import RewardFunction
 from hf_synth.sampling import WeightedGRPOTrainer
+from hf_synth.tasks import Task
+from hf_synth.tasks.base import json_dict
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
+from hf_synth.training.collapse import sample_metrics
+from hf_synth.training.completions import Decoding
 from hf_synth.training.data import clusters, prompt_split, without_long_prompts
 from hf_synth.training.errors import user_errors
-from hf_synth.training.evaluation import SampledScore, SampledScoreCallback
+from hf_synth.training.evaluation import HeldOutCallback, HeldOutPrompts, write_samples
+from hf_synth.training.grpo_rewards import VERIFIER, load_rewards, measures_of
 from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.prompt_weights import prompt_weights, weight_callbacks
 from hf_synth.training.runs import is_main_process, open_run, write_metrics
 from hf_synth.training.weighing import (
     PromptDensity,
     crowded_or_rare,
+    held_out_density,
     measure_density,
     weight_metrics,
     with_weights,
@@ -53,8 +62,16 @@ class GRPOArguments:
     policy_made_by: str | None = dataclasses.field(
         default=None, metadata={"help": "The command to name in the error where the policy is missing."}
     )
-    reward: str | None = dataclasses.field(
-        default=None, metadata={"help": "A reward model by path or Hub id; the tasks' verifier where none is given."}
+    reward: list[str] = dataclasses.field(
+        default_factory=list,
+        metadata={
+            "help": "Reward models by path or Hub id, and `verifier` for the tasks'; that alone where none is given. "
+            "--reward_weights says what each counts."
+        },
+    )
+    reward_heads: dict[str, Any] | str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "What each head of a reward model with several counts for, as JSON: head -> weight."},
     )
     reward_made_by: str | None = dataclasses.field(
         default=None, metadata={"help": "The command to name in the error where the reward model is missing."}
@@ -66,12 +83,22 @@ class GRPOArguments:
         default=64, metadata={"help": "Held-out prompts that completions are sampled for: a cluster, or in all."}
     )
     sample_every: int = dataclasses.field(default=20, metadata={"help": "Steps between two looks at them."})
+    look_samples: int = dataclasses.field(default=1, metadata={"help": "Completions a prompt at each look."})
+    final_samples: int = dataclasses.field(
+        default=4, metadata={"help": "Completions a prompt of the trained policy, kept in samples.parquet."}
+    )
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        for name, least in (("eval_prompts", 0), ("sample_every", 1)):
+        """Read JSON values and a single reward; refuse numbers out of range."""
+        given: Any = self.reward
+        self.reward = [given] if isinstance(given, str) else [name for name in given if name]
+        self.reward_heads = json_dict(self.reward_heads, "reward_heads") or None
+        for name, least in (("eval_prompts", 0), ("sample_every", 1), ("look_samples", 1), ("final_samples", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}")
+
+
+CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +111,25 @@ class Experiment:
     tokenizer: PreTrainedTokenizerBase
     prompts: Dataset
     measured: PromptDensity
-    reward: RewardFunction
-    score: SampledScore | None
+    rewards: list[RewardFunction]
+    held_out: HeldOutPrompts | None
+    tasks: dict[str, Task]
     left_out: int
+
+    def decoding(self, samples: int) -> Decoding:
+        """How held-out prompts are answered: as in training, `samples` times each."""
+        return Decoding(self.args.max_completion_length, samples, self.args.temperature, self.args.seed)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
     started = time.monotonic()
-    classes = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
-    grpo, data, weights, policy, args = parse_recipe(classes, argv, CONFIGS / "grpo" / "quickstart.yaml")
+    grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml")
     folder = open_run(args.output_dir, grpo, data, weights, policy, args)
     if grpo.warm_up:
         policy.model_name_or_path = warm_up(grpo.warm_up, data, folder)
     experiment = prepare(grpo, data, weights, policy, args, folder)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for number, strength in enumerate(weights.sampling_strength):
         arm = folder if number == 0 else folder / arm_name(strength)
         if is_main_process():
@@ -137,90 +168,119 @@ def prepare(
     """Load what the arms share: prompts and their density, tokenizer, reward, and the measure on held-out prompts."""
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path, or warm_up to a config of recipes/sft.py")
+    if args.use_vllm and find_spec("vllm") is None:
+        raise ValueError(
+            "use_vllm: got true, and vllm is not installed; install it, or leave generation to transformers"
+        )
     require_checkpoint(policy.model_name_or_path, grpo.policy_made_by)
-    if grpo.reward:
-        require_checkpoint(grpo.reward, grpo.reward_made_by)
+    for name in grpo.reward:
+        if name != VERIFIER:
+            require_checkpoint(name, grpo.reward_made_by)
     tokenizer = load_tokenizer(policy, data)
     found = prompt_split(data, folder, grpo.eval_prompts)
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in found)
     measured = measure_density(prompts, weights)
-    reward = load_reward(grpo, data, args, tokenizer)
-    score = None
-    if len(held_out):
-        clustered = "cluster" in held_out.column_names
-        score = SampledScore(
-            name="sampled_reward" if grpo.reward else "validity",
-            prompts=held_out,
-            groups=held_out["cluster"] if clustered else crowded_or_rare(held_out, prompts, weights),
-            reward=reward,
-            tokenizer=tokenizer,
-            max_new_tokens=args.max_completion_length,
-            temperature=args.temperature,
-            seed=args.seed,
-        )
+    options: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device}
+    rewards = load_rewards(grpo.reward, data, tokenizer, heads=grpo.reward_heads, **options)  # type: ignore[arg-type]
+    measures = measures_of(rewards, args.reward_weights, data, tokenizer)
+    asked = hold_out(held_out, prompts, measures, tokenizer, weights) if len(held_out) else None
     left_out = sum(map(len, found)) - len(prompts) - len(held_out)
-    return Experiment(grpo, policy, args, tokenizer, prompts, measured, reward, score, left_out)
+    tasks = {name: cluster.build() for name, cluster in clusters(data).items()} if data.task or data.mixture else {}
+    return Experiment(grpo, policy, args, tokenizer, prompts, measured, rewards, asked, tasks, left_out)
 
 
-def load_reward(
-    grpo: GRPOArguments, data: DataArguments, args: GRPOConfig, tokenizer: PreTrainedTokenizerBase
-) -> RewardFunction:
-    """The reward model that the config names, or the verifier of its tasks."""
-    if grpo.reward:
-        return reward_model(grpo.reward, max_length=grpo.reward_max_length, device=args.device)
-    if data.task or data.mixture:
-        return verifier({name: cluster.build() for name, cluster in clusters(data).items()}, tokenizer)
-    raise ValueError("got no reward: natural prompts have no verifier, so set `reward` to a reward model")
+def hold_out(
+    held_out: Dataset,
+    prompts: Dataset,
+    rewards: dict[str, RewardFunction],
+    tokenizer: PreTrainedTokenizerBase,
+    weights: WeightArguments,
+) -> HeldOutPrompts:
+    """Held-out prompts with their density among all, grouped by cluster, or as the crowded and the rare half."""
+    density = held_out_density(held_out, prompts, weights)
+    clustered = "cluster" in held_out.column_names
+    groups = held_out["cluster"] if clustered else crowded_or_rare(density)
+    sizes = Counter(prompts["cluster"]) if clustered else {}
+    return HeldOutPrompts(held_out, list(groups), sizes, density.tolist(), rewards, tokenizer)
 
 
 def run_arm(experiment: Experiment, arm: Path, arguments: WeightArguments, strength: float) -> dict[str, float]:
     """Train one arm from a fresh policy, unless it is finished; returns its metrics."""
     arm.mkdir(parents=True, exist_ok=True)
-    weights = experiment.measured.weights(arguments, strength)
+    density, seed = experiment.measured.density, experiment.args.seed
+    weights = prompt_weights(experiment.prompts, density, arguments, strength, seed)
     write_weights_table(arm, experiment.prompts, experiment.measured, weights)
-    log = read_training_log(arm) or train(build_trainer(experiment, arm, weights))
+    log = read_training_log(arm) or train_arm(experiment, arm, arguments, strength, weights)
     metrics = {**weight_metrics(experiment.measured, weights), "seconds/training": log["seconds"]}
     metrics["prompts/too_long"] = float(experiment.left_out)
-    if experiment.score is not None:
-        metrics["prompts/evaluated"] = float(len(experiment.score.prompts))
-        metrics |= score_metrics(log["history"], experiment.score, experiment.prompts)
+    if experiment.held_out is not None:
+        metrics["prompts/evaluated"] = float(len(experiment.held_out.prompts))
+        metrics |= score_metrics(log["history"], experiment.held_out, experiment.prompts) | log["samples"]
     write_metrics(arm, metrics)
     return metrics
 
 
-def build_trainer(experiment: Experiment, arm: Path, weights: np.ndarray) -> WeightedGRPOTrainer:
-    """The trainer of one arm; weights are all that the arms differ in."""
+def train_arm(
+    experiment: Experiment, arm: Path, arguments: WeightArguments, strength: float, weights: np.ndarray
+) -> dict[str, Any]:
+    """Train one arm, looking at the held-out prompts now and then, and keep the last answers; returns the log.
+
+    Weights are all that the arms differ in.
+    """
     args = copy.deepcopy(experiment.args)
     args.output_dir = str(arm)
+    policy = load_policy(experiment.policy, experiment.tokenizer, args.seed)
+    reference = None if experiment.policy.use_peft else copy.deepcopy(policy).eval().requires_grad_(False)
     trainer = WeightedGRPOTrainer(
-        load_policy(experiment.policy, experiment.tokenizer, args.seed),
-        experiment.reward,
+        policy,
+        list(experiment.rewards),
         args,
         train_dataset=with_weights(experiment.prompts, weights),
+        round_size=arguments.round_size,
         processing_class=experiment.tokenizer,
         peft_config=get_peft_config(experiment.policy),
     )
-    if experiment.score is not None:
-        trainer.add_callback(SampledScoreCallback(trainer, experiment.score, experiment.grpo.sample_every))
-    return trainer
+    prompts, density = experiment.prompts, experiment.measured.density
+    for callback in weight_callbacks(trainer, prompts, density, arguments, strength, args.seed):
+        trainer.add_callback(callback)
+    held_out, grpo = experiment.held_out, experiment.grpo
+    if held_out is None:
+        return train(trainer)
+    if reference is not None:
+        reference = reference.to(args.device)
+    looks = experiment.decoding(grpo.look_samples)
+    trainer.add_callback(HeldOutCallback(trainer, held_out, reference, looks, grpo.sample_every))
+
+    def finish() -> dict[str, Any]:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        last = held_out.sample(trained, reference, experiment.decoding(grpo.final_samples))
+        table = held_out.table(last)
+        write_samples(arm, table)
+        measured = sample_metrics(table, experiment.tasks, cluster_sizes=held_out.sizes or None)
+        halves = {name: value for name, value in held_out.means(last).items() if name.startswith("halves/")}
+        return {"samples": {**measured, **halves}}
+
+    return train(trainer, finish=finish)
 
 
-def score_metrics(history: list[dict[str, float]], score: SampledScore, prompts: Dataset) -> dict[str, float]:
-    """The measure before and after training, over all groups alike and at the two ends of density.
+def score_metrics(history: list[dict[str, float]], held_out: HeldOutPrompts, prompts: Dataset) -> dict[str, float]:
+    """The first and the last look at the held-out prompts, over all groups alike and at the two ends of density.
 
     Head and tail are the largest and the smallest cluster of prompts, or the crowded and the rare half of them.
     """
-    looks = [entry for entry in history if score.name in entry]
+    measure = next(iter(held_out.rewards))
+    looks = [entry for entry in history if measure in entry]
     ends = {"head": "crowded", "tail": "rare"}
     if "cluster" in prompts.column_names:
         sizes = Counter(prompts["cluster"])
         ends = {"head": max(sizes, key=sizes.__getitem__), "tail": min(sizes, key=sizes.__getitem__)}
-    metrics = {}
+    metrics: dict[str, float] = {}
     for moment, look in (("warmup", looks[0]), ("final", looks[-1])):
-        metrics[f"{score.name}/{moment}"] = look[score.name]
-        for end, group in ends.items():
-            if (found := look.get(f"{score.name}/{group}")) is not None:  # a single prompt has one half only
-                metrics[f"{score.name}/{moment}_{end}"] = found
+        for name in held_out.rewards:
+            metrics[f"{name}/{moment}"] = look[name]
+            for end, group in ends.items():
+                if (found := look.get(f"{name}/{group}")) is not None:  # a single prompt has one half only
+                    metrics[f"{name}/{moment}_{end}"] = found
     return metrics
 
 

@@ -18,6 +18,7 @@ from transformers import TrainingArguments
 from hf_synth.hub.models import push_run
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
+from hf_synth.training.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.errors import user_errors
 from hf_synth.training.hyperdata.arguments import CorpusArguments
@@ -27,7 +28,6 @@ from hf_synth.training.pretraining.arguments import (
     RowsArguments,
     ScheduleArguments,
 )
-from hf_synth.training.pretraining.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.training.pretraining.data import chosen_task
 from hf_synth.training.pretraining.run import Settings, pretrain
 from hf_synth.training.runs import alone_in, check_run, is_main_process, open_run, write_metrics

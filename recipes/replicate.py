@@ -18,8 +18,8 @@ from hf_synth.reports.reproduction.page import STUDIES, study_config, write_page
 from hf_synth.reports.reproduction.records import add_record, read_records, record_of, run_key
 from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import parse_recipe
+from hf_synth.training.arms import PlannedRun, planned_runs
 from hf_synth.training.errors import user_errors
-from hf_synth.training.pretraining.arms import PlannedRun, planned_runs
 from hf_synth.training.runs import alone_in
 
 CONFIGS = Path(__file__).parent / "configs" / "replicate"

@@ -2,28 +2,28 @@
 
     accelerate launch recipes/reward.py --config recipes/configs/reward/hh_rlhf.yaml
 
-Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws them uniformly.
-No policy is trained here.
+Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws them uniformly. With `heads` the model
+gets one score for each aspect of quality. No policy is trained here.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 from trl import RewardConfig, get_peft_config
 
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedRewardTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
-from hf_synth.training.data import pair_length, preference_split
+from hf_synth.training.data import preference_split
 from hf_synth.training.errors import user_errors
+from hf_synth.training.pairs import accuracy_metrics, fitting_pairs
 from hf_synth.training.policies import load_classifier, load_tokenizer, require_checkpoint
+from hf_synth.training.prompt_weights import weigh_rows
+from hf_synth.training.reward_heads import HeadedRewardTrainer, with_head_signs
 from hf_synth.training.runs import is_main_process, open_run, read_metrics, write_metrics
-from hf_synth.training.weighing import measure_density, weight_metrics, with_weights, write_weights_table
 
 CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
 
@@ -35,14 +35,30 @@ class RewardArguments:
     policy_made_by: str | None = dataclasses.field(
         default=None, metadata={"help": "The command to name in the error where model_name_or_path is missing."}
     )
+    heads: list[str] | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Aspects with a score each, such as quality diversity; pairs need columns that tell them."},
+    )
+    aspect_column: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "The column that names the head a pair is about; else HEAD_chosen and HEAD_rejected score."},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse heads of one name, and a column without heads."""
+        if self.heads and len(set(self.heads)) < len(self.heads):
+            raise ValueError(f"heads: got {self.heads}, wanted different names")
+        if self.aspect_column and not self.heads:
+            raise ValueError(f"aspect_column: got {self.aspect_column!r} without heads; name them with --heads")
+
+
+CLASSES = (RewardArguments, DataArguments, WeightArguments, PolicyArguments, RewardConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the reward model."""
-    classes = (RewardArguments, DataArguments, WeightArguments, PolicyArguments, RewardConfig)
-    reward, data, weights, policy, args = parse_recipe(classes, argv, CONFIG)
-    if len(weights.sampling_strength) != 1:
-        raise ValueError(f"sampling_strength: got {weights.sampling_strength}, wanted one number for a reward model")
+    reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG)
+    weights.one_strength()
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
@@ -54,44 +70,34 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)
-    kept = [_within(pairs, tokenizer, args.max_length) for pairs in (train_pairs, test_pairs)]
-    metrics = {
-        "pairs/train": float(len(kept[0])),
-        "pairs/held_out": float(len(kept[1])),
-        "pairs/too_long": float(len(train_pairs) + len(test_pairs) - len(kept[0]) - len(kept[1])),
-    }
-    measured = measure_density(kept[0], weights)
-    drawn = measured.weights(weights, weights.sampling_strength[0])
-    write_weights_table(folder, kept[0], measured, drawn)
-    trainer = WeightedRewardTrainer(
-        load_classifier(policy, tokenizer, args.seed),
+    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
+    trainer_class: Any = WeightedRewardTrainer
+    if reward.heads:
+        trainer_class = HeadedRewardTrainer
+        fitting, held_out = (
+            with_head_signs(pairs, reward.heads, reward.aspect_column) for pairs in (fitting, held_out)
+        )
+    weighed = weigh_rows(fitting, weights, args.seed, folder)
+    trainer = trainer_class(
+        load_classifier(policy, tokenizer, args.seed, reward.heads),
         args,
-        train_dataset=with_weights(kept[0], drawn),
-        eval_dataset=kept[1],
+        train_dataset=weighed.rows,
+        eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=get_peft_config(policy),
+        round_size=weights.round_size,
     )
+    weighed.add_callbacks(trainer)
     log = train(trainer)
-    evaluated = trainer.evaluate()
-    metrics |= {"accuracy/held_out": evaluated["eval_accuracy"], "loss/held_out": evaluated["eval_loss"]}
-    metrics["accuracy/standard_error"] = float(
-        np.sqrt(evaluated["eval_accuracy"] * (1 - evaluated["eval_accuracy"]) / len(kept[1]))
-    )
-    write_metrics(folder, {**metrics, **weight_metrics(measured, drawn), "seconds/total": log["seconds"]})
-    print(f"Held-out accuracy: {evaluated['eval_accuracy']:.3f} on {len(kept[1])} pairs")
+    found = trainer.evaluate()
+    metrics |= accuracy_metrics(found["eval_accuracy"], found["eval_loss"], len(held_out))
+    for head in reward.heads or ():
+        metrics[f"accuracy/held_out/{head}"] = found[f"eval_accuracy/{head}"]
+    write_metrics(folder, {**metrics, **weighed.metrics, "seconds/total": log["seconds"]})
     if is_main_process():
+        print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
         print(f"Report: {write_report(folder)}")
     return folder
-
-
-def _within(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
-    """The pairs that fit: the trainer would leave the others out without a word, and weights must keep their rows."""
-    if most is None:
-        return pairs
-    kept = pairs.filter(lambda row: pair_length(row, tokenizer) <= most)
-    if not len(kept):
-        raise ValueError(f"max_length={most}: got {len(pairs)} pairs, all of them longer; raise it")
-    return kept
 
 
 if __name__ == "__main__":

@@ -2,50 +2,86 @@
 
     accelerate launch recipes/sft.py --config recipes/configs/sft/hh_rlhf.yaml
 
-It knows no reward and no weights; what it leaves is the policy that recipes/reward.py and recipes/grpo.py start from.
+It knows no reward; what it leaves is the policy that recipes/reward.py, dpo.py and grpo.py start from. Rows are drawn
+uniformly unless `sampling_strength` is above 0: then by the density of their prompts.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
 from hf_synth.reports import write_report
-from hf_synth.training.arguments import DataArguments, PolicyArguments, parse_recipe
+from hf_synth.sampling import WeightedSFTTrainer
+from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.errors import user_errors
 from hf_synth.training.policies import load_policy, load_tokenizer
+from hf_synth.training.prompt_weights import unweighed_rows, weigh_rows
 from hf_synth.training.runs import is_main_process, open_run, write_metrics
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 
 
+@dataclasses.dataclass
+class SFTWeightArguments(WeightArguments):
+    """Weights are off here unless they are asked for."""
+
+    sampling_strength: list[float] = dataclasses.field(
+        default_factory=lambda: [0.0],
+        metadata={"help": "Weights are density**-strength; 0 is uniform, and density is not measured then."},
+    )
+
+
+CLASSES = (DataArguments, SFTWeightArguments, PolicyArguments, SFTConfig)
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
-    data, policy, args = parse_recipe((DataArguments, PolicyArguments, SFTConfig), argv, QUICKSTART)
-    folder = open_run(args.output_dir, data, policy, args)
+    data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART)
+    weights.one_strength()
+    folder = open_run(args.output_dir, data, weights, policy, args)
     if read_training_log(folder):
         print(f"{folder} is finished")
         return folder
     rows = imitation_rows(data, folder)
     tokenizer = load_tokenizer(policy, data, rows)
     rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)
-    trainer = SFTTrainer(
-        load_policy(policy, tokenizer, args.seed),
-        args,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        peft_config=get_peft_config(policy),
-    )
+    trainer, found = build_trainer(rows, tokenizer, weights, policy, args, folder)
     log = train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
     losses = losses or [entry["train_loss"] for entry in log["history"] if "train_loss" in entry]  # too short to log
-    metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"]}
+    metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"], **found}
     write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
     if is_main_process():
         print(f"Report: {write_report(folder)}")
     return folder
+
+
+def build_trainer(
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: WeightArguments,
+    policy: PolicyArguments,
+    args: SFTConfig,
+    folder: Path,
+) -> tuple[SFTTrainer, dict[str, float]]:
+    """The trainer, and what is said of its weights; packed rows have none, so they are drawn by TRL's own sampler."""
+    model = load_policy(policy, tokenizer, args.seed)
+    options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": get_peft_config(policy)}
+    if args.packing and not weights.active:
+        return SFTTrainer(model, args, train_dataset=rows, **options), {}
+    weighed = (
+        weigh_rows(rows, weights, args.seed, folder) if weights.active else unweighed_rows(rows, weights, args.seed)
+    )
+    trainer = WeightedSFTTrainer(model, args, train_dataset=weighed.rows, round_size=weights.round_size, **options)
+    weighed.add_callbacks(trainer)
+    return trainer, weighed.metrics
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from datasets import Dataset
-from trl import RewardConfig, RewardTrainer
+from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer
 
 from hf_synth import build_tokenizer, get_task, list_tasks, load_dataset
-from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForSequenceClassification
+from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.rewards import finished_text, reward_model, verifier
 from hf_synth.tasks import task_class
@@ -220,6 +220,40 @@ def test_a_path_holds_model_and_tokenizer(tokenizer, tmp_path):
     assert reward_model(str(tmp_path))(prompts, completions) == pytest.approx(wanted, abs=1e-6)
 
 
+def test_a_policy_with_another_tokenizer_is_scored_by_its_text(chat_tokenizer, tmp_path):
+    """In a real GRPO trainer: not one id of the policy means the same to the reward model."""
+    policy_tokenizer = train_bpe_tokenizer(["Zebras quietly jump over boxes.", "0123456789"] * 3, vocab_size=280)
+    prompts = [prompt for prompt, _ in CHATS for _ in range(2)]
+    text = "What is a tree?"
+    assert policy_tokenizer(text).input_ids != chat_tokenizer(text).input_ids
+    torch.manual_seed(1)
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    special = {name: getattr(policy_tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    policy = RopeGPTForCausalLM(RopeGPTConfig(vocab_size=len(policy_tokenizer), **shape, **special))
+    model = classifier(chat_tokenizer)
+    judge, seen = reward_model(model, chat_tokenizer), []
+
+    def reward(prompts, completions, **columns):
+        seen.extend(zip(prompts, completions, judge(prompts, completions, **columns), strict=True))
+        return [score for _, _, score in seen[-len(prompts) :]]
+
+    options = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+    sizes = {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 8}
+    GRPOTrainer(
+        policy,
+        reward,
+        args=GRPOConfig(str(tmp_path), **options, **sizes),
+        train_dataset=Dataset.from_dict({"prompt": prompts}),
+        processing_class=policy_tokenizer,
+    ).train()
+    assert len(seen) == 16
+    assert len({score for _, _, score in seen}) > 8
+    for prompt, completion, score in seen:
+        template = {"tokenize": True, "return_dict": True}
+        row = chat_tokenizer.apply_chat_template(prompt + completion, **template)["input_ids"]
+        assert score == pytest.approx(logit(model, row), abs=1e-5)
+
+
 def test_the_model_is_frozen_and_in_evaluation_mode(tokenizer):
     model = classifier(tokenizer, dropout=0.5).train()
     reward = reward_model(model, tokenizer)
@@ -228,7 +262,7 @@ def test_the_model_is_frozen_and_in_evaluation_mode(tokenizer):
 
 
 def test_what_is_no_reward_model_is_refused(tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="classifier of 2 labels, wanted 1"):
+    with pytest.raises(ValueError, match=r"classifier of 2 labels \(.*\), wanted 1, or `heads`"):
         reward_model(classifier(tokenizer, num_labels=2), tokenizer)
     with pytest.raises(ValueError, match="a model without a tokenizer"):
         reward_model(classifier(tokenizer))

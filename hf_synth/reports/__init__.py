@@ -4,6 +4,8 @@ from pathlib import Path
 
 from hf_synth.reports.answers import answer_sections
 from hf_synth.reports.arms import comparison_sections
+from hf_synth.reports.comparing.page import write_comparison
+from hf_synth.reports.comparing.reading import COMPARISON
 from hf_synth.reports.comparison import holds_arms, read_comparison
 from hf_synth.reports.notes import note_sections
 from hf_synth.reports.opening import opening_sections
@@ -22,6 +24,8 @@ def write_report(folder: str | Path) -> Path:
     The same files in the folder give the same bytes. Raises ValueError where the folder holds no finished run.
     """
     folder = Path(folder)
+    if (folder / COMPARISON).exists():
+        return write_comparison(folder)
     sections = comparison_sections(read_comparison(folder)) if holds_arms(folder) else _of_one(read_run(folder))
     text = "\n\n".join(sections) + "\n"
     (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")

@@ -35,7 +35,9 @@ def _meaning(run: Run) -> str:
         )
     if error_of(run, run.arms[0], "final", "all") is not None:
         evaluated = number(run.arms[0].metrics["prompts/evaluated"])
-        text += f" The numbers after ± are binomial standard errors: {evaluated} held-out prompts, one answer each."
+        several = run.config.get("look_samples", 1) > 1
+        counted = "several answers each, counted as one" if several else "one answer each"
+        text += f" The numbers after ± are binomial standard errors: {evaluated} held-out prompts, {counted}."
     elif run.measure == "sampled_reward":
         text += " How widely the scores of single prompts spread was not recorded, so no standard error is given."
     return text

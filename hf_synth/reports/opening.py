@@ -78,7 +78,9 @@ def _grpo_purpose(run: Run) -> str:
         f"The model answers each prompt several times, {_JUDGES[run.measure]}, and answers that score above the "
         "others to the same prompt become more likely."
     )
-    if run.weighted:
+    if run.weighted and run.kinds != ["density"]:
+        text += f" Prompts are not drawn alike: they are weighed by {listed(run.kinds)}."
+    elif run.weighted:
         text += (
             " Prompts are not drawn alike: one with few others near it (a rare prompt) is drawn more often than one "
             "among many (a crowded prompt). The sampling strength says how much; at strength 0 all are drawn alike."

@@ -73,6 +73,11 @@ class Run:
     missing: list[str]
 
     @property
+    def kinds(self) -> list[str]:
+        """What prompts are weighed by, as `sampling_by` names it; density where the config says nothing."""
+        return [kind for kind in self.config.get("sampling_by") or ["density"] if kind != "uniform"]
+
+    @property
     def control(self) -> Arm | None:
         """The arm that draws all prompts alike."""
         return next((arm for arm in self.arms if arm.strength == 0), None)
@@ -142,8 +147,10 @@ def read_run(folder: Path) -> Run:
     own = {
         name: value for name, value in metrics.items() if name.partition("/")[0] not in {arm.name for arm in others}
     }
-    strengths = _strengths(config)
-    arms = [Arm(_label(strengths), strengths[0] if strengths else None, folder, own, log, _prompts(folder))]
+    strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or others else []
+    kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
+    strengths = strengths if kinds else [0.0]
+    arms = [Arm(_label(strengths, kinds), strengths[0] if strengths else None, folder, own, log, _prompts(folder))]
     missing = []
     for arm in others:
         if (arm_log := read_training_log(arm)) is None:
@@ -151,7 +158,7 @@ def read_run(folder: Path) -> Run:
             continue
         strength = 0.0 if arm.name == "control" else float(arm.name.removeprefix("strength-"))
         found = read_metrics(arm) or _without_prefix(metrics, f"{arm.name}/")
-        arms.append(Arm(_label([strength]), strength, arm, found, arm_log, _prompts(arm)))
+        arms.append(Arm(_label([strength], kinds), strength, arm, found, arm_log, _prompts(arm)))
     return Run(folder, config, metrics, arms, missing)
 
 
@@ -182,10 +189,16 @@ def _arm_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
     return [*sorted(folder.glob("strength-*")), *folder.glob("control")]
 
 
-def _label(strengths: list[float]) -> str:
+def _label(strengths: list[float], kinds: list[str]) -> str:
     if not strengths:
         return "run"
-    return "control" if strengths[0] == 0 else f"strength {strengths[0]:g}"
+    by_strength = {"density", "permuted"} & set(kinds)
+    if strengths[0] == 0 and not set(kinds) - by_strength:
+        return "control"
+    strength = f"strength {strengths[0]:g}"
+    if kinds == ["density"]:
+        return strength
+    return f"weights by {' and '.join(kinds)}" + (f", {strength}" if by_strength else "")
 
 
 def _logged(arm: Arm, prefix: str) -> Iterable[str]:

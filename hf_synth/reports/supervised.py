@@ -14,6 +14,11 @@ _PANELS = (  # title, label with unit, (logged name, what it is measured on)
     ("Accuracy", "share of pairs", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
     ("Margin", "score difference", (("margin", "training"), ("eval_margin", "held out"))),
     (
+        "Margin",
+        "difference of implied rewards",
+        (("rewards/margins", "training"), ("eval_rewards/margins", "held out")),
+    ),
+    (
         "Token accuracy",
         "share of tokens",
         (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out")),
@@ -24,6 +29,7 @@ _MEANINGS = {
     "loss/held_out": "loss on held-out data",
     "accuracy/held_out": "held-out pairs ordered rightly",
     "accuracy/standard_error": "standard error of that share",
+    "margin/held_out": "implied reward of chosen less rejected, held out",
 }
 _APART = ("seconds/", "weights/", "pairs/", "prompts/", "rows")  # said elsewhere in the report
 

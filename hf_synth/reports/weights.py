@@ -5,9 +5,10 @@ import numpy as np
 from hf_synth.reports.figures import save
 from hf_synth.reports.run import Arm, Prompts, Run
 from hf_synth.reports.weight_figures import density_histogram, prompt_map, weight_against_frequency
-from hf_synth.reports.words import escaped, number, percent, picture, table
+from hf_synth.reports.words import escaped, listed, number, percent, picture, table
 
 _EXAMPLES = 5
+_CHANGING = ("strength_schedule", "density_refresh")
 
 
 def weight_sections(run: Run) -> list[str]:
@@ -25,10 +26,18 @@ def weight_sections(run: Run) -> list[str]:
 def _meaning(run: Run) -> str:
     text = (
         "Density says how many other prompts lie near one: larger is more crowded. A prompt's weight says how often "
-        "it is drawn, compared with the average prompt: 2 is twice as often. Weights fall as density rises."
+        "it is drawn, compared with the average prompt: 2 is twice as often."
     )
+    if run.kinds == ["density"]:
+        text += " Weights fall as density rises."
+    else:
+        text += f" Here weights are by {listed(run.kinds) if run.kinds else 'nothing, all alike'}."
+    if changing := [name for name in _CHANGING if run.config.get(name) not in (None, "constant")]:
+        text += f" They change while the model trains ({listed(changing)}); shown are those of the first round."
+    elif {"pass_rate", "curriculum"} & set(run.kinds):
+        text += " They change while the model trains; shown are those of the first round."
     if not run.weighted:
-        return text + " In this run the strength is 0: every weight is 1, and density was only measured."
+        return text + " In this run every weight is 1, and density was only measured."
     return (
         text + " The effective sample size is the number of equally weighted prompts that would be as much data. "
         "The intrinsic dimension is the number of directions in which neighbours of a prompt spread."
@@ -65,8 +74,9 @@ def _clusters(run: Run) -> list[str]:
     save(weight_against_frequency(run), run.folder, "weight_against_frequency")
     ideal = percent(1 / len(run.sizes))
     text = (
-        f"Perfect balance would give each of the {len(run.sizes)} clusters {ideal} of the draws. The weights "
-        "know nothing of the clusters: they see only density. The figure shows how near they come to perfect balance."
+        f"Perfect balance would give each of the {len(run.sizes)} clusters {ideal} of the draws. "
+        + ("The weights know nothing of the clusters: they see only density. " if run.kinds == ["density"] else "")
+        + "The figure shows how near they come to perfect balance."
     )
     alt = "mean weight of each cluster against its share of the prompts"
     return ["### Clusters", table(header, rows), text, picture("weight_against_frequency", alt)]

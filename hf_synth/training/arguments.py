@@ -11,9 +11,13 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 import yaml
 from trl import ModelConfig, TrlParser
 
+from hf_synth.sampling.neighbours import BACKENDS
+from hf_synth.sampling.weights import SCHEDULES
 from hf_synth.tasks.base import json_dict, nearest
 
 SOURCES = ("task", "mixture", "preferences", "prompts")
+SAMPLING_BY = ("density", "permuted", "cluster", "source", "pass_rate", "curriculum", "uniform")
+DUPLICATES = ("replace", "keep", "drop")
 
 
 @dataclasses.dataclass
@@ -31,19 +35,30 @@ class DataArguments:
     )
     preferences: str | None = dataclasses.field(
         default=None,
-        metadata={"help": "Preference pairs: a Hub id, a folder, or a .jsonl, .jsonl.gz or .parquet file."},
+        metadata={
+            "help": "Preference pairs: a Hub id, hh, uf or se for the published ones, a .jsonl, .jsonl.gz or .parquet "
+            "file, or a folder, such as datasets_scripts/preferences.py writes."
+        },
     )
     preferences_dir: str | None = dataclasses.field(
         default=None, metadata={"help": "A subfolder of the Hub dataset or folder, such as harmless-base."}
     )
-    preferences_split: str = dataclasses.field(
-        default="train", metadata={"help": "The split of the Hub dataset or folder; a single file is read whole."}
+    preferences_split: str | None = dataclasses.field(
+        default=None,
+        metadata={"help": "The split of the Hub dataset or folder (default: train); a single file is read whole."},
     )
     prompts: str | None = dataclasses.field(
         default=None, metadata={"help": "Your own prompts: a .jsonl file with a `prompt` in every line."}
     )
     num_rows: int = dataclasses.field(
         default=2000, metadata={"help": "Rows to train on; for GRPO distinct prompts. Pairs are all used."}
+    )
+    duplicates: str = dataclasses.field(
+        default="replace",
+        metadata={
+            "help": "Prompts that tasks draw again: replace (num_rows distinct ones), keep (num_rows as drawn), or "
+            "drop (the distinct ones of num_rows)."
+        },
     )
     rows_seed: int = dataclasses.field(default=0, metadata={"help": "The seed of the rows."})
     max_prompt_tokens: int | None = dataclasses.field(
@@ -66,6 +81,8 @@ class DataArguments:
                 f"got {' and '.join(named) or 'no source'} to train on, "
                 "wanted exactly one of task, mixture, preferences, prompts"
             )
+        if self.duplicates not in DUPLICATES:
+            raise ValueError(f"duplicates: got {self.duplicates!r}; {nearest(self.duplicates, DUPLICATES)}")
         if self.num_rows < 1:
             raise ValueError(f"num_rows: got {self.num_rows}, wanted at least 1")
         if not 0 <= self.test_share < 1:
@@ -74,17 +91,56 @@ class DataArguments:
 
 @dataclasses.dataclass
 class WeightArguments:
-    """How prompts are weighed by their density."""
+    """How prompts are weighed: by their density, or by what else `sampling_by` names; several multiply."""
 
+    sampling_by: list[str] = dataclasses.field(
+        default_factory=lambda: ["density"],
+        metadata={
+            "help": "density; permuted (its weights, dealt out at random: a control); cluster or source (equal mass "
+            "to each cluster or `src`); pass_rate (learnt while GRPO trains); curriculum (easy first: the column "
+            "difficulty, or else the prompt's length); uniform. Several multiply."
+        },
+    )
     sampling_strength: list[float] = dataclasses.field(
         default_factory=lambda: [1.0],
         metadata={"help": "Weights are density**-strength; 0 is uniform. Several numbers: one arm of the run each."},
     )
+    strength_schedule: str = dataclasses.field(
+        default="constant",
+        metadata={"help": "constant; rising (from 0 to sampling_strength over the run, crowded first); falling."},
+    )
+    density_refresh: int | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Measure density again every so many steps, by the policy's own hidden states as they are."},
+    )
+    round_size: int | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Draws in a round, between which weights may change; as many as prompts where not given."},
+    )
     density_k: int = dataclasses.field(default=10, metadata={"help": "Neighbours that measure density."})
     density_estimator: str = dataclasses.field(default="volume", metadata={"help": "volume or mean_distance."})
+    density_smoothing: int = dataclasses.field(
+        default=0, metadata={"help": "Rounds of averaging each log density over the prompt and its neighbours."}
+    )
     max_ratio: float = dataclasses.field(default=100.0, metadata={"help": "The largest weight over the smallest."})
     embedder: str = dataclasses.field(
-        default="hashing", metadata={"help": "hashing, or a sentence-transformers model by path or Hub id."}
+        default="hashing",
+        metadata={
+            "help": "hashing, policy:NAME (the hidden states of a causal model), or a sentence-transformers model; "
+            "NAME is a path or Hub id."
+        },
+    )
+    embedder_layer: int = dataclasses.field(
+        default=-1, metadata={"help": "The layer of policy:NAME: 0 is the embeddings, -1 the last."}
+    )
+    embedding_cache: str | None = dataclasses.field(
+        default=None, metadata={"help": "A folder that keeps embeddings by content, for any number of runs."}
+    )
+    density_backend: str = dataclasses.field(
+        default="auto", metadata={"help": "auto, or exact: sklearn, faiss, torch; or approximate: ivf."}
+    )
+    density_from: str | None = dataclasses.field(
+        default=None, metadata={"help": "A folder of recipes/density.py: its densities instead of measuring any."}
     )
 
     def __post_init__(self) -> None:
@@ -97,12 +153,59 @@ class WeightArguments:
         if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
             raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
         self.sampling_strength = numbers
+        self._check_kinds()
         if self.density_estimator not in ("volume", "mean_distance"):
             raise ValueError(f"density_estimator: got {self.density_estimator!r}, wanted 'volume' or 'mean_distance'")
+        if self.density_backend not in ("auto", *BACKENDS):
+            hint = nearest(self.density_backend, ("auto", *BACKENDS))
+            raise ValueError(f"density_backend: got {self.density_backend!r}; {hint}")
         if self.density_k < 2:
             raise ValueError(f"density_k: got {self.density_k}, wanted at least 2 neighbours")
+        if self.density_smoothing < 0:
+            raise ValueError(f"density_smoothing: got {self.density_smoothing}, wanted at least 0 rounds")
         if not self.max_ratio >= 1:
             raise ValueError(f"max_ratio: got {self.max_ratio}, wanted at least 1")
+        for name in ("round_size", "density_refresh"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1, or none")
+
+    @property
+    def by_density(self) -> bool:
+        """Whether the strength means anything: weights follow the density, or a permutation of it."""
+        return bool({"density", "permuted"} & set(self.sampling_by))
+
+    @property
+    def active(self) -> bool:
+        """Whether any row could weigh more than another."""
+        kinds = set(self.sampling_by) - {"uniform"}
+        return any(self.sampling_strength) if kinds <= {"density", "permuted"} else True
+
+    def one_strength(self) -> float:
+        """The strength of a recipe that trains one model; ValueError where several are given."""
+        if len(self.sampling_strength) != 1:
+            raise ValueError(
+                f"sampling_strength: got {self.sampling_strength}, wanted one number; recipes/compare.py runs arms"
+            )
+        return self.sampling_strength[0]
+
+    def _check_kinds(self) -> None:
+        """Refuse unknown kinds of weights, those that exclude one another, and arms that would not differ."""
+        kinds = self.sampling_by = [self.sampling_by] if isinstance(self.sampling_by, str) else self.sampling_by
+        for kind in kinds:
+            if kind not in SAMPLING_BY:
+                raise ValueError(f"sampling_by: got {kind!r}; {nearest(str(kind), SAMPLING_BY)}")
+        if not kinds or len(set(kinds)) < len(kinds) or {"density", "permuted"} <= set(kinds):
+            raise ValueError(
+                f"sampling_by: got {kinds}, wanted one or more different kinds, of density and permuted at most one"
+            )
+        if len(self.sampling_strength) > 1 and not self.by_density:
+            raise ValueError(
+                f"sampling_strength: got {self.sampling_strength}, wanted one number: weights by {', '.join(kinds)} "
+                "have no strength, so the arms would not differ"
+            )
+        if self.strength_schedule not in SCHEDULES:
+            hint = nearest(self.strength_schedule, SCHEDULES)
+            raise ValueError(f"strength_schedule: got {self.strength_schedule!r}; {hint}")
 
 
 @dataclasses.dataclass

@@ -121,7 +121,7 @@ class GeometryCallback(TrainerCallback):
     def _log(self, control: TrainerControl) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         table = model.get_input_embeddings().weight.detach().float().cpu().numpy()
-        log_apart(self.trainer, control, geometry(table, self.pairs, self.functor_id), "geometry/")
+        log_apart(self.trainer.log, control, geometry(table, self.pairs, self.functor_id), "geometry/")
 
 
 class CurriculumCallback(TrainerCallback):
@@ -175,7 +175,7 @@ class CurriculumCallback(TrainerCallback):
             first_row = (state.global_step + self.delay) * self.rows_per_step
             self.stages.begin(stage + 1, first_row)
             found |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
-        log_apart(self.trainer, control, found)
+        log_apart(self.trainer.log, control, found)
 
     def _accuracy(self, stage: int, check: int) -> float:
         rows = self.task_of(stage).rows(check * self.rows, self.rows, split="validation", seed=self.seed)
@@ -187,10 +187,15 @@ def logged(state: TrainerState, name: str) -> list[tuple[int, float]]:
     return [(entry["step"], entry[name]) for entry in state.log_history if name in entry]
 
 
-def log_apart(trainer: Trainer, control: TrainerControl, found: Mapping[str, float], prefix: str = "") -> None:
-    """Log numbers of our own, NaN left out; the training loss of this step is logged as if they had not been."""
+def log_apart(
+    log: Callable[[dict[str, float]], None], control: TrainerControl, found: Mapping[str, float], prefix: str = ""
+) -> None:
+    """Log numbers of our own, NaN left out; the training loss of this step is logged as if they had not been.
+
+    `log`: a trainer's.
+    """
     due = control.should_log
-    trainer.log({prefix + name: value for name, value in found.items() if math.isfinite(value)})
+    log({prefix + name: value for name, value in found.items() if math.isfinite(value)})
     control.should_log = due  # a log of any kind counts as this step's
 
 

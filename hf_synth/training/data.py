@@ -20,6 +20,7 @@ from hf_synth.training.runs import REJECTED_ROWS, is_main_process
 logger = logging.getLogger(__name__)
 
 _MOST_DRAWS = 200
+_PROMPT = ("prompt", "src")  # what is kept of a natural prompt
 _CLUSTER_VALUES = {
     "task": (str, "a task's name or the path of its file"),
     "share": (int | float, "a number"),
@@ -81,7 +82,8 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
 
 
 def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset]:
-    """Distinct prompts to train on, and prompts that are never trained on: {prompt}, with {task, cluster} of tasks.
+    """Distinct prompts to train on, and prompts that are never trained on: {prompt}, with {task, cluster} of tasks and
+    {src} of preference pairs.
 
     Held out are `held_out` prompts of every cluster, or as many of natural prompts, taken from their `test_share`.
     """
@@ -96,15 +98,16 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     else:
         found = _own_prompts(Path(data.prompts or ""), folder)
         parts = [found, found.select([])]
-    training, rest = (part.select_columns("prompt") for part in parts)
+    training, rest = (part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts)
     return training, rest.select(range(min(held_out, len(rest))))
 
 
 def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset]:
     known = clusters(data)
-    training = [
-        _task_prompts(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()
-    ]
+    draw = _task_prompts if data.duplicates == "replace" else _drawn_prompts
+    training = [draw(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()]
+    if data.duplicates == "drop":
+        training = [_without_repeats(part) for part in training]
     avoid = frozenset(prompt for part in training for prompt in part["prompt"])
     prompts = concatenate_datasets(training)
     if not held_out:
@@ -114,7 +117,10 @@ def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dat
 
 
 def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Dataset]:
-    """Training pairs and held-out pairs that share no prompt; rows that cannot be used go to rejected_rows.jsonl."""
+    """Training pairs and held-out pairs that share no prompt; rows that cannot be used go to rejected_rows.jsonl.
+
+    Pairs of tasks have a column {cluster}, others what their reader keeps, such as {src}.
+    """
     if data.preferences:
         found = _read_pairs(data)
         if found.rejected_rows:
@@ -126,11 +132,12 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
         parts = preferences.split_by_prompt(found.dataset, test_share=data.test_share, seed=data.rows_seed)
         return parts["train"], parts["test"]
     options: dict[str, Any] = {"seed": data.rows_seed, "view": "preference"}
-    train, test = [], []
-    for cluster in clusters(data).values():
+    train: list[Dataset] = []
+    test: list[Dataset] = []
+    for name, cluster in clusters(data).items():
         size = _count(data, cluster)
-        train.append(cluster.rows("train", size, **options))
-        test.append(cluster.rows("test", max(1, round(size * data.test_share)), **options))
+        for split, parts, count in (("train", train, size), ("test", test, max(1, round(size * data.test_share)))):
+            parts.append(cluster.rows(split, count, **options).add_column("cluster", [name] * count))
     pairs, held_out = concatenate_datasets(train), concatenate_datasets(test)
     seen = frozenset(pairs["prompt"])
     fresh = [row for row, prompt in enumerate(held_out["prompt"]) if prompt not in seen]
@@ -144,9 +151,12 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
 
 def _read_pairs(data: DataArguments) -> preferences.PreferenceData:
     source = data.preferences or ""
-    inside = None if Path(source).is_file() else data.preferences_dir
+    path = Path(source)
+    # A config's subfolder and split are those of its own dataset; what has neither can take its place by one flag.
+    whole = path.is_file() or preferences.is_published(path)
+    inside, split = (None, None) if whole else (data.preferences_dir, data.preferences_split)
     try:
-        return preferences.read_preferences(source, split=data.preferences_split, data_dir=inside)
+        return preferences.read_preferences(source, split=split, data_dir=inside)
     except ConnectionError as error:
         raise ValueError(
             f"preferences: got {source!r}, which is no file or folder here, and the Hub cannot be reached; "
@@ -186,6 +196,20 @@ def pair_length(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
 
 def _count(data: DataArguments, cluster: Cluster) -> int:
     return max(1, round(data.num_rows * cluster.share))
+
+
+def _drawn_prompts(name: str, cluster: Cluster, split: str, count: int, seed: int) -> Dataset:
+    """The first `count` prompts of a task's rows, as often as they come."""
+    prompts = cluster.rows(split, count, seed, "prompt")["prompt"]
+    return Dataset.from_dict({"prompt": list(prompts), "task": [name] * count, "cluster": [name] * count})
+
+
+def _without_repeats(prompts: Dataset) -> Dataset:
+    """The first row of each prompt."""
+    first: dict[str, int] = {}
+    for row, prompt in enumerate(prompts["prompt"]):
+        first.setdefault(prompt, row)
+    return prompts.select(list(first.values()))
 
 
 def _task_prompts(

@@ -1,9 +1,14 @@
 """How good sampled completions are, by group of prompts: before, during and after training."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers import (
     PreTrainedModel,
@@ -17,76 +22,134 @@ from transformers import (
 
 from hf_synth.metrics.validity import grouped_mean
 from hf_synth.rewards import RewardFunction
-from hf_synth.training.data import prompt_ids
+from hf_synth.sampling import prompt_text
+from hf_synth.training.callbacks import log_apart
+from hf_synth.training.completions import Completion, Decoding, sample_completions
+from hf_synth.training.runs import is_main_process
+
+SAMPLES = "samples.parquet"
+_SCHEMA = pa.schema(
+    {
+        "prompt_row": pa.int32(),
+        "sample": pa.int32(),
+        "prompt": pa.string(),
+        "completion": pa.string(),
+        "finished": pa.bool_(),
+        "tokens": pa.int32(),
+        "reward": pa.float64(),
+        "truth": pa.float64(),
+        "cluster": pa.string(),
+        "density": pa.float64(),
+        "log_prob": pa.float64(),
+        "reference_log_prob": pa.float64(),
+        "entropy": pa.float64(),
+        "kl": pa.float64(),
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class SampledScore:
-    """The mean reward of sampled completions over held-out prompts: in each group, and over the groups alike.
+class HeldOutPrompts:
+    """Prompts that are never trained on, and what is asked of the completions that a policy gives to them.
 
-    prompts: {prompt}, with {task} where the reward needs it. groups: one name a prompt. `name` is the metric's.
+    prompts: {prompt}, with {task} where a verifier needs it. groups: one name a prompt. sizes: how many training
+    prompts each cluster has, empty where the groups are no clusters. density: one number a prompt. rewards: the
+    measures by name; the first is what is trained on.
     """
 
-    name: str
     prompts: Dataset
     groups: list[str]
-    reward: RewardFunction
+    sizes: Mapping[str, int]
+    density: Sequence[float]
+    rewards: dict[str, RewardFunction]
     tokenizer: PreTrainedTokenizerBase
-    max_new_tokens: int
-    temperature: float = 1.0
-    seed: int = 0
-    batch_size: int = 256
 
-    def __call__(self, model: PreTrainedModel) -> dict[str, float]:
-        """Sample one completion a prompt and score it; random state outside is left as it was."""
-        was_training = model.training
-        model.eval()
-        devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            scores = [
-                score
-                for start in range(0, len(self.prompts), self.batch_size)
-                for score in self._score(model, self.prompts[start : start + self.batch_size])
-            ]
-        model.train(was_training)
-        return grouped_mean(scores, self.groups, name=self.name)
+    def sample(
+        self, policy: PreTrainedModel, reference: PreTrainedModel | None, decoding: Decoding
+    ) -> list[Completion]:
+        """Completions in the order of the prompts."""
+        return sample_completions(policy, reference, list(self.prompts["prompt"]), self.tokenizer, decoding)
 
-    @torch.no_grad()
-    def _score(self, model: PreTrainedModel, rows: dict[str, list[Any]]) -> list[float]:
-        ids = [prompt_ids(prompt, self.tokenizer) for prompt in rows["prompt"]]
-        batch = self.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt").to(model.device)
-        output = model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            do_sample=True,
-            temperature=self.temperature,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
-        completions = [self._until_end(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
-        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in completions]
+    def score(self, completions: list[Completion]) -> dict[str, list[float]]:
+        """Each measure of each completion."""
+        rows = self.prompts[[completion.row for completion in completions]]
         chats = [
-            text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
-            for prompt, text in zip(rows["prompt"], texts, strict=True)
+            completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
+            for prompt, completion in zip(rows["prompt"], completions, strict=True)
         ]
         extra = {"task": rows["task"]} if "task" in rows else {}
-        return self.reward(prompts=rows["prompt"], completions=chats, completion_ids=completions, **extra)
+        ids = [completion.ids for completion in completions]
+        return {
+            name: reward(prompts=rows["prompt"], completions=chats, completion_ids=ids, **extra)
+            for name, reward in self.rewards.items()
+        }
 
-    def _until_end(self, ids: list[int]) -> list[int]:
-        end = self.tokenizer.eos_token_id
-        return ids[: ids.index(end) + 1] if end in ids else ids
+    def means(self, completions: list[Completion]) -> dict[str, float]:
+        """Each measure over all groups alike and in each group; kl and entropy in nats a completion.
+
+        `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
+        """
+        groups = [self.groups[completion.row] for completion in completions]
+        found: dict[str, float] = {}
+        for name, scores in self.score(completions).items():
+            means = grouped_mean(scores, groups, name=name)
+            found |= means
+            for half, members in self._halves().items():
+                found[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
+        for name in ("kl", "entropy"):
+            values = [getattr(completion, name) for completion in completions]
+            found[name] = grouped_mean(values, groups, name=name)[name]
+        return found
+
+    def _halves(self) -> dict[str, list[str]]:
+        asked = set(self.groups)
+        order = sorted((group for group in self.sizes if group in asked), key=lambda group: -self.sizes[group])
+        middle = len(order) // 2
+        return {"common": order[:middle], "rare": order[len(order) - middle :]} if middle else {}
+
+    def table(self, completions: list[Completion]) -> pa.Table:
+        """One row a completion: what was asked, what was answered, and every number that is known of it."""
+        scores = self.score(completions)
+        texts = [prompt_text(prompt) for prompt in self.prompts["prompt"]]
+        rows = [completion.row for completion in completions]
+        names = ("sample", "finished", "log_prob", "reference_log_prob", "entropy", "kl")
+        columns: dict[str, Any] = {name: [getattr(completion, name) for completion in completions] for name in names}
+        columns |= {
+            "prompt_row": rows,
+            "prompt": [texts[row] for row in rows],
+            "completion": [completion.text for completion in completions],
+            "tokens": [len(completion.ids) for completion in completions],
+            "reward": next(iter(scores.values())),
+            "truth": scores.get("validity", [None] * len(rows)),
+            "cluster": [self.groups[row] if self.sizes else None for row in rows],
+            "density": [self.density[row] for row in rows],
+        }
+        return pa.table([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
 
 
-class SampledScoreCallback(TrainerCallback):
-    """Logs a SampledScore at the first step and after every `every` steps."""
+def write_samples(folder: Path, table: pa.Table) -> None:
+    """Write samples.parquet, whole or not at all; only the main process writes."""
+    if not is_main_process():
+        return
+    draft = folder / f"{SAMPLES}.draft"
+    pq.write_table(table, draft)
+    draft.replace(folder / SAMPLES)
 
-    def __init__(self, trainer: Trainer, score: SampledScore, every: int) -> None:
+
+class HeldOutCallback(TrainerCallback):
+    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: HeldOutPrompts,
+        reference: PreTrainedModel | None,
+        decoding: Decoding,
+        every: int,
+    ) -> None:
         """`trainer` is the one that this callback is added to."""
-        self.trainer, self.score, self.every = trainer, score, every
+        self.trainer, self.held_out, self.reference = trainer, held_out, reference
+        self.decoding, self.every = decoding, every
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -103,8 +166,7 @@ class SampledScoreCallback(TrainerCallback):
             self._log(control)
 
     def _log(self, control: TrainerControl) -> None:
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        due = control.should_log
-        # Trainer's own log: the ones of TRL's subclasses would end their running averages here.
-        Trainer.log(self.trainer, self.score(model))
-        control.should_log = due  # a log of any kind counts as this step's, and the training loss is still to come
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        completions = self.held_out.sample(policy, self.reference, self.decoding)
+        # The logs of TRL's trainers would end their running averages here.
+        log_apart(functools.partial(Trainer.log, self.trainer), control, self.held_out.means(completions))

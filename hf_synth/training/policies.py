@@ -1,6 +1,7 @@
 """Models and tokenizers of a recipe: a checkpoint by path or Hub id, or a model made from nothing."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,14 @@ def load_policy(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, see
     return _load(AutoModelForCausalLM, policy, tokenizer, seed, {})
 
 
-def load_classifier(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A sequence classifier of one label, which is what a reward model is."""
-    one = {"num_labels": 1}
-    return _load(AutoModelForSequenceClassification, policy, tokenizer, seed, one)
+def load_classifier(
+    policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int, heads: Sequence[str] | None = None
+) -> PreTrainedModel:
+    """A sequence classifier of one label, which is what a reward model is; or of one label a head, by its name."""
+    labels: dict[str, Any] = {"num_labels": 1}
+    if heads:
+        labels = {"id2label": dict(enumerate(heads)), "label2id": {head: number for number, head in enumerate(heads)}}
+    return _load(AutoModelForSequenceClassification, policy, tokenizer, seed, labels)
 
 
 def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:

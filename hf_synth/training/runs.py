@@ -21,7 +21,7 @@ WEIGHTS_TABLE = "prompts.parquet"
 REJECTED_ROWS = "rejected_rows.jsonl"
 TRANSFER = "transfer.json"
 # Where a run writes and what it says while it runs change nothing about its result.
-_FREE = {
+FREE = {
     "output_dir",
     "logging_dir",
     "run_name",
@@ -128,7 +128,7 @@ def _has_training(folder: Path) -> bool:
 
 def _check_same(path: Path, config: dict[str, Any]) -> None:
     before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    names = sorted((before.keys() | config.keys()) - _FREE)
+    names = sorted((before.keys() | config.keys()) - FREE)
     differing = [name for name in names if before.get(name) != config.get(name)]
     if not differing:
         return

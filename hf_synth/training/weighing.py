@@ -11,20 +11,17 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 
-from hf_synth.sampling import (
-    effective_sample_size,
-    embed_texts,
-    intrinsic_dimension,
-    knn_density,
-    prompt_text,
-    rarity_weights,
-)
+from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
+from hf_synth.sampling.density import measure_knn_density
+from hf_synth.sampling.embeddings import Embedder, load_embedder
 from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.density_folder import read_density
 from hf_synth.training.runs import WEIGHTS_TABLE, is_main_process
 
 logger = logging.getLogger(__name__)
 
 _FEWEST_DISTINCT = 3  # two neighbours are the least that a dimension can be read off
+_MAPPED = 10_000  # rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +29,13 @@ class PromptDensity:
     """How crowded the surroundings of each prompt are.
 
     density: [N], larger is more crowded. place: [N, 2], the first two principal components of the embeddings.
-    dimension: the intrinsic dimension of the embeddings.
+    dimension: the intrinsic dimension of the embeddings. recall: the share of the true neighbours that was found.
     """
 
     density: np.ndarray
     place: np.ndarray
     dimension: float
+    recall: float = 1.0
 
     def weights(self, arguments: WeightArguments, strength: float) -> np.ndarray:
         """Sampling weights [N] of mean 1 at one strength."""
@@ -45,8 +43,14 @@ class PromptDensity:
 
 
 def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
-    """Embed the column `prompt` and measure the density of each row."""
+    """The density of each row's `prompt`: embedded and measured, or read from the folder `density_from`.
+
+    Raises ValueError where the embedder cannot be loaded, there are too few distinct prompts for `density_k`, or the
+    folder was made of other prompts.
+    """
     texts = [prompt_text(prompt) for prompt in prompts["prompt"]]
+    if arguments.density_from:
+        return PromptDensity(*read_density(Path(arguments.density_from), texts))
     distinct = len(set(texts))
     if distinct < _FEWEST_DISTINCT:
         logger.warning("Density of %d distinct prompts says nothing: all weigh alike", distinct)
@@ -56,21 +60,45 @@ def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensi
         raise ValueError(
             f"density_k: got {k} with {distinct} distinct prompts, wanted at most {distinct - 1}; lower it"
         )
+    embeddings = open_embedder(arguments)(texts, arguments.embedding_cache)
+    measured = measure_knn_density(
+        embeddings,
+        k=k,
+        estimator=arguments.density_estimator,
+        backend=arguments.density_backend,
+        smoothing=arguments.density_smoothing,
+    )
+    if is_main_process():
+        logger.info("Density of %d prompts by %s, recall %.3f", len(texts), measured.backend, measured.recall)
+    return PromptDensity(measured.density, place_on_map(embeddings), measured.dimension, measured.recall)
+
+
+def open_embedder(arguments: WeightArguments) -> Embedder:
+    """The embedder that the arguments name, or a ValueError that says why it cannot be loaded."""
     try:
-        embeddings = embed_texts(texts, arguments.embedder)
+        return load_embedder(arguments.embedder, layer=arguments.embedder_layer)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"embedder: got {arguments.embedder!r}, which cannot be loaded: {reason}") from error
-    return PromptDensity(
-        knn_density(embeddings, k=k, estimator=arguments.density_estimator),
-        PCA(2, svd_solver="full").fit_transform(embeddings),
-        intrinsic_dimension(embeddings, k=k),
-    )
 
 
-def crowded_or_rare(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> list[str]:
-    """`crowded` for the held-out prompts of the larger densities among all prompts, `rare` for the other half."""
-    density = measure_density(concatenate_datasets([held_out, prompts]), arguments).density[: len(held_out)]
+def place_on_map(embeddings: np.ndarray) -> np.ndarray:
+    """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows."""
+    step = -(-len(embeddings) // _MAPPED)
+    components = PCA(2, svd_solver="full").fit(embeddings[::step])
+    parts = [components.transform(embeddings[start : start + _MAPPED]) for start in range(0, len(embeddings), _MAPPED)]
+    return np.concatenate(parts)
+
+
+def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:
+    """[H] densities of held-out prompts, each among all of them and the training prompts."""
+    together = concatenate_datasets([held_out.select_columns("prompt"), prompts.select_columns("prompt")])
+    alone = dataclasses.replace(arguments, density_from=None)  # a folder knows the training prompts only
+    return measure_density(together, alone).density[: len(held_out)]
+
+
+def crowded_or_rare(density: np.ndarray) -> list[str]:
+    """`crowded` for the larger densities, `rare` for the other half."""
     return ["crowded" if above else "rare" for above in density > np.median(density)]
 
 
@@ -100,6 +128,7 @@ def weight_metrics(measured: PromptDensity, weights: np.ndarray) -> dict[str, fl
         "weights/effective_sample_size": effective_sample_size(weights),
         "weights/effective_share": effective_sample_size(weights) / len(weights),
         "weights/intrinsic_dimension": float(measured.dimension),
+        "weights/recall": float(measured.recall),
         "weights/prompts": float(len(weights)),
         "weights/smallest": float(weights.min()),
         "weights/largest": float(weights.max()),

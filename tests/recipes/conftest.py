@@ -151,6 +151,7 @@ def hh_runs(run, hh_pairs, tmp_path_factory) -> Path:
     flags = {
         "sft": ["--max_steps", 3, "--per_device_train_batch_size", 4, "--new_model", shape],
         "reward": ["--max_steps", 3, "--per_device_train_batch_size", 4, "--test_share", 0.3],
+        "dpo": ["--max_steps", 3, "--per_device_train_batch_size", 4, "--test_share", 0.3],
         "grpo": [
             *("--max_steps", 3, "--save_steps", 2, "--per_device_train_batch_size", 8, "--num_generations", 4),
             *("--max_completion_length", 6, "--sample_every", 2, "--test_share", 0.3),

@@ -13,7 +13,12 @@ import hf_synth.models  # noqa: F401 (makes the auto classes know RopeGPT)
 
 pytestmark = pytest.mark.processes
 
-CONFIGS = {"sft": ["hh_rlhf", "quickstart"], "reward": ["hh_rlhf"], "grpo": ["hh_rlhf", "own_prompts", "quickstart"]}
+CONFIGS = {
+    "sft": ["hh_rlhf", "quickstart"],
+    "reward": ["hh_rlhf"],
+    "dpo": ["hh_rlhf"],
+    "grpo": ["hh_rlhf", "own_prompts", "quickstart"],
+}
 MOMENTS = ["warmup", "warmup_head", "warmup_tail", "final", "final_head", "final_tail"]
 WEIGHTS = ["effective_sample_size", "effective_share", "intrinsic_dimension", "largest", "prompts", "smallest"]
 
@@ -93,7 +98,7 @@ def test_the_same_command_again_trains_nothing(quickstart, run, quick_flags):
 
 
 def test_real_pairs_from_sft_to_grpo(hh_runs):
-    runs = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward", "grpo")}
+    runs = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward", "dpo", "grpo")}
     for folder in runs.values():
         check_left_behind(folder)
     assert metrics(runs["sft"]).keys() == {"loss/final", "rows", "seconds/total"}
@@ -102,6 +107,8 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
         *(f"pairs/{name}" for name in ("train", "held_out", "too_long")),
         *(f"weights/{name}" for name in WEIGHTS),
     }
+    assert metrics(runs["dpo"]).keys() == metrics(runs["reward"]).keys() | {"margin/held_out"}
+    assert "# DPO: learning from compared answers" in (runs["dpo"] / "report.md").read_text()
     assert AutoModelForSequenceClassification.from_pretrained(runs["reward"]).config.num_labels == 1
     found = metrics(runs["grpo"])
     assert found.keys() >= {f"sampled_reward/{moment}" for moment in MOMENTS}
@@ -109,7 +116,7 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
 
 
 def test_real_pairs_that_cannot_be_used_are_kept_and_counted(hh_runs):
-    for name in ("sft", "reward", "grpo"):
+    for name in ("sft", "reward", "dpo", "grpo"):
         folder = hh_runs / "runs" / "hh_rlhf" / name
         rejected = [json.loads(line) for line in (folder / "rejected_rows.jsonl").read_text().splitlines()]
         assert [(row["line"], row["reason"]) for row in rejected] == [(61, "chosen equals rejected"), (62, "not JSON")]

@@ -6,11 +6,14 @@ import pytest
 from datasets import Dataset
 
 from hf_synth.sampling import embed_texts, knn_density, rarity_weights
+from hf_synth.training import weighing
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.weighing import (
     WEIGHTS_TABLE,
     crowded_or_rare,
+    held_out_density,
     measure_density,
+    place_on_map,
     weight_metrics,
     with_weights,
     write_weights_table,
@@ -45,8 +48,29 @@ def test_the_rare_are_drawn_more_often(prompts):
 def test_held_out_prompts_are_told_apart_by_all_prompts(prompts):
     """Held-out ones are few, so that among themselves no density could be measured."""
     held_out = Dataset.from_dict({"prompt": ["how do I bake bread number 77", "the moons of Neptune"]})
-    assert crowded_or_rare(held_out, prompts, ARGUMENTS) == ["crowded", "rare"]
-    assert crowded_or_rare(held_out.select([1, 0]), prompts, ARGUMENTS) == ["rare", "crowded"]
+    assert crowded_or_rare(held_out_density(held_out, prompts, ARGUMENTS)) == ["crowded", "rare"]
+    assert crowded_or_rare(held_out_density(held_out.select([1, 0]), prompts, ARGUMENTS)) == ["rare", "crowded"]
+
+
+def test_every_argument_of_measuring_reaches_it(prompts, tmp_path):
+    texts, cache = CROWD + RARE, tmp_path / "cache"
+    arguments = WeightArguments(
+        density_k=4, density_estimator="mean_distance", density_smoothing=2, embedding_cache=str(cache)
+    )
+    wanted = knn_density(embed_texts(texts), k=4, estimator="mean_distance", smoothing=2)
+    np.testing.assert_array_equal(measure_density(prompts, arguments).density, wanted)
+    assert list(cache.iterdir())
+    with pytest.raises(ValueError, match=r"density_backend: got 'fais'.*faiss"):
+        WeightArguments(density_backend="fais")
+
+
+def test_the_map_of_many_prompts_is_found_from_some_of_them(monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(500, 6)) * [9, 5, 1, 1, 1, 1]
+    whole = place_on_map(vectors)
+    monkeypatch.setattr(weighing, "_MAPPED", 100)
+    some = place_on_map(vectors)
+    assert some.shape == (500, 2)
+    assert all(abs(np.corrcoef(whole[:, axis], some[:, axis])[0, 1]) > 0.95 for axis in (0, 1))
 
 
 def test_conversations_are_weighed_by_their_text(prompts):

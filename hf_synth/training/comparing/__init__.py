@@ -1,0 +1,1 @@
+"""A fair comparison: runs of a recipe that differ in named values alone, paired by seed."""

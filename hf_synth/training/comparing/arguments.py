@@ -1,0 +1,145 @@
+"""What a comparison varies, over which seeds, and what would count as an answer."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import yaml
+
+from hf_synth.tasks.base import json_dict, nearest
+from hf_synth.training.arms import ArmsArguments
+
+RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
+DIRECTIONS = ("higher", "lower")
+
+
+@dataclasses.dataclass
+class CompareArguments:
+    """A comparison; all other names in its config are the recipe's."""
+
+    recipe: str = dataclasses.field(default="grpo", metadata={"help": "The recipe that makes a run, without .py."})
+    vary: list[str] = dataclasses.field(
+        default_factory=list,
+        metadata={"help": "NAME=VALUE,VALUE...: an arm for each value, the first is what others meet."},
+    )
+    arms: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata={"help": "Instead of vary: arm name -> the values it differs in, as JSON."}
+    )
+    against: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "Arm -> the arms that it is compared with; each with the first by default."},
+    )
+    seeds: list[int] = dataclasses.field(
+        default_factory=lambda: [1], metadata={"help": "How many seeds, 8 for 0 to 7; or several of them by name."}
+    )
+    shared: dict[str, Any] = dataclasses.field(
+        default_factory=dict,
+        metadata={"help": "What the arms of a seed share: name -> {recipe, config, ...}; {name} is its folder."},
+    )
+    primary: str = dataclasses.field(
+        default="validity/tail", metadata={"help": "The one measure that the answer rests on, as metrics.json has it."}
+    )
+    better: str = dataclasses.field(default="higher", metadata={"help": "Whether higher or lower is better in it."})
+    smallest_effect: float | None = dataclasses.field(
+        default=None, metadata={"help": "The smallest difference in it that would matter, in its own unit."}
+    )
+    noise: float | None = dataclasses.field(
+        default=None,
+        metadata={"help": "The standard deviation over seeds of a paired difference in it, from earlier runs."},
+    )
+    plan: bool = dataclasses.field(
+        default=False,
+        metadata={"help": "Write the configs of all runs and stop: each is a job of its own for its recipe."},
+    )
+    title: str = dataclasses.field(default="A comparison", metadata={"help": "The heading of the report."})
+    page: str | None = dataclasses.field(
+        default=None, metadata={"help": "Write the report to this Markdown file too, its figures beside it."}
+    )
+
+    def __post_init__(self) -> None:
+        """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
+        self.arms, self.against, self.shared = (
+            json_dict(getattr(self, name), name) for name in ("arms", "against", "shared")
+        )
+        for name, known in (("recipe", RECIPES), ("better", DIRECTIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}; {nearest(getattr(self, name), known)}")
+        given: Any = self.vary
+        self.vary = [given] if isinstance(given, str) else list(given or [])
+        if bool(self.vary) == bool(self.arms):
+            raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
+        self.seeds = seed_numbers(self.seeds)
+        if self.vary:
+            self.arms = varied(self.vary)
+        if len(self.arms) < 2:
+            raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
+        ArmsArguments(arms=self.arms, seeds=self.seeds)  # its names and values are checked there
+        for name in ("smallest_effect", "noise"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name}: got {value}, wanted a number above 0")
+        self._check_against()
+        self._check_shared()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(arm, the arm that it is compared with), the first pair first."""
+        first = next(iter(self.arms))
+        against = self.against or {arm: [first] for arm in self.arms if arm != first}
+        return [(arm, other) for arm, others in against.items() for other in others]
+
+    def _check_against(self) -> None:
+        for arm, others in self.against.items():
+            if not isinstance(others, list) or not others:
+                raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms")
+            for name in (arm, *others):
+                if name not in self.arms:
+                    raise ValueError(f"against: got arm {name!r}; {nearest(str(name), self.arms)}")
+            if arm in others:
+                raise ValueError(f"against.{arm}: got {arm!r} itself, wanted other arms")
+
+    def _check_shared(self) -> None:
+        for name, values in self.shared.items():
+            if not isinstance(values, dict) or not {"recipe", "config"} <= values.keys():
+                raise ValueError(f"shared.{name}: got {values!r}, wanted a mapping with at least recipe and config")
+            if values["recipe"] not in RECIPES:
+                raise ValueError(
+                    f"shared.{name}.recipe: got {values['recipe']!r}; {nearest(values['recipe'], RECIPES)}"
+                )
+            if name == "seed" or not name.isidentifier():
+                raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
+
+
+def seed_numbers(given: Any) -> list[int]:
+    """8 and [8] -> 0 ... 7; [3, 5] -> 3 and 5; nothing -> 0 alone."""
+    numbers = given if isinstance(given, list) and given else [1 if given in (None, []) else given]
+    if not numbers or not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or several seeds of at least 0")
+    if len(numbers) > 1:
+        return numbers
+    if numbers[0] < 1:
+        raise ValueError(f"seeds: got {numbers[0]} seeds, wanted at least 1")
+    return list(range(numbers[0]))
+
+
+def varied(given: list[str]) -> dict[str, dict[str, Any]]:
+    """["sampling_strength=0,1", ...] as arms: all combinations of the values, the first ones first.
+
+    A dot in a name is an underscore: sampling.strength is sampling_strength.
+    """
+    axes = []
+    for text in given:
+        name, equals, values = text.partition("=")
+        if not equals or not name or not all(value.strip() for value in values.split(",")):
+            raise ValueError(f"vary: got {text!r}, wanted NAME=VALUE,VALUE such as sampling_strength=0,1")
+        axes.append([(name.replace(".", "_"), value.strip()) for value in values.split(",")])
+    arms = {}
+    for chosen in itertools.product(*axes):
+        label = "-".join(f"{name}-{_plain(value)}" for name, value in chosen)
+        if label in arms:
+            raise ValueError(f"vary: got {', '.join(given)}, in which a value comes twice")
+        arms[label] = {name: yaml.safe_load(value) for name, value in chosen}
+    return arms
+
+
+def _plain(value: str) -> str:
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in value)

@@ -1,0 +1,153 @@
+"""The runs of a comparison: the config of each, written out before anything is trained."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_synth.training.checkpoints import read_training_log
+from hf_synth.training.comparing.arguments import CompareArguments
+from hf_synth.training.runs import read_metrics
+
+CONFIG = "config.yaml"  # in the folder of a run: all that its recipe is given
+SHARED = "shared"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedRun:
+    """One run: the recipe, its config, and its folder. arm: None for what the arms of a seed share."""
+
+    recipe: str
+    arm: str | None
+    seed: int
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def words(self) -> list[str]:
+        """The recipe's command line; values in JSON where they are no plain ones."""
+        return ["--config", str(self.folder / CONFIG)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe has nothing left to do."""
+        return read_metrics(self.folder) is not None and read_training_log(self.folder) is not None
+
+    def write(self) -> None:
+        """Write the config, whole or not at all, and only where it changes: a finished run keeps its time."""
+        path, text = self.folder / CONFIG, self.text()
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".draft")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+
+    def text(self) -> str:
+        """The config as YAML."""
+        return yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+
+
+def planned(arguments: CompareArguments, base: Mapping[str, Any], folder: Path, configs: Path) -> list[ComparedRun]:
+    """All runs, seed by seed, what the arms of a seed share before the arms.
+
+    base: the recipe's own values. configs: where the `config` of a shared run is looked for, after the working folder.
+    """
+    runs = []
+    for seed in arguments.seeds:
+        places = {name: folder / SHARED / name / f"seed-{seed}" for name in arguments.shared}
+        names = {"seed": seed, **{name: str(place) for name, place in places.items()}}
+        for name, values in arguments.shared.items():
+            own = {key: value for key, value in values.items() if key not in ("recipe", "config")}
+            merged = {**read_yaml(_found(values["config"], configs)), **own}
+            runs.append(_run(values["recipe"], None, seed, places[name], merged, names))
+        for arm, values in arguments.arms.items():
+            runs.append(
+                _run(arguments.recipe, arm, seed, run_folder(folder, arm, seed), {**base, **(values or {})}, names)
+            )
+    return runs
+
+
+def run_folder(folder: Path, arm: str, seed: int) -> Path:
+    """Where the run of an arm and a seed lies."""
+    return folder / arm / f"seed-{seed}"
+
+
+def _run(
+    recipe: str, arm: str | None, seed: int, folder: Path, config: Mapping[str, Any], names: Mapping[str, Any]
+) -> ComparedRun:
+    filled = {**filled_in(dict(config), names), "seed": seed, "output_dir": str(folder)}
+    return ComparedRun(recipe, arm, seed, folder, filled)
+
+
+def filled_in(value: Any, names: Mapping[str, Any]) -> Any:
+    """A value in which {seed} and the names of shared runs stand for what they are; "{seed}" alone is the number."""
+    if isinstance(value, dict):
+        return {key: filled_in(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [filled_in(item, names) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value == "{seed}":
+        return names["seed"]
+    for name, known in names.items():
+        value = value.replace(f"{{{name}}}", str(known))
+    return value
+
+
+def split_config(words: Sequence[str], own: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A command line and its YAML as (values of the comparison, values of the recipe), flags over YAML.
+
+    own: the names that are the comparison's.
+    """
+    flags = read_flags(words)
+    path = flags.pop("config", None)
+    given = {**(read_yaml(Path(str(path))) if path is not None else {}), **flags}
+    return (
+        {name: value for name, value in given.items() if name in own},
+        {name: value for name, value in given.items() if name not in own},
+    )
+
+
+def read_flags(words: Sequence[str]) -> dict[str, Any]:
+    """`--name value`, `--name=value` and `--name value value` as values; an underscore or a hyphen is the same."""
+    found: dict[str, list[str]] = {}
+    name = None
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            found[name] = [value] if equals else []
+        elif name is None:
+            raise ValueError(f"got unexpected argument {word!r}, wanted --name value")
+        else:
+            found[name].append(word)
+    return {name: _value(values) for name, values in found.items()}
+
+
+def _value(words: list[str]) -> Any:
+    if not words:
+        return True
+    values = [yaml.safe_load(word) if word.strip()[:1] not in "{[" else json.loads(word) for word in words]
+    return values[0] if len(values) == 1 else values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A config file; ValueError where it is none."""
+    if not path.is_file():
+        raise ValueError(f"--config: got {str(path)!r}, which is no file")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
+    return config
+
+
+def _found(config: str, configs: Path) -> Path:
+    """A config by its path, or by its path below the recipes' configs."""
+    return Path(config) if Path(config).is_file() else configs / config

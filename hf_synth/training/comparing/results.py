@@ -1,0 +1,106 @@
+"""What the runs of a comparison left in their folders, read once, and whether they may be compared at all."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_synth.tasks.base import nearest
+from hf_synth.training.checkpoints import read_training_log
+from hf_synth.training.comparing.arguments import CompareArguments
+from hf_synth.training.comparing.equal_kl import at_equal_kl
+from hf_synth.training.comparing.plan import CONFIG, ComparedRun, read_yaml, run_folder
+from hf_synth.training.comparing.statistics import all_measures
+from hf_synth.training.runs import FREE, RESOLVED_CONFIG, read_metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, config as resolved, metrics, and the log of its training."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, RunResult]], list[str]]:
+    """Arm -> seed -> run, of the finished ones, and the names of the others.
+
+    Raises ValueError where arms of a seed differ in more than they may.
+    """
+    arms = arguments.arms
+    found: dict[str, dict[int, RunResult]] = {arm: {} for arm in arms}
+    missing = []
+    for arm in found:
+        for seed in arguments.seeds:
+            if (result := read_result(run_folder(folder, arm, seed))) is None:
+                missing.append(run_folder(Path(), arm, seed).as_posix())
+            else:
+                found[arm][seed] = result
+    varied = {name for values in arms.values() for name in values or {}}
+    for seed in arguments.seeds:
+        alike = {arm: results[seed] for arm, results in found.items() if seed in results}
+        if len(alike) > 1:
+            check_alike(alike, varied)
+    return found, missing
+
+
+def check_finished(run: ComparedRun) -> None:
+    """Raise ValueError where the folder of a run was begun with another config, naming what differs."""
+    path = run.folder / CONFIG
+    if not path.exists() or not (run.folder / RESOLVED_CONFIG).exists():
+        return
+    before = read_yaml(path)
+    names = sorted((before.keys() | run.config.keys()) - FREE)
+    if differing := [name for name in names if before.get(name) != run.config.get(name)]:
+        name = differing[0]
+        raise ValueError(
+            f"got {str(run.folder)!r}, which was begun with other values of {', '.join(differing[:5])} ({name}: "
+            f"{before.get(name)!r} there, {run.config.get(name)!r} now); give another --output_dir, or remove it"
+        )
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """The run of a folder, or None while it has not finished."""
+    metrics, log = read_metrics(folder), read_training_log(folder)
+    if metrics is None or log is None:
+        return None
+    config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
+    return RunResult(folder, config, metrics, log["history"])
+
+
+def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
+    """Raise ValueError where the arms of a seed differ in more than the values that are varied.
+
+    runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ.
+    """
+    free = {*varied, *FREE}
+    (first, one), *others = runs.items()
+    for arm, run in others:
+        names = sorted((one.config.keys() | run.config.keys()) - free)
+        if differing := [name for name in names if one.config.get(name) != run.config.get(name)]:
+            name = differing[0]
+            raise ValueError(
+                f"got arms {first!r} and {arm!r} that differ in {', '.join(differing[:5])} too "
+                f"({name}: {one.config.get(name)!r} and {run.config.get(name)!r}), wanted them to differ in "
+                f"{', '.join(sorted(varied)) or 'nothing'} alone; no difference could be put down to that"
+            )
+
+
+def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Arm -> seed -> metrics, with those at equal KL for the seeds that all arms have."""
+    results = {arm: {seed: dict(run.metrics) for seed, run in found.items()} for arm, found in runs.items()}
+    for seed in set.intersection(*(set(found) for found in runs.values())):
+        for arm, found in at_equal_kl({arm: found[seed].history for arm, found in runs.items()}).items():
+            results[arm][seed] |= found
+    return results
+
+
+def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+    """Raise ValueError where a run lacks the primary measure."""
+    known = all_measures(results)
+    if primary not in known:
+        raise ValueError(f"primary: got {primary!r}, which not all runs have; {nearest(primary, known)[:400]}")

@@ -1,0 +1,142 @@
+"""From the metrics of runs to paired differences, and from those to a verdict in words."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from hf_synth.metrics.intervals import (
+    Interval,
+    holm,
+    paired_interval,
+    paired_test,
+    smallest_detectable,
+    units_needed,
+)
+from hf_synth.training.comparing.arguments import CompareArguments
+
+Metrics = Mapping[str, float]
+Results = Mapping[str, Mapping[int, Metrics]]  # arm -> seed -> name -> number
+
+LEVEL = 0.05
+POWER = 0.8
+FEWEST_FOR_A_CLAIM = 8  # seeds
+_FEWEST = 2  # pairs that a standard deviation takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A measure of one arm less that of another, seed by seed.
+
+    sd: of the differences over seeds. p: Student's paired test; corrected: Holm's over the family that it is in.
+    """
+
+    measure: str
+    arm: str
+    other: str
+    seeds: int
+    interval: Interval
+    sd: float
+    p: float
+    corrected: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the primary measure says of one pair of arms: the word, and why."""
+
+    word: str
+    reason: str
+
+
+def differences(results: Results, pairs: Sequence[tuple[str, str]], measures: Iterable[str]) -> list[Difference]:
+    """Each measure for each pair of arms, with p-values corrected over all of them together.
+
+    Left out are measures that fewer than two seeds have in both arms.
+    """
+    found = []
+    for measure in measures:
+        for arm, other in pairs:
+            mine, theirs = paired_values(results, measure, arm, other)
+            if len(mine) >= _FEWEST:
+                sd = float(np.std(np.subtract(mine, theirs), ddof=1))
+                interval, p = paired_interval(mine, theirs), paired_test(mine, theirs)
+                found.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
+    corrected = holm([difference.p for difference in found])
+    return [
+        dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(found, corrected, strict=True)
+    ]
+
+
+def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple[list[float], list[float]]:
+    """The values of a measure in two arms, of the seeds that have it in both, in the order of the seeds."""
+    one, two = results.get(arm, {}), results.get(other, {})
+    seeds = [seed for seed in sorted(one) if seed in two and measure in one[seed] and measure in two[seed]]
+    return [one[seed][measure] for seed in seeds], [two[seed][measure] for seed in seeds]
+
+
+def verdict(difference: Difference, better: str, smallest_effect: float | None, *, tests: int = 1) -> Verdict:
+    """Supported, not supported or undecided: does the arm do better than the other in this measure?
+
+    Supported: the corrected p-value is below 0.05 and the difference is in the right direction. Not supported: it is
+    significantly in the wrong one, or the interval leaves out every difference that would matter (`smallest_effect`).
+    Undecided otherwise, with the seeds that would decide if the difference is what it seems. Fewer than eight seeds
+    decide nothing. tests: of the family that p is corrected over.
+    """
+    sign = 1.0 if better == "higher" else -1.0
+    mean, low, high = sign * difference.interval.mean, *sorted(sign * end for end in difference.interval[1:])
+    seen = f"{sign * mean:+.3g} [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
+    told = f"the difference is {seen} over {difference.seeds} seeds, corrected p = {difference.corrected:.2g}"
+    if difference.seeds < FEWEST_FOR_A_CLAIM:
+        return Verdict("undecided", f"{told}; a claim takes {FEWEST_FOR_A_CLAIM} seeds, fewer show that it ran")
+    if difference.corrected < LEVEL and low > 0:
+        return Verdict("supported", told)
+    if difference.corrected < LEVEL and high < 0:
+        return Verdict("not supported", f"{told}: in the other direction")
+    if smallest_effect is not None and high < smallest_effect:
+        return Verdict("not supported", f"{told}: smaller than {smallest_effect:g}, the least that would matter")
+    return Verdict("undecided", f"{told}; {needed(difference, tests)}")
+
+
+def needed(difference: Difference, tests: int = 1) -> str:
+    """How many seeds would decide, if the true difference is the one that was seen, at the strictest of `tests`."""
+    seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / tests) if difference.sd else None
+    if seeds is None:
+        return "no number of seeds below a million would tell a difference this small from none"
+    return f"if that is the true difference, {seeds} seeds would find it with a chance of {POWER:.0%}"
+
+
+def power_statement(arguments: CompareArguments) -> list[str]:
+    """What the seeds can detect in the primary measure, said before anything is trained.
+
+    The first line is for one test; the second for the strictest step of Holm's correction over all pairs.
+    """
+    seeds = len(arguments.seeds)
+    if seeds < _FEWEST:
+        return ["One seed shows that it ran. No difference can be told from chance."]
+    pairs = len(arguments.pairs)
+    lines = []
+    for level, name in ((LEVEL, "one comparison"), (LEVEL / pairs, f"any of {pairs} comparisons after correction")):
+        units = smallest_detectable(1.0, seeds, POWER, level)
+        own = f", {units * arguments.noise:.3g} in its own unit" if arguments.noise else ""
+        size = f"{units:.2f} standard deviations over seeds{own}"
+        lines.append(f"{name}: a true difference of {size}, with a chance of {POWER:.0%}")
+    return [
+        f"Smallest difference that {seeds} seeds can detect in {arguments.primary}, {line}." for line in lines[:pairs]
+    ]
+
+
+def all_measures(results: Results) -> list[str]:
+    """Names that every run of every arm has and that are finite, sorted; sizes, times and bounds left out."""
+    runs = [run for arm in results.values() for run in arm.values()]
+    names = set.intersection(*(set(run) for run in runs)) if runs else set()
+    return sorted(name for name in names if _is_measure(name) and all(math.isfinite(run[name]) for run in runs))
+
+
+_NO_MEASURES = ("seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/")
+_BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
+
+
+def _is_measure(name: str) -> bool:
+    return not name.startswith(_NO_MEASURES) and not name.endswith(_BOUNDS)

@@ -1,0 +1,115 @@
+"""How crowded every prompt of a dataset is, at any size, on any number of processes.
+
+    accelerate launch recipes/density.py --task agreement
+    torchrun --nproc_per_node 2 recipes/density.py --prompts prompts.parquet --output_dir runs/density
+    accelerate launch recipes/grpo.py --density_from runs/density --prompts prompts.parquet ...
+
+Every process embeds and searches its parts; exact results do not depend on how many there are. A run that was killed
+goes on where it was when it is started again. No model is trained here.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
+from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
+from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
+from hf_synth.training.data import prompt_split
+from hf_synth.training.density_folder import FACTS, write_density
+from hf_synth.training.errors import user_errors
+from hf_synth.training.prompt_files import prompt_files, usable_prompts
+from hf_synth.training.runs import open_run, write_metrics
+from hf_synth.training.weighing import open_embedder, place_on_map
+
+CONFIG = Path(__file__).parent / "configs" / "density" / "agreement.yaml"
+BATCH = 10_000  # prompts in memory at a time
+LONGEST_WAIT = timedelta(days=7)  # of a process for the others
+
+
+@dataclasses.dataclass
+class DensityArguments:
+    """What this recipe adds to data and weights."""
+
+    output_dir: str = dataclasses.field(default="runs/density", metadata={"help": "Where all results go."})
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Run the recipe; returns the output directory, which holds density.parquet, density.json and metrics.json."""
+    output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG)
+    weights.one_strength()
+    folder = open_run(output.output_dir, output, data, weights)
+    settings = DensitySettings(
+        k=weights.density_k,
+        estimator=weights.density_estimator,
+        backend=weights.density_backend,
+        smoothing=weights.density_smoothing,
+    )
+    prompts = prompt_source(data, folder)
+    result = sharded_density(folder / "work", prompts, open_embedder(weights), settings, ranks())
+    if result is not None:
+        finish(folder, prompts(), result, weights)
+    return folder
+
+
+def ranks() -> Ranks:
+    """The place of this process among those that a launcher started."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
+    return Ranks(state.process_index, state.num_processes, state.wait_for_everyone)
+
+
+def prompt_source(data: DataArguments, folder: Path) -> Callable[[], Iterable[list[str]]]:
+    """All prompts in batches, as often as called: of files as they stand, or those that training draws."""
+    if data.prompts:
+        files = prompt_files(Path(data.prompts))
+        return lambda: batched(map(prompt_text, usable_prompts(files, folder)))
+    return lambda: batched(map(prompt_text, prompt_split(data, folder, 0)[0]["prompt"]))
+
+
+def batched(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Lists of at most BATCH texts."""
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def finish(folder: Path, prompts: Iterable[list[str]], found: ShardedDensity, arguments: WeightArguments) -> None:
+    """Weights, a place on the map, the files, and what there is to say of them."""
+    strength = arguments.one_strength()
+    weights = rarity_weights(found.density, strength=strength, max_ratio=arguments.max_ratio)
+    size = effective_sample_size(weights)
+    facts = {
+        **found.facts,
+        "sampling_strength": strength,
+        "max_ratio": arguments.max_ratio,
+        "effective_sample_size": size,
+        "largest_over_smallest": float(weights.max() / weights.min()),
+    }
+    place = place_on_map(found.points)[found.point]
+    write_density(folder, prompts, found.keys, found.density, weights, place, facts)
+    write_metrics(folder, {f"density/{name}": float(value) for name, value in facts.items() if is_number(value)})
+    print(
+        f"{len(weights)} prompts, {facts['distinct']} distinct points of dimension {facts['dimension']:.1f}, by "
+        f"{facts['backend']} with recall {facts['recall']:.3f}; at strength {strength:g} the effective sample size is "
+        f"{size / len(weights):.2f} of all, the largest weight {facts['largest_over_smallest']:.3g} times the smallest"
+    )
+    print(f"Density: {folder / FACTS}")
+
+
+def is_number(value: object) -> bool:
+    """Whether a fact can stand in metrics.json."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+if __name__ == "__main__":
+    with user_errors("density.py"):
+        main()

@@ -1,0 +1,84 @@
+"""DPO: a policy straight from preference pairs, with weighted draws.
+
+    accelerate launch recipes/dpo.py --config recipes/configs/dpo/hh_rlhf.yaml
+
+Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws them uniformly. `beta` is the KL
+coefficient to the policy that training starts from. No reward model, and no answer of its own, is involved.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl import DPOConfig, get_peft_config
+
+from hf_synth.reports import write_report
+from hf_synth.sampling import WeightedDPOTrainer
+from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
+from hf_synth.training.checkpoints import read_training_log, train
+from hf_synth.training.data import preference_split
+from hf_synth.training.errors import user_errors
+from hf_synth.training.pairs import accuracy_metrics, fitting_pairs
+from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.prompt_weights import weigh_rows
+from hf_synth.training.runs import is_main_process, open_run, read_metrics, write_metrics
+
+CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
+
+
+@dataclasses.dataclass
+class DPOArguments:
+    """What this recipe adds to data, weights, model and TRL's DPOConfig."""
+
+    policy_made_by: str | None = dataclasses.field(
+        default=None, metadata={"help": "The command to name in the error where model_name_or_path is missing."}
+    )
+
+
+CLASSES = (DPOArguments, DataArguments, WeightArguments, PolicyArguments, DPOConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Run the recipe; returns the output directory, which holds the policy."""
+    dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG)
+    weights.one_strength()
+    if policy.model_name_or_path is None:
+        raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")
+    require_checkpoint(policy.model_name_or_path, dpo.policy_made_by)
+    folder = open_run(args.output_dir, dpo, data, weights, policy, args)
+    if read_training_log(folder) and read_metrics(folder):
+        print(f"{folder} is finished")
+        return folder
+    train_pairs, test_pairs = preference_split(data, folder)
+    if not len(test_pairs):
+        raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
+    tokenizer = load_tokenizer(policy, data, train_pairs)
+    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
+    weighed = weigh_rows(fitting, weights, args.seed, folder)
+    model = load_policy(policy, tokenizer, args.seed)
+    trainer = WeightedDPOTrainer(
+        model,
+        None if policy.use_peft else copy.deepcopy(model),  # without its adapter, the model is the reference
+        args,
+        train_dataset=weighed.rows,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(policy),
+        round_size=weights.round_size,
+    )
+    weighed.add_callbacks(trainer)
+    log = train(trainer)
+    found = trainer.evaluate()
+    metrics |= accuracy_metrics(found["eval_rewards/accuracies"], found["eval_loss"], len(held_out))
+    metrics["margin/held_out"] = found["eval_rewards/margins"]
+    write_metrics(folder, {**metrics, **weighed.metrics, "seconds/total": log["seconds"]})
+    if is_main_process():
+        print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
+        print(f"Report: {write_report(folder)}")
+    return folder
+
+
+if __name__ == "__main__":
+    with user_errors("dpo.py"):
+        main()

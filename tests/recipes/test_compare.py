@@ -1,0 +1,160 @@
+"""A whole comparison, tiny: shared first policy, two arms, two seeds; what it leaves, and what it refuses."""
+
+import csv
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SFT = {
+    "task": "agreement",
+    "num_rows": 64,
+    "new_model": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+    "max_steps": 2,
+    "save_strategy": "no",
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+    "per_device_train_batch_size": 8,
+}
+GRPO = {
+    **{name: value for name, value in SFT.items() if name not in ("task", "new_model")},
+    "mixture": {
+        "large": {"task": "agreement", "share": 0.75, "task_args": {"dialect": 1}},
+        "small": {"task": "agreement", "share": 0.25, "task_args": {"dialect": 2}},
+    },
+    "rows_seed": "{seed}",
+    "num_generations": 4,
+    "max_completion_length": 4,
+    "eval_prompts": 4,
+    "sample_every": 1,
+    "final_samples": 2,
+    "learning_rate": 1e-2,
+    "density_k": 3,
+}
+COMPARISON = {
+    "shared": {"policy": {"recipe": "sft", "config": "sft.yaml"}},
+    "model_name_or_path": "{policy}",
+    "arms": {"uniform": {"sampling_strength": 0}, "density": {"sampling_strength": 1}},
+    "seeds": 2,
+    "primary": "halves/validity/rare",
+    "output_dir": "out",
+}
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    """The recipe's module, in a folder with the config of its first policy."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "recipes")])  # behind the library `evaluate`
+    monkeypatch.chdir(tmp_path)
+    mixture = {**SFT, "mixture": GRPO["mixture"]}
+    mixture.pop("task")
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump(mixture))
+    yield importlib.import_module("compare")
+    for name in ("compare", "grpo", "sft"):
+        sys.modules.pop(name, None)
+
+
+def write(**values):
+    Path("my.yaml").write_text(yaml.safe_dump({**GRPO, **COMPARISON, **values}, sort_keys=False))
+    return ["--config", "my.yaml"]
+
+
+def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, capsys):
+    words = write(page="docs/results.md")
+    Path("docs").mkdir()
+    folder = compare.main(words)
+    said = capsys.readouterr().out
+    assert said.index("Smallest difference that 2 seeds can detect") < said.index("Run 1 of 6: policy, seed 0")
+    assert "Run 6 of 6: density, seed 1" in said
+
+    configs = {
+        (arm, seed): yaml.safe_load((folder / arm / f"seed-{seed}" / "resolved_config.yaml").read_text())
+        for arm in ("uniform", "density")
+        for seed in (0, 1)
+    }
+    plain, weighted = configs["uniform", 1], configs["density", 1]
+    assert {name for name in plain if plain[name] != weighted[name]} == {"sampling_strength", "output_dir"}
+    assert configs["density", 0]["rows_seed"] == 0
+    assert weighted["rows_seed"] == weighted["seed"] == 1
+    assert weighted["model_name_or_path"] == "out/shared/policy/seed-1"
+
+    report = (folder / "report.md").read_text()
+    assert "**undecided**" in report
+    assert "`density` does better than `uniform` in `halves/validity/rare`" in report
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"primary", "groups", "steps"}
+    with (folder / "differences.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["measure"] == "halves/validity/rare"
+    assert {"kl/mean", "equal_kl/validity", "validity/final"} <= {row["measure"] for row in rows}
+    metrics = [
+        [json.loads((folder / arm / f"seed-{seed}" / "metrics.json").read_text())["kl/mean"] for seed in (0, 1)]
+        for arm in ("density", "uniform")
+    ]
+    found = next(row for row in rows if row["measure"] == "kl/mean")
+    assert float(found["mean"]) == pytest.approx(
+        sum(mine - other for mine, other in zip(*metrics, strict=True)) / 2, rel=1e-4
+    )
+    samples = pq.read_table(folder / "samples.parquet")
+    assert samples.num_rows == 2 * 2 * 8 * 2  # arms, seeds, prompts, samples
+    assert set(samples.column("arm").to_pylist()) == {"uniform", "density"}
+
+    page = Path("docs/results.md").read_text()
+    assert page.count("<!-- begin out -->") == 1
+    assert all(Path("docs", name).exists() for name in ("results/out_primary.png", "results/out_steps.png"))
+    assert "(results/out_primary.png)" in page
+
+    # Again: nothing is trained, and the section of the page is replaced.
+    before = (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns
+    compare.main(words)
+    assert capsys.readouterr().out.count("finished before") == 6
+    assert (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns == before
+    assert Path("docs/results.md").read_text() == page
+
+    # What was promised stays, and runs are not compared with those of other values.
+    with pytest.raises(ValueError, match="primary: got 'kl/mean'"):
+        compare.main([*words, "--primary", "kl/mean"])
+    with pytest.raises(ValueError, match=r"begun with other values of learning_rate"):
+        compare.main([*words, "--learning_rate", "0.5"])
+    path = folder / "density" / "seed-0" / "resolved_config.yaml"
+    changed = {**yaml.safe_load(path.read_text()), "learning_rate": 0.5}
+    path.write_text(yaml.safe_dump(changed))
+    with pytest.raises(ValueError, match="differ in learning_rate too"):
+        compare.main(words)
+
+
+def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
+    folder = compare.main([*write(), "--plan"])
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("config.yaml"))
+    assert found == [
+        *(f"density/seed-{seed}/config.yaml" for seed in (0, 1)),
+        *(f"shared/policy/seed-{seed}/config.yaml" for seed in (0, 1)),
+        *(f"uniform/seed-{seed}/config.yaml" for seed in (0, 1)),
+    ]
+    assert not list(folder.rglob("metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rat": 1}, "unknown key 'learning_rat'"),
+        ({"arms": {"a": {}, "b": {"sampling_strenth": 1}}}, "unknown key 'sampling_strenth'"),
+        ({"shared": {"policy": {"recipe": "sft", "config": "none.yaml"}}}, "none.yaml'?, which is no file"),
+        ({"seeds": 0}, "seeds: got"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(compare, values, message):
+    with pytest.raises(ValueError, match=message):
+        compare.main(write(**values))
+    assert not list(Path().rglob("training_log.json"))
+
+
+def test_help_says_what_a_comparison_takes(compare, capsys):
+    compare.main(["--help"])
+    assert "--smallest_effect" in capsys.readouterr().out

@@ -1,0 +1,292 @@
+"""A comparison's plan, its statistics and its verdicts; and that only what is alike is compared."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from hf_synth.training.comparing.arguments import CompareArguments, seed_numbers, varied
+from hf_synth.training.comparing.equal_kl import at_equal_kl
+from hf_synth.training.comparing.plan import planned, read_flags, split_config
+from hf_synth.training.comparing.results import RunResult, check_alike, check_finished, check_primary
+from hf_synth.training.comparing.statistics import (
+    all_measures,
+    differences,
+    needed,
+    paired_values,
+    power_statement,
+    verdict,
+)
+
+OUT = Path("out")
+TWO = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}}
+
+
+def test_a_number_of_seeds_is_a_count():
+    assert seed_numbers(3) == seed_numbers([3]) == [0, 1, 2]
+    assert seed_numbers([3, 5]) == [3, 5]
+    assert seed_numbers(None) == [0]
+
+
+@pytest.mark.parametrize("given", [0, [], -1, [1, -2], ["a"], 1.5])
+def test_seeds_that_are_none(given):
+    if given == []:
+        assert seed_numbers(given) == [0]
+        return
+    with pytest.raises(ValueError, match="seeds: got"):
+        seed_numbers(given)
+
+
+def test_values_to_vary_become_arms():
+    assert varied(["sampling.strength=0,1"]) == {
+        "sampling_strength-0": {"sampling_strength": 0},
+        "sampling_strength-1": {"sampling_strength": 1},
+    }
+    both = varied(["a=0,1", "b=x,y"])
+    assert list(both) == ["a-0-b-x", "a-0-b-y", "a-1-b-x", "a-1-b-y"]
+    assert both["a-1-b-x"] == {"a": 1, "b": "x"}
+
+
+@pytest.mark.parametrize("given", ["strength", "=1", "strength=0,,1", "strength="])
+def test_values_that_cannot_be_read(given):
+    with pytest.raises(ValueError, match="vary: got"):
+        varied([given])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "got nothing to vary"),
+        ({**TWO, "vary": ["a=0,1"]}, "got both vary and arms"),
+        ({"arms": {"one": {}}}, "got one alone, wanted at least two"),
+        ({"vary": "a=1,1"}, "a value comes twice"),
+        ({**TWO, "recipe": "grop"}, "recipe: got 'grop'; did you mean 'grpo'"),
+        ({**TWO, "better": "more"}, "better: got 'more'"),
+        ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted a number above 0"),
+        ({**TWO, "against": {"weighted": ["plan"]}}, "against: got arm 'plan'; did you mean 'plain'"),
+        ({**TWO, "against": {"weighted": []}}, "against.weighted: got \\[\\], wanted a list of arms"),
+        ({**TWO, "against": {"plain": ["plain"]}}, "wanted other arms"),
+        ({**TWO, "shared": {"policy": {"recipe": "sft"}}}, "shared.policy: got"),
+        ({**TWO, "shared": {"seed": {"recipe": "sft", "config": "x"}}}, "shared: got the name 'seed'"),
+        ({"arms": {"a": {"seed": 1}, "b": {}}}, "arms.a: got 'seed', which is for the whole command"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        CompareArguments(**values)
+
+
+def test_every_arm_meets_the_first_unless_told_otherwise():
+    arms = dict.fromkeys("abc")
+    assert CompareArguments(arms=arms).pairs == [("b", "a"), ("c", "a")]
+    assert CompareArguments(arms=arms, against={"c": ["a", "b"]}).pairs == [("c", "a"), ("c", "b")]
+
+
+def test_flags_are_read_and_shared_out(tmp_path):
+    config = tmp_path / "my.yaml"
+    config.write_text("max_steps: 5\nprimary: loss/test\narms: {a: {}, b: {}}\n")
+    words = ["--config", str(config), "--seeds", "3", "5", "--max-steps=7", "--mixture", '{"x": {"share": 1}}', "--ok"]
+    own, base = split_config(words, {"primary", "arms", "seeds"})
+    assert own == {"primary": "loss/test", "arms": {"a": {}, "b": {}}, "seeds": [3, 5]}
+    assert base == {"max_steps": 7, "mixture": {"x": {"share": 1}}, "ok": True}
+    with pytest.raises(ValueError, match="got unexpected argument 'loose'"):
+        read_flags(["loose"])
+
+
+def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
+    (tmp_path / "first.yaml").write_text("max_steps: 3\nrows_seed: 9\n")
+    arguments = CompareArguments(
+        **TWO, seeds=2, shared={"policy": {"recipe": "sft", "config": "first.yaml", "rows_seed": "{seed}"}}
+    )
+    base = {"model_name_or_path": "{policy}", "max_steps": 4, "task_args": {"graph_seed": "{seed}"}}
+    runs = planned(arguments, base, OUT, tmp_path)
+    assert [(run.arm, run.seed) for run in runs] == [
+        (None, 0), ("plain", 0), ("weighted", 0), (None, 1), ("plain", 1), ("weighted", 1),
+    ]  # fmt: skip
+    shared, plain, weighted = runs[3:]
+    assert shared.recipe == "sft"
+    assert shared.config == {"max_steps": 3, "rows_seed": 1, "seed": 1, "output_dir": "out/shared/policy/seed-1"}
+    assert weighted.config == {
+        "model_name_or_path": "out/shared/policy/seed-1",
+        "max_steps": 4,
+        "task_args": {"graph_seed": 1},
+        "strength": 1,
+        "seed": 1,
+        "output_dir": "out/weighted/seed-1",
+    }
+    different = {name for name in plain.config if plain.config[name] != weighted.config[name]}
+    assert different == {"strength", "output_dir"}
+
+
+def test_a_run_begun_with_other_values_is_refused(tmp_path):
+    (run, _) = planned(CompareArguments(**TWO), {"max_steps": 4}, tmp_path, tmp_path)
+    run.write()
+    check_finished(run)
+    changed = dataclasses.replace(run, config={**run.config, "max_steps": 5})
+    check_finished(changed)  # nothing has been trained there
+    (run.folder / "resolved_config.yaml").write_text("{}")
+    check_finished(run)
+    with pytest.raises(ValueError, match=r"begun with other values of max_steps \(max_steps: 4 there, 5 now\)"):
+        check_finished(changed)
+
+
+def a_run(metrics=None, history=(), **config):
+    return RunResult(OUT, {"max_steps": 4, **config}, metrics or {}, list(history))
+
+
+def test_arms_that_differ_in_more_than_they_may_are_not_compared():
+    plain, weighted = a_run(strength=0, output_dir="a"), a_run(strength=1, output_dir="b")
+    check_alike({"plain": plain, "weighted": weighted}, {"strength"})
+    other = a_run(strength=1, learning_rate=0.1)
+    with pytest.raises(ValueError, match="'plain' and 'weighted' that differ in learning_rate too"):
+        check_alike({"plain": plain, "weighted": other}, {"strength"})
+    with pytest.raises(ValueError, match="differ in strength too"):
+        check_alike({"plain": plain, "weighted": weighted}, set())
+
+
+def made_up(seeds=8, effect=0.0, noise=0.1, name="score"):
+    """Two arms whose seeds have much in common: only pairing finds a small effect."""
+    random = np.random.default_rng(5)
+    common = random.normal(size=seeds)
+    plain = {seed: {name: common[seed] + noise * random.normal()} for seed in range(seeds)}
+    weighted = {seed: {name: common[seed] + effect + noise * random.normal()} for seed in range(seeds)}
+    return {"plain": plain, "weighted": weighted}
+
+
+def of_pair(results, names=("score",)):
+    return differences(results, [("weighted", "plain")], names)
+
+
+def test_differences_are_those_of_scipy():
+    results = made_up(effect=0.2)
+    (found,) = of_pair(results)
+    mine, theirs = paired_values(results, "score", "weighted", "plain")
+    wanted = stats.ttest_rel(mine, theirs)
+    interval = wanted.confidence_interval(0.95)
+    assert found.p == pytest.approx(wanted.pvalue)
+    assert found.interval == pytest.approx((np.mean(np.subtract(mine, theirs)), interval.low, interval.high))
+    assert stats.ttest_ind(mine, theirs).pvalue > 0.5  # unpaired, the effect drowns in what seeds have in common
+    assert found.p < 0.01
+
+
+def test_seeds_that_one_arm_lacks_are_left_out():
+    results = made_up(effect=0.2)
+    results["plain"].pop(3)
+    results["weighted"][5] = {}
+    mine, theirs = paired_values(results, "score", "weighted", "plain")
+    assert mine == [results["weighted"][seed]["score"] for seed in (0, 1, 2, 4, 6, 7)]
+    assert theirs == [results["plain"][seed]["score"] for seed in (0, 1, 2, 4, 6, 7)]
+    assert of_pair({"plain": {0: {"score": 1.0}}, "weighted": {0: {"score": 2.0}}}) == []
+
+
+def test_more_questions_take_more_evidence():
+    """Holm: the smallest of m p-values is multiplied by m."""
+    results = made_up(effect=0.1)
+    for runs in results.values():
+        for seed, run in runs.items():
+            run |= {f"noise_{number}": math.sin(seed * 7.3 + number * 1.7) for number in range(4)}
+    (alone,) = of_pair(results)
+    among = of_pair(results, ["score", *(f"noise_{number}" for number in range(4))])
+    found = next(difference for difference in among if difference.measure == "score")
+    assert alone.corrected == alone.p
+    assert found.corrected == pytest.approx(min(1.0, 5 * found.p))
+
+
+@pytest.mark.parametrize(
+    ("effect", "noise", "better", "least", "word"),
+    [
+        (0.3, 0.05, "higher", None, "supported"),
+        (0.3, 0.05, "lower", None, "not supported"),
+        (-0.3, 0.05, "lower", None, "supported"),
+        (-0.3, 0.05, "higher", 0.1, "not supported"),
+        (0.0, 0.3, "higher", 0.05, "undecided"),
+        (0.0, 0.3, "higher", None, "undecided"),
+        (0.0, 0.02, "higher", 0.1, "not supported"),
+    ],
+)
+def test_verdicts(effect, noise, better, least, word):
+    (found,) = of_pair(made_up(effect=effect, noise=noise))
+    assert verdict(found, better, least).word == word
+
+
+def test_few_seeds_show_that_it_ran():
+    (found,) = of_pair(made_up(seeds=7, effect=0.5, noise=0.01))
+    assert found.p < 1e-6
+    assert verdict(found, "higher", None).word == "undecided"
+
+
+def test_an_undecided_verdict_says_how_many_seeds_would_decide():
+    (found,) = of_pair(made_up(effect=0.05, noise=0.1))
+    told = verdict(found, "higher", None)
+    assert told.word == "undecided"
+    assert needed(found) in told.reason
+    number = int(needed(found).split(" seeds")[0].split()[-1])
+    assert number > found.seeds
+    alike = {"plain": made_up()["plain"], "weighted": made_up()["plain"]}
+    assert "no number of seeds" in needed(of_pair(alike)[0])
+
+
+def test_the_seeds_power_is_said_before_the_runs():
+    one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1))
+    assert len(one) == 1  # one pair: nothing to correct
+    size = float(one[0].split("difference of ")[1].split(" ")[0])
+    assert size == pytest.approx(1.155, abs=0.01)  # noncentral t: 7 degrees of freedom, power 0.8, level 0.05
+    assert "0.116 in its own unit" in one[0]
+    several = power_statement(CompareArguments(arms=dict.fromkeys("abcd"), seeds=8))
+    assert len(several) == 2
+    assert "any of 3 comparisons" in several[1]
+    assert power_statement(CompareArguments(**TWO)) == [
+        "One seed shows that it ran. No difference can be told from chance."
+    ]
+
+
+def look(step, kl, score):
+    return {"step": step, "kl": kl, "score": score}
+
+
+def test_measures_are_read_off_where_the_slower_arm_stopped():
+    """The fast arm came to a KL of 2 halfway between its looks at 1 and 3."""
+    slow = [look(0, 0.0, 0.1), look(10, 1.0, 0.2), look(20, 2.0, 0.3), {"step": 20, "loss": 1.0}]
+    fast = [look(0, 0.0, 0.1), look(10, 1.0, 0.5), look(20, 3.0, 0.9)]
+    found = at_equal_kl({"slow": slow, "fast": fast})
+    assert found["slow"] == pytest.approx({"equal_kl/score": 0.3, "equal_kl/kl": 2.0})
+    assert found["fast"] == pytest.approx({"equal_kl/score": 0.7, "equal_kl/kl": 2.0})
+
+
+def test_an_arm_that_comes_back_is_read_off_on_its_way_out():
+    back = [look(0, 0.0, 0.0), look(10, 4.0, 0.4), look(20, 1.0, 9.0)]
+    slow = [look(0, 0.0, 0.0), look(10, 2.0, 0.1)]
+    assert at_equal_kl({"back": back, "slow": slow})["back"]["equal_kl/score"] == pytest.approx(0.2)
+    still = [look(0, 0.0, 0.3), look(10, 0.0, 0.3)]
+    assert at_equal_kl({"still": still, "slow": slow})["slow"]["equal_kl/score"] == pytest.approx(0.0)
+    assert at_equal_kl({"one": still[:1], "slow": slow}) == {"one": {}, "slow": {}}
+
+
+def test_measures_are_what_all_runs_have():
+    one = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5, "other": 1.0}
+    two = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5}
+    results = {"plain": {0: one}, "weighted": {0: two}}
+    assert all_measures(results) == ["score"]
+    check_primary("score", results)
+    with pytest.raises(ValueError, match="primary: got 'other', which not all runs have"):
+        check_primary("other", results)
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "configs").glob("*/*.yaml"))
+COMPARISONS = [path for path in SHIPPED if "primary" in yaml.safe_load(path.read_text())]
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_configs_of_comparisons_make_plans(path):
+    config = yaml.safe_load(path.read_text())
+    names = {field.name for field in dataclasses.fields(CompareArguments)}
+    own, base = ({k: v for k, v in config.items() if (k in names) is mine} for mine in (True, False))
+    arguments = CompareArguments(**own)
+    base.pop("output_dir")
+    runs = planned(arguments, base, OUT, path.parents[1])
+    assert len(runs) == len(arguments.seeds) * (len(arguments.arms) + len(arguments.shared))
+    assert "{" not in "".join(str(run.config.get("model_name_or_path")) for run in runs)

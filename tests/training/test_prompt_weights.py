@@ -1,0 +1,100 @@
+"""The weights that `sampling_by` names, from a dataset's columns; unknown kinds and missing columns are errors."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_synth.sampling import effective_sample_size, rarity_weights
+from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.prompt_weights import prompt_weights, weight_callbacks
+
+DENSITY = np.array([9.0, 8, 7, 3, 2, 1])
+PROMPTS = Dataset.from_dict(
+    {
+        "prompt": ["aa", "a", "aaa", "aaaa", "aaaaa", "aaaaaa"],
+        "cluster": ["x", "x", "x", "x", "y", "y"],
+        "src": ["hh", "uf", "uf", "uf", "uf", "uf"],
+    }
+)
+
+
+def weights(*kinds, strength=1.0, seed=0, prompts=PROMPTS, **options):
+    arguments = WeightArguments(sampling_by=list(kinds), sampling_strength=[strength], **options)
+    return prompt_weights(prompts, DENSITY, arguments, strength, seed)
+
+
+def test_density_is_what_is_weighed_by_without_a_word():
+    assert WeightArguments().sampling_by == ["density"]
+    np.testing.assert_allclose(weights("density", strength=0.5), rarity_weights(DENSITY, strength=0.5))
+    assert weights("density", strength=0.0).tolist() == [1.0] * 6
+    capped = weights("density", max_ratio=2.0)
+    assert capped.max() / capped.min() == pytest.approx(2)
+
+
+def test_permuted_weights_depend_on_the_seed_alone():
+    straight, moved = weights("density"), weights("permuted")
+    np.testing.assert_allclose(np.sort(moved), np.sort(straight))
+    assert effective_sample_size(moved) == pytest.approx(effective_sample_size(straight))
+    np.testing.assert_array_equal(moved, weights("permuted"))
+    assert len({tuple(weights("permuted", seed=seed)) for seed in range(5)}) > 1
+
+
+def test_clusters_and_sources_get_equal_mass():
+    np.testing.assert_allclose(weights("cluster"), [0.75] * 4 + [1.5] * 2)
+    np.testing.assert_allclose(weights("source"), [3.0] + [0.6] * 5)
+    np.testing.assert_allclose(weights("uniform"), np.ones(6))
+
+
+def test_kinds_multiply():
+    product = weights("cluster") * weights("source") * weights("density", strength=2.0)
+    np.testing.assert_allclose(weights("cluster", "density", "source", strength=2.0), product / product.mean())
+
+
+def test_kinds_that_change_begin_where_nothing_is_known():
+    assert weights("pass_rate").tolist() == [1.0] * 6
+    assert weights("density", strength_schedule="rising").tolist() == [1.0] * 6
+    np.testing.assert_allclose(weights("density", strength_schedule="falling"), rarity_weights(DENSITY))
+
+
+def test_a_curriculum_takes_the_column_or_the_length():
+    by_length = weights("curriculum")
+    assert by_length.argmax() == 1
+    harder = PROMPTS.add_column("difficulty", [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    assert weights("curriculum", prompts=harder).argmax() == 5
+
+
+@pytest.mark.parametrize(("kind", "column"), [("cluster", "cluster"), ("source", "src")])
+def test_a_missing_column_is_an_error(kind, column):
+    with pytest.raises(ValueError, match=f"got '{kind}', and the prompts have no column '{column}', only prompt"):
+        weights(kind, prompts=PROMPTS.select_columns("prompt"))
+
+
+def test_fixed_weights_need_no_callback():
+    arguments = WeightArguments(sampling_by=["density", "cluster"])
+    assert weight_callbacks(None, PROMPTS, DENSITY, arguments, 1.0, 0) == []
+    rising = WeightArguments(strength_schedule="rising")
+    assert weight_callbacks(None, PROMPTS, DENSITY, rising, 0.0, 0) == [], "nothing changes for a control"
+    (callback,) = weight_callbacks(None, PROMPTS, DENSITY, rising, 1.0, 0)
+    assert [factor.name for factor in callback.factors] == ["density"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampling_by": ["densty"]}, "sampling_by: got 'densty'.*density"),
+        ({"sampling_by": []}, r"sampling_by: got \[\], wanted one or more"),
+        ({"sampling_by": ["cluster", "cluster"]}, "wanted one or more different kinds"),
+        ({"sampling_by": ["density", "permuted"]}, "of density and permuted at most one"),
+        ({"sampling_by": ["cluster"], "sampling_strength": [1, 0]}, "the arms would not differ"),
+        ({"strength_schedule": "up"}, "strength_schedule: got 'up'"),
+        ({"round_size": 0}, "round_size: got 0"),
+        ({"density_refresh": 0}, "density_refresh: got 0"),
+    ],
+)
+def test_arguments_are_checked(options, words):
+    with pytest.raises(ValueError, match=words):
+        WeightArguments(**options)
+
+
+def test_one_kind_needs_no_list():
+    assert WeightArguments(sampling_by="cluster").sampling_by == ["cluster"]
