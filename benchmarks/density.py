@@ -22,7 +22,8 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from hf_synth.sampling import embed_texts, intrinsic_dimension
-from hf_synth.sampling.neighbours import ExactIndex, Frame, find_neighbours, nearest
+from hf_synth.sampling.indexes import ExactIndex, Frame
+from hf_synth.sampling.neighbours import find_neighbours, nearest
 
 K = 10
 
@@ -92,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hh", help="an hh-rlhf file; its prompts are embedded")
     parser.add_argument("--points", type=int, default=90_000)
-    parser.add_argument("--queries", type=int, default=3_000)
+    parser.add_argument("--queries", type=int, default=16_384)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -29,17 +29,8 @@ from safetensors.numpy import load, save
 from hf_synth.sampling.cache import text_key, write_whole
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
 from hf_synth.sampling.embeddings import Embedder
-from hf_synth.sampling.neighbours import (
-    EXACT,
-    ApproximateIndex,
-    ExactIndex,
-    Frame,
-    Index,
-    Neighbours,
-    choose_backend,
-    nearest,
-    widen_to_recall,
-)
+from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame, Index
+from hf_synth.sampling.neighbours import EXACT, Neighbours, choose_backend, nearest, widen_to_recall
 
 PART = 50_000  # texts or points
 

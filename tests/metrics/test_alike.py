@@ -48,6 +48,7 @@ def test_pairs_by_hand():
     """Of a b c d and a b c e: 3 of 4 words match, 2 of 3 pairs, 1 of 2 triples; no four, which counts half of one."""
     wanted = (3 / 4 * 2 / 3 * 1 / 2 * 1 / 2) ** (1 / 4)
     assert self_bleu(["a b c d", "a b c e"], ["p", "p"])["self_bleu"] == pytest.approx(wanted)
+    assert self_bleu(["a b", "a c"], ["p", "p"])["self_bleu"] == pytest.approx((1 / 2 * 1 / 2) ** (1 / 2))
     assert self_bleu(["", ""], ["p", "p"])["self_bleu"] == 1
     assert self_bleu(["", "a b"], ["p", "p"])["self_bleu"] == 0
 

@@ -68,16 +68,16 @@ def test_two_processes_see_the_rows_of_one(one, command, recipes):
     assert finals[0]["rows/trained"] == 20 * 8
 
 
-def test_sharded_weights_learn_the_same(one, run, command, recipes):
-    """FSDP2 over two processes, against one that holds them all."""
+def test_the_config_for_sharding_launches_and_learns_the_same(one, run, command, recipes):
+    """Two processes by it, against one. Without an accelerator it shards nothing and is plain data parallelism."""
     flags = [word for word in FLAGS if "curriculum" not in word and word not in ("length", "4", "0.15")]
     whole = run("pretrain.py", *flags, "--per_device_train_batch_size", 8, "--output_dir", "whole", cwd=one.parent)
     assert whole.code == 0, whole.err
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--config_file"]
-    batch = ["--per_device_train_batch_size", "4", "--use_cpu", "true", "--output_dir", "sharded"]
+    batch = ["--per_device_train_batch_size", "4", "--use_cpu", "true", "--output_dir", "launched"]
     config = recipes / "configs" / "accelerate" / "fsdp2.yaml"
     done = command(*accelerate, config, recipes / "pretrain.py", *flags, *batch, cwd=one.parent)
     assert done.code == 0, done.err
-    finals = [log(one.parent / name)["final"] for name in ("whole", "sharded")]
+    finals = [log(one.parent / name)["final"] for name in ("whole", "launched")]
     assert finals[1]["loss/test"] == pytest.approx(finals[0]["loss/test"], abs=1e-4)
-    assert (one.parent / "sharded" / "model.safetensors").is_file()
+    assert (one.parent / "launched" / "model.safetensors").is_file()

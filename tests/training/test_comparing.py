@@ -266,6 +266,12 @@ def test_an_arm_that_comes_back_is_read_off_on_its_way_out():
     assert at_equal_kl({"one": still[:1], "slow": slow}) == {"one": {}, "slow": {}}
 
 
+def test_a_reward_that_is_the_verifiers_is_told_once():
+    alike, apart = {"reward/all": 0.5, "validity/all": 0.5}, {"reward/all": 0.7, "validity/all": 0.5}
+    assert all_measures({"plain": {0: alike}, "weighted": {0: alike}}) == ["validity/all"]
+    assert all_measures({"plain": {0: alike}, "weighted": {0: apart}}) == ["reward/all", "validity/all"]
+
+
 def test_measures_are_what_all_runs_have():
     one = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5, "other": 1.0}
     two = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5}

@@ -30,7 +30,7 @@ _VERSION = 1  # raise it whenever the same sources would give other files
 
 
 def build(sources: Sequence[Source], folder: Path, weighing: Weighing, *, jsonl: bool) -> dict[str, Any]:
-    """Make the folder's data files, unless they are there; returns the counts, and the manifest of each config.
+    """Make the folder's data files, unless they are there; returns what counts.json has.
 
     All is written beside what the folder has, and takes its place when it is whole: a killed run leaves `.building`,
     which the next one clears away before it starts over; but a model's vectors are kept, and not made again.

@@ -132,9 +132,13 @@ def _read_all(sources: Sequence[Source], folder: Path) -> list[SourceCounts]:
     workers = min(len(sources), os.cpu_count() or 1)
     if workers == 1:
         return list(map(read_source, sources, repeat(folder), numbers))
-    # A fresh interpreter each: a copy of this one would inherit the locks of its libraries' threads.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with fresh_processes(workers) as pool:
         return list(pool.map(read_source, sources, repeat(folder), numbers))
+
+
+def fresh_processes(number: int) -> ProcessPoolExecutor:
+    """Processes with an interpreter of their own: copies of this one would inherit its libraries' locks."""
+    return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
 
 
 def read_source(source: Source, folder: Path, number: int) -> SourceCounts:

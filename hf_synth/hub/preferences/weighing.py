@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from hf_synth.hub.preferences.collecting import Collected
+from hf_synth.hub.preferences.collecting import Collected, fresh_processes
 from hf_synth.hub.preferences.stages import stage
 from hf_synth.preferences import NearDuplicates
 from hf_synth.sampling import embed_texts
 from hf_synth.sampling.density import MeasuredDensity, measure_knn_density
 
+_APART_FROM = 20_000  # prompts: the search leaves memory in pieces, which only the end of a process gives back
 _FEWEST = 3  # prompts; two neighbours are the least that a dimension can be read off
 
 
@@ -33,6 +34,13 @@ class Weighing:
 
 def repeated(found: Collected, weighing: Weighing) -> np.ndarray:
     """For each distinct prompt the row of the first one that it nearly repeats, or its own: [P] int64."""
+    if len(found.first) < _APART_FROM:
+        return _repeated(found, weighing)
+    with fresh_processes(1) as pool:
+        return pool.submit(_repeated, found, weighing).result()
+
+
+def _repeated(found: Collected, weighing: Weighing) -> np.ndarray:
     index = NearDuplicates(weighing.similarity)
     rows = [row for batch, _ in found.prompts() for row in index.add(batch.column("text").to_pylist())]
     return np.array(rows, dtype=np.int64)

@@ -19,13 +19,6 @@ from hf_synth.training.evaluation import SAMPLES
 
 DIFFERENCES = "differences.csv"
 _SIDE_BY_SIDE = 6
-# What a reader looks at first: the beginnings of names, in this order, as many as there are.
-_HEADLINES = (
-    "validity/", "halves/", "pass_at", "coverage", "sampled_reward/", "reward/", "kl/", "entropy/", "collapse/",
-    "equal_kl/validity", "equal_kl/halves", "equal_kl/sampled_reward", "equal_kl/entropy", "equal_kl/kl",
-    "accuracy/", "loss/", "excess/",
-)  # fmt: skip
-_TOO_FINE = ("/warmup", "language_", "decile_", "warmup_")
 
 
 def write_comparison(folder: Path) -> Path:
@@ -115,35 +108,23 @@ _CAPTIONS = {
 }  # fmt: skip
 
 
-def headline_measures(compared: Compared) -> list[str]:
-    """The measures that the tables show: the primary one first, no single clusters, nothing from before training."""
-    names = {difference.measure for difference in compared.others} | {compared.arguments.primary}
-    shown = [
-        name
-        for start in _HEADLINES
-        for name in sorted(names)
-        if name.startswith(start) and not any(part in name for part in _TOO_FINE)
-    ]
-    return list(dict.fromkeys([compared.arguments.primary, *shown]))
-
-
 def _measures(compared: Compared) -> list[str]:
-    names = headline_measures(compared)
+    names = compared.shown
     rows = [[code(name), *(spread(compared.interval(arm, name)) for arm in compared.arms)] for name in names]
     sections = [
         "## Measures",
         "Means over seeds with Student's 95 % interval.",
         table(["measure", *(code(arm) for arm in compared.arms)], rows),
     ]
-    if not compared.others:
+    if not compared.primary:
         return sections
     pairs = compared.arguments.pairs
     lines = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in names]
     header = ["measure", *(f"{code(arm)} less {code(other)}" for arm, other in pairs)]
     text = (
-        "Differences, seed by seed. Those of the primary measure are corrected among themselves, all others over "
-        f"every measure and pair there is ({len(compared.others)}, all in {code(DIFFERENCES)}); bold where that "
-        "corrected p-value is below 0.05."
+        "Differences, seed by seed; bold where the corrected p-value is below 0.05. Those of the primary measure are "
+        f"corrected among themselves, the others over all {len(compared.headlines)} of this table. What else was "
+        f"measured is in {code(DIFFERENCES)}, a family of its own."
     )
     return [*sections, "## Differences", text, table(header, lines)]
 
@@ -202,7 +183,7 @@ def write_differences(compared: Compared) -> None:
     with (compared.folder / DIFFERENCES).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
-        for found in [*compared.primary, *compared.others]:
+        for found in compared.differences:
             numbers = [*found.interval, found.sd, found.p, found.corrected]
             writer.writerow(
                 [found.measure, found.arm, found.other, found.seeds, *(f"{value:.6g}" for value in numbers)]

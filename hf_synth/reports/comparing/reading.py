@@ -1,7 +1,7 @@
 """A folder of recipes/compare.py, read once."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,22 @@ from hf_synth.training.comparing.results import RunResult, check_primary, read_a
 from hf_synth.training.comparing.statistics import Difference, all_measures, differences
 
 COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
+# What a reader looks at first: the beginnings of names, in this order, as many as there are.
+_HEADLINES = (
+    "halves/", "validity/", "reward/", "pass_at_4", "variety/", "coverage/", "collapse/", "entropy/mean", "kl/mean",
+    "length", "finished", "equal_kl/halves", "equal_kl/validity", "equal_kl/sampled_reward", "equal_kl/entropy",
+    "equal_kl/kl", "accuracy/", "loss/", "excess/",
+)  # fmt: skip
+_TOO_FINE = ("language_", "decile_", "/across", "collapse/self_bleu/", "collapse/vendi/", "collapse/variety/")
 
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
     """Everything that a report of a comparison is made from.
 
-    runs: arm -> seed -> run. results: the same with the metrics alone, those at equal KL among them. primary: the
-    differences in the primary measure, p-values corrected over the pairs. others: those in all other measures,
-    corrected over all of them together. missing: folders of runs that have not finished.
+    runs: arm -> seed -> run. results: the same with the metrics alone, those at equal KL among them. missing: folders
+    of runs that have not finished. Differences are of three families, p-values corrected within each: primary, in the
+    primary measure; headlines, in the measures that tables show; others, in all that is left.
     """
 
     folder: Path
@@ -29,8 +36,19 @@ class Compared:
     runs: Mapping[str, Mapping[int, RunResult]]
     results: Mapping[str, Mapping[int, Mapping[str, float]]]
     primary: list[Difference]
+    headlines: list[Difference]
     others: list[Difference]
     missing: list[str]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Those of all families."""
+        return [*self.primary, *self.headlines, *self.others]
+
+    @property
+    def shown(self) -> list[str]:
+        """The measures that tables show, the primary one first."""
+        return list(dict.fromkeys([self.arguments.primary, *headlines(all_measures(self.results))]))
 
     @property
     def arms(self) -> list[str]:
@@ -49,8 +67,7 @@ class Compared:
 
     def of(self, measure: str, arm: str, other: str) -> Difference | None:
         """The difference of a pair in a measure."""
-        found = [*self.primary, *self.others]
-        return next((d for d in found if (d.measure, d.arm, d.other) == (measure, arm, other)), None)
+        return next((d for d in self.differences if (d.measure, d.arm, d.other) == (measure, arm, other)), None)
 
 
 def read_compared(folder: Path) -> Compared:
@@ -64,13 +81,27 @@ def read_compared(folder: Path) -> Compared:
     results = with_equal_kl(runs)
     check_primary(arguments.primary, results)
     measures = [name for name in all_measures(results) if name != arguments.primary]
+    shown = [name for name in headlines(measures) if name != arguments.primary]
+    pairs = arguments.pairs
     return Compared(
         folder,
         arguments,
         base,
         runs,
         results,
-        differences(results, arguments.pairs, [arguments.primary]),
-        differences(results, arguments.pairs, measures),
+        differences(results, pairs, [arguments.primary]),
+        differences(results, pairs, shown),
+        differences(results, pairs, [name for name in measures if name not in shown]),
         missing,
     )
+
+
+def headlines(names: Sequence[str]) -> list[str]:
+    """Of the names of measures those that a reader looks at first, in the order of `_HEADLINES`."""
+    found = [
+        name
+        for start in _HEADLINES
+        for name in sorted(names)
+        if name.startswith(start) and not any(part in name for part in _TOO_FINE)
+    ]
+    return list(dict.fromkeys(found))

@@ -131,12 +131,20 @@ def all_measures(results: Results) -> list[str]:
     """Names that every run of every arm has and that are finite, sorted; sizes, times and bounds left out."""
     runs = [run for arm in results.values() for run in arm.values()]
     names = set.intersection(*(set(run) for run in runs)) if runs else set()
-    return sorted(name for name in names if _is_measure(name) and all(math.isfinite(run[name]) for run in runs))
+    known = sorted(name for name in names if _is_measure(name) and all(math.isfinite(run[name]) for run in runs))
+    return [name for name in known if not _is_repeated(name, runs)]
 
 
-_NO_MEASURES = ("seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/")
+def _is_repeated(name: str, runs: Sequence[Metrics]) -> bool:
+    """Whether a reward is the verifier's in every run, and so the validity of the same prompts."""
+    twin = name.replace("reward/", "validity/", 1)
+    return name.startswith("reward/") and all(run.get(twin) == run[name] for run in runs)
+
+
+_NO_MEASURES = ("seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/")
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
+_LOOKS = ("/warmup", "/final")  # single looks while training; the samples of the trained policy say more
 
 
 def _is_measure(name: str) -> bool:
-    return not name.startswith(_NO_MEASURES) and not name.endswith(_BOUNDS)
+    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or any(look in name for look in _LOOKS))

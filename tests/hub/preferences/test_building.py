@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from hf_synth.hub.preferences import building, collecting, writing
+from hf_synth.hub.preferences import building, collecting, weighing, writing
 from hf_synth.hub.preferences.building import build
 from hf_synth.hub.preferences.weighing import Weighing
 from hf_synth.preferences import Source, near_duplicates, normalise, read_preferences
@@ -210,6 +210,7 @@ def test_shards_hold_the_same_rows(places, folder, tmp_path, monkeypatch):
 @pytest.mark.processes
 def test_any_number_of_processes_writes_the_same_files(places, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(collecting.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(weighing, "_APART_FROM", 1)
     build(sources(places), tmp_path, WEIGHING, jsonl=True)
     assert files(tmp_path) == files(folder)
 
