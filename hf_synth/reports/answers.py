@@ -5,6 +5,7 @@ import math
 from hf_synth.reports.answer_figures import head_against_tail, score_over_steps, training_over_steps
 from hf_synth.reports.figures import save
 from hf_synth.reports.run import Arm, Run
+from hf_synth.reports.samples import sample_sections
 from hf_synth.reports.scores import before_and_after, error_of, parts_of
 from hf_synth.reports.words import escaped, listed, number, picture, score, table
 
@@ -15,7 +16,15 @@ def answer_sections(run: Run) -> list[str]:
     """Result, curves and bars, in this order; without a measure on held-out prompts only the training reward."""
     if run.measure is None:
         return ["## Result", *_reward_only(run), *_training(run)]
-    return ["## Result", _meaning(run), _table(run), *_verdict(run), *_over_steps(run), *_ends(run)]
+    return [
+        "## Result",
+        _meaning(run),
+        _table(run),
+        *_verdict(run),
+        *_over_steps(run),
+        *_ends(run),
+        *sample_sections(run),
+    ]
 
 
 def _meaning(run: Run) -> str:

@@ -92,7 +92,7 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     with (folder / "differences.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["measure"] == "halves/validity/rare"
-    assert {"kl/mean", "equal_kl/validity", "validity/final"} <= {row["measure"] for row in rows}
+    assert {"kl/mean", "equal_kl/validity", "validity/all"} <= {row["measure"] for row in rows}
     metrics = [
         [json.loads((folder / arm / f"seed-{seed}" / "metrics.json").read_text())["kl/mean"] for seed in (0, 1)]
         for arm in ("density", "uniform")

@@ -106,6 +106,8 @@ def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, st
         for at, value in known:
             if math.isfinite(value.high - value.low):
                 ax.plot([at, at], [value.low, value.high], color=colour, linewidth=1)
+    if places[0][0].startswith("validity"):  # a share: an interval may reach beyond, no value can
+        ax.set_ylim(max(-0.03, ax.get_ylim()[0]), min(1.03, ax.get_ylim()[1]))
     ax.set_xticks(x, [label(name, 14) for _, name in places], rotation=30, ha="right")
     ax.set_title(title, loc="left")
     _legend(figure, compared, arms)

@@ -103,8 +103,8 @@ def _pictures(figures: Sequence[str]) -> list[str]:
 _CAPTIONS = {
     "primary": "The primary measure by arm. Diamonds are means, lines 95 % intervals over seeds, dots single seeds.",
     "groups": "From the head to the tail. Means over seeds with 95 % intervals, the most crowded on the left.",
-    "steps": "Over training. Means over seeds at each look, with 95 % intervals; below against the KL divergence "
-    "from the reference policy, a point for each look.",
+    "steps": "Over training. Means over seeds at each look, with 95 % intervals; on the right against the KL "
+    "divergence from the reference policy, a point for each look.",
 }  # fmt: skip
 
 

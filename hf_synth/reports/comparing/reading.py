@@ -1,24 +1,18 @@
 """A folder of recipes/compare.py, read once."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.reports.headlines import headlines
 from hf_synth.training.comparing.arguments import CompareArguments
 from hf_synth.training.comparing.plan import read_yaml
 from hf_synth.training.comparing.results import RunResult, check_primary, read_all, with_equal_kl
 from hf_synth.training.comparing.statistics import Difference, all_measures, differences
 
 COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
-# What a reader looks at first: the beginnings of names, in this order, as many as there are.
-_HEADLINES = (
-    "halves/", "validity/", "reward/", "pass_at_4", "variety/", "coverage/", "collapse/", "entropy/mean", "kl/mean",
-    "length", "finished", "equal_kl/halves", "equal_kl/validity", "equal_kl/sampled_reward", "equal_kl/entropy",
-    "equal_kl/kl", "accuracy/", "loss/", "excess/",
-)  # fmt: skip
-_TOO_FINE = ("language_", "decile_", "/across", "collapse/self_bleu/", "collapse/vendi/", "collapse/variety/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +88,3 @@ def read_compared(folder: Path) -> Compared:
         differences(results, pairs, [name for name in measures if name not in shown]),
         missing,
     )
-
-
-def headlines(names: Sequence[str]) -> list[str]:
-    """Of the names of measures those that a reader looks at first, in the order of `_HEADLINES`."""
-    found = [
-        name
-        for start in _HEADLINES
-        for name in sorted(names)
-        if name.startswith(start) and not any(part in name for part in _TOO_FINE)
-    ]
-    return list(dict.fromkeys(found))
