@@ -85,7 +85,7 @@ class HeldOutPrompts:
         }
 
     def means(self, completions: list[Completion]) -> dict[str, float]:
-        """Each measure over all groups alike and in each group; kl and entropy in nats a completion.
+        """Each measure over all groups alike and in each group; held_out/kl and held_out/entropy, nats a completion.
 
         `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
         """
@@ -98,7 +98,7 @@ class HeldOutPrompts:
                 found[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
         for name in ("kl", "entropy"):
             values = [getattr(completion, name) for completion in completions]
-            found[name] = grouped_mean(values, groups, name=name)[name]
+            found[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]
         return found
 
     def _halves(self) -> dict[str, list[str]]:

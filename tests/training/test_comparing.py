@@ -245,7 +245,7 @@ def test_the_seeds_power_is_said_before_the_runs():
 
 
 def look(step, kl, score):
-    return {"step": step, "kl": kl, "score": score}
+    return {"step": step, "held_out/kl": kl, "held_out/entropy": 1.0, "kl": 7.0, "score": score}
 
 
 def test_measures_are_read_off_where_the_slower_arm_stopped():
@@ -253,8 +253,9 @@ def test_measures_are_read_off_where_the_slower_arm_stopped():
     slow = [look(0, 0.0, 0.1), look(10, 1.0, 0.2), look(20, 2.0, 0.3), {"step": 20, "loss": 1.0}]
     fast = [look(0, 0.0, 0.1), look(10, 1.0, 0.5), look(20, 3.0, 0.9)]
     found = at_equal_kl({"slow": slow, "fast": fast})
-    assert found["slow"] == pytest.approx({"equal_kl/score": 0.3, "equal_kl/kl": 2.0})
-    assert found["fast"] == pytest.approx({"equal_kl/score": 0.7, "equal_kl/kl": 2.0})
+    same = {"equal_kl/kl": 2.0, "equal_kl/entropy": 1.0}
+    assert found["slow"] == pytest.approx({"equal_kl/score": 0.3, **same})
+    assert found["fast"] == pytest.approx({"equal_kl/score": 0.7, **same})
 
 
 def test_an_arm_that_comes_back_is_read_off_on_its_way_out():

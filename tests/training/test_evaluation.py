@@ -229,8 +229,10 @@ def test_the_callback_looks_first_now_and_then_and_last(model, tokenizer, tmp_pa
     trainer.train()
     looks = [entry for entry in trainer.state.log_history if "share" in entry]
     assert [entry["step"] for entry in looks] == [0, 2, 4, 5]
-    assert all(entry.keys() >= {"share", "share/even", "share/odd", "kl", "entropy"} for entry in looks)
-    assert looks[0]["kl"] == pytest.approx(0, abs=1e-6)
-    assert looks[-1]["kl"] > 0
+    assert all(
+        entry.keys() >= {"share", "share/even", "share/odd", "held_out/kl", "held_out/entropy"} for entry in looks
+    )
+    assert looks[0]["held_out/kl"] == pytest.approx(0, abs=1e-6)
+    assert looks[-1]["held_out/kl"] > 0
     last = held_out.means(held_out.sample(trainer.model, reference, WARM_ONES))
     assert looks[-1]["share"] == last["share"]

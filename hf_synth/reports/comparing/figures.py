@@ -136,7 +136,7 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
         if len(runs) > 1:
             axes[0].fill_between(steps, [found.low for found in means], [found.high for found in means],
                                  color=colour, alpha=0.1, linewidth=0)  # fmt: skip
-        distances = [float(np.mean([run[step].get("kl", np.nan) for run in runs])) for step in steps]
+        distances = [float(np.mean([run[step].get("held_out/kl", np.nan) for run in runs])) for step in steps]
         axes[1].plot(distances, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5,
                      marker="o", markersize=2.5)  # fmt: skip
     axes[0].set_title(label(measure, 34), loc="left")
