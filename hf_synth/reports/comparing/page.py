@@ -14,11 +14,12 @@ from hf_synth.reports.comparing.figures import draw_figures
 from hf_synth.reports.comparing.reading import COMPARISON, Compared, read_compared
 from hf_synth.reports.page import html_page
 from hf_synth.reports.words import code, code_block, escaped, listed, number, picture, spread, table
-from hf_synth.training.comparing.statistics import power_statement, verdict
+from hf_synth.training.comparing.statistics import Difference, power_statement, verdict
 from hf_synth.training.evaluation import SAMPLES
 
 DIFFERENCES = "differences.csv"
 _SIDE_BY_SIDE = 6
+_SHARE = "weights/effective_share"
 
 
 def write_comparison(folder: Path) -> Path:
@@ -53,10 +54,14 @@ def _sections(compared: Compared, figures: Sequence[str]) -> list[str]:
 def _question(compared: Compared) -> list[str]:
     arguments = compared.arguments
     rows = [
-        [code(arm), ", ".join(code(f"{name}={value}") for name, value in (values or {}).items()) or "as configured",
-         number(len(compared.results.get(arm, {})))]
+        [
+            code(arm),
+            ", ".join(code(f"{name}={value}") for name, value in (values or {}).items()) or "as configured",
+            number(len(compared.results.get(arm, {}))),
+            spread(compared.interval(arm, _SHARE)),
+        ]
         for arm, values in arguments.arms.items()
-    ]  # fmt: skip
+    ]
     least = f" A difference below {arguments.smallest_effect:g} would not matter." if arguments.smallest_effect else ""
     facts = [
         f"Recipe: {code(f'recipes/{arguments.recipe}.py')}; arms of a seed differ in what the table says and in "
@@ -67,7 +72,8 @@ def _question(compared: Compared) -> list[str]:
     return [
         "## What was asked",
         "\n".join(f"- {fact}" for fact in facts),
-        table(["arm", "what it differs in", "seeds"], rows, text_columns=2),
+        table(["arm", "what it differs in", "seeds", "effective share"], rows, text_columns=2),
+        "The effective share is the effective sample size of the weights that a run begins with, over its prompts.",
         *_unfinished(compared),
     ]
 
@@ -119,7 +125,8 @@ def _measures(compared: Compared) -> list[str]:
     if not compared.primary:
         return sections
     pairs = compared.arguments.pairs
-    lines = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in names]
+    moved = [name for name in names if any(_moves(compared.of(name, *pair)) for pair in pairs)]
+    lines = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in moved]
     header = ["measure", *(f"{code(arm)} less {code(other)}" for arm, other in pairs)]
     text = (
         "Differences, seed by seed; bold where the corrected p-value is below 0.05. Those of the primary measure are "
@@ -127,6 +134,11 @@ def _measures(compared: Compared) -> list[str]:
         f"measured is in {code(DIFFERENCES)}, a family of its own."
     )
     return [*sections, "## Differences", text, table(header, lines)]
+
+
+def _moves(found: Difference | None) -> bool:
+    """Whether any seed differs at all."""
+    return found is not None and bool(found.sd or found.interval.mean)
 
 
 def _cell(compared: Compared, measure: str, arm: str, other: str) -> str:
