@@ -21,6 +21,7 @@ import torch
 import transformers
 import trl
 import yaml
+from accelerate import PartialState
 
 import hf_synth
 from hf_synth.reports import write_report
@@ -28,11 +29,12 @@ from hf_synth.reports.comparing.reading import COMPARISON
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import write_json
 from hf_synth.training.comparing.arguments import CompareArguments
+from hf_synth.training.comparing.equal_kl import PREFIX as EQUAL_KL
 from hf_synth.training.comparing.plan import ComparedRun, planned, split_config
-from hf_synth.training.comparing.results import check_finished
+from hf_synth.training.comparing.results import check_finished, check_primary
 from hf_synth.training.comparing.statistics import power_statement
 from hf_synth.training.errors import user_errors
-from hf_synth.training.runs import alone_in, is_main_process, resolved
+from hf_synth.training.runs import alone_in, is_main_process, read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN = "plan.json"
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
             return folder
         for number, run in enumerate(runs, start=1):
             train(run, number, len(runs))
+            if run.arm is not None:
+                check_known(arguments.primary, run, folder)
         if is_main_process():
             print(f"Report: {write_report(folder)}")
     return folder
@@ -71,7 +75,10 @@ def check(runs: Sequence[ComparedRun]) -> None:
     """Refuse a plan with a run that its recipe would refuse, or that a folder holds with other values."""
     for run in runs:
         check_finished(run)
-        run.write()
+        if is_main_process():
+            run.write()
+    PartialState().wait_for_everyone()
+    for run in runs:
         parse_recipe(importlib.import_module(run.recipe).CLASSES, run.words)
 
 
@@ -81,7 +88,9 @@ def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path) -> 
         "primary": arguments.primary,
         "better": arguments.better,
         "smallest_effect": arguments.smallest_effect,
+        "noise": arguments.noise,
         "pairs": [list(pair) for pair in arguments.pairs],
+        "seeds": arguments.seeds,
         "versions": versions(),
     }
     path = folder / PLAN
@@ -99,6 +108,16 @@ def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path) -> 
     (folder / COMPARISON).write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
     print(f"Primary measure: {arguments.primary}, {arguments.better} is better.")
     print("\n".join(power_statement(arguments)))
+
+
+def check_known(primary: str, run: ComparedRun, folder: Path) -> None:
+    """Refuse a primary measure that runs do not have as soon as one has ended; its plan is taken back."""
+    found = read_metrics(run.folder) or {}
+    if primary in found or primary.startswith(EQUAL_KL):
+        return
+    if is_main_process():
+        (folder / PLAN).unlink()
+    check_primary(primary, {str(run.arm): {run.seed: found}})
 
 
 def versions() -> dict[str, str]:

@@ -87,7 +87,9 @@ def _differences(name: str, first: Sequence[float] | np.ndarray, second: Sequenc
         raise ValueError(f"{name}: got {one.size} and {two.size} values, wanted one of each a unit, one unit or more")
     if not (np.isfinite(one).all() and np.isfinite(two).all()):
         raise ValueError(f"{name}: got NaN or infinity, wanted finite numbers; leave out units that have no value")
-    return one - two
+    differences = one - two
+    differences[np.abs(differences) <= 1e-12 * np.maximum(np.abs(one), np.abs(two))] = 0.0  # rounding is no evidence
+    return differences
 
 
 def clustered_mean(

@@ -213,3 +213,9 @@ def test_illegal_input_is_an_error():
             wilson_interval(hits, trials)
     with pytest.raises(ValueError, match="p-values from 0 to 1"):
         holm([0.1, 1.2])
+
+
+def test_rounding_is_no_evidence():
+    """0.1 + 0.2 is not 0.3 in binary; the same difference eight times over would be certain."""
+    assert paired_test([0.1 + 0.2] * 8, [0.3] * 8) == 1.0
+    assert sign_flip_test([0.1 + 0.2] * 8, [0.3] * 8) == 1.0

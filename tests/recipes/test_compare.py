@@ -129,6 +129,16 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         compare.main(words)
 
 
+def test_values_to_vary_and_a_mistaken_primary(compare):
+    words = write(arms={}, seeds=[3])
+    with pytest.raises(ValueError, match="primary: got 'halves/validity/rarer', which no run has; did you mean"):
+        compare.main([*words, "--vary", "sampling_strength=0,1", "--primary", "halves/validity/rarer"])
+    folder = compare.main([*words, "--vary", "sampling_strength=0,1"])  # the mistaken plan was taken back
+    report = (folder / "report.md").read_text()
+    assert "Fewer than two seeds have finished" in report
+    assert "`sampling_strength-1`" in report
+
+
 def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
     folder = compare.main([*write(), "--plan"])
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("config.yaml"))

@@ -12,7 +12,7 @@ from scipy import stats
 from hf_synth.training.comparing.arguments import CompareArguments, seed_numbers, varied
 from hf_synth.training.comparing.equal_kl import at_equal_kl
 from hf_synth.training.comparing.plan import planned, read_flags, split_config
-from hf_synth.training.comparing.results import RunResult, check_alike, check_finished, check_primary
+from hf_synth.training.comparing.results import RunResult, check_alike, check_finished, check_primary, read_result
 from hf_synth.training.comparing.statistics import (
     all_measures,
     differences,
@@ -27,16 +27,14 @@ TWO = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}}
 
 
 def test_a_number_of_seeds_is_a_count():
-    assert seed_numbers(3) == seed_numbers([3]) == [0, 1, 2]
+    assert seed_numbers(3) == [0, 1, 2]
+    assert seed_numbers([3]) == [3]
     assert seed_numbers([3, 5]) == [3, 5]
     assert seed_numbers(None) == [0]
 
 
-@pytest.mark.parametrize("given", [0, [], -1, [1, -2], ["a"], 1.5])
+@pytest.mark.parametrize("given", [0, [], -1, [1, -2], ["a"], 1.5, True, "many"])
 def test_seeds_that_are_none(given):
-    if given == []:
-        assert seed_numbers(given) == [0]
-        return
     with pytest.raises(ValueError, match="seeds: got"):
         seed_numbers(given)
 
@@ -49,6 +47,15 @@ def test_values_to_vary_become_arms():
     both = varied(["a=0,1", "b=x,y"])
     assert list(both) == ["a-0-b-x", "a-0-b-y", "a-1-b-x", "a-1-b-y"]
     assert both["a-1-b-x"] == {"a": 1, "b": "x"}
+    lists = varied(["by=[density,uniform],[uniform]"])
+    assert list(lists.values()) == [{"by": ["density", "uniform"]}, {"by": ["uniform"]}]
+
+
+@pytest.mark.parametrize("values", [{"vary": "a=0,1"}, {**TWO, "seeds": 3}, {**TWO, "seeds": [4], "noise": "1e-3"}])
+def test_what_is_kept_of_a_comparison_makes_it_again(values):
+    first = CompareArguments(**values)
+    kept = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(first)))
+    assert CompareArguments(**kept) == first
 
 
 @pytest.mark.parametrize("given", ["strength", "=1", "strength=0,,1", "strength="])
@@ -67,6 +74,10 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "recipe": "grop"}, "recipe: got 'grop'; did you mean 'grpo'"),
         ({**TWO, "better": "more"}, "better: got 'more'"),
         ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted a number above 0"),
+        ({**TWO, "noise": "little"}, "noise: got 'little', wanted a number above 0"),
+        ({"arms": {"a": {}, "plan.json": {}}}, "arms: got the name 'plan.json'"),
+        ({"arms": {"a": {}, 2: {}}}, "arms: got the name 2"),
+        ({"arms": {"a": {}, "b" * 300: {}}}, "at most 80 characters"),
         ({**TWO, "against": {"weighted": ["plan"]}}, "against: got arm 'plan'; did you mean 'plain'"),
         ({**TWO, "against": {"weighted": []}}, "against.weighted: got \\[\\], wanted a list of arms"),
         ({**TWO, "against": {"plain": ["plain"]}}, "wanted other arms"),
@@ -93,8 +104,15 @@ def test_flags_are_read_and_shared_out(tmp_path):
     own, base = split_config(words, {"primary", "arms", "seeds"})
     assert own == {"primary": "loss/test", "arms": {"a": {}, "b": {}}, "seeds": [3, 5]}
     assert base == {"max_steps": 7, "mixture": {"x": {"share": 1}}, "ok": True}
-    with pytest.raises(ValueError, match="got unexpected argument 'loose'"):
-        read_flags(["loose"])
+    assert read_flags(["--title", "Effect: what: then"]) == {"title": "Effect: what: then"}
+    for words, message in (
+        (["loose"], "got unexpected argument 'loose'"),
+        (["--vary", "a=0,1", "--vary", "b=0,1"], "got --vary twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_flags(words)
+    with pytest.raises(ValueError, match="wanted one YAML file"):
+        split_config(["--config", str(config), "foo"], set())
 
 
 def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
@@ -273,14 +291,24 @@ def test_a_reward_that_is_the_verifiers_is_told_once():
     assert all_measures({"plain": {0: alike}, "weighted": {0: apart}}) == ["reward/all", "validity/all"]
 
 
-def test_measures_are_what_all_runs_have():
-    one = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5, "other": 1.0}
-    two = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5}
-    results = {"plain": {0: one}, "weighted": {0: two}}
-    assert all_measures(results) == ["score"]
+def test_measures_are_what_any_run_has():
+    one = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5, "loss/final": 1.0, "validity/final_tail": 1.0}
+    results = {"plain": {0: one}, "weighted": {0: {"score": 1.0}}}
+    assert all_measures(results) == ["loss/final", "score"]
     check_primary("score", results)
-    with pytest.raises(ValueError, match="primary: got 'other', which not all runs have"):
-        check_primary("other", results)
+    with pytest.raises(ValueError, match="primary: got 'scores', which no run has; did you mean 'score'"):
+        check_primary("scores", results)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "training_log.json", "resolved_config.yaml"])
+def test_a_damaged_run_is_named(name, tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    (tmp_path / "training_log.json").write_text('{"history": []}')
+    (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
+    assert read_result(tmp_path).config == {"seed": 0}
+    (tmp_path / name).write_text('{"a": ')
+    with pytest.raises(ValueError, match="a run with a damaged file"):
+        read_result(tmp_path)
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "configs").glob("*/*.yaml"))

@@ -45,7 +45,8 @@ def primary_figure(compared: Compared) -> Figure:
         colour, _ = look_of(compared, arm)
         values = compared.values(arm, compared.arguments.primary)
         left.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
-        _interval(left, mean_interval(values), place, colour)
+        if values:
+            _interval(left, mean_interval(values), place, colour)
     _rows(left, [label(arm, 24) for arm in compared.arms])
     left.set_title(label(compared.arguments.primary, 34), loc="left")
     left.set_xlabel(f"{compared.arguments.better} is better")

@@ -79,9 +79,13 @@ def _question(compared: Compared) -> list[str]:
 
 
 def _unfinished(compared: Compared) -> list[str]:
-    if not compared.missing:
-        return []
-    return [f"> Not finished, so not in this report: {listed([code(name) for name in compared.missing])}."]
+    """Runs that are not in the report, or not in its answer."""
+    primary = compared.arguments.primary
+    without = [
+        f"{arm}/seed-{seed}" for arm, runs in compared.results.items() for seed in runs if primary not in runs[seed]
+    ]
+    told = ((compared.missing, "Not finished, so not in this report"), (without, "Without the primary measure"))
+    return [f"> {what}: {listed([code(name) for name in names])}." for names, what in told if names]
 
 
 def _answer(compared: Compared) -> list[str]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import re
 from typing import Any
 
 import yaml
@@ -11,6 +13,11 @@ from hf_synth.training.arms import ArmsArguments
 
 RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
 DIRECTIONS = ("higher", "lower")
+_LONGEST_NAME = 80
+_TAKEN = {
+    "shared", "figures", ".lock", "plan.json", "comparison.yaml", "report.md", "report.html", "differences.csv",
+    "samples.parquet",
+}  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -30,7 +37,7 @@ class CompareArguments:
         metadata={"help": "Arm -> the arms that it is compared with; each with the first by default."},
     )
     seeds: list[int] = dataclasses.field(
-        default_factory=lambda: [1], metadata={"help": "How many seeds, 8 for 0 to 7; or several of them by name."}
+        default_factory=lambda: [0], metadata={"help": "How many seeds, 8 for 0 to 7; or several of them by name."}
     )
     shared: dict[str, Any] = dataclasses.field(
         default_factory=dict,
@@ -69,14 +76,15 @@ class CompareArguments:
         if bool(self.vary) == bool(self.arms):
             raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
         self.seeds = seed_numbers(self.seeds)
-        if self.vary:
-            self.arms = varied(self.vary)
+        if self.vary:  # kept as arms alone, which say all that it did
+            self.arms, self.vary = varied(self.vary), []
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
-        ArmsArguments(arms=self.arms, seeds=self.seeds)  # its names and values are checked there
+        self.title = str(self.title)
+        self._check_arms()
         for name in ("smallest_effect", "noise"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise ValueError(f"{name}: got {value}, wanted a number above 0")
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _above_zero(name, value))
         self._check_against()
         self._check_shared()
 
@@ -86,6 +94,15 @@ class CompareArguments:
         first = next(iter(self.arms))
         against = self.against or {arm: [first] for arm in self.arms if arm != first}
         return [(arm, other) for arm, others in against.items() for other in others]
+
+    def _check_arms(self) -> None:
+        for name in self.arms:
+            if not isinstance(name, str) or len(name) > _LONGEST_NAME or name in _TAKEN:
+                raise ValueError(
+                    f"arms: got the name {name!r}, wanted text of at most {_LONGEST_NAME} characters that is not the "
+                    f"name of a file of the comparison: {', '.join(sorted(_TAKEN))}"
+                )
+        ArmsArguments(arms=self.arms, seeds=self.seeds)  # other names and values are checked there
 
     def _check_against(self) -> None:
         for arm, others in self.against.items():
@@ -109,16 +126,24 @@ class CompareArguments:
                 raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
 
 
+def _above_zero(name: str, value: Any) -> float:
+    try:  # YAML takes 1e-2 for text
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}: got {value!r}, wanted a number above 0")
+    return number
+
+
 def seed_numbers(given: Any) -> list[int]:
-    """8 and [8] -> 0 ... 7; [3, 5] -> 3 and 5; nothing -> 0 alone."""
-    numbers = given if isinstance(given, list) and given else [1 if given in (None, []) else given]
-    if not numbers or not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or several seeds of at least 0")
-    if len(numbers) > 1:
-        return numbers
-    if numbers[0] < 1:
-        raise ValueError(f"seeds: got {numbers[0]} seeds, wanted at least 1")
-    return list(range(numbers[0]))
+    """8 -> 0 ... 7; a list -> these; nothing -> 0 alone."""
+    numbers = given if isinstance(given, list) else [0] if given is None else given
+    if isinstance(numbers, int) and not isinstance(numbers, bool) and numbers > 0:
+        return list(range(numbers))
+    if not isinstance(numbers, list) or not numbers or not all(type(seed) is int and seed >= 0 for seed in numbers):
+        raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or a list of seeds of at least 0")
+    return numbers
 
 
 def varied(given: list[str]) -> dict[str, dict[str, Any]]:
@@ -129,9 +154,10 @@ def varied(given: list[str]) -> dict[str, dict[str, Any]]:
     axes = []
     for text in given:
         name, equals, values = text.partition("=")
-        if not equals or not name or not all(value.strip() for value in values.split(",")):
+        parts = re.split(r",(?![^\[]*\])", values)  # not at the commas of a list
+        if not equals or not name or not all(value.strip() for value in parts):
             raise ValueError(f"vary: got {text!r}, wanted NAME=VALUE,VALUE such as sampling_strength=0,1")
-        axes.append([(name.replace(".", "_"), value.strip()) for value in values.split(",")])
+        axes.append([(name.replace(".", "_"), value.strip()) for value in parts])
     arms = {}
     for chosen in itertools.product(*axes):
         label = "-".join(f"{name}-{_plain(value)}" for name, value in chosen)

@@ -1,7 +1,7 @@
 """The runs of a comparison: the config of each, written out before anything is trained."""
 
 import dataclasses
-import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class ComparedRun:
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
+        draft = path.with_suffix(f".{os.getpid()}.draft")
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
 
@@ -105,7 +105,9 @@ def split_config(words: Sequence[str], own: set[str]) -> tuple[dict[str, Any], d
     """
     flags = read_flags(words)
     path = flags.pop("config", None)
-    given = {**(read_yaml(Path(str(path))) if path is not None else {}), **flags}
+    if path is not None and not isinstance(path, str):
+        raise ValueError(f"--config: got {path!r}, wanted one YAML file")
+    given = {**(read_yaml(Path(path)) if path is not None else {}), **flags}
     return (
         {name: value for name, value in given.items() if name in own},
         {name: value for name, value in given.items() if name not in own},
@@ -120,6 +122,8 @@ def read_flags(words: Sequence[str]) -> dict[str, Any]:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             name = name.replace("-", "_")
+            if name in found:
+                raise ValueError(f"got --{name} twice; give all its values after one")
             found[name] = [value] if equals else []
         elif name is None:
             raise ValueError(f"got unexpected argument {word!r}, wanted --name value")
@@ -131,8 +135,16 @@ def read_flags(words: Sequence[str]) -> dict[str, Any]:
 def _value(words: list[str]) -> Any:
     if not words:
         return True
-    values = [yaml.safe_load(word) if word.strip()[:1] not in "{[" else json.loads(word) for word in words]
+    values = [_parsed(word) for word in words]
     return values[0] if len(values) == 1 else values
+
+
+def _parsed(word: str) -> Any:
+    """What a word of the command line says, read as YAML; text where it is none, such as `title: subtitle`."""
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -65,11 +65,18 @@ def check_finished(run: ComparedRun) -> None:
 
 def read_result(folder: Path) -> RunResult | None:
     """The run of a folder, or None while it has not finished."""
-    metrics, log = read_metrics(folder), read_training_log(folder)
-    if metrics is None or log is None:
-        return None
-    config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
-    return RunResult(folder, config, metrics, log["history"])
+    try:
+        metrics, log = read_metrics(folder), read_training_log(folder)
+        if metrics is None or log is None:
+            return None
+        config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
+        return RunResult(folder, dict(config), metrics, log["history"])
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
+            "makes the run again"
+        ) from error
 
 
 def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
@@ -100,7 +107,7 @@ def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict
 
 
 def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
-    """Raise ValueError where a run lacks the primary measure."""
+    """Raise ValueError where no run has the primary measure."""
     known = all_measures(results)
     if primary not in known:
-        raise ValueError(f"primary: got {primary!r}, which not all runs have; {nearest(primary, known)[:400]}")
+        raise ValueError(f"primary: got {primary!r}, which no run has; {nearest(primary, known)[:400]}")

@@ -1,7 +1,6 @@
 """From the metrics of runs to paired differences, and from those to a verdict in words."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -128,23 +127,26 @@ def power_statement(arguments: CompareArguments) -> list[str]:
 
 
 def all_measures(results: Results) -> list[str]:
-    """Names that every run of every arm has and that are finite, sorted; sizes, times and bounds left out."""
+    """Names that any run has, sorted; sizes, times and bounds left out.
+
+    A run that lacks a measure is left out of what is said of it.
+    """
     runs = [run for arm in results.values() for run in arm.values()]
-    names = set.intersection(*(set(run) for run in runs)) if runs else set()
-    known = sorted(name for name in names if _is_measure(name) and all(math.isfinite(run[name]) for run in runs))
+    known = sorted(name for name in set().union(*runs) if _is_measure(name))
     return [name for name in known if not _is_repeated(name, runs)]
 
 
 def _is_repeated(name: str, runs: Sequence[Metrics]) -> bool:
     """Whether a reward is the verifier's in every run, and so the validity of the same prompts."""
     twin = name.replace("reward/", "validity/", 1)
-    return name.startswith("reward/") and all(run.get(twin) == run[name] for run in runs)
+    return name.startswith("reward/") and all(run.get(twin) == run.get(name) for run in runs)
 
 
 _NO_MEASURES = ("seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/")
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
-_LOOKS = ("/warmup", "/final")  # single looks while training; the samples of the trained policy say more
+# Single looks while training; the samples of the trained policy say more.
+_LOOKS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")
 
 
 def _is_measure(name: str) -> bool:
-    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or any(look in name for look in _LOOKS))
+    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or name.startswith(_LOOKS))
