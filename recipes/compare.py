@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     runs = planned(arguments, base, folder, CONFIGS)
     with alone_in(str(folder)):
         check(runs)
-        promise(arguments, base, folder)
+        promise(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
         if arguments.plan:
             return folder
         for number, run in enumerate(runs, start=1):
             train(run, number, len(runs))
             if run.arm is not None:
-                check_known(arguments.primary, run, folder)
+                check_known(arguments.primary, run)
         if is_main_process():
             print(f"Report: {write_report(folder)}")
     return folder
@@ -82,8 +82,11 @@ def check(runs: Sequence[ComparedRun]) -> None:
         parse_recipe(importlib.import_module(run.recipe).CLASSES, run.words)
 
 
-def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path) -> None:
-    """Say, and keep in plan.json, what the answer will rest on; a plan that is kept there must be this one."""
+def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path, *, begun: bool) -> None:
+    """Say, and keep in plan.json, what the answer will rest on.
+
+    begun: whether two arms have finished runs; then a plan that is kept there must be this one.
+    """
     found = {
         "primary": arguments.primary,
         "better": arguments.better,
@@ -94,7 +97,7 @@ def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path) -> 
         "versions": versions(),
     }
     path = folder / PLAN
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else found
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() and begun else found
     for name, value in found.items():
         if kept.get(name) != value:
             raise ValueError(
@@ -110,14 +113,11 @@ def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path) -> 
     print("\n".join(power_statement(arguments)))
 
 
-def check_known(primary: str, run: ComparedRun, folder: Path) -> None:
-    """Refuse a primary measure that runs do not have as soon as one has ended; its plan is taken back."""
+def check_known(primary: str, run: ComparedRun) -> None:
+    """Refuse a primary measure that runs do not have as soon as one has ended."""
     found = read_metrics(run.folder) or {}
-    if primary in found or primary.startswith(EQUAL_KL):
-        return
-    if is_main_process():
-        (folder / PLAN).unlink()
-    check_primary(primary, {str(run.arm): {run.seed: found}})
+    if primary not in found and not primary.startswith(EQUAL_KL):
+        check_primary(primary, {str(run.arm): {run.seed: found}})
 
 
 def versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from hf_synth.training.data import prompt_split
 from hf_synth.training.density_folder import FACTS, write_density
 from hf_synth.training.errors import user_errors
 from hf_synth.training.prompt_files import prompt_files, usable_prompts
-from hf_synth.training.runs import open_run, write_metrics
+from hf_synth.training.runs import alone_in, open_run, write_metrics
 from hf_synth.training.weighing import open_embedder, place_on_map
 
 CONFIG = Path(__file__).parent / "configs" / "density" / "agreement.yaml"
@@ -42,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds density.parquet, density.json and metrics.json."""
     output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG)
     weights.one_strength()
+    with alone_in(output.output_dir):
+        return measure(output, data, weights)
+
+
+def measure(output: DensityArguments, data: DataArguments, weights: WeightArguments) -> Path:
+    """The run itself; no other command is at work in its directory."""
     folder = open_run(output.output_dir, output, data, weights)
     settings = DensitySettings(
         k=weights.density_k,

@@ -20,7 +20,7 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.errors import user_errors
 from hf_synth.training.grpo.arguments import GRPOArguments
 from hf_synth.training.grpo.experiment import arm_name, prepare, run_arm
-from hf_synth.training.runs import is_main_process, open_run, write_metrics
+from hf_synth.training.runs import alone_in, check_run, is_main_process, open_run, write_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
 CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
@@ -28,11 +28,20 @@ CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOC
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
-    started = time.monotonic()
     grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml")
+    check_run(args.output_dir, grpo, data, weights, policy, args)
+    with alone_in(args.output_dir):
+        return run(grpo, data, weights, policy, args)
+
+
+def run(
+    grpo: GRPOArguments, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: GRPOConfig
+) -> Path:
+    """Train what is not trained yet, and write the numbers and the report."""
+    started = time.monotonic()
     folder = open_run(args.output_dir, grpo, data, weights, policy, args)
     if grpo.warm_up:
-        policy.model_name_or_path = warm_up(grpo.warm_up, data, folder)
+        policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
     experiment = prepare(grpo, data, weights, policy, args, folder)
     metrics: dict[str, float] = {}
     for number, strength in enumerate(weights.sampling_strength):
@@ -48,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return folder
 
 
-def warm_up(config: str, data: DataArguments, folder: Path) -> str:
+def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
     """The path of the policy that recipes/sft.py makes from `config`, on this run's tasks, if it is not there yet."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
     # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
-    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed)]
+    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(seed)]
     flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
     if data.task:
         flags += ["--task", data.task, "--task_args", json.dumps(data.task_args)]

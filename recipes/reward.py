@@ -23,7 +23,15 @@ from hf_synth.training.pairs import accuracy_metrics, fitting_pairs
 from hf_synth.training.policies import load_classifier, load_tokenizer, require_checkpoint
 from hf_synth.training.prompt_weights import weigh_rows
 from hf_synth.training.reward_heads import HeadedRewardTrainer, with_head_signs
-from hf_synth.training.runs import is_main_process, open_run, read_metrics, write_metrics
+from hf_synth.training.runs import (
+    alone_in,
+    check_run,
+    claim_rows,
+    is_main_process,
+    open_run,
+    read_metrics,
+    write_metrics,
+)
 
 CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
 
@@ -51,6 +59,13 @@ class RewardArguments:
         if self.aspect_column and not self.heads:
             raise ValueError(f"aspect_column: got {self.aspect_column!r} without heads; name them with --heads")
 
+    @property
+    def columns(self) -> dict[str, type]:
+        """The columns of a file of pairs that tell the heads apart, and what stands in them."""
+        if self.aspect_column:
+            return {self.aspect_column: str}
+        return {f"{head}_{side}": float for head in self.heads or () for side in ("chosen", "rejected")}
+
 
 CLASSES = (RewardArguments, DataArguments, WeightArguments, PolicyArguments, RewardConfig)
 
@@ -62,11 +77,25 @@ def main(argv: Sequence[str] | None = None) -> Path:
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
+    check_run(args.output_dir, reward, data, weights, policy, args)
+    with alone_in(args.output_dir):
+        return run(reward, data, weights, policy, args)
+
+
+def run(
+    reward: RewardArguments,
+    data: DataArguments,
+    weights: WeightArguments,
+    policy: PolicyArguments,
+    args: RewardConfig,
+) -> Path:
+    """Train, unless that is done, and write the numbers and the report."""
     folder = open_run(args.output_dir, reward, data, weights, policy, args)
     if read_training_log(folder) and read_metrics(folder):
         print(f"{folder} is finished")
         return folder
-    train_pairs, test_pairs = preference_split(data, folder)
+    train_pairs, test_pairs = preference_split(data, folder, keep=reward.columns)
+    claim_rows(folder, train_pairs)
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)

@@ -23,7 +23,15 @@ from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.errors import user_errors
 from hf_synth.training.policies import load_policy, load_tokenizer
 from hf_synth.training.prompt_weights import unweighed_rows, weigh_rows
-from hf_synth.training.runs import is_main_process, open_run, write_metrics
+from hf_synth.training.runs import (
+    alone_in,
+    check_run,
+    claim_rows,
+    is_main_process,
+    open_run,
+    read_metrics,
+    write_metrics,
+)
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 
@@ -45,15 +53,23 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
     data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART)
     weights.one_strength()
+    check_run(args.output_dir, data, weights, policy, args)
+    with alone_in(args.output_dir):
+        return run(data, weights, policy, args)
+
+
+def run(data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: SFTConfig) -> Path:
+    """Train, unless that is done, and write the numbers and the report."""
     folder = open_run(args.output_dir, data, weights, policy, args)
-    if read_training_log(folder):
+    if read_training_log(folder) and read_metrics(folder):
         print(f"{folder} is finished")
         return folder
     rows = imitation_rows(data, folder)
+    claim_rows(folder, rows)
     tokenizer = load_tokenizer(policy, data, rows)
     rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)
     trainer, found = build_trainer(rows, tokenizer, weights, policy, args, folder)
-    log = train(trainer)
+    log = read_training_log(folder) or train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
     losses = losses or [entry["train_loss"] for entry in log["history"] if "train_loss" in entry]  # too short to log
     metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"], **found}

@@ -26,6 +26,8 @@ FEATURES = datasets.Features(
     | dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES)
 )
 
+_KEPT = {str: datasets.Value("string"), float: datasets.Value("float64")}
+
 
 @dataclass(frozen=True)
 class RejectedRow:
@@ -55,10 +57,12 @@ class PairStream:
         dropped: reason -> rows left out. Each goes to `reject`, too.
     """
 
-    def __init__(self, source: OpenSource, reject: Callable[[RejectedRow], object]) -> None:
-        """Look at the first rows; ValueError where they are of no known schema."""
+    def __init__(
+        self, source: OpenSource, reject: Callable[[RejectedRow], object], keep: Mapping[str, type] | None = None
+    ) -> None:
+        """Look at the first rows; ValueError where they are of no known schema. keep: as `read_preferences`."""
         self.src = source.src
-        self._rows, self._reject = source.rows, reject
+        self._rows, self._reject, self._keep = source.rows, reject, keep or {}
         self._schema = _recognise(source.src, source.rows())
         self.schema = self._schema.name
         self.read = self.joined = self.pairs = 0
@@ -73,7 +77,8 @@ class PairStream:
             self.read += 1
             try:
                 pairs = _pairs(self._schema, row)
-                columns = [_columns(pair, self.src) for pair in pairs]
+                kept = _kept(row.fields or {}, self._keep)
+                columns = [_columns(pair, self.src) | kept for pair in pairs]
             except RowError as error:
                 rejected = RejectedRow(row.file, row.line, str(error), shortened(row.raw))
                 first = first or rejected
@@ -92,7 +97,8 @@ class PreferenceData:
     """What a source gave: the pairs, and an account of every row that gave none.
 
     Attributes:
-        dataset: columns `id`, `prompt_id`, `src` (strings), `prompt`, `chosen`, `rejected` (lists of messages).
+        dataset: columns `id`, `prompt_id`, `src` (strings), `prompt`, `chosen`, `rejected` (lists of messages), and
+            what was to be kept.
         src: the source's label.
         schema: the name of the schema that was recognised.
         read: number of rows read; `joined`: rows kept with neighbouring turns of one role put together.
@@ -119,7 +125,7 @@ class PreferenceData:
         return target
 
 
-def read_preferences(source: str | Path, **options: Any) -> PreferenceData:
+def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = None, **options: Any) -> PreferenceData:
     """Read preference pairs in TRL's conversational format from the Hub, a local folder or a local file, into memory.
 
     A bad row is left out, counted and kept for inspection; it never stops the run. Duplicate pairs stay, with one id.
@@ -127,20 +133,25 @@ def read_preferences(source: str | Path, **options: Any) -> PreferenceData:
     Args:
         source: a Hub id ("Anthropic/hh-rlhf"), a short name ("hh", "uf", "se"), or the path of a folder or of a
             .jsonl, .jsonl.gz or .parquet file. A folder that datasets_scripts/preferences.py wrote gives its pairs.
+        keep: further columns that the pairs shall have, str or float each; null where a row has none. One that no row
+            has is left out.
         options: split, name, data_dir, revision, src, columns, max_rows, as `Source` has them.
 
     Raises:
         ValueError: nothing at `source`, an unknown schema, or no usable row; the counts are in the message.
     """
     rejected: list[RejectedRow] = []
-    stream = PairStream(Source(source, **options).open(), rejected.append)
-    columns: dict[str, list[Any]] = {column: [] for column in FEATURES}
+    keep = {name: kind for name, kind in (keep or {}).items() if name not in FEATURES}
+    stream = PairStream(Source(source, **options).open(), rejected.append, keep)
+    features = datasets.Features({**FEATURES, **{name: _KEPT[kind] for name, kind in keep.items()}})
+    columns: dict[str, list[Any]] = {column: [] for column in features}
     for pair in stream:
         for column, value in pair.columns.items():
             columns[column].append(value)
     if rejected:
         logger.warning("%s: %d of %d rows left out (%s)", stream.src, len(rejected), stream.read, dict(stream.dropped))
-    dataset = datasets.Dataset.from_dict(columns, features=FEATURES)
+    dataset = datasets.Dataset.from_dict(columns, features=features)
+    dataset = dataset.remove_columns([name for name in keep if set(columns[name]) == {None}])
     return PreferenceData(dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected))
 
 
@@ -191,6 +202,15 @@ def _columns(pair: Pair, src: str) -> dict[str, Any]:
         "chosen": _reply(pair.chosen),
         "rejected": _reply(pair.rejected),
     }
+
+
+def _kept(fields: Mapping[str, Any], keep: Mapping[str, type]) -> dict[str, Any]:
+    found = {name: fields.get(name) for name in keep}
+    for name, value in found.items():
+        wanted = str if keep[name] is str else int | float
+        if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+            raise RowError(f"wrong type of {name}")
+    return found
 
 
 def _reply(content: str) -> list[Message]:

@@ -71,12 +71,15 @@ class Source:
         """The source's label and its rows; `streaming` reads a Hub dataset without downloading it first.
 
         Raises:
-            ValueError: nothing at `place`.
+            ValueError: nothing at `place`; once all rows are read, a column of `columns` that none of them has.
         """
         path = Path(self.place)
         found = self._local(path) if path.exists() else self._on_the_hub(streaming)
-        rows = self._renamed(found.rows) if self.columns else found.rows
-        return OpenSource(self.src or found.src, lambda: islice(rows(), self.max_rows))
+        label = self.src or found.src
+        columns = self.columns
+        if not columns:
+            return OpenSource(label, lambda: islice(found.rows(), self.max_rows))
+        return OpenSource(label, lambda: _renamed(label, islice(found.rows(), self.max_rows), columns))
 
     def _local(self, path: Path) -> "OpenSource":
         inside = self.data_dir
@@ -93,15 +96,6 @@ class Source:
         label = "/".join(filter(None, (str(source.place), self.name, self.data_dir)))
         return OpenSource(label, lambda: (RawRow(label, line, row, row) for line, row in enumerate(table, start=1)))
 
-    def _renamed(self, rows: Callable[[], Iterator[RawRow]]) -> Callable[[], Iterator[RawRow]]:
-        columns = self.columns or {}
-
-        def renamed() -> Iterator[RawRow]:
-            for row in rows():
-                yield row if row.fields is None else replace(row, fields=_picked(row.fields, columns))
-
-        return renamed
-
 
 @dataclass(frozen=True)
 class OpenSource:
@@ -114,6 +108,20 @@ class OpenSource:
 def is_published(path: Path) -> bool:
     """Whether this is a folder that datasets_scripts/preferences.py wrote."""
     return (path / PAIRS_FOLDER).is_dir()
+
+
+def _renamed(label: str, rows: Iterator[RawRow], columns: Mapping[str, str]) -> Iterator[RawRow]:
+    """Rows with our names for their columns; ValueError at the end where none had one that is named."""
+    seen: dict[str, None] = {}
+    for row in rows:
+        if row.fields is not None:
+            seen |= dict.fromkeys(row.fields)
+            row = replace(row, fields=_picked(row.fields, columns))
+        yield row
+    if missing := [f"{ours}={theirs}" for ours, theirs in columns.items() if seen and theirs not in seen]:
+        raise ValueError(
+            f"{label}: columns: got {', '.join(missing)}, which no row has; the columns are {', '.join(seen)}"
+        )
 
 
 def _picked(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -242,8 +242,6 @@ def check_k(k: int, distinct: int, estimator: str, reduce_k: bool = False) -> in
         logger.warning("k=%d neighbours of %d distinct points: k is reduced to %d", k, distinct, distinct - 1)
         return distinct - 1
     if k >= distinct:
-        raise ValueError(
-            f"k={k} neighbours need more than {k} distinct points, got {distinct}. Take k of at most {distinct - 1}, "
-            "give more points, or pass reduce_k=True."
-        )
+        lower = f"Take k of at most {distinct - 1}, or give" if distinct > least else "Give"
+        raise ValueError(f"k={k} neighbours need more than {k} distinct points, got {distinct}. {lower} more points.")
     return k

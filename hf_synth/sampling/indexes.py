@@ -11,12 +11,13 @@ import numpy as np
 
 _CHUNK = 65_536  # points searched in at a time
 _TRAINED_ON, _ROUNDS = 20_000, 6  # points and rounds of k-means for an index; 40 points a list at least
+_CODED_FROM = 640  # points: 40 for each of the 16 values that a code of 4 bits takes
 _WIDTH, _CANDIDATES = 24, 64  # lists opened and points measured exactly, where widening begins
 _MOST_CANDIDATES = 2_000
 
 
 class Index(Protocol):
-    """What finds candidates: `search` takes [n, D] float32 rows and gives ids [n, wanted], -1 where there are none."""
+    """What finds candidates: `search` takes [n, D] rows of a Frame, gives ids [n, wanted], -1 where there are none."""
 
     def search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
         """The ids of about the `wanted` nearest points, in any order, the point itself among them."""
@@ -24,11 +25,12 @@ class Index(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Points, and how they are seen by an index: centred and scaled, so that float32 keeps their digits."""
+    """Points, and how they are seen by an index: centred and scaled, so that float32 keeps most of their digits."""
 
     points: np.ndarray
     mean: np.ndarray
     spread: float
+    dtype: type[np.floating[Any]] = np.float32
 
     @classmethod
     def of(cls, points: np.ndarray) -> Frame:
@@ -38,7 +40,7 @@ class Frame:
         return cls(points, mean, max(float(np.abs(block - mean).max()) for block in _blocks(points)))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.ascontiguousarray((self.points[rows] - self.mean) / self.spread, dtype=np.float32)
+        return np.ascontiguousarray((self.points[rows] - self.mean) / self.spread, dtype=self.dtype)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -90,13 +92,14 @@ class ApproximateIndex:
     """Faiss's lists of 4-bit codes over all points, of which a search looks into some; `widen` opens more of them."""
 
     def __init__(self, frame: Frame) -> None:
-        """Trained on a fixed sample; points are added in blocks, D / 2 bytes each (4 D where D is odd)."""
+        """Trained on a fixed sample; points are added in blocks, D / 2 bytes each (4 D where D is odd, or P small)."""
         points, dim = frame.points.shape
         self.lists = max(1, min(points // 40, round(2 * points**0.5)))
         self.width, self.candidates = min(_WIDTH, self.lists), min(_CANDIDATES, points)
-        codes = f"PQ{dim // 2}x4fs" if dim % 2 == 0 else "Flat"
+        codes = f"PQ{dim // 2}x4fs" if dim % 2 == 0 and points >= _CODED_FROM else "Flat"
         self.index = _faiss().index_factory(dim, f"IVF{self.lists},{codes}")
         self.index.cp.niter = _ROUNDS
+        self.index.cp.min_points_per_centroid = 1  # fewer than 40 a list are so few that there is one list
         self.index.train(frame[sample_rows(points, max(_TRAINED_ON, 40 * self.lists))])
         for start in range(0, points, _CHUNK):
             self.index.add(frame[start : start + _CHUNK])

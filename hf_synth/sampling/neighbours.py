@@ -27,6 +27,7 @@ _FAISS_FROM = 2_000  # points from which "auto" takes faiss
 _EXACT_UP_TO = 50_000  # points to which "auto" searches all of them, and the same times 40 on a GPU
 _SPARE = 8  # candidates beyond k: float32 search may swap neighbours that differ in the seventh digit
 _SMALLEST = 1e-6  # distances below this share of the data's spread are rounding, not geometry
+_BLURRED = 0.01  # of a point's distance from the mean: nearer ones, float32 squares may put in the wrong order
 _QUERIES = 16_384  # rows searched for at a time
 _SAMPLE = 1_000  # points that recall is measured on
 
@@ -63,10 +64,15 @@ def find_neighbours(points: np.ndarray, k: int, backend: str = "auto") -> Neighb
         ValueError: an unknown backend.
         ImportError: a backend of faiss, and faiss is not installed.
     """
-    frame, backend = Frame.of(points), choose_backend(backend, len(points))
+    backend, exponent = choose_backend(backend, len(points)), 0
+    if points.dtype == np.float64:  # whose squares can leave float64; times a power of two all digits stay
+        exponent = int(np.frexp(max(points.max(), -points.min()))[1])
+        points = np.ldexp(points, -exponent)
+    frame = Frame.of(points)
     index, recall = build_index(frame, k, backend)
     distances, ids = nearest(frame, index, np.arange(len(points)), k)
-    return Neighbours(distances, ids, backend, recall)
+    limits = np.finfo(np.float64)
+    return Neighbours(np.clip(np.ldexp(distances, exponent), limits.tiny, limits.max), ids, backend, recall)
 
 
 def build_index(frame: Frame, k: int, backend: str) -> tuple[Index, float]:
@@ -81,13 +87,19 @@ def nearest(frame: Frame, index: Index, rows: np.ndarray, k: int) -> tuple[np.nd
     """Distances [R, k] float64, ascending and above 0, and ids [R, k] of the nearest others of some rows."""
     distances, ids = np.empty((len(rows), k)), np.empty((len(rows), k), dtype=np.int64)
     wanted = min(len(frame), max(k + 1 + _SPARE, getattr(index, "candidates", 0)))
+    sure = np.zeros(len(rows))
     for start in range(0, len(rows), _QUERIES):
         part = slice(start, start + _QUERIES)
-        found = index.search(frame[rows[part]], wanted)
-        distances[part], ids[part] = _closest(frame.points, rows[part], found, k)
+        queries = frame[rows[part]]
+        distances[part], ids[part] = _closest(frame.points, rows[part], index.search(queries, wanted), k)
+        sure[part] = _BLURRED * frame.spread * np.linalg.norm(queries, axis=1)
     missed = np.isinf(distances[:, -1])  # the lists that were opened held fewer than k
     if missed.any():
         distances[missed], ids[missed] = nearest(frame, ExactIndex(frame, "faiss"), rows[missed], k)
+    blurred = distances[:, -1] < sure
+    if blurred.any() and frame.dtype != np.float64:
+        wide = dataclasses.replace(frame, dtype=np.float64)
+        distances[blurred], ids[blurred] = nearest(wide, ExactIndex(wide, "sklearn"), rows[blurred], k)
     return np.maximum(distances, _SMALLEST * frame.spread), ids
 
 

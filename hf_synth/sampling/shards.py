@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hf_synth.sampling.cache import text_key, write_whole
@@ -83,7 +84,8 @@ def sharded_density(
         texts: called by the first process, twice at most: all prompts, in batches, the same ones at each call.
 
     Raises:
-        ValueError: no prompts; as `knn_density`; a folder with work on other prompts, another embedder or settings.
+        ValueError: no prompts; as `knn_density`; a folder with work on other prompts or on the same in another order,
+            on another embedder or with other settings; a damaged file in it.
     """
     work = _Work(folder, embedder, settings, ranks or Ranks())
     work.first_only(lambda: work.plan(texts))
@@ -119,28 +121,37 @@ class _Work:
             "prompts": len(row),
             "distinct_texts": len(place),
             "fingerprint": fingerprint(keys),
+            "order": _digest(keys.tobytes() + row.tobytes()),
             "embedder": self.embedder.fingerprint(),
-            **dataclasses.asdict(self.settings),
         }
-        self._claim(plan)
+        self._claim("plan", plan)
+        self._forget_what_is_lost()
         if not (self.folder / "rows.safetensors").exists():
             for number, part in enumerate(_first_texts(texts(), row)):
                 _write_table(self.folder / f"texts/{number:05}.parquet", pa.table({"text": part}))
             write_whole(self.folder / "rows.safetensors", save({"row": row, "keys": keys}))
 
-    def _claim(self, plan: dict[str, Any]) -> None:
-        """Write the plan, or find the same one."""
-        path = self.folder / "plan.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else plan
+    def _claim(self, name: str, wanted: dict[str, Any]) -> None:
+        """Write what the work in this folder depends on, or find the same."""
+        path = self.folder / f"{name}.json"
+        before = self._json(name) if path.exists() else wanted
         if changed := [
-            f"{name}: {before.get(name)!r} there, {plan[name]!r} now"
-            for name in plan
-            if before.get(name) != plan[name]
+            f"{key}: {before.get(key)!r} there, {wanted[key]!r} now"
+            for key in wanted
+            if before.get(key) != wanted[key]
         ]:
             raise ValueError(
                 f"{self.folder}: holds work on another density ({'; '.join(changed)}); give another folder."
             )
-        write_whole(path, json.dumps(plan, indent=2).encode())
+        write_whole(path, json.dumps(wanted, indent=2).encode())
+
+    def _forget_what_is_lost(self) -> None:
+        """Parts count as done only while the file that holds them is there."""
+        if not (self.folder / "vectors.f32").exists():
+            for done in self.folder.glob("embedded/*.json"):
+                done.unlink()
+        if not (self.folder / "points.f32").exists():
+            (self.folder / "points.safetensors").unlink(missing_ok=True)
 
     @property
     def plan_facts(self) -> dict[str, Any]:
@@ -170,11 +181,12 @@ class _Work:
             room.flush()
             shape = np.array([len(points), dim])
             write_whole(path, save({"shape": shape, "point": inverse}))
-        points = self._points()
-        if len(points) > 1:
-            self._make_index(
-                points, check_k(self.settings.k, len(points), self.settings.estimator, self.settings.reduce_k)
-            )
+        points, wanted = self._points(), self.settings
+        k = check_k(wanted.k, len(points), wanted.estimator, wanted.reduce_k) if len(points) > 1 else 0
+        # Only now: settings that cannot be had must not stand in the way of others.
+        self._claim("settings", dataclasses.asdict(wanted))
+        if k:
+            self._make_index(points, k)
 
     def _points(self) -> np.ndarray:
         count, dim = self._arrays("points")["shape"]
@@ -215,31 +227,45 @@ class _Work:
         texts, points = self._arrays("rows"), self._points()
         point = self._arrays("points")["point"][texts["row"]]
         density, facts = self._densities(points, np.bincount(point, minlength=len(points)))
-        facts = {**self.plan_facts, **facts, "distinct": len(points)}
+        facts = {**self.plan_facts, **self._json("settings"), **facts, "distinct": len(points)}
         return ShardedDensity(density[point], texts["keys"][texts["row"]], points, point, facts)
 
     def _densities(self, points: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
         """[P] densities, and the facts of the search."""
         if len(points) == 1:
             return np.ones(1), {"backend": "none", "recall": 1.0, "dimension": 0.0}
-        index, plan = self._json("index"), self.plan_facts
-        parts = [load(path.read_bytes()) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
+        index, settings = self._json("index"), self.settings
+        parts = [_read(path, load) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
         distances, ids = (np.concatenate([part[name] for part in parts]) for name in ("distances", "ids"))
         found = Neighbours(distances, ids, index["backend"], index["recall"])
-        density = density_of(found, copies, "cosine", plan["estimator"], plan["smoothing"], points.shape[1])
+        density = density_of(found, copies, "cosine", settings.estimator, settings.smoothing, points.shape[1])
         return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
-        return load((self.folder / f"{name}.safetensors").read_bytes())
+        return _read(self.folder / f"{name}.safetensors", load)
 
     def _json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+        return _read(self.folder / f"{name}.json", json.loads)
 
 
 def fingerprint(keys: np.ndarray) -> str:
     """32 hex digits that stand for a set of texts, by their keys [T, 16]: in any order, with any number of copies."""
     distinct = np.unique(np.ascontiguousarray(keys).view("V16").ravel())
-    return hashlib.blake2b(distinct.tobytes(), digest_size=16).hexdigest()
+    return _digest(distinct.tobytes())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _read(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+    """What a file holds; ValueError with its name where it was damaged."""
+    try:
+        return parse(path.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(
+            f"{path}: got a damaged file ({error}); remove {path}, and the same command makes it again."
+        ) from error
 
 
 def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list[str]]:

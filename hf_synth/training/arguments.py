@@ -245,7 +245,8 @@ class RecipeParser(TrlParser):
 def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, default: Path | None = None) -> Any:
     """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
 
-    Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type.
+    Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type. A
+    dataclass whose values must fit those of the others has a method `check_beside(parsed)`.
     """
     given = sys.argv[1:] if argv is None else argv
     words = [part for word in given for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
@@ -259,6 +260,9 @@ def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, def
         raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
+    for part in parsed:
+        if hasattr(part, "check_beside"):
+            part.check_beside(parsed)
     return parsed
 
 

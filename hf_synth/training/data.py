@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,16 @@ def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dat
     return prompts, concatenate_datasets(fresh)
 
 
-def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Dataset]:
+def preference_split(
+    data: DataArguments, folder: Path, keep: Mapping[str, type] | None = None
+) -> tuple[Dataset, Dataset]:
     """Training pairs and held-out pairs that share no prompt; rows that cannot be used go to rejected_rows.jsonl.
 
-    Pairs of tasks have a column {cluster}, others what their reader keeps, such as {src}.
+    Pairs of tasks have a column {cluster}, others {id, prompt_id, src} and what `keep` names, as `read_preferences`
+    takes it.
     """
     if data.preferences:
-        found = _read_pairs(data)
+        found = _read_pairs(data, keep or {})
         if found.rejected_rows:
             if is_main_process():
                 found.write_rejected(folder / REJECTED_ROWS)
@@ -149,14 +153,14 @@ def preference_split(data: DataArguments, folder: Path) -> tuple[Dataset, Datase
     return pairs.shuffle(seed=data.rows_seed), held_out.select(fresh)
 
 
-def _read_pairs(data: DataArguments) -> preferences.PreferenceData:
+def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.PreferenceData:
     source = data.preferences or ""
     path = Path(source)
     # A config's subfolder and split are those of its own dataset; what has neither can take its place by one flag.
     whole = path.is_file() or preferences.is_published(path)
     inside, split = (None, None) if whole else (data.preferences_dir, data.preferences_split)
     try:
-        return preferences.read_preferences(source, split=split, data_dir=inside)
+        return preferences.read_preferences(source, keep=keep, split=split, data_dir=inside)
     except ConnectionError as error:
         raise ValueError(
             f"preferences: got {source!r}, which is no file or folder here, and the Hub cannot be reached; "
@@ -244,7 +248,13 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
         if is_main_process():
             lines = "".join(json.dumps(row) + "\n" for row in rejected)
             (folder / REJECTED_ROWS).write_text(lines, encoding="utf-8")
-        logger.warning("%s: %d of %d lines left out, see %s", path, len(rejected), len(found) + len(rejected), folder)
+        logger.warning(
+            "%s: %d of %d lines left out, see %s",
+            path,
+            len(rejected),
+            len(found) + len(rejected),
+            folder / REJECTED_ROWS,
+        )
     if not found:
         first = rejected[0]["reason"] if rejected else "the file is empty"
         raise ValueError(

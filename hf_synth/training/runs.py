@@ -1,7 +1,8 @@
-"""Run directories: one config each, its numbers in metrics.json; and errors as users should see them."""
+"""Run directories: one command at a time, one config, one set of rows; numbers in metrics.json."""
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import Dataset
 from filelock import FileLock, Timeout
 
 from hf_synth.training.checkpoints import TRAINING_LOG, write_json
@@ -20,6 +22,8 @@ METRICS = "metrics.json"
 WEIGHTS_TABLE = "prompts.parquet"
 REJECTED_ROWS = "rejected_rows.jsonl"
 TRANSFER = "transfer.json"
+TRAINED_ON = "trained_on.json"
+_WHAT_ROWS_SAY = ("prompt", "completion", "chosen", "rejected", "src", "cluster")
 # Where a run writes and what it says while it runs change nothing about its result.
 FREE = {
     "output_dir",
@@ -84,15 +88,45 @@ def alone_in(output_dir: str) -> Iterator[None]:
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         busy = f"output_dir: another command is at work in {output_dir!r}; wait for it, or give another"
         raise ValueError(busy) from None
-    except PermissionError as error:
+    except OSError as error:
         raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim_rows(folder: Path, rows: Dataset) -> None:
+    """Keep what a run trains on in trained_on.json: {rows, fingerprint, processes}.
+
+    rows: as they were read or made, before any is left out for its length. The fingerprint is of their texts, sources
+    and clusters, in order. Raises ValueError where a run that has begun was given other rows, or other processes.
+    """
+    found = {"rows": len(rows), "fingerprint": _fingerprint(rows), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    if not _has_steps(folder):
+        if is_main_process():
+            write_json(folder / TRAINED_ON, found)
+        return
+    before = read_trained_on(folder) or found  # of a run that kept nothing, nothing is known
+    if differing := [name for name in found if found[name] != before.get(name)]:
+        told = "; ".join(f"{name}: {before.get(name)} there, {found[name]} now" for name in differing)
+        raise ValueError(
+            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the rows and the number "
+            "of processes that it began with, or give another --output_dir"
+        )
+
+
+def read_trained_on(folder: Path) -> dict[str, Any] | None:
+    """What `claim_rows` kept, or None."""
+    path = folder / TRAINED_ON
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def resolved(arguments: Any) -> dict[str, Any]:
@@ -121,9 +155,21 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def _fingerprint(rows: Dataset) -> str:
+    digest = hashlib.sha256()
+    names = [name for name in _WHAT_ROWS_SAY if name in rows.column_names]
+    for part in rows.select_columns(names).with_format("arrow").iter(1024):
+        digest.update(json.dumps(part.to_pylist(), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
 def _has_training(folder: Path) -> bool:
     """Whether anything was trained here: a start that failed on its input claims no directory."""
-    return any((folder / name).exists() for name in (TRAINING_LOG, "warmup")) or any(folder.glob("checkpoint-*"))
+    return (folder / "warmup").exists() or _has_steps(folder)
+
+
+def _has_steps(folder: Path) -> bool:
+    return (folder / TRAINING_LOG).exists() or any(folder.glob("checkpoint-*"))
 
 
 def _check_same(path: Path, config: dict[str, Any]) -> None:

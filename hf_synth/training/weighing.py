@@ -83,11 +83,17 @@ def open_embedder(arguments: WeightArguments) -> Embedder:
 
 
 def place_on_map(embeddings: np.ndarray) -> np.ndarray:
-    """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows."""
+    """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows; 0 where none is."""
     step = -(-len(embeddings) // _MAPPED)
-    components = PCA(2, svd_solver="full").fit(embeddings[::step])
-    parts = [components.transform(embeddings[start : start + _MAPPED]) for start in range(0, len(embeddings), _MAPPED)]
-    return np.concatenate(parts)
+    sample = embeddings[::step]
+    place = np.zeros((len(embeddings), 2), embeddings.dtype)
+    if len(sample) < 2:
+        return place
+    components = PCA(min(2, *sample.shape), svd_solver="full").fit(sample)
+    for start in range(0, len(embeddings), _MAPPED):
+        part = slice(start, start + _MAPPED)
+        place[part, : components.n_components_] = components.transform(embeddings[part])
+    return place
 
 
 def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:

@@ -66,7 +66,7 @@ def test_columns_that_are_none(write):
     path = write("mine.jsonl", {"question": "Hi", "good": "Hello."})
     with pytest.raises(ValueError, match="columns: got unknown name 'chosn'; did you mean 'chosen'"):
         Source(path, columns={"chosn": "good"})
-    with pytest.raises(ValueError, match="the columns prompt, chosen are of no known schema"):
+    with pytest.raises(ValueError, match="got rejected=bda, which no row has; the columns are question, good"):
         read_preferences(path, columns={"prompt": "question", "chosen": "good", "rejected": "bda"})
 
 
@@ -74,6 +74,15 @@ def test_no_more_rows_than_asked_for(write):
     path = write("pairs.jsonl", GOOD, "broken", *[GOOD] * 5)
     data = read_preferences(path, max_rows=3)
     assert (data.read, len(data.dataset), data.dropped) == (3, 2, {"not JSON": 1})
+
+
+@pytest.mark.parametrize("max_rows", [None, 1])
+def test_a_column_that_no_row_has_is_named(write, max_rows):
+    path = write("mine.jsonl", {"question": "Hi", **GOOD}, {"question": "Hi", **GOOD})
+    columns = {"prompt": "nope", "chosen": "chosen", "rejected": "rejected"}
+    wanted = "got prompt=nope, which no row has; the columns are question, chosen, rejected"
+    with pytest.raises(ValueError, match=wanted):
+        read_preferences(path, columns=columns, max_rows=max_rows)
 
 
 def test_a_folder_of_published_pairs_gives_its_pairs(write, tmp_path):

@@ -71,7 +71,7 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     Path("docs").mkdir()
     folder = compare.main(words)
     said = capsys.readouterr().out
-    assert said.index("Smallest difference that 2 seeds can detect") < said.index("Run 1 of 6: policy, seed 0")
+    assert said.index("2 seeds find, in 80% of such comparisons") < said.index("Run 1 of 6: policy, seed 0")
     assert "Run 6 of 6: density, seed 1" in said
 
     configs = {

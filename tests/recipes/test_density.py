@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from hf_synth.sampling import embed_texts, knn_density, rarity_weights
 
@@ -88,6 +89,18 @@ def test_a_folder_of_parquet_which_other_training_refuses(run, tmp_path, quick_f
     assert read(tmp_path / "other")["prompt"] == TEXTS[0::2] + TEXTS[1::2]
     refused = run("grpo.py", *quick_flags, "--density_from", "other", "--output_dir", "run", cwd=tmp_path)
     assert "density_from: 'other' was made of other prompts" in refused.error
+
+
+@pytest.mark.processes
+def test_prompts_that_are_all_one_weigh_alike(run, tmp_path):
+    (tmp_path / "same.jsonl").write_text('{"prompt": "Bake bread."}\n' * 5)
+    done = run("density.py", "--prompts", "same.jsonl", "--output_dir", "out", cwd=tmp_path)
+    assert done.code == 0, done
+    table = read(tmp_path / "out")
+    assert table["density"] == table["sampling_weight"] == [1.0] * 5
+    with FileLock(tmp_path / "out" / ".lock"):
+        refused = run("density.py", "--prompts", "same.jsonl", "--output_dir", "out", cwd=tmp_path)
+    assert "another command is at work in 'out'" in refused.error
 
 
 @pytest.mark.processes

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from hf_synth.training.runs import alone_in
+
 pytestmark = pytest.mark.processes
 
 TASK = "task: {task}\npreset: '{preset}'\nnum_rows: 40\nuse_cpu: true\nbf16: false\n{more}\n"
@@ -61,6 +63,23 @@ def test_a_file_where_the_run_should_be(run, quick_flags, tmp_path):
     done = run("grpo.py", *quick_flags, "--output_dir", "taken", cwd=tmp_path)
     assert "got output_dir='taken', which is a file; wanted a directory" in done.error
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("recipe", ["sft", "reward", "dpo", "grpo"])
+def test_a_second_command_is_kept_out(recipe, run, config, tmp_path):
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / "config.json").write_text("{}")
+    with alone_in(str(tmp_path / "out")):
+        flags = ["--model_name_or_path", "policy", "--output_dir", "out"]
+        done = run(f"{recipe}.py", "--config", config(), *flags, cwd=tmp_path)
+    assert "output_dir: another command is at work in 'out'" in done.error
+
+
+def test_pass_rates_of_scores_are_refused_before_anything_is_loaded(run, config, tmp_path):
+    flags = ["--sampling_by", "density", "pass_rate", "--reward", "verifier", "no/such-model"]
+    done = run("grpo.py", "--config", config(), *flags, "--output_dir", "out", cwd=tmp_path)
+    assert "sampling_by: got pass_rate with the reward verifier, no/such-model, wanted the verifier" in done.error
+    assert not (tmp_path / "out").exists()
 
 
 def with_policy(quickstart, quick_flags):

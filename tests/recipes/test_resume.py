@@ -1,6 +1,7 @@
 """Runs that are interrupted and killed: the same command again ends with the same weights, to the last bit."""
 
 import hashlib
+import json
 import signal
 
 import pytest
@@ -27,6 +28,29 @@ def test_sft_interrupted(quickstart, start, run, quick_flags, tmp_path):
     assert done.code == 0, done.err
     assert f"Resuming from {folder / 'checkpoint-30'}" in done.err
     assert weights(folder) == weights(quickstart / "warmup")
+
+
+def test_sft_cut_off_before_its_numbers_and_rows_that_changed(run, tmp_path):
+    pairs, folder = tmp_path / "pairs.jsonl", tmp_path / "sft"
+    text = "".join(
+        json.dumps({"prompt": f"Question {n}?", "chosen": "Yes.", "rejected": "No."}) + "\n" for n in range(20)
+    )
+    pairs.write_text(text)
+    shape = json.dumps({"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2})
+    flags = ["--preferences", pairs, "--tokenizer_vocab_size", 300, "--new_model", shape, "--max_steps", 1]
+    flags += ["--output_dir", folder, "--save_strategy", "no", "--use_cpu", "true", "--report_to", "none"]
+    done = run("sft.py", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    before = (folder / "metrics.json").read_text()
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    (folder / "metrics.json").unlink()
+    pairs.write_text(text.replace("Question 3", "Question 33"))
+    assert "holds a run that began otherwise (fingerprint: " in run("sft.py", *flags, cwd=tmp_path).error
+    pairs.write_text(text)
+    done = run("sft.py", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert (folder / "metrics.json").read_text() == before
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written, "it was not trained again"
 
 
 def test_grpo_interrupted_and_killed_with_a_torn_checkpoint(quickstart, start, run, quick_flags, tmp_path):

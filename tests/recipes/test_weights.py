@@ -169,6 +169,22 @@ def test_heads_need_columns_that_tell_them(run, policy, tmp_path):
     assert "aspect_column: got 'cluster' without heads" in done.error
 
 
+@pytest.mark.parametrize("told", ["scores", "aspect"])
+def test_a_file_of_pairs_tells_the_heads_apart(told, run, tmp_path):
+    scores = {"warm_chosen": 1, "warm_rejected": 0.5, "short_chosen": 1, "short_rejected": 2}
+    columns = [scores, scores] if told == "scores" else [{"about": "warm"}, {"about": "short"}]
+    lines = [
+        json.dumps({"prompt": f"Question {n}?", "chosen": "Yes.", "rejected": "No.", **columns[n % 2]})
+        for n in range(60)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    flags = ["--preferences", "pairs.jsonl", "--heads", "warm", "short", "--max_length", "64"]
+    flags += ["--aspect_column", "about"] if told == "aspect" else []
+    values = {"new_model": SHAPE, "tokenizer_vocab_size": 300, "sampling_strength": 0, **OF["reward.py"]}
+    found, _ = ran(run, "reward.py", tmp_path, *flags, **values)
+    assert {f"accuracy/held_out/{head}" for head in ("warm", "short")} <= found.keys()
+
+
 def test_several_rewards_are_added_by_their_weights(run, policy, judge, tmp_path):
     flags = ["--reward", "verifier", str(judge), "--reward_weights", "2", "0.5"]
     found, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)

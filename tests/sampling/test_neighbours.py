@@ -39,6 +39,17 @@ def test_exact_backends_equal_all_distances_sorted(backend, dtype, monkeypatch):
     assert (found.backend, found.recall) == (backend, 1.0)
 
 
+@pytest.mark.parametrize("backend", ["sklearn", "faiss", "torch"])
+@pytest.mark.parametrize("width", [3e-3, 1e-4, 1e-5])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_neighbours_in_a_clump_that_float32_squares_cannot_tell_apart(backend, width, dtype):
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=16) + width * rng.normal(size=(120, 16)), rng.normal(size=(120, 16))])
+    points = points.astype(dtype)
+    found = find_neighbours(points, 10, backend)
+    np.testing.assert_allclose(found.distances, sorted_distances(points, 10)[0], rtol=1e-9)
+
+
 def test_as_many_neighbours_as_there_are_others():
     points = np.random.default_rng(2).normal(size=(5, 3))
     np.testing.assert_allclose(find_neighbours(points, 4, "faiss").distances, sorted_distances(points, 4)[0])
@@ -103,6 +114,13 @@ def test_a_saved_index_finds_the_same(tmp_path):
 def test_small_and_odd_shapes(shape):
     points = np.random.default_rng(1).normal(size=shape).astype("f4")
     assert find_neighbours(points, 3, "ivf").recall >= 0.95
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (14, 2), (240, 4), (639, 2)])
+def test_the_approximate_search_of_few_points_is_quiet_and_exact(shape, capfd):
+    points = np.random.default_rng(1).normal(size=shape)
+    np.testing.assert_allclose(find_neighbours(points, 2, "ivf").distances, sorted_distances(points, 2)[0], rtol=1e-6)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):

@@ -110,6 +110,8 @@ def test_the_approximate_index_is_built_once_and_says_its_recall(tmp_path, in_me
     ("changed", "words"),
     [
         ({"prompts": [*PROMPTS, "one more"]}, "fingerprint"),
+        ({"prompts": PROMPTS[::-1]}, r"\(order: "),
+        ({"prompts": [*PROMPTS[:-3], *reversed(PROMPTS[-3:])]}, r"\(order: "),
         ({"settings": DensitySettings(k=6, backend="faiss")}, "k: 5 there, 6 now"),
         ({"embedder": load_embedder(dim=64)}, "embedder: 'hashing-384' there, 'hashing-64' now"),
     ],
@@ -119,6 +121,40 @@ def test_a_folder_of_another_density_is_refused(tmp_path, changed, words):
     given = {"prompts": PROMPTS, "embedder": load_embedder(), "settings": SETTINGS, **changed}
     with pytest.raises(ValueError, match=words):
         sharded_density(tmp_path, batches(given["prompts"]), given["embedder"], given["settings"])
+
+
+def test_the_same_texts_with_copies_elsewhere_are_other_work(tmp_path):
+    texts = PROMPTS[:20]
+    sharded_density(tmp_path, batches([*texts, *texts[:2]]), load_embedder(), SETTINGS)
+    with pytest.raises(ValueError, match="order"):
+        sharded_density(tmp_path, batches([*texts, *texts[2:4]]), load_embedder(), SETTINGS)
+
+
+def test_a_k_that_was_too_large_does_not_claim_the_folder(tmp_path):
+    texts = ["a", "b c", "d e f", "g h i j"]
+    with pytest.raises(ValueError, match="Take k of at most 3, or give more points"):
+        sharded_density(tmp_path, batches(texts), load_embedder(), DensitySettings(k=20))
+    found = sharded_density(tmp_path, batches(texts), load_embedder(), DensitySettings(k=3))
+    assert found.facts["k"] == 3
+
+
+@pytest.mark.parametrize("name", ["plan.json", "index.json", "rows.safetensors", "neighbours/00001.safetensors"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+    (tmp_path / name).write_bytes(b"xx")
+    with pytest.raises(ValueError, match=f"{name}: got a damaged file"):
+        sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "lost", [["vectors.f32", "points.safetensors"], ["points.f32"], ["vectors.f32", "points.f32"]]
+)
+def test_arrays_that_were_lost_are_made_again(tmp_path, in_memory, lost):
+    sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+    for name in lost:
+        (tmp_path / name).unlink()
+    found = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+    np.testing.assert_array_equal(found.density, in_memory)
 
 
 def test_one_point_and_none(tmp_path):

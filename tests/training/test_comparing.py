@@ -104,6 +104,7 @@ def test_flags_are_read_and_shared_out(tmp_path):
     own, base = split_config(words, {"primary", "arms", "seeds"})
     assert own == {"primary": "loss/test", "arms": {"a": {}, "b": {}}, "seeds": [3, 5]}
     assert base == {"max_steps": 7, "mixture": {"x": {"share": 1}}, "ok": True}
+    assert read_flags(["--rows_seed", "{seed}"]) == {"rows_seed": "{seed}"}
     assert read_flags(["--title", "Effect: what: then"]) == {"title": "Effect: what: then"}
     for words, message in (
         (["loose"], "got unexpected argument 'loose'"),
@@ -154,6 +155,21 @@ def test_a_run_begun_with_other_values_is_refused(tmp_path):
 
 def a_run(metrics=None, history=(), **config):
     return RunResult(OUT, {"max_steps": 4, **config}, metrics or {}, list(history))
+
+
+def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_compared():
+    plain, weighted = a_run(num_rows=3, strength=0), a_run(num_rows=3, strength=1)
+    found = {"rows": 3, "fingerprint": "ab", "processes": 1}
+    first, same = (dataclasses.replace(run, trained_on=found) for run in (plain, weighted))
+    check_alike({"plain": first, "weighted": same}, {"strength"})
+    check_alike({"plain": first, "weighted": weighted}, {"strength"})  # nothing is known of one
+    other = dataclasses.replace(weighted, trained_on={**found, "fingerprint": "cd"})
+    with pytest.raises(ValueError, match=r"differ in trained_on\.fingerprint too \(.*: 'ab' and 'cd'\)"):
+        check_alike({"plain": first, "weighted": other}, {"strength"})
+    check_alike({"plain": first, "weighted": other}, {"strength", "rows_seed"})
+    wider = dataclasses.replace(weighted, trained_on={**found, "processes": 2})
+    with pytest.raises(ValueError, match=r"differ in trained_on\.processes too"):
+        check_alike({"plain": first, "weighted": wider}, {"strength", "rows_seed"})
 
 
 def test_arms_that_differ_in_more_than_they_may_are_not_compared():
@@ -233,8 +249,11 @@ def test_verdicts(effect, noise, better, least, word):
 
 def test_few_seeds_show_that_it_ran():
     (found,) = of_pair(made_up(seeds=7, effect=0.5, noise=0.01))
-    assert found.p < 1e-6
-    assert verdict(found, "higher", None).word == "undecided"
+    assert found.p == 1.0
+    told = verdict(found, "higher", None)
+    assert told.word == "undecided"
+    assert "8 seeds would find it" in told.reason
+    assert of_pair(made_up(seeds=8, effect=0.5, noise=0.01))[0].p < 1e-6
 
 
 def test_an_undecided_verdict_says_how_many_seeds_would_decide():
@@ -251,12 +270,12 @@ def test_an_undecided_verdict_says_how_many_seeds_would_decide():
 def test_the_seeds_power_is_said_before_the_runs():
     one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1))
     assert len(one) == 1  # one pair: nothing to correct
-    size = float(one[0].split("difference of ")[1].split(" ")[0])
+    size = float(one[0].split(" times the standard deviation")[0].split()[-1])
     assert size == pytest.approx(1.155, abs=0.01)  # noncentral t: 7 degrees of freedom, power 0.8, level 0.05
-    assert "0.116 in its own unit" in one[0]
+    assert one[0].endswith("which is 0.116.")
     several = power_statement(CompareArguments(arms=dict.fromkeys("abcd"), seeds=8))
     assert len(several) == 2
-    assert "any of 3 comparisons" in several[1]
+    assert several[1].startswith("With the correction for 3 pairs, at worst: 8 seeds find")
     assert power_statement(CompareArguments(**TWO)) == [
         "One seed shows that it ran. No difference can be told from chance."
     ]
@@ -289,6 +308,8 @@ def test_a_reward_that_is_the_verifiers_is_told_once():
     alike, apart = {"reward/all": 0.5, "validity/all": 0.5}, {"reward/all": 0.7, "validity/all": 0.5}
     assert all_measures({"plain": {0: alike}, "weighted": {0: alike}}) == ["validity/all"]
     assert all_measures({"plain": {0: alike}, "weighted": {0: apart}}) == ["reward/all", "validity/all"]
+    ends = {"validity/tail": 0.1, "validity/language_8": 0.1, "finished": 1.0, "pass_at_4/head": 1.0}
+    assert all_measures({"plain": {0: ends}}) == ["finished", "pass_at_4/head", "validity/tail"]
 
 
 def test_measures_are_what_any_run_has():

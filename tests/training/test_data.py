@@ -166,6 +166,21 @@ def test_pairs_of_a_file_are_split_by_prompt_and_bad_ones_kept(write, tmp_path, 
     assert "3 rows left out" in caplog.text
 
 
+def test_columns_that_tell_heads_apart_can_be_kept(write, tmp_path):
+    rows = [{**pair(f"question {number}"), "q_chosen": number, "aspect": "q"} for number in range(20)]
+    rows += [pair("no score"), {**pair("no number"), "q_chosen": "best"}]
+    data = DataArguments(preferences=str(write(*rows, name="pairs.jsonl")), test_share=0.0)
+    keep = {"q_chosen": float, "aspect": str, "src": str, "nowhere": float}
+    pairs, _ = preference_split(data, tmp_path, keep=keep)
+    assert pairs["q_chosen"] == [*map(float, range(20)), None]
+    assert pairs["aspect"] == ["q"] * 20 + [None]
+    assert set(pairs["src"]) == {"pairs.jsonl"}
+    assert "nowhere" not in pairs.column_names
+    (rejected,) = (tmp_path / REJECTED_ROWS).read_text().splitlines()
+    assert json.loads(rejected)["reason"] == "wrong type of q_chosen"
+    assert "q_chosen" not in preference_split(data, tmp_path)[0].column_names
+
+
 def test_chosen_answers_are_imitated_and_held_out_prompts_are_not(write, tmp_path):
     rows = [pair(f"question {number}", f"yes {number}") for number in range(50)]
     data = DataArguments(preferences=str(write(*rows, name="pairs.jsonl")), test_share=0.3)

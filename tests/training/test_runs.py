@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
 from hf_synth.training import runs
@@ -18,9 +19,11 @@ from hf_synth.training.runs import (
     RESOLVED_CONFIG,
     alone_in,
     check_run,
+    claim_rows,
     is_main_process,
     open_run,
     read_metrics,
+    read_trained_on,
     write_metrics,
 )
 
@@ -192,6 +195,30 @@ def test_a_start_that_trained_nothing_claims_no_directory(tmp_path):
     assert yaml.safe_load((tmp_path / RESOLVED_CONFIG).read_text())["seed"] == 9
 
 
+def rows(*prompts):
+    return Dataset.from_dict({"prompt": prompts, "weight": range(len(prompts))})
+
+
+def test_a_run_goes_on_with_the_rows_that_it_began_with(run, monkeypatch):
+    (run / "checkpoint-1").rmdir()
+    claim_rows(run, rows("a", "b"))
+    claim_rows(run, rows("b", "a"))  # nothing was trained yet
+    (run / "checkpoint-1").mkdir()
+    claim_rows(run, rows("b", "a").remove_columns("weight"))
+    assert {**read_trained_on(run), "fingerprint": ""} == {"rows": 2, "fingerprint": "", "processes": 1}
+    for other in (rows("a", "b"), rows("b", "c")):
+        with pytest.raises(ValueError, match=r"holds a run that began otherwise \(fingerprint: \w+ there, \w+ now\)"):
+            claim_rows(run, other)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="processes: 1 there, 2 now"):
+        claim_rows(run, rows("b", "a"))
+
+
+def test_of_a_run_that_kept_no_rows_none_are_made_up(run):
+    claim_rows(run, rows("a"))
+    assert read_trained_on(run) is None
+
+
 @pytest.mark.processes
 def test_only_one_command_is_at_work_in_a_directory(tmp_path):
     program = "import sys; from hf_synth.training.runs import alone_in\nwith alone_in(sys.argv[1]): print('in')"
@@ -201,6 +228,18 @@ def test_only_one_command_is_at_work_in_a_directory(tmp_path):
         assert refused.returncode == 1
         assert "ValueError: output_dir: another command is at work in" in refused.stderr
     assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def test_a_lock_speaks_of_its_own_errors_alone(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(ValueError, match="which cannot be made: Not a directory"),
+        alone_in(str(tmp_path / "file/run")),
+    ):
+        pass
+    with pytest.raises(PermissionError), alone_in(str(tmp_path / "run")):
+        raise PermissionError("the user's own file")
+    assert not runs._has_training(tmp_path / "run")
 
 
 def test_a_run_of_another_config_is_found_before_anything_is_written(run):

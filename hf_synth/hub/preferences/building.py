@@ -23,6 +23,7 @@ COUNTS = "counts.json"
 DROPPED = "dropped_rows.jsonl"
 _SPEC = "build.json"  # stays on this machine: it names places on it
 _PARTS = ".building"
+_BEGUN = "begun"  # in .building: what lies there, and what was moved from there, is ours
 _CACHE = "embeddings"
 _SAME, _NEAR = "duplicate pair", "near-duplicate prompt"
 _SHOWN = ("id", "prompt_id", "prompt", "chosen", "rejected")
@@ -36,12 +37,14 @@ def build(sources: Sequence[Source], folder: Path, weighing: Weighing, *, jsonl:
     which the next one clears away before it starts over; but a model's vectors are kept, and not made again.
 
     Raises:
-        ValueError: a folder with the data of other arguments, or a source that cannot be read.
+        ValueError: a folder with the data of other arguments or with files of others where ours would go, or a source
+            that cannot be read.
     """
     spec = _spec(sources, weighing, jsonl)
     if (folder / _SPEC).exists():
         return _as_before(folder, spec)
     parts = folder / _PARTS
+    _refuse_files_of_others(folder, parts)
     _clear(parts)
     built = _build(sources, parts, weighing, jsonl)
     write_text(parts / "data" / COUNTS, _json(built))
@@ -155,12 +158,27 @@ def _as_before(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _refuse_files_of_others(folder: Path, parts: Path) -> None:
+    """ValueError for files that would be deleted, and that no killed run of ours can have left."""
+    if (parts / _BEGUN).exists():
+        return
+    names = [COUNTS, DROPPED, *FEATURES_OF, *(f"{name}.jsonl" for name in FEATURES_OF)]
+    found = [name for name in names if (folder / name).exists()]
+    found += [_PARTS] if parts.exists() and any(parts.iterdir()) else []
+    if found:
+        raise ValueError(
+            f"output_dir: {folder} has {', '.join(found)}, not made here and in the way; give another --output_dir"
+        )
+
+
 def _clear(parts: Path) -> None:
     """Nothing but the vectors of a run before, and an empty folder for data."""
-    for path in parts.iterdir() if parts.exists() else ():
+    parts.mkdir(parents=True, exist_ok=True)
+    (parts / _BEGUN).touch()
+    for path in parts.iterdir():
         if path.is_dir() and path.name != _CACHE:
             shutil.rmtree(path)
-        elif not path.is_dir():
+        elif not path.is_dir() and path.name != _BEGUN:
             path.unlink()
     (parts / "data").mkdir(parents=True)
 

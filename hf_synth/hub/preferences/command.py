@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = (field.name for field in dataclasses.fields(Weighing))
         weighing = Weighing(**{name: getattr(given, name) for name in names})
         sources = chosen_sources(given.sources, given.splits, given.columns, given.max_rows)
-        publish(sources, weighing, Path(given.output_dir), given.repo_id, private=given.private, jsonl=given.jsonl)
+        from hf_synth.training.runs import alone_in
+
+        with alone_in(given.output_dir):
+            publish(sources, weighing, Path(given.output_dir), given.repo_id, private=given.private, jsonl=given.jsonl)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +87,8 @@ def chosen_sources(
         name, equals, place = text.partition("=")
         if not name or (equals and not place) or name in places:
             raise ValueError(f"sources: got {text!r}, wanted different names, NAME or NAME=PLACE")
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"sources: got the name {name!r}, wanted letters, digits, '_', '-' and '.'")
         if not equals and name not in KNOWN_SOURCES:
             raise ValueError(f"sources: got unknown name {name!r}; known: {', '.join(KNOWN_SOURCES)}, or NAME=PLACE")
         places[name] = place or name

@@ -39,24 +39,27 @@ def look_of(compared: Compared, arm: str) -> tuple[str, Any]:
 @matplotlib.rc_context(STYLE)
 def primary_figure(compared: Compared) -> Figure:
     """The primary measure by arm, and each pair's difference beside it."""
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.26 * max(len(compared.arms), len(compared.primary))), layout="constrained")
-    left, right = figure.subplots(1, 2) if compared.primary else (figure.subplots(1, 1), None)
+    heights = [1.1 + 0.26 * len(compared.arms), 1.1 + 0.26 * len(compared.primary)]
+    parts = heights if compared.primary else heights[:1]
+    figure = Figure(figsize=(WIDTH, sum(parts)), layout="constrained")
+    axes = figure.subplots(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
+    top, bottom = axes if compared.primary else (axes[0], None)
     for place, arm in enumerate(compared.arms):
         colour, _ = look_of(compared, arm)
         values = compared.values(arm, compared.arguments.primary)
-        left.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
+        top.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
         if values:
-            _interval(left, mean_interval(values), place, colour)
-    _rows(left, [label(arm, 24) for arm in compared.arms])
-    left.set_title(label(compared.arguments.primary, 34), loc="left")
-    left.set_xlabel(f"{compared.arguments.better} is better")
-    if right is not None:
+            _interval(top, mean_interval(values), place, colour)
+    _rows(top, [label(arm, 24) for arm in compared.arms])
+    top.set_title(label(compared.arguments.primary, 34), loc="left")
+    top.set_xlabel(f"{compared.arguments.better} is better")
+    if bottom is not None:
         for place, difference in enumerate(compared.primary):
-            _interval(right, difference.interval, place, look_of(compared, difference.arm)[0])
-        right.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        _rows(right, [label(f"{found.arm} less {found.other}", 32) for found in compared.primary])
-        right.set_title("paired differences", loc="left")
-        right.set_xlabel("in the same unit")
+            _interval(bottom, difference.interval, place, look_of(compared, difference.arm)[0])
+        bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
+        _rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in compared.primary])
+        bottom.set_title("paired differences", loc="left")
+        bottom.set_xlabel("in the same unit")
     return figure
 
 

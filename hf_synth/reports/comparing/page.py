@@ -101,7 +101,7 @@ def _answer(compared: Compared) -> list[str]:
         )
     meaning = (
         "Differences are paired by seed, with Student's 95 % interval over seeds; p-values are Student's paired "
-        f"ones, corrected by Holm's method over the {len(compared.primary)} pairs."
+        f"ones, corrected by Holm's method over all pairs ({len(compared.primary)})."
     )
     return ["## Answer", "\n".join(lines), meaning]
 

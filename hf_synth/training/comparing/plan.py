@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ def _value(words: list[str]) -> Any:
 
 
 def _parsed(word: str) -> Any:
-    """What a word of the command line says, read as YAML; text where it is none, such as `title: subtitle`."""
+    """What a word of the command line says, read as YAML; text where it is none, such as `a: b: c` or {seed}."""
+    if re.fullmatch(r"\{\w+\}", word):
+        return word
     try:
         return yaml.safe_load(word)
     except yaml.YAMLError:

@@ -8,22 +8,24 @@ from typing import Any
 import yaml
 
 from hf_synth.tasks.base import nearest
+from hf_synth.training.arguments import DataArguments
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.comparing.arguments import CompareArguments
 from hf_synth.training.comparing.equal_kl import at_equal_kl
 from hf_synth.training.comparing.plan import CONFIG, ComparedRun, read_yaml, run_folder
-from hf_synth.training.comparing.statistics import all_measures
-from hf_synth.training.runs import FREE, RESOLVED_CONFIG, read_metrics
+from hf_synth.training.comparing.statistics import known_measures
+from hf_synth.training.runs import FREE, RESOLVED_CONFIG, read_metrics, read_trained_on
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder, config as resolved, metrics, and the log of its training."""
+    """A finished run: its folder, config as resolved, metrics, the log of its training, and what it trained on."""
 
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, float]
     history: list[dict[str, float]]
+    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, RunResult]], list[str]]:
@@ -70,7 +72,7 @@ def read_result(folder: Path) -> RunResult | None:
         if metrics is None or log is None:
             return None
         config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
-        return RunResult(folder, dict(config), metrics, log["history"])
+        return RunResult(folder, dict(config), metrics, log["history"], read_trained_on(folder) or {})
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
@@ -82,19 +84,29 @@ def read_result(folder: Path) -> RunResult | None:
 def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
     """Raise ValueError where the arms of a seed differ in more than the values that are varied.
 
-    runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ.
+    runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ, and their rows
+    where a value is varied that says what these are.
     """
     free = {*varied, *FREE}
+    if free & {field.name for field in dataclasses.fields(DataArguments)}:
+        free |= {"trained_on.rows", "trained_on.fingerprint"}
     (first, one), *others = runs.items()
     for arm, run in others:
-        names = sorted((one.config.keys() | run.config.keys()) - free)
-        if differing := [name for name in names if one.config.get(name) != run.config.get(name)]:
+        values, others_values = _compared(one, run), _compared(run, one)
+        names = sorted((values.keys() | others_values.keys()) - free)
+        if differing := [name for name in names if values.get(name) != others_values.get(name)]:
             name = differing[0]
             raise ValueError(
                 f"got arms {first!r} and {arm!r} that differ in {', '.join(differing[:5])} too "
-                f"({name}: {one.config.get(name)!r} and {run.config.get(name)!r}), wanted them to differ in "
+                f"({name}: {values.get(name)!r} and {others_values.get(name)!r}), wanted them to differ in "
                 f"{', '.join(sorted(varied)) or 'nothing'} alone; no difference could be put down to that"
             )
+
+
+def _compared(run: RunResult, other: RunResult) -> dict[str, Any]:
+    """The config, and what trained_on.json says where both have one."""
+    both = {f"trained_on.{name}": value for name, value in run.trained_on.items() if name in other.trained_on}
+    return {**run.config, **both}
 
 
 def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict[int, dict[str, float]]]:
@@ -108,6 +120,6 @@ def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict
 
 def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
     """Raise ValueError where no run has the primary measure."""
-    known = all_measures(results)
+    known = known_measures(results)
     if primary not in known:
         raise ValueError(f"primary: got {primary!r}, which no run has; {nearest(primary, known)[:400]}")

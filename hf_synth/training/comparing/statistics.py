@@ -28,7 +28,8 @@ _FEWEST = 2  # pairs that a standard deviation takes
 class Difference:
     """A measure of one arm less that of another, seed by seed.
 
-    sd: of the differences over seeds. p: Student's paired test; corrected: Holm's over the family that it is in.
+    sd: of the differences over seeds. p: Student's paired test, 1 below the seeds that a claim takes; corrected:
+    Holm's over the family that it is in.
     """
 
     measure: str
@@ -60,8 +61,9 @@ def differences(results: Results, pairs: Sequence[tuple[str, str]], measures: It
             mine, theirs = paired_values(results, measure, arm, other)
             if len(mine) >= _FEWEST:
                 sd = float(np.std(np.subtract(mine, theirs), ddof=1))
-                interval, p = paired_interval(mine, theirs), paired_test(mine, theirs)
-                found.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
+                # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
+                p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
+                found.append(Difference(measure, arm, other, len(mine), paired_interval(mine, theirs), sd, p, p))
     corrected = holm([difference.p for difference in found])
     return [
         dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(found, corrected, strict=True)
@@ -86,9 +88,11 @@ def verdict(difference: Difference, better: str, smallest_effect: float | None, 
     sign = 1.0 if better == "higher" else -1.0
     mean, low, high = sign * difference.interval.mean, *sorted(sign * end for end in difference.interval[1:])
     seen = f"{sign * mean:+.3g} [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
-    told = f"the difference is {seen} over {difference.seeds} seeds, corrected p = {difference.corrected:.2g}"
+    told = f"the difference is {seen} over {difference.seeds} seeds"
     if difference.seeds < FEWEST_FOR_A_CLAIM:
-        return Verdict("undecided", f"{told}; a claim takes {FEWEST_FOR_A_CLAIM} seeds, fewer show that it ran")
+        few = f"a claim takes {FEWEST_FOR_A_CLAIM} seeds, fewer show that it ran"
+        return Verdict("undecided", f"{told}; {few}; {needed(difference, tests)}")
+    told += f", corrected p = {difference.corrected:.2g}"
     if difference.corrected < LEVEL and low > 0:
         return Verdict("supported", told)
     if difference.corrected < LEVEL and high < 0:
@@ -103,46 +107,71 @@ def needed(difference: Difference, tests: int = 1) -> str:
     seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / tests) if difference.sd else None
     if seeds is None:
         return "no number of seeds below a million would tell a difference this small from none"
+    seeds = max(seeds, FEWEST_FOR_A_CLAIM)
     return f"if that is the true difference, {seeds} seeds would find it with a chance of {POWER:.0%}"
 
 
 def power_statement(arguments: CompareArguments) -> list[str]:
-    """What the seeds can detect in the primary measure, said before anything is trained.
-
-    The first line is for one test; the second for the strictest step of Holm's correction over all pairs.
-    """
+    """The smallest difference that the seeds can detect in the primary measure, said before anything is trained."""
     seeds = len(arguments.seeds)
     if seeds < _FEWEST:
         return ["One seed shows that it ran. No difference can be told from chance."]
     pairs = len(arguments.pairs)
-    lines = []
-    for level, name in ((LEVEL, "one comparison"), (LEVEL / pairs, f"any of {pairs} comparisons after correction")):
-        units = smallest_detectable(1.0, seeds, POWER, level)
-        own = f", {units * arguments.noise:.3g} in its own unit" if arguments.noise else ""
-        size = f"{units:.2f} standard deviations over seeds{own}"
-        lines.append(f"{name}: a true difference of {size}, with a chance of {POWER:.0%}")
-    return [
-        f"Smallest difference that {seeds} seeds can detect in {arguments.primary}, {line}." for line in lines[:pairs]
-    ]
+    lines = [_detectable(arguments, LEVEL)]
+    if pairs > 1:
+        lines.append(f"With the correction for {pairs} pairs, at worst: {_detectable(arguments, LEVEL / pairs)}")
+    return lines
+
+
+def _detectable(arguments: CompareArguments, level: float) -> str:
+    seeds = len(arguments.seeds)
+    size = smallest_detectable(1.0, seeds, POWER, level)
+    own = f", which is {size * arguments.noise:.3g}" if arguments.noise else ""
+    return (
+        f"{seeds} seeds find, in {POWER:.0%} of such comparisons, a true difference in {arguments.primary} of "
+        f"{size:.2f} times the standard deviation of paired differences between seeds{own}."
+    )
+
+
+def known_measures(results: Results) -> list[str]:
+    """Names that any run has, sorted; sizes, times and bounds left out."""
+    return sorted(name for name in set().union(*_runs(results)) if _is_measure(name))
 
 
 def all_measures(results: Results) -> list[str]:
-    """Names that any run has, sorted; sizes, times and bounds left out.
+    """The known measures without those that repeat another in every run.
 
     A run that lacks a measure is left out of what is said of it.
     """
-    runs = [run for arm in results.values() for run in arm.values()]
-    known = sorted(name for name in set().union(*runs) if _is_measure(name))
-    return [name for name in known if not _is_repeated(name, runs)]
+    told: dict[tuple[str, tuple[float | None, ...]], str] = {}
+    for name in sorted(known_measures(results), key=_rank):
+        kind = name.rpartition("/")[0].replace("reward", "validity")
+        told.setdefault((kind, tuple(run.get(name) for run in _runs(results))), name)
+    return sorted(told.values())
 
 
-def _is_repeated(name: str, runs: Sequence[Metrics]) -> bool:
-    """Whether a reward is the verifier's in every run, and so the validity of the same prompts."""
-    twin = name.replace("reward/", "validity/", 1)
-    return name.startswith("reward/") and all(run.get(twin) == run.get(name) for run in runs)
+def _runs(results: Results) -> list[Metrics]:
+    return [run for arm in results.values() for run in arm.values()]
 
 
-_NO_MEASURES = ("seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/")
+def _rank(name: str) -> tuple[bool, int, str]:
+    """Validity before the reward that repeats it, the head and the tail before the clusters that they are."""
+    part = name.rpartition("/")[2]
+    return name.startswith("reward/"), 0 if part in ("all", "head", "tail") else 1, name
+
+
+_NO_MEASURES = (
+    "equal_kl/kl",  # the same in all arms, by what it is
+    "seconds/",
+    "weights/",
+    "prompts/",
+    "pairs/",
+    "parameters",
+    "steps",
+    "rows/",
+    "floor/",
+    "sampling/",
+)
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
 # Single looks while training; the samples of the trained policy say more.
 _LOOKS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")

@@ -1,9 +1,13 @@
 """What recipes/grpo.py adds to data, weights, policy and TRL's GRPOConfig."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from hf_synth.tasks.base import json_dict
+from hf_synth.training.arguments import WeightArguments
+
+VERIFIER = "verifier"
 
 
 @dataclasses.dataclass
@@ -50,3 +54,12 @@ class GRPOArguments:
         for name, least in (("eval_prompts", 0), ("sample_every", 1), ("look_samples", 1), ("final_samples", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}")
+
+    def check_beside(self, others: Sequence[Any]) -> None:
+        """Refuse pass rates of rewards that are none."""
+        kinds = [kind for other in others if isinstance(other, WeightArguments) for kind in other.sampling_by]
+        if "pass_rate" in kinds and set(self.reward) - {VERIFIER}:
+            raise ValueError(
+                f"sampling_by: got pass_rate with the reward {', '.join(self.reward)}, wanted the verifier alone: a "
+                "reward model's scores have no pass rate; leave pass_rate out, or the reward model"
+            )

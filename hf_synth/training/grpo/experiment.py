@@ -21,11 +21,11 @@ from hf_synth.training.collapse import sample_metrics
 from hf_synth.training.completions import Decoding
 from hf_synth.training.data import clusters, prompt_split, without_long_prompts
 from hf_synth.training.evaluation import HeldOutCallback, HeldOutPrompts, write_samples
-from hf_synth.training.grpo.arguments import GRPOArguments
-from hf_synth.training.grpo.rewards import VERIFIER, load_rewards, measures_of
+from hf_synth.training.grpo.arguments import VERIFIER, GRPOArguments
+from hf_synth.training.grpo.rewards import load_rewards, measures_of
 from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.prompt_weights import prompt_weights, weight_callbacks
-from hf_synth.training.runs import write_metrics
+from hf_synth.training.runs import claim_rows, write_metrics
 from hf_synth.training.weighing import (
     PromptDensity,
     crowded_or_rare,
@@ -78,6 +78,7 @@ def prepare(
             require_checkpoint(name, grpo.reward_made_by)
     tokenizer = load_tokenizer(policy, data)
     found = prompt_split(data, folder, grpo.eval_prompts)
+    claim_rows(folder, found[0])
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in found)
     measured = measure_density(prompts, weights)
     options: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device}

@@ -8,8 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_synth.rewards import RewardFunction, reward_model, verifier, weighted_sum
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.data import clusters
-
-VERIFIER = "verifier"
+from hf_synth.training.grpo.arguments import VERIFIER
 
 
 def load_rewards(

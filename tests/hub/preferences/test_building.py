@@ -231,6 +231,16 @@ def test_killed_at_any_stage_it_starts_over(places, folder, tmp_path, monkeypatc
     assert files(tmp_path) == files(folder)
 
 
+@pytest.mark.parametrize("name", ["prompts/mine.txt", "pairs.jsonl", "counts.json", ".building/note"])
+def test_files_of_others_are_not_replaced(places, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    with pytest.raises(ValueError, match=f"has {name.partition('/')[0]}, not made here"):
+        build(sources(places, "hh"), tmp_path, WEIGHING, jsonl=True)
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["precious"]
+
+
 def test_a_finished_folder_is_left_as_it_is(places, folder, monkeypatch):
     before = files(folder)
     monkeypatch.setattr(building, "collect", lambda *arguments: pytest.fail("read the sources again"))

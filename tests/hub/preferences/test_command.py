@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from hf_synth.hub.preferences.command import chosen_sources, main
 from hf_synth.preferences import Source
@@ -32,6 +33,8 @@ def test_sources_by_name_and_place():
         ((["hh", "hh=a"],), "sources: got 'hh=a', wanted different names"),
         ((["=a"],), "sources: got '=a', wanted different names"),
         ((["hh="],), "sources: got 'hh=', wanted different names"),
+        ((["../x=a"],), "sources: got the name '../x', wanted letters"),
+        ((["a/b c|d=a"],), "sources: got the name"),
         ((["hh"], ["uf=test"]), "splits: got 'uf', which is none of the sources hh"),
         ((["hh"], ["hh"]), "splits: got 'hh', wanted NAME="),
         ((["hh"], [], ["hh:prompt"]), "columns: got hh:prompt, wanted hh:prompt=YOURS"),
@@ -102,6 +105,24 @@ def test_published_and_published_again(places, tmp_path, hub, client):
         """
     )
     assert loaded.stdout == "78 61\n"
+
+
+def refusal(places, folder, capsys) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["--sources", f"hh={places['hh']}", "--output_dir", str(folder)])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_folder_in_which_another_command_is_at_work(places, tmp_path, capsys):
+    with FileLock(tmp_path / ".lock"):
+        assert "another command is at work in" in refusal(places, tmp_path, capsys)
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
+
+
+def test_a_file_is_no_folder(places, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    assert "which is a file; wanted a directory" in refusal(places, tmp_path / "file", capsys)
 
 
 def test_a_card_of_others_is_not_replaced(places, tmp_path, capsys):
