@@ -86,7 +86,7 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     """Distinct prompts to train on, and prompts that are never trained on: {prompt}, with {task, cluster} of tasks and
     {src} of preference pairs.
 
-    Held out are `held_out` prompts of every cluster, or as many of natural prompts, taken from their `test_share`.
+    Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
     """
     if data.task or data.mixture:
         return _task_prompt_split(data, held_out)
@@ -100,7 +100,7 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
         found = _own_prompts(Path(data.prompts or ""), folder)
         parts = [found, found.select([])]
     training, rest = (part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts)
-    return training, rest.select(range(min(held_out, len(rest))))
+    return training, rest
 
 
 def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset]:

@@ -77,16 +77,18 @@ def prepare(
         if name != VERIFIER:
             require_checkpoint(name, grpo.reward_made_by)
     tokenizer = load_tokenizer(policy, data)
+    tasks = {name: cluster.build() for name, cluster in clusters(data).items()} if data.task or data.mixture else {}
     found = prompt_split(data, folder, grpo.eval_prompts)
     claim_rows(folder, found[0])
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in found)
+    left_out = sum(map(len, found)) - len(prompts) - len(held_out)
+    if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken
+        held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
     measured = measure_density(prompts, weights)
     options: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device}
     rewards = load_rewards(grpo.reward, data, tokenizer, heads=grpo.reward_heads, **options)  # type: ignore[arg-type]
     measures = measures_of(rewards, args.reward_weights, data, tokenizer)
     asked = hold_out(held_out, prompts, measures, tokenizer, weights) if len(held_out) else None
-    left_out = sum(map(len, found)) - len(prompts) - len(held_out)
-    tasks = {name: cluster.build() for name, cluster in clusters(data).items()} if data.task or data.mixture else {}
     return Experiment(grpo, policy, args, tokenizer, prompts, measured, rewards, asked, tasks, left_out)
 
 
