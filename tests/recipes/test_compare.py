@@ -150,6 +150,46 @@ def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
     assert not list(folder.rglob("metrics.json"))
 
 
+SMALL = {
+    "num_rows": 300,
+    "eval_prompts": 2,
+    "look_samples": 1,
+    "final_samples": 2,
+    "round_size": 8,
+    "max_steps": 5,
+    "per_device_train_batch_size": 16,
+    "max_completion_length": 4,
+    "sample_every": 5,
+}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("config", ["testbed/verifier.yaml", "testbed/proxy.yaml", "preferences/compare.yaml"])
+def test_shipped_comparisons_are_launched(config, compare):
+    values = yaml.safe_load((ROOT / "recipes" / "configs" / config).read_text()) | {**SMALL, "seeds": [0]}
+    for shared in values["shared"].values():
+        shared |= {"max_steps": 2, "per_device_train_batch_size": 8, "num_rows": 300}
+    if "preferences" in values:
+        pairs = [
+            {
+                "chosen": f"\n\nHuman: Question {n}?\n\nAssistant: Yes {n}.",
+                "rejected": f"\n\nHuman: Question {n}?\n\nAssistant: No.",
+            }
+            for n in range(120)
+        ]
+        Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+        values |= {"preferences": "pairs.jsonl", "save_steps": 4}
+        for shared in values["shared"].values():
+            shared |= {"preferences": "pairs.jsonl", "tokenizer_vocab_size": 400}
+    Path("small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    folder = compare.main(["--config", "small.yaml", "--output_dir", "out"])
+    report = (folder / "report.md").read_text()
+    assert all(f"`{arm}`" in report for arm in values["arms"])
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*/seed-0/metrics.json"))]
+    assert len(found) == len(values["arms"])
+    assert all(values["primary"] in metrics for metrics in found)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

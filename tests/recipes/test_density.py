@@ -117,3 +117,10 @@ def test_prompts_that_are_all_one_weigh_alike(run, tmp_path):
 def test_errors(run, tmp_path, given, words):
     (tmp_path / "empty.jsonl").write_text("{}\n[]\n")
     assert words in run("density.py", *given, "--output_dir", "out", cwd=tmp_path).error
+
+
+@pytest.mark.processes
+def test_the_shipped_config_is_launched(run, tmp_path):
+    done = run("density.py", "--num_rows", 200, "--output_dir", "out", cwd=tmp_path)
+    assert done.code == 0, done
+    assert len(read(tmp_path / "out")["density"]) == 200

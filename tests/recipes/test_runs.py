@@ -18,9 +18,19 @@ CONFIGS = {
     "reward": ["hh_rlhf"],
     "dpo": ["hh_rlhf"],
     "grpo": ["hh_rlhf", "own_prompts", "quickstart"],
+    "testbed": ["grpo", "proxy", "reward", "sft", "verifier"],  # these two in test_compare.py
+    "preferences": ["compare", "reward", "sft"],
 }
 MOMENTS = ["warmup", "warmup_head", "warmup_tail", "final", "final_head", "final_tail"]
-WEIGHTS = ["effective_sample_size", "effective_share", "intrinsic_dimension", "largest", "prompts", "smallest"]
+WEIGHTS = [
+    "effective_sample_size",
+    "effective_share",
+    "intrinsic_dimension",
+    "largest",
+    "prompts",
+    "recall",
+    "smallest",
+]
 
 
 def metrics(folder):
@@ -44,7 +54,8 @@ def test_every_shipped_config_of_these_recipes_is_launched_here(recipes):
     found = {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in (recipes / "configs").iterdir()
     }
-    elsewhere = {"procedural", "grammars", "rlm", "analogy", "replicate", "accelerate"}  # pretraining
+    pretraining = {"procedural", "grammars", "rlm", "analogy", "replicate", "accelerate"}
+    elsewhere = pretraining | {"density"}  # test_density.py
     assert {name: files for name, files in found.items() if name not in elsewhere} == CONFIGS
 
 
