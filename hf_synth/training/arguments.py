@@ -266,6 +266,19 @@ def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, def
     return parsed
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A config file; ValueError where it is none."""
+    if not path.is_file():
+        raise ValueError(f"--config: got {str(path)!r}, which is no file")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
+    return config
+
+
 def _one_source(words: list[str], classes: Sequence[type]) -> list[str]:
     """A flag takes the place of what the YAML file says instead of it: a source, a task's values, an architecture."""
     known = [name for name in SOURCES if name in _fields(classes)]
@@ -288,14 +301,7 @@ def _check_config(words: list[str], classes: Sequence[type]) -> None:
     if position == len(words):
         raise ValueError("--config: got nothing after it, wanted a YAML file")
     path = Path(words[position])
-    if not path.is_file():
-        raise ValueError(f"--config: got {str(path)!r}, which is no file")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
+    config = read_yaml(path)
     fields = _fields(classes)
     for key, value in config.items():
         if key not in fields and key != "env":

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from hf_synth.training.arguments import read_yaml
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.comparing.arguments import CompareArguments
 from hf_synth.training.runs import read_metrics
@@ -148,19 +149,6 @@ def _parsed(word: str) -> Any:
         return yaml.safe_load(word)
     except yaml.YAMLError:
         return word
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A config file; ValueError where it is none."""
-    if not path.is_file():
-        raise ValueError(f"--config: got {str(path)!r}, which is no file")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
-    return config
 
 
 def _found(config: str, configs: Path) -> Path:

@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from hf_synth.tasks.base import nearest
-from hf_synth.training.arguments import DataArguments
+from hf_synth.training.arguments import DataArguments, read_yaml
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.comparing.arguments import CompareArguments
 from hf_synth.training.comparing.equal_kl import at_equal_kl
-from hf_synth.training.comparing.plan import CONFIG, ComparedRun, read_yaml, run_folder
+from hf_synth.training.comparing.plan import CONFIG, ComparedRun, run_folder
 from hf_synth.training.comparing.statistics import known_measures
 from hf_synth.training.runs import FREE, RESOLVED_CONFIG, read_metrics, read_trained_on
 
