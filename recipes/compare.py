@@ -34,7 +34,8 @@ from hf_synth.training.comparing.plan import ComparedRun, planned, split_config
 from hf_synth.training.comparing.results import check_finished, check_primary
 from hf_synth.training.comparing.statistics import power_statement
 from hf_synth.training.errors import user_errors
-from hf_synth.training.runs import alone_in, is_main_process, read_metrics, resolved
+from hf_synth.training.locks import alone_in, is_main_process
+from hf_synth.training.runs import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN = "plan.json"

@@ -22,8 +22,9 @@ from hf_synth.training.arguments import DataArguments, WeightArguments, parse_re
 from hf_synth.training.data import prompt_split
 from hf_synth.training.density_folder import FACTS, write_density
 from hf_synth.training.errors import user_errors
+from hf_synth.training.locks import alone_in
 from hf_synth.training.prompt_files import prompt_files, usable_prompts
-from hf_synth.training.runs import alone_in, open_run, write_metrics
+from hf_synth.training.runs import open_run, write_metrics
 from hf_synth.training.weighing import open_embedder, place_on_map
 
 CONFIG = Path(__file__).parent / "configs" / "density" / "agreement.yaml"

@@ -16,21 +16,14 @@ from trl import DPOConfig, get_peft_config
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedDPOTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
-from hf_synth.training.checkpoints import read_training_log, train
+from hf_synth.training.checkpoints import train
 from hf_synth.training.data import preference_split
 from hf_synth.training.errors import user_errors
+from hf_synth.training.locks import is_main_process
 from hf_synth.training.pairs import accuracy_metrics, fitting_pairs
 from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.prompt_weights import weigh_rows
-from hf_synth.training.runs import (
-    alone_in,
-    check_run,
-    claim_rows,
-    is_main_process,
-    open_run,
-    read_metrics,
-    write_metrics,
-)
+from hf_synth.training.runs import at_work_in, claim_rows, is_finished, write_metrics
 
 CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
 
@@ -54,17 +47,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")
     require_checkpoint(policy.model_name_or_path, dpo.policy_made_by)
-    check_run(args.output_dir, dpo, data, weights, policy, args)
-    with alone_in(args.output_dir):
-        return run(dpo, data, weights, policy, args)
+    with at_work_in(args.output_dir, dpo, data, weights, policy, args) as folder:
+        return run(folder, data, weights, policy, args)
 
 
-def run(
-    dpo: DPOArguments, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: DPOConfig
-) -> Path:
-    """Train, unless that is done, and write the numbers and the report."""
-    folder = open_run(args.output_dir, dpo, data, weights, policy, args)
-    if read_training_log(folder) and read_metrics(folder):
+def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: DPOConfig) -> Path:
+    """Train, unless that is done, and write the numbers and the report; returns the folder."""
+    if is_finished(folder):
         print(f"{folder} is finished")
         return folder
     train_pairs, test_pairs = preference_split(data, folder)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.errors import user_errors
+from hf_synth.training.locks import is_main_process
 from hf_synth.training.measuring.arguments import MeasuringArguments
 from hf_synth.training.measuring.run import evaluate
-from hf_synth.training.runs import is_main_process
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

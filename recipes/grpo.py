@@ -20,7 +20,8 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.errors import user_errors
 from hf_synth.training.grpo.arguments import GRPOArguments
 from hf_synth.training.grpo.experiment import arm_name, prepare, run_arm
-from hf_synth.training.runs import alone_in, check_run, is_main_process, open_run, write_metrics
+from hf_synth.training.locks import is_main_process
+from hf_synth.training.runs import at_work_in, write_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
 CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
@@ -29,17 +30,20 @@ CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOC
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
     grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml")
-    check_run(args.output_dir, grpo, data, weights, policy, args)
-    with alone_in(args.output_dir):
-        return run(grpo, data, weights, policy, args)
+    with at_work_in(args.output_dir, grpo, data, weights, policy, args) as folder:
+        return run(folder, grpo, data, weights, policy, args)
 
 
 def run(
-    grpo: GRPOArguments, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: GRPOConfig
+    folder: Path,
+    grpo: GRPOArguments,
+    data: DataArguments,
+    weights: WeightArguments,
+    policy: PolicyArguments,
+    args: GRPOConfig,
 ) -> Path:
-    """Train what is not trained yet, and write the numbers and the report."""
+    """Train what is not trained yet, and write the numbers and the report; returns the folder."""
     started = time.monotonic()
-    folder = open_run(args.output_dir, grpo, data, weights, policy, args)
     if grpo.warm_up:
         policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
     experiment = prepare(grpo, data, weights, policy, args, folder)

@@ -22,6 +22,7 @@ from hf_synth.training.arms import ArmsArguments, PlannedRun, as_flags, over_see
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.errors import user_errors
 from hf_synth.training.hyperdata.arguments import CorpusArguments
+from hf_synth.training.locks import alone_in, is_main_process
 from hf_synth.training.pretraining.arguments import (
     CurriculumArguments,
     KeepingArguments,
@@ -30,7 +31,7 @@ from hf_synth.training.pretraining.arguments import (
 )
 from hf_synth.training.pretraining.data import chosen_task
 from hf_synth.training.pretraining.run import Settings, pretrain
-from hf_synth.training.runs import alone_in, check_run, is_main_process, open_run, write_metrics
+from hf_synth.training.runs import check_run, open_run, write_metrics
 from hf_synth.training.transfer import TransferArguments
 
 CONFIG = Path(__file__).parent / "configs" / "procedural" / "sort.yaml"

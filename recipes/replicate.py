@@ -20,7 +20,7 @@ from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.arms import PlannedRun, planned_runs
 from hf_synth.training.errors import user_errors
-from hf_synth.training.runs import alone_in
+from hf_synth.training.locks import alone_in
 
 CONFIGS = Path(__file__).parent / "configs" / "replicate"
 

@@ -21,17 +21,10 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.errors import user_errors
+from hf_synth.training.locks import is_main_process
 from hf_synth.training.policies import load_policy, load_tokenizer
 from hf_synth.training.prompt_weights import unweighed_rows, weigh_rows
-from hf_synth.training.runs import (
-    alone_in,
-    check_run,
-    claim_rows,
-    is_main_process,
-    open_run,
-    read_metrics,
-    write_metrics,
-)
+from hf_synth.training.runs import at_work_in, claim_rows, is_finished, write_metrics
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 
@@ -53,15 +46,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
     data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART)
     weights.one_strength()
-    check_run(args.output_dir, data, weights, policy, args)
-    with alone_in(args.output_dir):
-        return run(data, weights, policy, args)
+    with at_work_in(args.output_dir, data, weights, policy, args) as folder:
+        return run(folder, data, weights, policy, args)
 
 
-def run(data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: SFTConfig) -> Path:
-    """Train, unless that is done, and write the numbers and the report."""
-    folder = open_run(args.output_dir, data, weights, policy, args)
-    if read_training_log(folder) and read_metrics(folder):
+def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: SFTConfig) -> Path:
+    """Train, unless that is done, and write the numbers and the report; returns the folder."""
+    if is_finished(folder):
         print(f"{folder} is finished")
         return folder
     rows = imitation_rows(data, folder)

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 _CHOICES = {"metric": ("cosine", "euclidean"), "estimator": ("volume", "mean_distance")}
 _LOG_LIMIT = 690.0  # exp(690) is still a float64
-_BLOCK = 65_536  # rows in float64 at a time
+_BLOCK = 8_192  # rows in float64 at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,9 @@ def knn_density(
         metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`,
             where only their ratios matter) or "euclidean".
         backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one),
-            "ivf" (approximate, faiss's: the search is widened until it finds at least 0.95 of the true neighbours of a
-            sample), or "auto": exact for up to 50,000 points, then ivf. `measure_knn_density` says which it was.
+            "ivf" (approximate: lists of which a search opens some, more of them until it finds at least 0.95 of the
+            true neighbours of a sample), or "auto": exact for up to 50,000 points, then ivf.
+            `measure_knn_density` says which it was.
         smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours.
             One estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more
             than of a point, and copies count as crowding of their neighbourhood.
@@ -74,7 +75,7 @@ def knn_density(
     Raises:
         ValueError: NaN, infinite or (cosine) zero rows, named; k too large or too small; a wrong shape; an unknown
             metric, estimator or backend.
-        ImportError: a backend of faiss, and faiss is not installed.
+        ImportError: backend="faiss", and faiss is not installed.
 
     Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
     """
@@ -104,6 +105,7 @@ def measure_knn_density(
     if smoothing < 0:
         raise ValueError(f"smoothing={smoothing}: wanted a number of rounds of at least 0.")
     points, inverse, copies = distinct_points(embeddings, metric)
+    del embeddings  # a caller that keeps none needs the room
     if len(points) == 1:
         return MeasuredDensity(np.ones(len(inverse)), 0.0, 1, 0, "none", 1.0)
     k = check_k(k, len(points), estimator, reduce_k)

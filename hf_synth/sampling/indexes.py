@@ -1,19 +1,28 @@
-"""Where neighbours are looked for: all points chunk by chunk, or faiss's lists, of which a search opens some."""
+"""Where neighbours are looked for: all points chunk by chunk, or lists of them, of which a search opens some."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numba import njit
+from safetensors.numpy import load_file, save_file
 
-_CHUNK = 65_536  # points searched in at a time
-_TRAINED_ON, _ROUNDS = 20_000, 6  # points and rounds of k-means for an index; 40 points a list at least
-_CODED_FROM = 640  # points: 40 for each of the 16 values that a code of 4 bits takes
-_WIDTH, _CANDIDATES = 24, 64  # lists opened and points measured exactly, where widening begins
+from hf_synth.sampling.hashing import threads
+
+_CHUNK = 65_536  # points that an exact search looks at together
+_BLOCK = 8_192  # points in float64 at a time; queries that a thread compares with list after list
+_TRAINED_ON, _ROUNDS = 20_000, 4  # points and rounds of k-means for an index; 20 points a list at least
+_DIRECTIONS = 192  # that candidates are compared in
+_WIDTH, _CANDIDATES = 32, 32  # lists opened and points measured exactly, where widening begins
 _MOST_CANDIDATES = 2_000
+_ARRAYS = ("directions", "centres", "ids", "bounds", "points", "squares")
+_NOTHING, _PLACE = np.uint64(2**64 - 1), np.uint64(2**32 - 1)  # no key, and the bits of one that are a place
+_FACTS = ("lists", "width", "candidates")
 
 
 class Index(Protocol):
@@ -36,11 +45,16 @@ class Frame:
     def of(cls, points: np.ndarray) -> Frame:
         """Two passes over the points, in blocks."""
         points = np.asarray(points)  # a file mapped into memory as a plain array, which kernels take
-        mean = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(points)) / len(points)
-        return cls(points, mean, max(float(np.abs(block - mean).max()) for block in _blocks(points)))
+        blocks = [points[part] for part in _parts(len(points))]
+        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(points)
+        return cls(points, mean, max(float(np.abs(block - mean).max()) for block in blocks))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.ascontiguousarray((self.points[rows] - self.mean) / self.spread, dtype=self.dtype)
+        chosen = self.points[rows]
+        seen = np.empty(chosen.shape, self.dtype)
+        for part in _parts(len(chosen)):
+            seen[part] = (chosen[part] - self.mean) / self.spread
+        return seen
 
     def __len__(self) -> int:
         return len(self.points)
@@ -89,46 +103,132 @@ def _search_torch(queries: np.ndarray, chunk: np.ndarray, wanted: int) -> tuple[
 
 
 class ApproximateIndex:
-    """Faiss's lists of 4-bit codes over all points, of which a search looks into some; `widen` opens more of them."""
+    """Lists of neighbouring points, of which a search opens some; `widen` opens more of them.
+
+    Candidates are compared in the directions in which the points spread most, list by list: one product of matrices
+    compares a list with all queries that open it. The distances that count are taken by the caller, in all directions.
+    """
 
     def __init__(self, frame: Frame) -> None:
-        """Trained on a fixed sample; points are added in blocks, D / 2 bytes each (4 D where D is odd, or P small)."""
-        points, dim = frame.points.shape
-        self.lists = max(1, min(points // 40, round(2 * points**0.5)))
+        """Directions and lists are those of a fixed sample; holds the points in 192 directions: 768 bytes each."""
+        points = len(frame)
+        self.lists = max(1, min(points // 40, round(4 * points**0.5)))
         self.width, self.candidates = min(_WIDTH, self.lists), min(_CANDIDATES, points)
-        codes = f"PQ{dim // 2}x4fs" if dim % 2 == 0 and points >= _CODED_FROM else "Flat"
-        self.index = _faiss().index_factory(dim, f"IVF{self.lists},{codes}")
-        self.index.cp.niter = _ROUNDS
-        self.index.cp.min_points_per_centroid = 1  # fewer than 40 a list are so few that there is one list
-        self.index.train(frame[sample_rows(points, max(_TRAINED_ON, 40 * self.lists))])
-        for start in range(0, points, _CHUNK):
-            self.index.add(frame[start : start + _CHUNK])
+        sample = frame[sample_rows(points, max(_TRAINED_ON, 20 * self.lists))]
+        self.directions = _directions(sample)
+        self.centres = _centres(sample @ self.directions, self.lists)
+        list_of = _in_blocks(lambda part: _scores(frame[part] @ self.directions, self.centres).argmin(axis=1), points)
+        self.ids = np.argsort(list_of, kind="stable")  # the lists one after the other
+        self.bounds = _bounds(list_of, self.lists)
+        self.points = _in_blocks(lambda part: frame[self.ids[part]] @ self.directions, points)
+        self.squares = np.square(self.points).sum(axis=1)
 
     def save(self, path: Path) -> dict[str, Any]:
-        """Write the index to a file; returns what `load` needs besides."""
-        _faiss().write_index(self.index, str(path))
-        return {name: value for name, value in vars(self).items() if name != "index"}
+        """Write the arrays to a file; returns what `load` needs besides."""
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}, path)
+        return {name: getattr(self, name) for name in _FACTS}
 
     @classmethod
     def load(cls, path: Path, facts: Mapping[str, Any]) -> ApproximateIndex:
         """The index as it was saved, as wide as it was."""
         loaded = cls.__new__(cls)
-        loaded.index = _faiss().read_index(str(path))
-        for name in ("lists", "width", "candidates"):
-            setattr(loaded, name, facts[name])
+        vars(loaded).update(load_file(path), **{name: facts[name] for name in _FACTS})
         return loaded
 
     def search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
         """As `Index`, in the lists that are nearest to a query."""
-        self.index.nprobe = self.width
-        return self.index.search(queries, wanted)[1]
+        return _in_blocks(lambda part: self._search(queries[part] @ self.directions, wanted), len(queries))
+
+    def _search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
+        opens = np.concatenate([self._opens(queries[start : start + 1024]) for start in range(0, len(queries), 1024)])
+        opened, rows = np.nonzero(opens.T)  # list by list, the queries that open it
+        bounds = _bounds(opened, self.lists)
+        kept = np.full((len(queries), 2 * wanted), _NOTHING)
+        counts, limits = np.zeros(len(queries), np.int64), np.full(len(queries), np.inf, np.float32)
+        own = np.square(queries).sum(axis=1)
+        for number in np.flatnonzero(np.diff(bounds)):
+            these, among = (slice(*where[number : number + 2]) for where in (bounds, self.bounds))
+            products = queries[rows[these]] @ self.points[among].T
+            _keep_nearest(products, self.squares[among], rows[these], own, among.start, kept, counts, limits)
+        keys = np.partition(kept, wanted - 1, axis=1)[:, :wanted]
+        return np.where(keys == _NOTHING, -1, self.ids[(keys & _PLACE).astype(np.int64) % len(self.ids)])
+
+    def _opens(self, queries: np.ndarray) -> np.ndarray:
+        """[n, lists]: which lists each query looks into."""
+        scores = _scores(queries, self.centres)
+        return scores <= np.partition(scores, self.width - 1, axis=1)[:, self.width - 1 : self.width]
 
     def widen(self) -> bool:
-        """Open half as many lists again, measure a quarter more points exactly; False where that changes nothing."""
+        """Open a quarter more lists, measure an eighth more points exactly; False where that changes nothing."""
         before = self.width, self.candidates
-        self.width = min(self.width + -(-self.width // 2), self.lists)
-        self.candidates = min(self.candidates + -(-self.candidates // 4), self.index.ntotal, _MOST_CANDIDATES)
+        self.width = min(self.width + -(-self.width // 4), self.lists)
+        self.candidates = min(self.candidates + -(-self.candidates // 8), len(self.ids), _MOST_CANDIDATES)
         return before != (self.width, self.candidates)
+
+
+def _in_blocks(work: Callable[[slice], np.ndarray], rows: int) -> np.ndarray:
+    """What `work` makes of each block of rows, together; each thread multiplies its matrices for itself."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
+        return np.concatenate(list(pool.map(work, _parts(rows))))
+
+
+def _directions(sample: np.ndarray) -> np.ndarray:
+    """[S, D] -> [D, d] principal directions, d at most 192; all of them where there are no more."""
+    from sklearn.decomposition import PCA
+
+    if sample.shape[1] <= _DIRECTIONS:
+        return np.eye(sample.shape[1], dtype=np.float32)
+    few = min(_DIRECTIONS, len(sample))
+    return np.ascontiguousarray(PCA(few, random_state=0).fit(sample).components_.T)
+
+
+def _centres(sample: np.ndarray, lists: int) -> np.ndarray:
+    """[S, d] -> [lists, d] by k-means."""
+    from sklearn.cluster import KMeans
+
+    found = KMeans(lists, init="random", n_init=1, max_iter=_ROUNDS, tol=0, random_state=0).fit(sample)
+    return found.cluster_centers_
+
+
+def _scores(queries: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """[n, lists] squared distances, less each query's own square."""
+    return np.square(centres).sum(axis=1) - 2 * (queries @ centres.T)
+
+
+def _bounds(numbers: np.ndarray, count: int) -> np.ndarray:
+    """[count + 1]: where each number begins once they are sorted, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))])
+
+
+@njit(cache=True, nogil=True)
+def _keep_nearest(products, squares, rows, own, start, kept, counts, limits):  # type: ignore[no-untyped-def]
+    """Put the points of a list, by their products with queries [n, m], among what is kept of these queries [N, 2 C].
+
+    Kept are keys that sort by squared distance: its bits as float32, then the point's place in 32 bits more. Where
+    twice the wanted ones are there, the nearer half stays, and its farthest is the limit for what comes.
+    """
+    wanted = kept.shape[1] // 2
+    distance = np.empty(1, np.float32)
+    bits = distance.view(np.uint32)
+    found = np.empty(products.shape[1], np.float32)
+    for number in range(len(rows)):
+        row = rows[number]
+        keys, count, limit = kept[row], counts[row], limits[row]
+        for column in range(products.shape[1]):
+            found[column] = own[row] + squares[column] - 2 * products[number, column]
+        for column in range(products.shape[1]):
+            if found[column] >= limit:
+                continue
+            distance[0] = max(found[column], np.float32(0))
+            keys[count] = np.uint64(bits[0]) << np.uint64(32) | np.uint64(start + column)
+            count += 1
+            if count == len(keys):
+                keys[:] = np.partition(keys, wanted - 1)
+                bits[0] = np.uint32(keys[wanted - 1] >> np.uint64(32))
+                count, limit = wanted, distance[0]
+        counts[row], limits[row] = count, limit
 
 
 def sample_rows(points: int, size: int) -> np.ndarray:
@@ -136,8 +236,8 @@ def sample_rows(points: int, size: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(points, min(size, points), replace=False))
 
 
-def _blocks(points: np.ndarray) -> Iterator[np.ndarray]:
-    return (points[start : start + _CHUNK] for start in range(0, len(points), _CHUNK))
+def _parts(rows: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
 
 
 def _faiss() -> Any:
@@ -145,7 +245,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise ImportError(
-            "backend='faiss' or 'ivf', and faiss is not installed. Install it with pip install "
-            "'hf_synth[embeddings]', or use backend='sklearn'."
+            "backend='faiss', and faiss is not installed. Install it with pip install 'hf_synth[embeddings]', or use "
+            "backend='sklearn'."
         ) from error
     return faiss

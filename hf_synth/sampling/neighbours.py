@@ -43,7 +43,7 @@ class Neighbours:
 
 
 def choose_backend(backend: str, points: int) -> str:
-    """The backend that `auto` means for so many points: exact for few, faiss's IVF for many; others as they are."""
+    """The backend that `auto` means for so many points: exact for few, lists for many; others as they are."""
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"backend={backend!r}: wanted one of auto, {', '.join(BACKENDS)}.")
     if backend != "auto":
@@ -52,9 +52,12 @@ def choose_backend(backend: str, points: int) -> str:
         return "sklearn"
     if _cuda() and points <= 40 * _EXACT_UP_TO:
         return "torch"
-    if importlib.util.find_spec("faiss") is None:
-        return "sklearn"
-    return "faiss" if points <= _EXACT_UP_TO else "ivf"
+    return "ivf" if points > _EXACT_UP_TO else _exact()
+
+
+def _exact() -> str:
+    """The faster exact backend of those that are installed."""
+    return "sklearn" if importlib.util.find_spec("faiss") is None else "faiss"
 
 
 def find_neighbours(points: np.ndarray, k: int, backend: str = "auto") -> Neighbours:
@@ -62,7 +65,7 @@ def find_neighbours(points: np.ndarray, k: int, backend: str = "auto") -> Neighb
 
     Raises:
         ValueError: an unknown backend.
-        ImportError: a backend of faiss, and faiss is not installed.
+        ImportError: backend faiss, and faiss is not installed.
     """
     backend, exponent = choose_backend(backend, len(points)), 0
     if points.dtype == np.float64:  # whose squares can leave float64; times a power of two all digits stay
@@ -95,7 +98,7 @@ def nearest(frame: Frame, index: Index, rows: np.ndarray, k: int) -> tuple[np.nd
         sure[part] = _BLURRED * frame.spread * np.linalg.norm(queries, axis=1)
     missed = np.isinf(distances[:, -1])  # the lists that were opened held fewer than k
     if missed.any():
-        distances[missed], ids[missed] = nearest(frame, ExactIndex(frame, "faiss"), rows[missed], k)
+        distances[missed], ids[missed] = nearest(frame, ExactIndex(frame, _exact()), rows[missed], k)
     blurred = distances[:, -1] < sure
     if blurred.any() and frame.dtype != np.float64:
         wide = dataclasses.replace(frame, dtype=np.float64)
@@ -133,7 +136,7 @@ def _squares(points, rows, found, out):  # type: ignore[no-untyped-def]
 def widen_to_recall(frame: Frame, index: ApproximateIndex, k: int) -> float:
     """Widens the search until it finds 0.95 of the k nearest of a fixed sample of points; returns what it found."""
     rows = sample_rows(len(frame), _SAMPLE)
-    truth = nearest(frame, ExactIndex(frame, "faiss"), rows, k)[0]
+    truth = nearest(frame, ExactIndex(frame, _exact()), rows, k)[0]
     while (recall := _recall(truth, nearest(frame, index, rows, k)[0])) < LEAST_RECALL and index.widen():
         logger.info("Recall %.3f at k=%d, so the search is widened to %d lists", recall, k, index.width)
     if recall < LEAST_RECALL:

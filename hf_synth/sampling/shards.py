@@ -201,7 +201,7 @@ class _Work:
             frame = Frame.of(points)
             index = ApproximateIndex(frame)
             facts["recall"] = widen_to_recall(frame, index, k)
-            facts |= index.save(self.folder / "index.faiss")
+            facts |= index.save(self.folder / "index.safetensors")
         write_whole(done, json.dumps(facts).encode())
 
     def search(self) -> None:
@@ -213,7 +213,7 @@ class _Work:
         index: Index = (
             ExactIndex(frame, facts["backend"])
             if facts["backend"] in EXACT
-            else ApproximateIndex.load(self.folder / "index.faiss", facts)
+            else ApproximateIndex.load(self.folder / "index.safetensors", facts)
         )
         for number in self.mine(len(points)):
             if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():

@@ -16,7 +16,8 @@ from hf_synth.preferences.files import read_rows
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import json_dict, nearest
 from hf_synth.training.arguments import DataArguments
-from hf_synth.training.runs import REJECTED_ROWS, is_main_process
+from hf_synth.training.locks import is_main_process
+from hf_synth.training.runs import REJECTED_ROWS
 
 logger = logging.getLogger(__name__)
 

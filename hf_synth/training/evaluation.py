@@ -25,7 +25,7 @@ from hf_synth.rewards import RewardFunction
 from hf_synth.sampling import prompt_text
 from hf_synth.training.callbacks import log_apart
 from hf_synth.training.completions import Completion, Decoding, sample_completions
-from hf_synth.training.runs import is_main_process
+from hf_synth.training.locks import is_main_process
 
 SAMPLES = "samples.parquet"
 _SCHEMA = pa.schema(

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 from datasets import Dataset
-from filelock import FileLock, Timeout
 
 from hf_synth.training.checkpoints import TRAINING_LOG, write_json
+from hf_synth.training.locks import alone_in, is_main_process
 
 RESOLVED_CONFIG = "resolved_config.yaml"
 METRICS = "metrics.json"
@@ -77,30 +77,19 @@ def check_run(output_dir: str, *arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(output_dir: str) -> Iterator[None]:
-    """Keep other commands out of an output directory; ValueError where one is in. The lock ends with the process.
+def at_work_in(output_dir: str, *arguments: Any) -> Iterator[Path]:
+    """The directory of a run as `open_run` gives it, with other commands kept out of it meanwhile.
 
-    Of several processes of one run the main one holds it.
+    A directory that holds another config's run is refused before anything is written into it.
     """
-    if not is_main_process():
-        yield
-        return
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        busy = f"output_dir: another command is at work in {output_dir!r}; wait for it, or give another"
-        raise ValueError(busy) from None
-    except OSError as error:
-        raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+    check_run(output_dir, *arguments)
+    with alone_in(output_dir):
+        yield open_run(output_dir, *arguments)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has trained to its end and written its numbers."""
+    return (folder / TRAINING_LOG).exists() and (folder / METRICS).exists()
 
 
 def claim_rows(folder: Path, rows: Dataset) -> None:
@@ -133,11 +122,6 @@ def resolved(arguments: Any) -> dict[str, Any]:
     """A dataclass as plain values that YAML can hold; fields that carry secrets or machine state are left out."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
     return {name: _plain(value) for name, value in values.items() if name not in _SECRETS}
-
-
-def is_main_process() -> bool:
-    """Whether this is the one process of a run that writes what all of them share."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def write_metrics(folder: Path, metrics: dict[str, float]) -> None:

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 
-from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
+from hf_synth.sampling import effective_sample_size, prompt_text
 from hf_synth.sampling.density import measure_knn_density
 from hf_synth.sampling.embeddings import Embedder, load_embedder
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.density_folder import read_density
-from hf_synth.training.runs import WEIGHTS_TABLE, is_main_process
+from hf_synth.training.locks import is_main_process
+from hf_synth.training.runs import WEIGHTS_TABLE
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,6 @@ class PromptDensity:
     place: np.ndarray
     dimension: float
     recall: float = 1.0
-
-    def weights(self, arguments: WeightArguments, strength: float) -> np.ndarray:
-        """Sampling weights [N] of mean 1 at one strength."""
-        return rarity_weights(self.density, strength=strength, max_ratio=arguments.max_ratio)
 
 
 def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:

@@ -100,6 +100,32 @@ def test_a_search_that_cannot_be_widened_says_so(monkeypatch, caplog):
     assert "use backend='faiss'" in caplog.text
 
 
+@pytest.mark.parametrize("wanted", [1, 7, 300])
+@pytest.mark.parametrize("shape", [(3000, 24), (500, 200), (9000, 3)])
+def test_with_all_lists_open_the_candidates_are_the_nearest_in_the_directions_of_the_index(shape, wanted):
+    frame = Frame.of(np.random.default_rng(2).normal(size=shape).astype("f4"))
+    index = ApproximateIndex(frame)
+    index.width = index.lists
+    seen = frame[:] @ index.directions
+    queries = np.arange(0, shape[0], 7)
+    found = index.search(frame[queries], wanted)
+    squares = np.square(seen[queries][:, None].astype("f8") - seen[None]).sum(axis=2)
+    nearest_squares = np.sort(squares, axis=1)[:, :wanted]
+    np.testing.assert_allclose(
+        np.sort(np.take_along_axis(squares, found, axis=1), axis=1), nearest_squares, rtol=1e-3, atol=1e-5
+    )
+    assert all(len(set(row)) == wanted for row in found)
+
+
+def test_fewer_points_in_the_open_lists_than_wanted():
+    frame = Frame.of(clusters(2000, 16))
+    index = ApproximateIndex(frame)
+    index.width = 1
+    found = index.search(frame[:40], 1500)
+    assert (found == -1).any(axis=1).all()
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in found)
+
+
 def test_a_saved_index_finds_the_same(tmp_path):
     frame = Frame.of(clusters())
     index = ApproximateIndex(frame)
@@ -141,7 +167,8 @@ def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):
     ]
     monkeypatch.setattr(neighbours, "_cuda", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choose_backend("auto", 10**6) == "sklearn", "without faiss"
+    assert [choose_backend("auto", n) for n in (50_000, 50_001)] == ["sklearn", "ivf"], "without faiss"
+    assert find_neighbours(clusters(2000, 16), 5, "ivf").recall >= 0.95, "without faiss"
 
 
 def test_an_unknown_backend():

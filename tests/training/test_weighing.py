@@ -8,6 +8,7 @@ from datasets import Dataset
 from hf_synth.sampling import embed_texts, knn_density, rarity_weights
 from hf_synth.training import weighing
 from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.prompt_weights import prompt_weights
 from hf_synth.training.weighing import (
     WEIGHTS_TABLE,
     crowded_or_rare,
@@ -29,18 +30,23 @@ def prompts():
     return Dataset.from_dict({"prompt": CROWD + RARE})
 
 
+def weights_of(prompts, measured, strength=1.0):
+    """What a recipe draws by."""
+    return prompt_weights(prompts, measured.density, ARGUMENTS, strength, 0)
+
+
 def test_weights_are_those_of_the_library(prompts):
     measured = measure_density(prompts, ARGUMENTS)
     density = knn_density(embed_texts(CROWD + RARE), k=3)
     np.testing.assert_array_equal(measured.density, density)
     for strength in (0.0, 0.5, 1.0):
         wanted = rarity_weights(density, strength=strength, max_ratio=100.0)
-        np.testing.assert_array_equal(measured.weights(ARGUMENTS, strength), wanted)
+        np.testing.assert_allclose(weights_of(prompts, measured, strength), wanted, rtol=1e-12)
     assert measured.place.shape == (34, 2)
 
 
 def test_the_rare_are_drawn_more_often(prompts):
-    weights = measure_density(prompts, ARGUMENTS).weights(ARGUMENTS, 1.0)
+    weights = weights_of(prompts, measure_density(prompts, ARGUMENTS))
     assert weights[30:].min() > weights[:30].max()
     assert list(with_weights(prompts, weights)["sampling_weight"]) == weights.tolist()
 
@@ -90,7 +96,7 @@ def test_conversations_are_weighed_by_their_text(prompts):
 
 def test_the_table_says_how_weights_came_about(prompts, tmp_path, monkeypatch):
     measured = measure_density(prompts, ARGUMENTS)
-    weights = measured.weights(ARGUMENTS, 1.0)
+    weights = weights_of(prompts, measured)
     clustered = prompts.add_column("cluster", ["crowd"] * 30 + ["rare"] * 4)
     write_weights_table(tmp_path, clustered, measured, weights)
     table = pq.read_table(tmp_path / WEIGHTS_TABLE).to_pydict()
@@ -106,7 +112,7 @@ def test_the_table_says_how_weights_came_about(prompts, tmp_path, monkeypatch):
 
 def test_numbers_of_weights(prompts):
     measured = measure_density(prompts, ARGUMENTS)
-    weights = measured.weights(ARGUMENTS, 1.0)
+    weights = weights_of(prompts, measured)
     found = weight_metrics(measured, weights)
     size = weights.sum() ** 2 / (weights**2).sum()
     assert found["weights/effective_sample_size"] == pytest.approx(size)
@@ -122,8 +128,9 @@ def test_an_embedder_that_is_not_there(prompts):
 
 @pytest.mark.parametrize("texts", [["one"], ["one", "two"], ["one", "one", "two"]])
 def test_too_few_distinct_prompts_for_a_density_weigh_alike(texts):
-    measured = measure_density(Dataset.from_dict({"prompt": texts}), WeightArguments())
-    assert measured.weights(WeightArguments(), 1.0).tolist() == [1.0] * len(texts)
+    alike = Dataset.from_dict({"prompt": texts})
+    measured = measure_density(alike, WeightArguments())
+    assert weights_of(alike, measured).tolist() == [1.0] * len(texts)
     assert measured.place.shape == (len(texts), 2)
 
 

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = (field.name for field in dataclasses.fields(Weighing))
         weighing = Weighing(**{name: getattr(given, name) for name in names})
         sources = chosen_sources(given.sources, given.splits, given.columns, given.max_rows)
-        from hf_synth.training.runs import alone_in
+        from hf_synth.training.locks import alone_in
 
         with alone_in(given.output_dir):
             publish(sources, weighing, Path(given.output_dir), given.repo_id, private=given.private, jsonl=given.jsonl)

@@ -56,10 +56,12 @@ def prompt_density(found: Collected, kept: np.ndarray, weighing: Weighing, cache
         return MeasuredDensity(np.ones(number), 0.0, number, 0, "none", 1.0)
     if weighing.density_k >= number:
         raise ValueError(f"density_k: got {weighing.density_k} with {number} distinct prompts; lower it below that")
-    with stage(f"embed {number:,} prompts"):
-        embeddings = _embedded(found, kept, weighing.embedder, cache)
-    with stage("measure density"):
-        return measure_knn_density(embeddings, k=weighing.density_k, estimator=weighing.density_estimator)
+    with stage(f"embed {number:,} prompts, measure density"):
+        return measure_knn_density(
+            _embedded(found, kept, weighing.embedder, cache),  # not kept here: it is given back before the search
+            k=weighing.density_k,
+            estimator=weighing.density_estimator,
+        )
 
 
 def _embedded(found: Collected, kept: np.ndarray, embedder: str, cache: Path) -> np.ndarray:

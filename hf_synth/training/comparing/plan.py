@@ -10,9 +10,8 @@ from typing import Any
 import yaml
 
 from hf_synth.training.arguments import read_yaml
-from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.comparing.arguments import CompareArguments
-from hf_synth.training.runs import read_metrics
+from hf_synth.training.runs import is_finished
 
 CONFIG = "config.yaml"  # in the folder of a run: all that its recipe is given
 SHARED = "shared"
@@ -30,13 +29,13 @@ class ComparedRun:
 
     @property
     def words(self) -> list[str]:
-        """The recipe's command line; values in JSON where they are no plain ones."""
+        """The recipe's command line."""
         return ["--config", str(self.folder / CONFIG)]
 
     @property
     def finished(self) -> bool:
         """Whether the recipe has nothing left to do."""
-        return read_metrics(self.folder) is not None and read_training_log(self.folder) is not None
+        return is_finished(self.folder)
 
     def write(self) -> None:
         """Write the config, whole or not at all, and only where it changes: a finished run keeps its time."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_synth.files import whole_file
 from hf_synth.tasks.base import Rows
+from hf_synth.training.locks import is_main_process
 from hf_synth.training.measuring.arguments import MeasuringArguments
 from hf_synth.training.measuring.languages import is_language, language_measures
 from hf_synth.training.measuring.lm_eval import command, write_lm_eval
@@ -17,7 +18,7 @@ from hf_synth.training.measuring.model import Measured, check_positions, load, w
 from hf_synth.training.measuring.report import Evaluation, write_evaluation
 from hf_synth.training.measuring.rows import completed, foretold, prompted
 from hf_synth.training.measuring.settings import Plan, Setting, planned
-from hf_synth.training.runs import is_main_process, open_run, write_metrics
+from hf_synth.training.runs import open_run, write_metrics
 
 Measures = dict[str, float]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_synth.training.runs import is_main_process
+from hf_synth.training.locks import is_main_process
 
 DYNAMICS = "dynamics.csv"
 _LOOKS = {"eval_train_": "train_", "eval_validation_": "validation_"}

@@ -26,6 +26,7 @@ from hf_synth.training.callbacks import (
 from hf_synth.training.checkpoints import read_training_log, train, write_json
 from hf_synth.training.hyperdata.arguments import CorpusArguments
 from hf_synth.training.hyperdata.scores import language_scores
+from hf_synth.training.locks import is_main_process
 from hf_synth.training.policies import from_pretrained, load_policy
 from hf_synth.training.pretraining.arguments import (
     CurriculumArguments,
@@ -43,7 +44,7 @@ from hf_synth.training.pretraining.data import (
 from hf_synth.training.pretraining.dynamics import write_dynamics
 from hf_synth.training.pretraining.steps import settle_steps
 from hf_synth.training.pretraining.trainer import PretrainingTrainer
-from hf_synth.training.runs import TRANSFER, is_main_process, write_metrics
+from hf_synth.training.runs import TRANSFER, write_metrics
 from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
 from hf_synth.views import IGNORED
 
