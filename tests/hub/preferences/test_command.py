@@ -61,7 +61,7 @@ def test_the_script_prints_what_became_of_the_sources_and_others_load_it(places,
     lines = done.stdout.splitlines()
     assert lines[1].startswith("hh | hh-rlhf | 34 | not JSON: 1, missing field: 1 | 32 | duplicate pair: 1, near-dup")
     assert lines[-1] == str(tmp_path / "made" / "README.md")
-    assert "embed 61 prompts: " in done.stderr
+    assert "embed 61 prompts, measure density: " in done.stderr
     card = (tmp_path / "made" / "README.md").read_text("utf-8")
     assert "| uf | ultrafeedback | 20 | scores are equal: 1 | 19 | near-duplicate prompt: 1 | 18 | 17 |" in card
     assert "found by `sklearn` with recall 1.000" in card
