@@ -25,6 +25,7 @@ from hf_synth.views import IGNORED
 ENDLESS = 2**62
 _MOST_STAGES = 4096
 _COUNTED_TOGETHER = 10_000
+_BATCHES_TOGETHER = 16
 
 Batch = dict[str, torch.Tensor]
 
@@ -97,6 +98,8 @@ class OnlineRows(Dataset):
             raise ValueError("got stages without a task for each, or the other way round; wanted both or neither")
         self._task_of = (lambda _: task) if isinstance(task, Task) else task
         self.split, self.seed, self.size, self.stages = split, seed, size, stages
+        self._ahead: tuple[int, Rows] | None = None  # rows from a number on, that will be asked for next
+        self._next = -1  # the number after the last row that was asked for
 
     def __len__(self) -> int:
         return self.size
@@ -109,6 +112,13 @@ class OnlineRows(Dataset):
 
     def rows(self, index: np.ndarray) -> Rows:
         """The rows of any numbers, in their order; runs of successive numbers of one stage are made at once."""
+        if (
+            self.stages is None
+            and len(index)
+            and index[-1] - index[0] == len(index) - 1
+            and (np.diff(index) == 1).all()
+        ):
+            return self._successive(int(index[0]), len(index))
         breaks, stage = np.diff(index) != 1, None
         if self.stages is not None:
             stage = self.stages.of(index)
@@ -121,6 +131,16 @@ class OnlineRows(Dataset):
             for first, last in itertools.pairwise(ends)
         ]
         return parts[0] if len(parts) == 1 else concatenated(parts)
+
+    def _successive(self, first: int, count: int) -> Rows:
+        """Rows of successive numbers. To a reader of batch after batch, some batches are made at once."""
+        follows, self._next = first == self._next, first + count
+        start, ahead = self._ahead or (0, None)
+        if ahead is None or not start <= first <= first + count <= start + len(ahead):
+            start, more = first, min(_BATCHES_TOGETHER * count, self.size - first) if follows else count
+            ahead = self._task_of(0).rows(first, max(count, more), split=self.split, seed=self.seed)
+            self._ahead = (start, ahead)
+        return ahead.select(np.arange(first - start, first - start + count))
 
 
 class Indexed(Protocol):

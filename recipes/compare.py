@@ -25,10 +25,9 @@ from accelerate import PartialState
 
 import hf_synth
 from hf_synth.reports import write_report
-from hf_synth.reports.comparing.reading import COMPARISON
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import write_json
-from hf_synth.training.comparing.arguments import CompareArguments
+from hf_synth.training.comparing.arguments import COMPARISON, CompareArguments
 from hf_synth.training.comparing.equal_kl import PREFIX as EQUAL_KL
 from hf_synth.training.comparing.plan import ComparedRun, planned, split_config
 from hf_synth.training.comparing.results import check_finished, check_primary

@@ -58,12 +58,14 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     rows = imitation_rows(data, folder)
     claim_rows(folder, rows)
     tokenizer = load_tokenizer(policy, data, rows)
+    found = len(rows)
     rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)
-    trainer, found = build_trainer(rows, tokenizer, weights, policy, args, folder)
+    numbers = {"rows": float(len(rows)), "prompts/too_long": float(found - len(rows))}
+    trainer, of_weights = build_trainer(rows, tokenizer, weights, policy, args, folder)
     log = read_training_log(folder) or train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]
     losses = losses or [entry["train_loss"] for entry in log["history"] if "train_loss" in entry]  # too short to log
-    metrics = {"rows": float(len(rows)), "seconds/total": log["seconds"], **found}
+    metrics = {**numbers, "seconds/total": log["seconds"], **of_weights}
     write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
     if is_main_process():
         print(f"Report: {write_report(folder)}")

@@ -63,6 +63,35 @@ def assert_same(rows, parts):
             assert rows.columns[name][number] == column[0]
 
 
+@pytest.mark.parametrize("task", [SORT, ANALOGY, DYCK], ids=["sort", "finite", "dyck_shuffle"])
+def test_batches_made_ahead_are_those_made_one_by_one(task):
+    rows = OnlineRows(task, seed=3)
+    asked = [(0, 4), (4, 4), (8, 4), (12, 4), (60, 4), (64, 4), (68, 7), (75, 100), (175, 100), (4, 4), (2, 1), (3, 2)]
+    for first, count in asked:
+        index = np.arange(first, first + count)
+        assert_same(rows.rows(index), one_by_one(task, index, seed=3))
+
+
+def test_no_row_is_made_ahead_for_a_reader_that_skips_rows_or_beyond_the_end(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        type(SORT), "rows", lambda self, first, count, **how: made.append((first, count)) or empty_rows(count)
+    )
+    skipping, ending = OnlineRows(SORT), OnlineRows(SORT, size=20)
+    for first in (0, 8, 16):  # one rank of two
+        skipping.rows(np.arange(first, first + 4))
+    assert made == [(0, 4), (8, 4), (16, 4)]
+    made.clear()
+    for first in range(0, 20, 4):
+        ending.rows(np.arange(first, first + 4))
+    assert made == [(0, 4), (4, 16)]
+
+
+def empty_rows(count):
+    zeros = np.zeros(count, np.int64)
+    return Rows(np.zeros((count, 1), np.int64), zeros, zeros, zeros, {})
+
+
 def test_a_batch_against_a_plain_loop():
     rows = get_task("tivari3").rows(0, 40)
     assert len(set(rows.lengths.tolist())) > 1

@@ -5,7 +5,6 @@ from pathlib import Path
 from hf_synth.reports.answers import answer_sections
 from hf_synth.reports.arms import comparison_sections
 from hf_synth.reports.comparing.page import write_comparison
-from hf_synth.reports.comparing.reading import COMPARISON
 from hf_synth.reports.comparison import holds_arms, read_comparison
 from hf_synth.reports.notes import note_sections
 from hf_synth.reports.opening import opening_sections
@@ -14,6 +13,7 @@ from hf_synth.reports.pretraining import pretraining_sections
 from hf_synth.reports.run import Run, read_run
 from hf_synth.reports.supervised import learning_sections
 from hf_synth.reports.weights import weight_sections
+from hf_synth.training.comparing.arguments import COMPARISON
 
 __all__ = ["write_report"]
 

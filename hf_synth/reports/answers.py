@@ -7,7 +7,8 @@ from hf_synth.reports.figures import save
 from hf_synth.reports.run import Arm, Run
 from hf_synth.reports.samples import sample_sections
 from hf_synth.reports.scores import before_and_after, error_of, parts_of
-from hf_synth.reports.words import escaped, listed, number, picture, score, table
+from hf_synth.reports.words import code, escaped, listed, number, picture, score, table
+from hf_synth.training.comparing.arguments import COMPARISON
 
 MEASURES = {"validity": "validity", "sampled_reward": "sampled reward"}
 
@@ -73,7 +74,12 @@ def _verdict(run: Run) -> list[str]:
         "This is one seed. A difference between two arms of one seed is no evidence: another seed can turn it round. "
         "Run both arms with several values of `--seed` before believing it."
     )
-    if not run.control:
+    if (run.folder / "../.." / COMPARISON).exists():
+        seed = (
+            f"This run is one arm of a comparison, at one seed. {code('../../report.html')} has it against the other "
+            "arms, over seeds."
+        )
+    elif not run.control:
         seed = (
             "This run has no control, so nothing here says what the weights changed. Add 0 to `sampling_strength` for "
             "an arm that draws all prompts alike, and run several seeds: one seed is no evidence."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,9 +188,12 @@ def _directions(sample: np.ndarray) -> np.ndarray:
 def _centres(sample: np.ndarray, lists: int) -> np.ndarray:
     """[S, d] -> [lists, d] by k-means."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    found = KMeans(lists, init="random", n_init=1, max_iter=_ROUNDS, tol=0, random_state=0).fit(sample)
-    return found.cluster_centers_
+    search = KMeans(lists, init="random", n_init=1, max_iter=_ROUNDS, tol=0, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of clumps with fewer places than lists: some stay empty
+        return search.fit(sample).cluster_centers_
 
 
 def _scores(queries: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -85,6 +85,10 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     assert weighted["rows_seed"] == weighted["seed"] == 1
     assert weighted["model_name_or_path"] == "out/shared/policy/seed-1"
 
+    of_an_arm = (folder / "density" / "seed-1" / "report.md").read_text()
+    assert "This run is one arm of a comparison" in of_an_arm
+    assert "no control" not in of_an_arm
+
     report = (folder / "report.md").read_text()
     assert "**undecided**" in report
     assert "`density` does better than `uniform` in `halves/validity/rare`" in report

@@ -112,7 +112,7 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
     runs = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward", "dpo", "grpo")}
     for folder in runs.values():
         check_left_behind(folder)
-    assert metrics(runs["sft"]).keys() == {"loss/final", "rows", "seconds/total"}
+    assert metrics(runs["sft"]).keys() == {"loss/final", "prompts/too_long", "rows", "seconds/total"}
     wanted = {"accuracy/held_out", "accuracy/standard_error", "loss/held_out", "seconds/total"}
     assert metrics(runs["reward"]).keys() == wanted | {
         *(f"pairs/{name}" for name in ("train", "held_out", "too_long")),

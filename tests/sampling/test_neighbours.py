@@ -136,6 +136,12 @@ def test_a_saved_index_finds_the_same(tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
+def test_clumps_with_fewer_places_than_lists(recwarn):
+    clumps = np.concatenate([np.random.default_rng(0).normal(size=(1500, 300)) * 1e-4 + side for side in (-1, 1)])
+    assert find_neighbours(clumps, 5, "ivf").recall >= 0.95
+    assert not [warning for warning in recwarn if "clusters" in str(warning.message)]
+
+
 @pytest.mark.parametrize("shape", [(60, 7), (45, 32), (2000, 3)])
 def test_small_and_odd_shapes(shape):
     points = np.random.default_rng(1).normal(size=shape).astype("f4")

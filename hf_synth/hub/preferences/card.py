@@ -108,7 +108,8 @@ def _weights(built: Mapping[str, Any], weighing: Weighing) -> Iterator[str]:
     yield (
         f"Prompts that share at least {weighing.similarity:g} of their runs of three words with an earlier prompt (by "
         f"MinHash) {kept}. Density is that of the {weighing.density_k} nearest different prompts (embedder "
-        f"`{weighing.embedder}`, estimator `{weighing.density_estimator}`; found by `{density['backend']}` with "
+        f"`{weighing.embedder}`, estimator `{weighing.density_estimator}`, {weighing.density_smoothing} rounds of "
+        f"smoothing; found by `{density['backend']}` with "
         f"recall {density['recall']:.3f}; intrinsic dimension {density['dimension']:.1f}), in `pairs` times the "
         "number of pairs that the prompt has. `sampling_weight` is density to the power of "
         f"-{weighing.sampling_strength:g}, the largest at most {weighing.max_ratio:g} times the smallest."

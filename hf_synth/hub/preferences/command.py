@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--embedder", default="hashing", help="hashing, or a sentence-transformers model by path or Hub id")
     add("--density_k", type=int, default=10, help="neighbours that measure density (default: 10)")
     add("--density_estimator", choices=("volume", "mean_distance"), default="volume", help="default: volume")
+    add("--density_smoothing", type=int, default=0, help="rounds of averaging over neighbours (default: 0)")
     add("--sampling_strength", type=float, default=1.0, help="weights are density**-strength (default: 1)")
     add("--max_ratio", type=float, default=100.0, help="the largest weight over the smallest (default: 100)")
     add("--repo_id", metavar="USER/REPO", help="publish there; without it only --output_dir is written")

@@ -28,6 +28,7 @@ class Weighing:
     embedder: str = "hashing"
     density_k: int = 10
     density_estimator: str = "volume"
+    density_smoothing: int = 0
     sampling_strength: float = 1.0
     max_ratio: float = 100.0
 
@@ -61,6 +62,7 @@ def prompt_density(found: Collected, kept: np.ndarray, weighing: Weighing, cache
             _embedded(found, kept, weighing.embedder, cache),  # not kept here: it is given back before the search
             k=weighing.density_k,
             estimator=weighing.density_estimator,
+            smoothing=weighing.density_smoothing,
         )
 
 

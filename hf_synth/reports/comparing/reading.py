@@ -8,11 +8,9 @@ from typing import Any
 from hf_synth.metrics.intervals import Interval, mean_interval
 from hf_synth.reports.headlines import headlines
 from hf_synth.training.arguments import read_yaml
-from hf_synth.training.comparing.arguments import CompareArguments
+from hf_synth.training.comparing.arguments import COMPARISON, CompareArguments
 from hf_synth.training.comparing.results import RunResult, check_primary, read_all, with_equal_kl
 from hf_synth.training.comparing.statistics import Difference, all_measures, differences
-
-COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
 
 
 @dataclasses.dataclass(frozen=True)

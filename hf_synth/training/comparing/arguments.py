@@ -13,9 +13,10 @@ from hf_synth.training.arms import ArmsArguments
 
 RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
 DIRECTIONS = ("higher", "lower")
+COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
 _LONGEST_NAME = 80
 _TAKEN = {
-    "shared", "figures", ".lock", "plan.json", "comparison.yaml", "report.md", "report.html", "differences.csv",
+    "shared", "figures", ".lock", "plan.json", COMPARISON, "report.md", "report.html", "differences.csv",
     "samples.parquet",
 }  # fmt: skip
 

@@ -172,6 +172,20 @@ def test_strength_0_weighs_all_alike(places, tmp_path):
     assert {row["sampling_weight"] for row in table(tmp_path, "pairs")} == {1.0}
 
 
+def test_density_may_be_smoothed(places, tmp_path):
+    spread = []
+    for rounds in (0, 3):
+        build(
+            sources(places, "hh"), tmp_path / str(rounds), Weighing(density_k=4, density_smoothing=rounds), jsonl=False
+        )
+        rows = table(tmp_path / str(rounds), "prompts")
+        density = [row["density"] for row in rows]
+        vectors = embed_texts([prompt_text(row["prompt"]) for row in rows])
+        np.testing.assert_allclose(density, knn_density(vectors, k=4, smoothing=rounds), rtol=1e-6)
+        spread.append(np.std(np.log(density)))
+    assert spread[1] < spread[0]
+
+
 def test_few_prompts(places, tmp_path):
     one = [Source(places["hh"], src="hh", max_rows=1)]
     build(one, tmp_path / "one", WEIGHING, jsonl=False)
