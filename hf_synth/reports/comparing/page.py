@@ -30,26 +30,29 @@ def write_comparison(folder: Path) -> Path:
     """
     compared = read_compared(folder)
     figures = draw_figures(compared)
-    sections = [f"# {escaped(compared.arguments.title)}", *_sections(compared, figures)]
-    text = "\n\n".join(sections) + "\n"
+    text = _text(compared, figures, _SIDE_BY_SIDE)
     (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
     (folder / "report.html").write_text(html_page(text), encoding="utf-8", newline="\n")
     write_differences(compared)
     write_all_samples(compared)
     if compared.arguments.page:
-        add_to_page(Path(compared.arguments.page), compared, text, figures)
+        shown = _text(compared, figures, compared.arguments.page_prompts)
+        add_to_page(Path(compared.arguments.page), compared, shown, figures)
     return folder / "report.html"
 
 
-def _sections(compared: Compared, figures: Sequence[str]) -> list[str]:
-    return [
+def _text(compared: Compared, figures: Sequence[str], prompts: int) -> str:
+    """The report in Markdown, with the answers to so many prompts."""
+    sections = [
+        f"# {escaped(compared.arguments.title)}",
         *_question(compared),
         *_answer(compared),
         *_pictures(figures),
         *_measures(compared),
-        *_side_by_side(compared),
+        *_side_by_side(compared, prompts),
         *_again(compared),
     ]
+    return "\n\n".join(sections) + "\n"
 
 
 def _question(compared: Compared) -> list[str]:
@@ -154,21 +157,21 @@ def _cell(compared: Compared, measure: str, arm: str, other: str) -> str:
     return f"**{text}**" if found.corrected < 0.05 else text
 
 
-def _side_by_side(compared: Compared) -> list[str]:
+def _side_by_side(compared: Compared, shown: int) -> list[str]:
     """The first answers of the arms of the first pair to a few prompts, spread evenly over all."""
     arm, other = compared.arguments.pairs[0]
     seeds = sorted(set(compared.runs.get(arm, {})) & set(compared.runs.get(other, {})))
-    if not seeds:
+    if not seeds or not shown:
         return []
     tables = [compared.runs[name][seeds[0]].folder / SAMPLES for name in (arm, other)]
     if not all(path.exists() for path in tables):
         return []
     one, two = (_first_answers(path) for path in tables)
     prompts = [prompt for prompt in one if prompt in two]
-    step = max(1, len(prompts) // _SIDE_BY_SIDE)
+    step = max(1, len(prompts) // shown)
     rows = [
         [escaped(prompt[-160:]), escaped(one[prompt], 160), escaped(two[prompt], 160)]
-        for prompt in prompts[::step][:_SIDE_BY_SIDE]
+        for prompt in prompts[::step][:shown]
     ]
     text = f"Seed {seeds[0]}, the first sampled answer to each; all of them are in {code(SAMPLES)}."
     return ["## Side by side", text, table(["prompt", code(arm), code(other)], rows, text_columns=3)]

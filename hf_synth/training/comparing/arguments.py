@@ -63,6 +63,9 @@ class CompareArguments:
     page: str | None = dataclasses.field(
         default=None, metadata={"help": "Write the report to this Markdown file too, its figures beside it."}
     )
+    page_prompts: int = dataclasses.field(
+        default=6, metadata={"help": "Prompts shown there with their answers; 0 where they are not yours to publish."}
+    )
 
     def __post_init__(self) -> None:
         """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
@@ -82,6 +85,8 @@ class CompareArguments:
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
         self.title = str(self.title)
+        if self.page_prompts < 0:
+            raise ValueError(f"page_prompts: got {self.page_prompts}, wanted at least 0")
         self._check_arms()
         for name in ("smallest_effect", "noise"):
             if (value := getattr(self, name)) is not None:
