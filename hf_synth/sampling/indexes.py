@@ -19,7 +19,7 @@ _CHUNK = 65_536  # points that an exact search looks at together
 _BLOCK = 8_192  # points in float64 at a time; queries that a thread compares with list after list
 _TRAINED_ON, _ROUNDS = 20_000, 4  # points and rounds of k-means for an index; 20 points a list at least
 _DIRECTIONS = 192  # that candidates are compared in
-_WIDTH, _CANDIDATES = 32, 32  # lists opened and points measured exactly, where widening begins
+_WIDTH, _CANDIDATES = 32, 40  # lists opened and points measured exactly, where widening begins
 _MOST_CANDIDATES = 2_000
 _ARRAYS = ("directions", "centres", "ids", "bounds", "points", "squares")
 _NOTHING, _PLACE = np.uint64(2**64 - 1), np.uint64(2**32 - 1)  # no key, and the bits of one that are a place
@@ -160,10 +160,10 @@ class ApproximateIndex:
         return scores <= np.partition(scores, self.width - 1, axis=1)[:, self.width - 1 : self.width]
 
     def widen(self) -> bool:
-        """Open a quarter more lists, measure an eighth more points exactly; False where that changes nothing."""
+        """Open a quarter more lists, measure a quarter more points exactly; False where that changes nothing."""
         before = self.width, self.candidates
         self.width = min(self.width + -(-self.width // 4), self.lists)
-        self.candidates = min(self.candidates + -(-self.candidates // 8), len(self.ids), _MOST_CANDIDATES)
+        self.candidates = min(self.candidates + -(-self.candidates // 4), len(self.ids), _MOST_CANDIDATES)
         return before != (self.width, self.candidates)
 
 
