@@ -61,6 +61,7 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     seeds = min(map(len, arms.values()))
     rows = [[start, *(_cell(arms, target, start) for target in _TARGETS)] for start in _INITIALISATIONS]
     gains = [[start, *(_gain(arms, target, start) for target in _TARGETS)] for start in _INITIALISATIONS[1:]]
+    control = ["set-attention", *(_gain(arms, target, "set-attention", "set-shuffled") for target in _TARGETS)]
     published = [[start, *(f"{value:.1f}" for value in values)] for start, values in _PUBLISHED.items()]
     weak = [target for target in _TARGETS if _mean(arms, target, "nothing") < _CLEARED]
     left_out = f" From nothing, {', '.join(weak)} stays below it, so no comparison there counts." if weak else ""
@@ -73,6 +74,8 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
         table(["initialised from", *_TARGETS], published),
         "Difference to nothing, in points, seed by seed:",
         table(["initialised from", *_TARGETS], gains),
+        "Difference to the same weights with their entries shuffled: what their order does, and not their sizes:",
+        table(["initialised from", *_TARGETS], [control]),
         f"A comparison counts where nothing reaches a token accuracy of {100 * _CLEARED:.0f} %.{left_out}",
         "![Token accuracy by initialisation](reproduction/figures/downstream.png)",
     ]
@@ -91,10 +94,10 @@ def _cell(arms: Mapping[str, Sequence[Record]], target: str, start: str) -> str:
     return over_units(values, 1) if values else "-"
 
 
-def _gain(arms: Mapping[str, Sequence[Record]], target: str, start: str) -> str:
+def _gain(arms: Mapping[str, Sequence[Record]], target: str, start: str, other: str = "nothing") -> str:
     first, second = (
         {run.seed: 100 * run.metrics["accuracy/test"] for run in arms.get(f"{target}-{name}", [])}
-        for name in (start, "nothing")
+        for name in (start, other)
     )
     shared = sorted(first.keys() & second.keys())
     if not shared:
