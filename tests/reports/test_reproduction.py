@@ -83,6 +83,18 @@ def test_a_record_of_another_config_does_not_count(tmp_path):
     assert "Not run yet." in write_page(tmp_path, CONFIGS).read_text().split("## RLM: depth 3")[1].split("##")[0]
 
 
+def test_a_graph_whose_rows_had_none_of_a_fact_type(tmp_path):
+    whole, partial = (made_up("analogy_e60", "decay-0", seed) for seed in (0, 1))
+    del partial.dynamics["validation_accuracy/id_analogical"]
+    for record in (partial, whole):
+        add_record(tmp_path / "reproduction" / "analogy_e60.jsonl", record)
+    page = write_page(tmp_path, CONFIGS).read_text()
+    ends = [run.dynamics[f"validation_accuracy/{kind}"][-1:] for kind in TYPES for run in (whole, partial)
+            if f"validation_accuracy/{kind}" in run.dynamics]  # fmt: skip
+    assert len(ends) == 9
+    assert f"| {share_over_units(ends[6])} |" in page, "the mean over the graph that has it"
+
+
 def test_a_run_counts_once_and_runs_on_other_text_not_at_all(tmp_path):
     path = tmp_path / "reproduction" / "hyperdata.jsonl"
     for text, seed in [("a", 0), ("a", 1), ("b", 2), ("b", 2), ("b", 3)]:

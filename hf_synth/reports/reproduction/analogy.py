@@ -47,7 +47,9 @@ def _decay(arm: str) -> str:
 
 
 def _final(runs: Sequence[Record]) -> list[str]:
-    return [share_over_units([run.curve(_NAME.format(kind))[1][-1] for run in runs]) for kind in _TYPES]
+    found = [[run.curve(_NAME.format(kind))[1] for run in runs] for kind in _TYPES]
+    ends = [[values[-1] for values in of_kind if values] for of_kind in found]  # a sample of rows may have none
+    return [share_over_units(of_kind) if of_kind else "-" for of_kind in ends]
 
 
 def _learned_at(run: Record, kind: str) -> float:
@@ -101,8 +103,9 @@ def _figure(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> No
 
 
 def _line(runs: Sequence[Record], column: str, label: str, colour: str) -> Line:
-    steps = runs[0].curve(column)[0]
-    found = [mean_interval(values) for values in zip(*(run.curve(column)[1] for run in runs), strict=False)]
+    there = [curve for run in runs if (curve := run.curve(column))[1]]
+    steps = there[0][0] if there else []
+    found = [mean_interval(values) for values in zip(*(values for _, values in there), strict=False)]
     errors = [interval.high - interval.mean for interval in found]
     error = errors if all(np.isfinite(errors)) else None
     return Line(label, steps[: len(found)], [interval.mean for interval in found], colour, error=error)
