@@ -25,7 +25,7 @@ from hf_synth.views import IGNORED
 ENDLESS = 2**62
 _MOST_STAGES = 4096
 _COUNTED_TOGETHER = 10_000
-_BATCHES_TOGETHER = 16
+_BATCHES_TOGETHER = 16  # a call costs more than the rows of a small batch
 
 Batch = dict[str, torch.Tensor]
 
@@ -112,14 +112,9 @@ class OnlineRows(Dataset):
 
     def rows(self, index: np.ndarray) -> Rows:
         """The rows of any numbers, in their order; runs of successive numbers of one stage are made at once."""
-        if (
-            self.stages is None
-            and len(index)
-            and index[-1] - index[0] == len(index) - 1
-            and (np.diff(index) == 1).all()
-        ):
-            return self._successive(int(index[0]), len(index))
         breaks, stage = np.diff(index) != 1, None
+        if self.stages is None and len(index) and not breaks.any():
+            return self._successive(int(index[0]), len(index))
         if self.stages is not None:
             stage = self.stages.of(index)
             breaks |= np.diff(stage) != 0

@@ -30,7 +30,7 @@ _SMALLEST = 1e-6  # distances below this share of the data's spread are rounding
 _BLURRED = 0.01  # of a point's distance from the mean: nearer ones, float32 squares may put in the wrong order
 _QUERIES = 16_384  # rows searched for at a time
 _SAMPLE = 1_000  # points that recall is measured on
-_CANDIDATES = 4  # for each neighbour wanted, where widening begins
+_CANDIDATES_EACH = 4  # for each neighbour wanted, where widening begins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _squares(points, rows, found, out):  # type: ignore[no-untyped-def]
 def widen_to_recall(frame: Frame, index: ApproximateIndex, k: int) -> float:
     """Widens the search until it finds 0.95 of the k nearest of a fixed sample of points; returns what it found."""
     rows = sample_rows(len(frame), _SAMPLE)
-    index.candidates = min(max(index.candidates, _CANDIDATES * k), len(frame))
+    index.candidates = min(max(index.candidates, _CANDIDATES_EACH * k), len(frame))
     truth = nearest(frame, ExactIndex(frame, _exact()), rows, k)[0]
     while (recall := _recall(truth, nearest(frame, index, rows, k)[0])) < LEAST_RECALL and index.widen():
         logger.info("Recall %.3f at k=%d, so the search is widened to %d lists", recall, k, index.width)
