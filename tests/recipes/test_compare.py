@@ -67,7 +67,7 @@ def write(**values):
 
 
 def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, capsys):
-    words = write(page="docs/results.md")
+    words = write(page="docs/results.md", page_prompts=0)
     Path("docs").mkdir()
     folder = compare.main(words)
     said = capsys.readouterr().out
@@ -110,6 +110,8 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     assert set(samples.column("arm").to_pylist()) == {"uniform", "density"}
 
     page = Path("docs/results.md").read_text()
+    assert "## Side by side" in report
+    assert "Side by side" not in page, "no prompt goes to the page"
     assert page.count("<!-- begin out -->") == 1
     assert all(Path("docs", name).exists() for name in ("results/out_primary.png", "results/out_steps.png"))
     assert "(results/out_primary.png)" in page

@@ -74,6 +74,7 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "recipe": "grop"}, "recipe: got 'grop'; did you mean 'grpo'"),
         ({**TWO, "better": "more"}, "better: got 'more'"),
         ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted a number above 0"),
+        ({**TWO, "page_prompts": -1}, "page_prompts: got -1, wanted at least 0"),
         ({**TWO, "noise": "little"}, "noise: got 'little', wanted a number above 0"),
         ({"arms": {"a": {}, "plan.json": {}}}, "arms: got the name 'plan.json'"),
         ({"arms": {"a": {}, 2: {}}}, "arms: got the name 2"),
