@@ -383,7 +383,7 @@ def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
     """Perplexities, the floor and the completion tests of a byte-level tokenizer, one string at a time."""
     found = language_scores(model, tokenizer, task, rows=12, samples=4, batch_size=5)
     end = tokenizer.eos_token_id
-    strings = labelled_strings(task, task.rows(0, 12, split="test"), 0)
+    strings = labelled_strings(task, task.rows(0, 12, split="test"), 0, "test")
 
     def of(text: str) -> list[float]:
         return alone(model, [end, *tokenizer(text, add_special_tokens=False).input_ids, end])
@@ -513,7 +513,7 @@ def test_a_string_without_a_delimiter_is_finished_by_the_end_token(language):
 
 
 def test_labelled_strings_are_what_they_say(task):
-    found = labelled_strings(get_task("tivari3"), get_task("tivari3").rows(0, 30, split="test"), 0)
+    found = labelled_strings(get_task("tivari3"), get_task("tivari3").rows(0, 30, split="test"), 0, "test")
     verify = get_task("tivari3").verify
     assert [verify("", text) for text in found.texts] == found.valid.astype(float).tolist()
     assert found.words.tolist() == [len(text.split()) + 2 for text in found.texts]

@@ -175,13 +175,23 @@ def test_samples_follow_from_the_seed_alone(speaker):
 @torch.no_grad()
 def test_decision_points_of_brackets_are_asked_for_the_next_token(dyck, speaker):
     rows = dyck.rows(0, 32, split="test")
-    found = language_measures(speaker, dyck, rows, ids_of(speaker, dyck), samples=64, seed=0)
+    found = language_measures(speaker, dyck, rows, ids_of(speaker, dyck), split="test", samples=64, seed=0)
     for point in dyck.decision_points():
         logits = speaker.model(input_ids=torch.tensor([speaker.tokenizer(point.prefix).input_ids])).logits[0, -1]
         chances = logits.softmax(-1)[speaker.tokenizer.convert_tokens_to_ids(list(point.valid))]
         assert found[f"language/completion/{point.name}/p_valid"] == pytest.approx(float(chances.sum()), abs=1e-5)
     assert 0 < found["language/validity_rows_low"] < found["language/validity"] < found["language/validity_rows_high"]
     assert 0 < found["language/coverage"] < found["language/validity"]
+
+
+def test_strings_of_a_language_are_of_the_split_and_the_seed_asked_for():
+    task = get_task("tivari3", max_half=2)
+    model = Measured(new_model(build_tokenizer(task)), build_tokenizer(task))
+    for split, seed in (("test", 0), ("test", 3), ("train", 0)):
+        rows = task.rows(0, 16, split=split, seed=seed)
+        found = language_measures(model, task, rows, None, split=split, samples=16, seed=seed)
+        floor = -task.optimal_log_probs(rows)[:, 2:].sum(axis=1).mean()
+        assert found["language/string/floor"] == pytest.approx(floor)
 
 
 def test_a_language_is_measured_by_any_tokenizer(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import TrainingArguments, default_data_collator
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
@@ -179,6 +179,21 @@ def test_a_look_gives_means_over_tokens_whatever_the_batches(batch_size, tmp_pat
     floor = -TASK.optimal_log_probs(rows).sum() / rows.loss_mask.sum()
     assert found["eval_validation_excess"] == pytest.approx(found["eval_validation_loss"] - floor, abs=1e-9)
     assert found["eval_validation_excess"] > 0
+
+
+def test_the_first_token_of_a_text_is_given_and_not_foretold(tmp_path):
+    """Every loss of Trainer leaves out position 0, and so must ours where labels are the ids themselves."""
+    ids = torch.arange(12).reshape(3, 4) % TASK.rows(0, 1).tokens.max()
+    text = [{"input_ids": row, "labels": row} for row in ids.tolist()]
+    run = trainer(tmp_path, looks={"validation": text})
+    run.data_collator = default_data_collator
+    found = run.evaluate()
+    with torch.no_grad():
+        wanted = run.model(input_ids=ids, labels=ids)
+    hits = wanted.logits[:, :-1].argmax(-1) == ids[:, 1:]
+    assert found["eval_validation_loss"] == pytest.approx(float(wanted.loss), rel=1e-5)
+    assert found["eval_validation_accuracy"] == pytest.approx(float(hits.float().mean()))
+    assert found["eval_validation_row_accuracy"] == pytest.approx(float(hits.all(1).float().mean()))
 
 
 # No number that is none

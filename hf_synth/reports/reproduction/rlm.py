@@ -52,7 +52,7 @@ def _against_floor(
     records: Sequence[Record], config: Mapping[str, Any], folder: Path, name: str, published: list[str] | None
 ) -> list[str]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
-    counted = [_counted(_task(config, record), int(record.metrics["rows/trained"])) for record in records]
+    counted = [_counted(_task(config, record), record) for record in records]
     rows = [
         [f"grammar {record.seed}", *(f"{record.metrics[column]:.3f}" for column in columns),
          *(f"{losses[order]:.3f}" for order in _COUNTERS)]
@@ -75,9 +75,10 @@ def _task(config: Mapping[str, Any], record: Record) -> Task:
     return get_task(config["task"], config["preset"], **values)
 
 
-def _counted(task: Task, trained: int) -> dict[int, float]:
-    """The loss of each counting predictor on the test rows, its counts from as many rows as were trained on."""
-    train, test = task.rows(0, trained).tokens, task.rows(0, 8_192, split="test")
+def _counted(task: Task, record: Record) -> dict[int, float]:
+    """The loss of each counting predictor on the run's test rows, its counts from the rows that it trained on."""
+    trained, tested = (int(record.metrics[f"rows/{which}"]) for which in ("trained", "test"))
+    train, test = task.rows(0, trained).tokens, task.rows(0, tested, split="test")
     size, mask = len(task.vocabulary()), test.loss_mask
     return {order: float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean()) for order in _COUNTERS}
 

@@ -48,6 +48,7 @@ def language_scores(
     samples: int = 1000,
     seed: int = 0,
     rows_seed: int = 0,
+    split: str = "test",
     batch_size: int = 64,
     natural: Blocks | None = None,
     trained: int = 0,
@@ -56,7 +57,7 @@ def language_scores(
 ) -> dict[str, float]:
     """All measures of a model on a language, by name; nothing random outside is touched.
 
-    rows: of the test split, and as many strings of each violation, made with `rows_seed`.
+    rows: of `split`, and as many strings of each violation, made with `rows_seed`.
     samples: how many strings are sampled, with `seed`.
     natural: held-out blocks of natural text. trained, trained_seed: how many training rows the model may have seen,
     and their seed. start_token_id: what stands before a string: by default the end token, as between the documents of
@@ -77,25 +78,25 @@ def language_scores(
     own = tokenizer.get_vocab() == {word: number for number, word in enumerate(all_words(task))}
     if start_token_id is None:
         start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
-    test = task.rows(0, rows, split="test", seed=rows_seed)
+    test = task.rows(0, rows, split=split, seed=rows_seed)
     asked = _Asked(model, tokenizer, task, start_token_id, batch_size)
-    strings = labelled_strings(task, test, rows_seed)
+    strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
     log_probs = token_log_probs(model, sequences, batch_size=batch_size)
     found = {
         **_contrasts(strings, log_probs),
         **_above_floor(asked, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
         **_completion_tests(asked),
-        **_generation(asked, test, _texts(task, test), samples, seed, trained, trained_seed),
+        **_generation(asked, test, split, samples, seed, trained, trained_seed),
     }
     return {**found, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
 
 
-def labelled_strings(task: Task, valid: Rows, seed: int) -> Strings:
+def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
     """The rows as text, then for each kind of violation one string made of each row."""
     made, count = {"valid": (valid, True)}, len(valid)
     for name, violation in task.violations().items():
-        rng = RowRandom(seed=seed, split="test", purpose=f"violation {name}", index=np.arange(count))
+        rng = RowRandom(seed=seed, split=split, purpose=f"violation {name}", index=np.arange(count))
         made[name] = violation.make(valid, rng), violation.keeps_length
     kinds = [name for name in made for _ in range(count)]
     return Strings(
@@ -174,10 +175,11 @@ def _completion_tests(asked: _Asked) -> dict[str, float]:
 
 
 def _generation(
-    asked: _Asked, test: Rows, texts: list[str], samples: int, seed: int, trained: int, trained_seed: int
+    asked: _Asked, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
 ) -> dict[str, float]:
     """What becomes of strings sampled from the opening delimiter, or from the first words of the language."""
     task = asked.task
+    texts = _texts(task, test)
     longest = max(map(len, asked.ids(texts)))
     sampled = sample_strings(
         asked.model,
@@ -198,7 +200,7 @@ def _generation(
     most = int(test.lengths.max()) - 2
     different = {text for text, right in zip(strings, valid, strict=True) if text and right}
     found["coverage"] = sum(len(text.split()) <= most for text in different) / contents
-    rows = task.rows(0, samples, split="test", seed=seed)
+    rows = task.rows(0, samples, split=split, seed=seed)
     return {**found, "coverage/of_rows": len(set(_texts(task, rows))) / contents}
 
 

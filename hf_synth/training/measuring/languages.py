@@ -23,14 +23,15 @@ def is_language(task: Task, rows: Rows) -> bool:
 
 
 def language_measures(
-    measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, samples: int, seed: int
+    measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, split: str, samples: int, seed: int
 ) -> dict[str, float]:
-    """Measures of a language, each `language/NAME`: those of `language_scores` for a Grammar, of any tokenizer.
+    """Measures of a language, each `language/NAME`; `seed`: of rows and samples. Of a Grammar `language_scores`, by any tokenizer.
 
     Other languages, such as dyck: validity, distinct and coverage of sampled strings, and the completion tests.
     """
     if isinstance(task, Grammar):
-        asked: dict[str, Any] = {"rows": min(len(rows), samples), "samples": samples, "seed": seed}
+        asked: dict[str, Any] = {"rows": min(len(rows), samples), "split": split, "rows_seed": seed}
+        asked |= {"samples": samples, "seed": seed}
         model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
         # One process does it: its samples come in an order that batches on several would change.
         found = shared(lambda _: language_scores(model, tokenizer, task, batch_size=size, **asked), 1)[0]

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,5 +106,6 @@ def _measured(
             some = rows.select(np.arange(min(len(rows), arguments.completions)))
             found |= completed(measured, task, prompted(some, arguments.split, plan.rows_seed), ids)
     if arguments.samples and is_language(task, rows):
-        found |= language_measures(measured, task, rows, ids, samples=arguments.samples, seed=plan.rows_seed)
+        asked: dict[str, Any] = {"split": arguments.split, "samples": arguments.samples, "seed": plan.rows_seed}
+        found |= language_measures(measured, task, rows, ids, **asked)
     return found

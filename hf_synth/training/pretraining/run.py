@@ -43,10 +43,9 @@ from hf_synth.training.pretraining.data import (
 )
 from hf_synth.training.pretraining.dynamics import write_dynamics
 from hf_synth.training.pretraining.steps import settle_steps
-from hf_synth.training.pretraining.trainer import PretrainingTrainer
+from hf_synth.training.pretraining.trainer import PretrainingTrainer, foretold
 from hf_synth.training.runs import TRANSFER, write_metrics
 from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
-from hf_synth.views import IGNORED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _flat(name: str) -> str:
 
 
 def _against_floor(output: Any, optimal: np.ndarray) -> dict[str, float]:
-    log_probs, mask = output.predictions[0], output.label_ids != IGNORED
+    log_probs, mask = output.predictions[0], foretold(output.label_ids)
     width = log_probs.shape[1]
     found = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
     names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}

@@ -137,7 +137,7 @@ class PretrainingTrainer(Trainer):
         """As usual, with means over tokens in place of the mean over batches."""
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         log_probs, hits = output.predictions
-        found = summary(log_probs, hits == 1, output.label_ids != IGNORED, dataloader.dataset)
+        found = summary(log_probs, hits == 1, foretold(output.label_ids), dataloader.dataset)
         metrics = {**output.metrics, **{f"{metric_key_prefix}_{name}": value for name, value in found.items()}}
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
@@ -200,7 +200,7 @@ def cosine_factor(step: int, *, warmup: int, horizon: int, floor: float) -> floa
 
 
 def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each label its ln P and whether it was the most likely token: two of [rows, width], 0 where no label is."""
+    """Of each label its ln P and whether it was the most likely token: two of [rows, width], 0 where `foretold` is not."""
     logits = logits[0] if isinstance(logits, tuple) else logits
     targets = labels[:, 1:]
     carries = targets != IGNORED
@@ -209,6 +209,13 @@ def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     log_probs[:, 1:][carries] = chosen.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
     hits[:, 1:][carries] = (chosen.argmax(-1) == wanted).float()
     return log_probs, hits
+
+
+def foretold(labels: np.ndarray) -> np.ndarray:
+    """Where a model is asked for a token, bool like `labels`: nowhere at position 0, before which nothing is read."""
+    mask = labels != IGNORED
+    mask[:, 0] = False
+    return mask
 
 
 def summary(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray, dataset: Any) -> dict[str, float]:
