@@ -23,6 +23,7 @@ from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.errors import user_errors
 from hf_synth.training.hyperdata.arguments import CorpusArguments
 from hf_synth.training.locks import alone_in, is_main_process
+from hf_synth.training.policies import require_checkpoint
 from hf_synth.training.pretraining.arguments import (
     CurriculumArguments,
     KeepingArguments,
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     words = list(sys.argv[1:] if argv is None else argv)
     arms, *parts = parse_recipe(CLASSES, words, CONFIG)
     if arms.quick:
-        words += as_flags(arms.quick_args)
+        words = [*as_flags(arms.quick_args), *words]
         arms, *parts = parse_recipe(CLASSES, words, CONFIG)
     settings = Settings(*parts)
     args = settings.args
@@ -68,9 +69,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
             settings = settings_of(run, words)
             chosen_task(settings.rows)
             check_run(str(run.folder), *more, *vars(settings).values())
+            check_sources(run, settings, planned)
         if not alone:
             open_run(args.output_dir, arms, *parts)
         return train_all(planned, words, more, args, started)
+
+
+def check_sources(run: PlannedRun, settings: Settings, planned: Sequence[PlannedRun]) -> None:
+    """Raise ValueError where a run that has not begun would start from a warm-up that nobody has trained."""
+    if read_training_log(run.folder) or any(run.folder.glob("checkpoint-*")):
+        return
+    made = {other.folder for other in planned}
+    for source in settings.transfer.sources():
+        if Path(source.path) not in made:
+            require_checkpoint(source.path, f"accelerate launch recipes/pretrain.py --output_dir {source.path} ...")
 
 
 def train_all(

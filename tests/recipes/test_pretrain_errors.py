@@ -63,6 +63,12 @@ def place(tmp_path_factory):
             "got use_peft with init_from or train_parts, wanted one of them",
         ),
         (["--seeds", 1, 2, 1], "seeds: got [1, 2, 1], wanted each once"),
+        (
+            ["--arms", '{"a": {}, "b": {"init_from": "nowhere/at/all"}}'],
+            "'nowhere/at/all', which holds no model; make it",
+        ),
+        (["--canonical", "stand_in", "--train_rows", 5], "got canonical text with train_rows, wanted one of the two"),
+        (["--canonical", "stand_in", "--curriculum_field", "length"], "got canonical text with curriculum_field,"),
         (["--dataset", "text"], "with columns text, labels, wanted input_ids and labels; for text set `canonical`"),
         (["--dataset", "foreign"], "got the id 99, where the task has 14 words (set task, preset and task_args"),
     ],

@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_synth.metrics.intervals import mean_interval, paired_interval
+from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
+from hf_synth.reports.reproduction import procedural
 from hf_synth.reports.reproduction.page import STUDIES, study_config, write_page
 from hf_synth.reports.reproduction.records import Record, add_record, read_records, record_of, run_key
-from hf_synth.reports.reproduction.words import over_units, share_over_units, standing
+from hf_synth.reports.reproduction.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing
+from hf_synth.tasks import get_task
+from hf_synth.tasks.base import EOS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs" / "replicate"
+_GEOMETRY = ("dirichlet_energy", "parallelogram", "isometry", "translation_consistency", "separation")
 TYPES = ("id_atomic", "id_compositional", "near_ood_compositional", "id_analogical", "ood_analogical")
 
 
@@ -27,12 +31,12 @@ def made_up(study, arm, seed):
     names = ["loss/test", "accuracy/test", "row_accuracy/test", "excess/test", "language/validity", "language/auroc"]
     names += ["language/perplexity/ratio", "language/auroc/same_length", "language/completion"]
     metrics = {name: float(rng.uniform(0.3, 0.9)) for name in names}
-    metrics |= {"floor/test": 0.5, "steps": 40.0, "rows/trained": 200.0}
+    metrics |= {"floor/test": 0.5, "steps": 40.0, "rows/trained": 200.0, "rows/test": 50.0}
     steps = [10, 20, 40]
     dynamics = {"step": steps, "validation_accuracy": [step / 40 for step in steps]}
     dynamics["validation_excess"] = [1 / step for step in steps]
     names = [f"validation_accuracy/{kind}" for kind in TYPES]
-    names += [f"geometry/{name}" for name in ("dirichlet_energy", "parallelogram", "isometry")]
+    names += [f"geometry/{name}" for name in _GEOMETRY]
     dynamics |= {name: rng.uniform(size=3).tolist() for name in names}
     return Record(arm, seed, run_key(config_of(study), arm, seed), metrics, dynamics)
 
@@ -137,6 +141,84 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert read_records(path) == [record]
     add_record(path, made_up("rlm_l3", "", 1))
     assert [found.seed for found in read_records(path)] == [0, 1]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    path = tmp_path / "study.jsonl"
+    add_record(path, made_up("rlm_l3", "", 0))
+    for broken in (b'{"arm": "a"', b'{"arm": "a"}', b"[1]", b"\xff\xfe"):
+        path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n" + broken + b"\n")
+        with pytest.raises(ValueError, match=r"study\.jsonl:2: got a line that is no record of a run"):
+            read_records(path)
+
+
+@pytest.mark.parametrize(
+    ("found", "units", "verdict"),
+    [
+        (Interval(0.5, 0.1, 0.9), 8, "agree"),
+        (Interval(-0.5, -0.9, -0.1), 8, "contradict"),
+        (Interval(0.5, -0.1, 1.1), 8, "do not decide"),
+        (Interval(0.0, 0.0, 0.0), 8, "do not decide"),
+        (Interval(0.5, 0.1, 0.9), 7, "are too few"),
+        (Interval(np.nan, np.nan, np.nan), 0, "are too few"),
+    ],
+)
+def test_what_an_interval_says_of_a_claim(found, units, verdict):
+    assert Claim("a", "b", found, units).verdict() == verdict
+    shifted = Interval(*(value + 0.5 for value in found))
+    assert Claim("a", "b", shifted, units, bar=0.5).verdict() == verdict
+    assert claims([Claim("a", "b", found, units)]).endswith(f" | {verdict} |")
+
+
+def test_differences_are_of_the_seeds_that_both_have():
+    assert seed_by_seed({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 2.0, 7: 0.0}) == (paired_interval([3, 5], [1, 2]), 2)
+    found, units = seed_by_seed({0: 1.0}, {1: 1.0})
+    assert np.isnan(found.mean)
+    assert units == 0
+    assert over_units([0.5]) == "0.500"
+
+
+# What a token accuracy with the end token counted says of the others
+
+
+@pytest.fixture(scope="module")
+def addition():
+    """The target as the page makes it, and the words of its training and test rows."""
+    config = {"arms": {"addition-nothing": {"task": "addition", "preset": "3"}}, "max_steps": 30,
+              "per_device_train_batch_size": 10, "test_rows": 200}  # fmt: skip
+    task = get_task("addition", "3")
+    train, test = (
+        [row[start:stop].tolist() for row, start, stop in zip(r.tokens, r.loss_start, r.loss_stop, strict=True)]
+        for r in (task.rows(0, 300), task.rows(0, 200, split="test"))
+    )
+    assert {len(answer) for answer in test} == {4, 5}, "with and without a carry into a new place"
+    return procedural._target("addition", config, {}), train, test
+
+
+def test_the_end_token_is_left_out_of_an_accuracy(addition):
+    target, _, test = addition
+    rng = np.random.default_rng(0)
+    hits = [[bool(rng.random() < 0.6) or token == EOS for token in answer] for answer in test]
+    accuracy = sum(map(sum, hits)) / sum(map(len, hits))
+    before = [hit for answer, found in zip(test, hits, strict=True)
+              for token, hit in zip(answer, found, strict=True) if token != EOS]  # fmt: skip
+    assert target.of_result(accuracy) == pytest.approx(100 * np.mean(before))
+
+
+def test_the_commonest_token_of_each_place(addition):
+    target, train, test = addition
+    said = [max(range(40), key=lambda token: [a[place] for a in train if place < len(a)].count(token))
+            for place in range(5)]  # fmt: skip
+    hits = [token == said[place] for answer in test for place, token in enumerate(answer) if token != EOS]
+    assert target.constant == pytest.approx(100 * np.mean(hits))
+    assert 10 < target.constant < 40
+
+
+def test_the_share_of_test_rows_that_training_had(addition):
+    task = get_task("addition", "3")
+    train, test = ({tuple(row) for row in task.rows(0, n, split=split).tokens.tolist()}
+                   for n, split in ((300, "train"), (200, "test")))  # fmt: skip
+    assert addition[0].seen == pytest.approx(100 * len(train & test) / 200, abs=0.5)
 
 
 def test_words_of_intervals():

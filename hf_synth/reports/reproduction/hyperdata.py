@@ -8,14 +8,23 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_synth.metrics.intervals import mean_interval, paired_interval
+from hf_synth.metrics.intervals import mean_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.reproduction.records import Record, by_arm
-from hf_synth.reports.reproduction.words import over_units, share_over_units, standing, with_interval
-from hf_synth.reports.words import table
+from hf_synth.reports.reproduction.words import (
+    Claim,
+    claims,
+    over_units,
+    seed_by_seed,
+    share_over_units,
+    standing,
+    with_interval,
+)
+from hf_synth.reports.words import MISSING, table
 
 _MEASURES = {
     "language/validity": "validity of samples",
+    "language/valid_and_new": "valid and not in training",
     "language/perplexity/ratio": "perplexity ratio",
     "language/auroc/same_length": "AUROC at equal length",
     "language/completion": "completion tests passed",
@@ -34,21 +43,48 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
     return [
         standing(min(map(len, arms.values()))),
         table(["arm", *_MEASURES.values(), "published validity, % (one seed)"], rows),
+        "A sample is valid if the whole of it is in the language. Perplexity ratio: of strings with a violation over "
+        "valid ones, 1 where the two are not told apart. AUROC: how often a valid string is likelier than an invalid "
+        "one of its length, 0.5 by chance. A completion test is passed where the right words at a point of decision "
+        "are likelier together than the wrong ones. Higher is better but for the loss, in nats per token.",
         "Difference to examples alone, seed by seed:",
         table(["arm", *_MEASURES.values()], gains),
+        claims(_claims(arms)),
         "![Validity and perplexity ratio by arm](reproduction/figures/hyperdata.png)",
     ]
 
 
 def _cell(runs: Sequence[Record], name: str) -> str:
-    values = [run.metrics[name] for run in runs]
+    values = [run.metrics[name] for run in runs if name in run.metrics]
+    if not values:
+        return MISSING
     return over_units(values) if name in ("language/perplexity/ratio", "loss/test") else share_over_units(values, 3)
 
 
 def _gain(runs: Sequence[Record], control: Sequence[Record], name: str) -> str:
-    first, second = ({run.seed: run.metrics[name] for run in part} for part in (runs, control))
-    shared = sorted(first.keys() & second.keys())
-    return with_interval(paired_interval([first[s] for s in shared], [second[s] for s in shared])) if shared else "-"
+    return with_interval(seed_by_seed(_by_seed(runs, name), _by_seed(control, name))[0])
+
+
+def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
+    return {run.seed: run.metrics[name] for run in runs if name in run.metrics}
+
+
+def _claims(arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
+    """What was published of the validity of samples."""
+    validity = {arm: _by_seed(arms.get(arm, []), "language/validity") for arm in _PUBLISHED}
+    invalid = [1 - share for share in validity["explanations-100"].values()]
+    found = []
+    if invalid:
+        shows = "share of samples that are not valid, above 0.99"
+        found = [Claim("explanations alone give no valid text", shows, mean_interval(invalid), len(invalid), bar=0.99)]
+    for claim, first, second in (
+        ("10 % explanations lie below examples alone", "examples", "explanations-10"),
+        ("1 % explanations lie above examples alone", "explanations-1", "examples"),
+        ("1 % explanations lie above 10 %", "explanations-1", "explanations-10"),
+    ):
+        shows = f"validity, {first} less {second}"
+        found.append(Claim(claim, shows, *seed_by_seed(validity[first], validity[second])))
+    return found
 
 
 def _short(arm: str) -> str:

@@ -41,7 +41,7 @@ STUDIES: dict[str, Study] = {
         "Analogy: the reference run on 20 graphs",
         "Published for one graph: near-OOD compositions right at epoch 20, trained analogies at epoch 30, the 2 "
         "held-out analogies at epochs 90 to 120, and lost by epoch 200; first memorise, then compose, then analogise. "
-        "An epoch is 2.4 steps.",
+        "An epoch is 2.4 steps, and an accuracy of 0.5 on held-out analogies is one of the two.",
         analogy_section,
     ),
     "analogy_e60": Study(

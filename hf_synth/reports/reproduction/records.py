@@ -45,12 +45,22 @@ def run_key(config: Mapping[str, Any], arm: str, seed: int) -> str:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The runs that a file names, each once; none where there is no file, nor of a last line that was cut off."""
+    """The runs that a file names, each once; none where there is no file, nor of a last line that was cut off.
+
+    Raises ValueError with the line's number where another line is no record.
+    """
     if not path.exists():
         return []
-    *whole, _ = path.read_text(encoding="utf-8").split("\n")
-    records = [Record(**json.loads(line)) for line in whole]
+    *whole, _ = path.read_bytes().split(b"\n")
+    records = [_record(line, f"{path}:{number}") for number, line in enumerate(whole, 1)]
     return list({(record.key, record.text): record for record in records}.values())
+
+
+def _record(line: bytes, place: str) -> Record:
+    try:
+        return Record(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{place}: got a line that is no record of a run ({error}); mend or delete it") from error
 
 
 def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "") -> Record:

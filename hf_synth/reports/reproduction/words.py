@@ -1,11 +1,49 @@
 """How the page says a mean with its interval, and how much a number of seeds allows to say."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
+from hf_synth.reports.words import MISSING, table
 
 ENOUGH_SEEDS = 8  # for a claim; fewer say only that it ran
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What would show as a number above `bar`, and the interval of that number here; `units`: seeds or the like."""
+
+    claim: str
+    measured: str
+    found: Interval
+    units: int
+    bar: float = 0.0
+    digits: int = 3
+
+    def verdict(self) -> str:
+        """What the interval says of the claim; nothing where units are too few."""
+        if self.units < ENOUGH_SEEDS:
+            return "are too few"
+        if self.found.low > self.bar:
+            return "agree"
+        return "contradict" if self.found.high < self.bar else "do not decide"
+
+
+def claims(found: Sequence[Claim]) -> str:
+    """A table of claims, and what the intervals found here say of each."""
+    rows = [
+        [claim.claim, claim.measured, with_interval(claim.found, claim.digits), claim.verdict()] for claim in found
+    ]
+    return table(["claim", "shows in", "found", "so the data"], rows, text_columns=2)
+
+
+def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[Interval, int]:
+    """First - second of the seeds that both have, and how many these are; NaN where there is none."""
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        return Interval(math.nan, math.nan, math.nan), 0
+    return paired_interval([first[seed] for seed in shared], [second[seed] for seed in shared]), len(shared)
 
 
 def over_units(values: Sequence[float], digits: int = 3) -> str:
@@ -22,7 +60,9 @@ def share_over_units(values: Sequence[float], digits: int = 2) -> str:
 
 
 def with_interval(found: Interval, digits: int = 3) -> str:
-    """`0.312 [0.298, 0.326]`, or the number alone."""
+    """`0.312 [0.298, 0.326]`, or the number alone; `-` where there is none."""
+    if math.isnan(found.mean):
+        return MISSING
     if not math.isfinite(found.low):
         return f"{found.mean:.{digits}f}"
     return f"{found.mean:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"

@@ -25,8 +25,9 @@ def is_language(task: Task, rows: Rows) -> bool:
 def language_measures(
     measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, split: str, samples: int, seed: int
 ) -> dict[str, float]:
-    """Measures of a language, each `language/NAME`; `seed`: of rows and samples. Of a Grammar `language_scores`, by any tokenizer.
+    """Measures of a language, each `language/NAME`: those of `language_scores` for a Grammar, of any tokenizer.
 
+    seed: of rows and of samples.
     Other languages, such as dyck: validity, distinct and coverage of sampled strings, and the completion tests.
     """
     if isinstance(task, Grammar):

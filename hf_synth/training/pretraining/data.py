@@ -97,6 +97,7 @@ def pretraining_data(
 ) -> PretrainingData:
     """Everything that a run reads; see `PretrainingData`."""
     if corpus.canonical:
+        _check_text_alone(rows, curriculum)
         return _text_data(task, rows, corpus, tokenizer, args)
     if task is None:
         raise ValueError("got no task, wanted one whose rows are trained on")
@@ -190,6 +191,15 @@ def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
     task_of(0)
     last = math.ceil((final - arguments.curriculum_start) / arguments.curriculum_step)
     return Curriculum(Stages(), task_of, last)
+
+
+def _check_text_alone(rows: RowsArguments, curriculum: CurriculumArguments) -> None:
+    asked = {"dataset": rows.dataset, "train_rows": rows.train_rows, "curriculum_field": curriculum.curriculum_field}
+    if named := [name for name, value in asked.items() if value]:
+        raise ValueError(
+            f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long as "
+            "corpus_tokens says"
+        )
 
 
 def _text_data(

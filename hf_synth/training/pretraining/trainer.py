@@ -200,7 +200,7 @@ def cosine_factor(step: int, *, warmup: int, horizon: int, floor: float) -> floa
 
 
 def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each label its ln P and whether it was the most likely token: two of [rows, width], 0 where `foretold` is not."""
+    """Of each label its ln P and whether it was the most likely token: two of [rows, width], 0 elsewhere."""
     logits = logits[0] if isinstance(logits, tuple) else logits
     targets = labels[:, 1:]
     carries = targets != IGNORED
