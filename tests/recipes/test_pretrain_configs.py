@@ -83,11 +83,15 @@ def test_arms_and_seeds(run, tmp_path):
     assert {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in found.values()} == before
 
 
-def test_quick_values_take_the_place_of_others(run, tmp_path):
-    values = '{"max_steps": 1, "task_args": {"length": 4, "vocab_size": 10}, "gpt2_size": "1_2_16"}'
-    done = run("pretrain.py", *TINY.split(), "--quick", "true", "--quick_args", values, cwd=tmp_path)
+def test_quick_values_go_before_the_file_and_flags_before_both(run, tmp_path):
+    config = {"task": "sort", "task_args": {"length": 4, "vocab_size": 10}, "gpt2_size": "1_2_16", "eval_rows": 4}
+    config |= {"output_dir": "out", "max_steps": 500, "test_rows": 9, "save_strategy": "no", "use_cpu": True}
+    config |= {"bf16": False, "report_to": "none", "quick_args": {"max_steps": 3, "test_rows": 5}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    done = run("pretrain.py", "--config", "mine.yaml", "--max_steps", 1, "--quick", "true", cwd=tmp_path)
     assert done.code == 0, done.err
     assert metrics(tmp_path / "out")["steps"] == 1
+    assert metrics(tmp_path / "out")["rows/test"] == 5
 
 
 def test_an_adapter_on_a_checkpoint(run, tmp_path):

@@ -14,6 +14,7 @@ from hf_synth.reports.reproduction.words import Claim, claims, over_units, seed_
 from hf_synth.reports.words import MISSING, table
 from hf_synth.tasks import Rows, get_task
 from hf_synth.tasks.base import EOS
+from hf_synth.training.pretraining.overlap import seen_share
 
 _LEARNED = (0.95, 0.99)
 _INITIALISATIONS = ("nothing", "set-attention", "eca-everything", "set-and-eca", "set-shuffled")
@@ -146,13 +147,8 @@ def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Re
     trained = config["max_steps"] * config["per_device_train_batch_size"]
     train, test = task.rows(0, trained), task.rows(0, config["test_rows"], split="test")
     runs = {start: arms.get(f"{name}-{start}", []) for start in _INITIALISATIONS}
-    tokens, known = float(test.loss_mask.sum() / len(test)), set(_as_bytes(train))
-    seen = np.mean([row in known for row in _as_bytes(test)])
-    return _Target(name, runs, tokens, 100 * _constant(train, test), 100 * float(seen))
-
-
-def _as_bytes(rows: Rows) -> list[bytes]:
-    return [row[:length].tobytes() for row, length in zip(rows.tokens, rows.lengths, strict=True)]
+    tokens = float(test.loss_mask.sum() / len(test))
+    return _Target(name, runs, tokens, 100 * _constant(train, test), 100 * seen_share(task, test, trained))
 
 
 def _constant(train: Rows, test: Rows) -> float:

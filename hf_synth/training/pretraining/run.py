@@ -42,6 +42,7 @@ from hf_synth.training.pretraining.data import (
     pretraining_tokenizer,
 )
 from hf_synth.training.pretraining.dynamics import write_dynamics
+from hf_synth.training.pretraining.overlap import MOST_COMPARED, seen_share
 from hf_synth.training.pretraining.steps import settle_steps
 from hf_synth.training.pretraining.trainer import PretrainingTrainer, foretold
 from hf_synth.training.runs import TRANSFER, write_metrics
@@ -196,6 +197,10 @@ def final_metrics(
         found |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
     if isinstance(data.test, HeldRows) and data.test.optimal is not None:
         found |= _against_floor(output, data.test.optimal)
+    if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
+        compared = min(int(found["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
+        found["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
+        found["rows/compared"] = float(compared)
     if data.corpus is not None:
         found.pop("row_accuracy/test")  # of whole blocks of text
         read = data.corpus.counts(int(found["rows/trained"]))
