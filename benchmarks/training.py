@@ -192,7 +192,7 @@ class Pair:
     same_loss: float = 1e-3
 
     def line(self, steps: int, rounds: int) -> str:
-        """A line of the table: medians in milliseconds a step, their ratio, and the range of the rounds' ratios."""
+        """A line of the table: medians in milliseconds a step, and the median and range of the rounds' ratios."""
         steps *= self.pace
         turns = [(self.side(steps), self.other(steps)) for _ in range(rounds)]
         for ours, theirs in turns:
@@ -200,7 +200,7 @@ class Pair:
                 raise SystemExit(f"{self.name}: losses {ours.loss} and {theirs.loss} are not those of the same work")
         first, second = (statistics.median(turn[side].seconds for turn in turns) for side in (0, 1))
         ratios = sorted(theirs.seconds / ours.seconds for ours, theirs in turns)
-        ratio = second / first
+        ratio = statistics.median(ratios)
         verdict = f"{self.promised}{'' if ratio >= self.promised else ', missed'}"
         spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         return f"| {self.name} | {1e3 * first:.2f} | {1e3 * second:.2f} | {ratio:.2f} | {spread} | {verdict} |"
@@ -383,8 +383,8 @@ def machine() -> str:
 HEAD = """# How fast training is
 
 `python benchmarks/training.py --write docs/training_speed.md` wrote this page.
-Two programs take turns in one run, a few steps each; times are medians in milliseconds a step, `ratio` is how many times as fast as the second the first is.
-`rounds` are the lowest and the highest ratio of two neighbouring turns: they say how quiet the machine was.
+Two programs take turns in one run, a few steps each; times are medians in milliseconds a step. `ratio` is how many times as fast as the second the first is: the median over pairs of neighbouring turns.
+`rounds` are the lowest and the highest of these ratios: they say how quiet the machine was.
 The plain loop has the same model, the same batches made beforehand, a fused optimizer, and reads no value before its end; Trainer makes fresh rows at every step.
 Both end with the same loss. Batches have 64 rows, models no dropout.
 """  # noqa: E501
