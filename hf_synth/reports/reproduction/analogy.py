@@ -46,7 +46,10 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
               [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
         claims([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
         f"![Accuracy by fact type over steps](reproduction/figures/{name}.png)",
-        "The embeddings over training (2 is the Dirichlet energy of random ones):",
+        "The embeddings over training. The Dirichlet energy is about 2 for random ones and 0 where each entity lies "
+        "on its image; the others are about 0 for random ones and 1 where the functor is the step between the two "
+        "(parallelogram), all steps are one (translation consistency), one half has the other's shape (isometry), the "
+        "halves lie apart (separation):",
         f"![Geometry of the embeddings over steps](reproduction/figures/{name}_geometry.png)",
     ]  # fmt: skip
 
