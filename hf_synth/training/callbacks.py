@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_synth.metrics.geometry import geometry
@@ -120,8 +121,11 @@ class GeometryCallback(TrainerCallback):
 
     def _log(self, control: TrainerControl) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        table = model.get_input_embeddings().weight.detach().float().cpu().numpy()
-        log_apart(self.trainer.log, control, geometry(table, self.pairs, self.functor_id), "geometry/")
+        table = model.get_input_embeddings().weight.detach()
+        if isinstance(table, DTensor):  # under FSDP2 each rank holds a part
+            table = table.full_tensor()
+        found = geometry(table.float().cpu().numpy(), self.pairs, self.functor_id)
+        log_apart(self.trainer.log, control, found, "geometry/")
 
 
 class CurriculumCallback(TrainerCallback):

@@ -6,15 +6,19 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from hf_synth import build_tokenizer, get_task
+from hf_synth.metrics.geometry import geometry
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, Stages
 from hf_synth.training.callbacks import (
     VALIDATION_LOSS,
     BestModelCallback,
     CurriculumCallback,
+    GeometryCallback,
     SnapshotCallback,
     StoppingCallback,
     save_whole,
@@ -25,16 +29,17 @@ from hf_synth.training.pretraining.arguments import ScheduleArguments
 from hf_synth.training.pretraining.trainer import PretrainingTrainer
 
 SORT = get_task("sort", length=6, vocab_size=10)
+ANALOGY = get_task("analogy", num_relations=40)
 
 
 def grown(stage):
     return get_task("sort", length=2 + 2 * stage, vocab_size=10)
 
 
-def trainer(folder, *, stages=None, steps=12, **changes):
-    """A tiny model on sorting, looked at every third step."""
+def trainer(folder, *, task=SORT, stages=None, steps=12, **changes):
+    """A tiny model, looked at every third step."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(SORT)
+    tokenizer = build_tokenizer(task)
     config = RopeGPTConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=64,
@@ -44,8 +49,8 @@ def trainer(folder, *, stages=None, steps=12, **changes):
     args = TrainingArguments(
         str(folder), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True, **{**settings, **changes}
     )
-    looks = {split: HeldRows(SORT.rows(0, 16, split=split)) for split in ("train", "validation")}
-    rows = OnlineRows(SORT) if stages is None else OnlineRows(grown, stages=stages)
+    looks = {split: HeldRows(task.rows(0, 16, split=split)) for split in ("train", "validation")}
+    rows = OnlineRows(task) if stages is None else OnlineRows(grown, stages=stages)
     return PretrainingTrainer(
         RopeGPTForCausalLM(config), args, train_dataset=rows, eval_dataset=looks, schedule=ScheduleArguments(),
         epoch_steps=steps, processing_class=tokenizer,
@@ -156,6 +161,50 @@ def test_a_run_stops_at_the_look_that_says_so(tmp_path):
     run = trainer(tmp_path, eval_steps=2)
     run.add_callback(StoppingCallback(None, 1000.0))
     assert train(run)["steps"] == 2
+
+
+# How embeddings lie
+
+
+def shape_of(table, run):
+    """The geometry of an embedding table, ids by the tokenizer's words."""
+    functor = run.processing_class.convert_tokens_to_ids("<f>")
+    return {f"geometry/{name}": value for name, value in geometry(table, ANALOGY.functor(), functor).items()}
+
+
+def logged_shapes(run):
+    """{step: what was logged of the geometry}."""
+    entries = [entry for entry in run.state.log_history if "geometry/isometry" in entry]
+    return {e["step"]: {name: value for name, value in e.items() if name.startswith("geometry/")} for e in entries}
+
+
+def test_the_geometry_logged_is_that_of_the_embeddings_at_the_start_and_at_each_look(tmp_path):
+    run = trainer(tmp_path, task=ANALOGY, save_steps=3, steps=6)
+    run.add_callback(GeometryCallback(run, ANALOGY))
+    wanted = {0: shape_of(run.model.get_input_embeddings().weight.detach().numpy(), run)}
+    train(run)
+    for step in (3, 6):
+        kept = RopeGPTForCausalLM.from_pretrained(tmp_path / f"checkpoint-{step}")
+        wanted[step] = shape_of(kept.get_input_embeddings().weight.detach().numpy(), run)
+    assert logged_shapes(run) == {step: pytest.approx(each) for step, each in wanted.items()}
+    assert len({each["geometry/parallelogram"] for each in wanted.values()}) == 3
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    """A group of one process."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_the_geometry_of_embeddings_in_shards(one_rank, tmp_path):
+    run = trainer(tmp_path / "run", task=ANALOGY)
+    wanted = shape_of(run.model.get_input_embeddings().weight.detach().numpy().copy(), run)
+    mesh = distributed.init_device_mesh("cpu", (1,))
+    fully_shard(run.model, mesh=mesh)
+    GeometryCallback(run, ANALOGY).on_train_begin(run.args, run.state, run.control)
+    assert logged_shapes(run) == {0: pytest.approx(wanted)}
 
 
 # A task that grows
