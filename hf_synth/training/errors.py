@@ -33,14 +33,15 @@ def user_errors(
             raise
         print(f"{command}: error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if not no_room(error) or os.environ.get("HF_SYNTH_DEBUG") == "1":
-            raise
-        print(f"{command}: error: {error}; make room, then give the same command again", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{command}: " + "; ".join(filter(None, ["interrupted", interrupted])), file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        full = no_room(error)
+        if full is None or os.environ.get("HF_SYNTH_DEBUG") == "1":
+            raise
+        print(f"{command}: error: {full}; make room, then give the same command again", file=sys.stderr)
+        sys.exit(2)
 
 
 def _needed(record: logging.LogRecord) -> bool:
@@ -48,13 +49,20 @@ def _needed(record: logging.LogRecord) -> bool:
     return "passing in an `attention_mask`" not in str(record.msg)
 
 
-def no_room(error: BaseException | None) -> bool:
-    """Whether an error says that a file could not be written in full: a disk, a quota or a file's largest size."""
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
-        return True
+def no_room(error: BaseException | None) -> BaseException | None:
+    """The error that says that a file could not be written in full, of one and those that led to it; or None.
+
+    That is: a disk is full, a quota is used up, or a file has its largest size.
+    """
+    if error is None or _says_no_room(error):
+        return error
+    return no_room(error.__cause__ or error.__context__)
+
+
+def _says_no_room(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
     # Neither torch nor safetensors keeps the number of the system's error: they have words of their own.
-    if isinstance(error, SafetensorError) and any(f"os error {number}" in str(error) for number in _NO_ROOM):
-        return True
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_SAYS):
-        return True
-    return error is not None and no_room(error.__cause__ or error.__context__)
+    if isinstance(error, SafetensorError):
+        return any(f"os error {number}" in str(error) for number in _NO_ROOM)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_SAYS)

@@ -110,11 +110,11 @@ FILLS_UP = """
 import pathlib, resource, runpy, sys, threading, time
 
 def fill():
-    while not pathlib.Path("out/checkpoint-2/complete.json").exists():
+    while not pathlib.Path(begin).exists():
         time.sleep(0.001)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-limit, *sys.argv = int(sys.argv[1]), *sys.argv[2:]
+limit, begin, *sys.argv = int(sys.argv[1]), *sys.argv[2:]
 threading.Thread(target=fill, daemon=True).start()
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -125,7 +125,8 @@ def test_a_full_disk(limit, torn, run, recipes, tmp_path):
     """From the second checkpoint on no file may grow beyond a limit; once there is room, the run goes on."""
     (tmp_path / "fills_up.py").write_text(FILLS_UP)
     flags = [*FLAGS, "--disable_tqdm", "true"]
-    done = run(tmp_path / "fills_up.py", limit, recipes / "pretrain.py", *flags, cwd=tmp_path)
+    begin = "out/checkpoint-2/complete.json"
+    done = run(tmp_path / "fills_up.py", limit, begin, recipes / "pretrain.py", *flags, cwd=tmp_path)
     whole = max((tmp_path / "out").glob("checkpoint-*/complete.json")).parent
     assert done.error.startswith("pretrain.py: error: out cannot be written to in full (")
     assert done.error.endswith(
@@ -137,6 +138,18 @@ def test_a_full_disk(limit, torn, run, recipes, tmp_path):
     done = run("pretrain.py", *flags, cwd=tmp_path)
     assert done.code == 0, done.err
     assert f"Resuming from out/{whole.name}" in done.err
+    assert json.loads((tmp_path / "out" / "training_log.json").read_text())["steps"] == 6
+
+
+def test_a_full_disk_while_a_corpus_is_written(run, recipes, tmp_path):
+    """24 blocks of 4 kB, in a cache that is outside of the run."""
+    (tmp_path / "fills_up.py").write_text(FILLS_UP)
+    corpus = ["--canonical", "stand_in", "--mix_ratio", "0", "--block_size", "1024", "--canonical_eval_tokens", "2048"]
+    flags = [*FLAGS, *corpus, "--task", "", "--task_args", "{}", "--tokenizer_vocab_size", 300]
+    done = run(tmp_path / "fills_up.py", 60_000, "out", recipes / "pretrain.py", *flags, cwd=tmp_path)
+    assert done.error == ("pretrain.py: error: [Errno 27] File too large; make room, then give the same command again")
+    done = run("pretrain.py", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
     assert json.loads((tmp_path / "out" / "training_log.json").read_text())["steps"] == 6
 
 

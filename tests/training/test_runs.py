@@ -1,6 +1,7 @@
 """Run directories: one config each, no secrets on disk; errors and interruptions as users see them."""
 
 import dataclasses
+import errno
 import json
 import signal
 import subprocess
@@ -167,6 +168,16 @@ def test_an_interruption_says_how_to_go_on_and_is_code_130(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "\nsft.py: interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_a_full_disk_is_one_line_whatever_else_it_led_to(capsys):
+    with pytest.raises(SystemExit) as caught, user_errors("pretrain.py"):
+        raise RuntimeError("no dataset") from OSError(errno.ENOSPC, "No space left on device", "rows.arrow")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "pretrain.py: error: [Errno 28] No space left on device: 'rows.arrow'; make room, then give the same command "
+        "again\n"
+    )
 
 
 def test_debugging_shows_where_it_happened(monkeypatch):
