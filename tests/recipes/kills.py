@@ -16,6 +16,7 @@ from typing import Any
 
 LONGEST = 240  # seconds
 _ROPE = '{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}'
+_RLM = '{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 8}'
 _COMMON = """--per_device_train_batch_size 8 --per_device_eval_batch_size 64 --eval_rows 32 --test_rows 64
     --warmup_steps 2 --learning_rate 1e-2 --save_steps 1 --save_total_limit 2 --logging_steps 1 --eval_steps 2
     --gpt2_size 1_2_16"""
@@ -28,6 +29,9 @@ _KINDS = {
         --optimizer adam --weight_decay_on all --final_model best --learning_rate 5e-2""",
     "corpus": """--canonical stand_in --task tivari3 --task_args {} --mix_ratio 0.2 --block_size 32
         --canonical_eval_tokens 640 --tokenizer_vocab_size 300 --test_rows 8""",
+    "rlm": f"""--task rlm --preset v6-l2-b2 --gpt2_size= --model_type rlm_transformer --new_model '{_RLM}'
+        --optim sgd --optim_args momentum=0.9 --max_grad_norm 0 --decay_steps 16 --decay_to 0.1
+        --snapshots_per_doubling 1 --snapshots_linear_after 8""",
     "transfer": f"""{_SORT} --init_from whole/curriculum --init_embeddings averaged --train_parts mlp --train_rows 20
         --decay_to 0.1 --optim sgd --optim_args momentum=0.9""",
 }
@@ -65,13 +69,18 @@ def left_behind(folder: Path) -> dict[str, Any]:
         [folder / "model.safetensors", *folder.glob("best/*.safetensors"), *folder.glob("snap*/*/*.safe*")]
     )
     log = json.loads((folder / "training_log.json").read_text())
-    metrics = json.loads((folder / "metrics.json").read_text())
     return {
         "models": {str(path.relative_to(folder)): _digest(path) for path in models},
         "history": [_timeless(entry) for entry in log["history"] if "train_runtime" not in entry],
-        "metrics": {name: value for name, value in metrics.items() if not name.startswith("seconds/")},
+        "metrics": numbers(folder),
         "dynamics": (folder / "dynamics.csv").read_text(),
     }
+
+
+def numbers(folder: Path) -> dict[str, float]:
+    """The numbers that a run or a comparison ended with, but for times."""
+    found = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in found.items() if "seconds/" not in name}
 
 
 def _last_whole(folder: Path) -> int:

@@ -1,6 +1,8 @@
 """Pretraining that is killed ends with the same weights, history and numbers as pretraining that is not."""
 
+import csv
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,44 @@ def test_killed_twice(kind, place, start, run):
     assert kills.left_behind(folder) == kills.left_behind(place / "whole" / kind)
 
 
+def test_a_comparison_killed_in_its_last_run(place, start, run):
+    """All that it leaves is that of one that was not killed: the numbers over arms and seeds, and each run."""
+    arms = ["--arms", '{"small": {"learning_rate": 1e-3}, "large": {}}', "--seeds", 0, 1]
+    whole, killed = ([*kills.flags("rlm", f"arms/{name}", 12), *arms] for name in ("whole", "killed"))
+    done = run("pretrain.py", *whole, cwd=place)
+    assert done.code == 0, done.err
+    last = place / "arms" / "killed" / "large" / "seed-1"
+    kills.killed(lambda: start("pretrain.py", *killed, cwd=place), last, kills=1, seed=0)
+    assert not (place / "arms" / "killed" / "metrics.json").exists()
+    done = run("pretrain.py", *killed, cwd=place)
+    assert done.code == 0, done.err
+    found = {name: kills.numbers(place / "arms" / name) for name in ("whole", "killed")}
+    assert found["killed"] == found["whole"]
+    assert {"small/loss/test", "large/loss/test_low"} <= found["whole"].keys()
+    for path in ("small/seed-0", "small/seed-1", "large/seed-0", "large/seed-1"):
+        assert kills.left_behind(place / "arms" / "killed" / path) == kills.left_behind(
+            place / "arms" / "whole" / path
+        )
+
+
+def test_the_table_over_the_steps_is_what_the_log_tells(place):
+    """By a plain reading of each cell: of a look, of a stage, and empty where a step had none."""
+    folder = place / "whole" / "curriculum"
+    history = json.loads((folder / "training_log.json").read_text())["history"]
+    with (folder / "dynamics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"step", "train_loss", "validation_row_accuracy", "validation_excess", "learning_rate"} <= rows[0].keys()
+    told = {}
+    for entry in history:
+        told.setdefault(entry["step"], {}).update(entry)
+    looks = [step for step, entry in told.items() if "eval_validation_loss" in entry or "curriculum/stage" in entry]
+    assert [int(row.pop("step")) for row in rows] == sorted(looks)
+    for step, row in zip(sorted(looks), rows, strict=True):
+        for name, cell in row.items():
+            spelt = f"eval_{name}" if name.startswith(("train_", "validation_")) else name
+            assert cell == str(told[step].get(spelt, "")), (step, name)
+
+
 def test_the_kinds_are_what_they_are_called(place):
     """Stages began, a best model came before the end, patience ended a run, parts were copied and others stayed."""
     found = {kind: kills.left_behind(place / "whole" / kind) for kind in kills.KINDS}
@@ -42,6 +82,8 @@ def test_the_kinds_are_what_they_are_called(place):
     ]
     assert stages == [1.0, 2.0]
     assert sum(name.startswith("snapshots/") for name in found["curriculum"]["models"]) == 6
+    snapshots = [int(name.split("-")[1][:8]) for name in found["rlm"]["models"] if name.startswith("snapshots/")]
+    assert snapshots == [1, 2, 4, 8, 12, 16, 20, 24]
     assert found["finite"]["metrics"]["steps"] < STEPS
     assert found["finite"]["models"]["best/model.safetensors"] == found["finite"]["models"]["model.safetensors"]
     assert found["transfer"]["history"][-1]["epoch"] == pytest.approx(STEPS * 8 / 20)
