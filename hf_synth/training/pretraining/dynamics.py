@@ -9,6 +9,7 @@ from typing import Any
 from hf_synth.training.locks import is_main_process
 
 DYNAMICS = "dynamics.csv"
+_TRAINING = ("loss", "grad_norm")
 _LOOKS = {"eval_train_": "train_", "eval_validation_": "validation_"}
 _LEFT_OUT = ("runtime", "_per_second", "model_preparation_time")
 
@@ -16,8 +17,10 @@ _LEFT_OUT = ("runtime", "_per_second", "model_preparation_time")
 def dynamics(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """One row a step at which the evaluation sets were looked at: step, train_loss, validation_accuracy and so on.
 
-    Names are those of the log with `eval_` left out; learning_rate is the latest one logged.
+    Names are those of the log with `eval_` left out; learning_rate is the latest one logged. Without any look the
+    rows are those steps at which training was logged: loss and grad_norm.
     """
+    looked = any(name.startswith(tuple(_LOOKS)) for entry in history for name in entry)
     rows: dict[int, dict[str, float]] = {}
     rate: float | None = None
     for entry in history:
@@ -29,6 +32,7 @@ def dynamics(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
             if name.startswith(prefix) and not name.endswith(_LEFT_OUT)
         }
         found |= {name: value for name, value in entry.items() if name.startswith(("curriculum/", "geometry/"))}
+        found |= {} if looked else {name: entry[name] for name in _TRAINING if name in entry}
         if found:
             row = rows.setdefault(entry["step"], {"step": entry["step"]})
             row |= {**found, **({} if rate is None else {"learning_rate": rate})}
