@@ -97,8 +97,14 @@ def test_a_dataset_in_every_layout(layout, published):
 
 
 def test_a_split_of_a_dataset(published):
-    found = data(dataset=str(published / "hub"), dataset_name="sort-4", dataset_split="validation")
+    found = data(dataset=str(published / "hub"), dataset_name="sort-4", dataset_split="train[:3]")
     assert found.epoch == 3
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "train+test", "test[:50%]", "train + validation[5:]", "all"])
+def test_a_split_that_holds_rows_of_the_measured_ones(split, published):
+    with pytest.raises(ValueError, match=r"dataset_split: got .*, wanted rows to train on, such as 'train'"):
+        data(dataset=str(published / "hub"), dataset_name="sort-4", dataset_split=split)
 
 
 def test_rows_that_are_chosen_are_checked_and_no_others(tmp_path):
@@ -154,7 +160,7 @@ def test_the_stages_of_a_curriculum():
     ("values", "wanted"),
     [
         ({"curriculum_field": "lenth"}, "curriculum_field: got 'lenth'; did you mean 'length'"),
-        ({"curriculum_field": "holdout"}, "curriculum_field: got 'holdout'"),
+        ({"curriculum_field": "holdout"}, "got 'holdout', which is no size in whole numbers; Known: length, "),
         ({"curriculum_field": "length", "curriculum_start": 4}, "curriculum_start: got 4, wanted less than 4"),
         ({"curriculum_field": "length", "curriculum_start": 0}, "SortConfig.length: got 0, wanted a value from 1"),
         ({"curriculum_field": "vocab_size"}, "which changes the vocabulary"),
@@ -163,6 +169,14 @@ def test_the_stages_of_a_curriculum():
 def test_curricula_that_are_none(values, wanted):
     with pytest.raises(ValueError, match=wanted):
         data(CurriculumArguments(**values))
+
+
+def test_neither_a_share_nor_a_seed_grows():
+    for name in ("atomic_ood_ratio", "graph_seed"):
+        with pytest.raises(ValueError, match=f"got '{name}', which is no size in whole numbers; ") as caught:
+            data(CurriculumArguments(curriculum_field=name), task="analogy", task_args={"num_relations": 40})
+        assert "num_relations" in str(caught.value)
+        assert "seed" not in str(caught.value).partition("; ")[2].partition("Known: ")[2]
 
 
 # Models that do not fit

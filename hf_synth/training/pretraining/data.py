@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from hf_synth.online import Batch, HeldRows, OnlineRows, Passes, Stages, TokenColumns
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import nearest
+from hf_synth.tasks.base import SPLITS, nearest
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.hyperdata.arguments import CorpusArguments
@@ -129,8 +129,13 @@ def held_rows(task: Task, split: str, most: int, seed: int) -> HeldRows:
 
 
 def token_dataset(rows: RowsArguments, vocabulary: int) -> datasets.Dataset:
-    """The dataset that the arguments name. Raises ValueError where its columns or ids do not fit."""
+    """The dataset that the arguments name. Raises ValueError where its split, columns or ids do not fit."""
     name = rows.dataset or ""
+    if measured := {part.partition("[")[0].strip() for part in rows.dataset_split.split("+")} & {*SPLITS[1:], "all"}:
+        raise ValueError(
+            f"dataset_split: got {rows.dataset_split!r}, wanted rows to train on, such as 'train': what is trained on "
+            f"is measured on {SPLITS[1]} and {SPLITS[2]} rows, which {min(measured)!r} holds as well"
+        )
     try:
         if (Path(name) / "state.json").is_file():
             found = datasets.load_from_disk(name)
@@ -171,9 +176,11 @@ def _problem(table: pa.Table, vocabulary: int) -> str | None:
 
 def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
     name = arguments.curriculum_field or ""
-    known = [field.name for field in dataclasses.fields(task.config) if field.type in (int, "int")]
+    fields = {field.name: field.type for field in dataclasses.fields(task.config)}
+    known = [each for each, kind in fields.items() if kind in (int, "int") and not each.endswith("seed")]
     if name not in known:
-        raise ValueError(f"curriculum_field: got {name!r}; {nearest(name, known)}")
+        what = ", which is no size in whole numbers" if name in fields else ""
+        raise ValueError(f"curriculum_field: got {name!r}{what}; {nearest(name, known)}")
     final = getattr(task.config, name)
     if not arguments.curriculum_start < final:
         raise ValueError(
