@@ -1,11 +1,15 @@
 """Each config of pretraining can be launched, and arms and seeds are runs that differ in what is said and no more."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+
+from hf_synth.training.arguments import parse_recipe
+from hf_synth.training.arms import as_flags, planned_runs
 
 pytestmark = pytest.mark.processes
 
@@ -56,6 +60,32 @@ def test_every_config(path, run, tmp_path):
     assert metrics(folder)["steps"] == 2
     prefix = "" if folder == tmp_path / "out" else f"{folder.name}/"
     assert metrics(tmp_path / "out")[f"{prefix}loss/test"] == pytest.approx(metrics(folder)["loss/test"])
+
+
+def test_what_a_warm_up_on_a_task_hands_on_to_natural_text(run, tmp_path):
+    folder = launched(CONFIGS / "procedural" / "to_text.yaml", run, tmp_path, "out")
+    parts = json.loads((folder / "transfer.json").read_text())["parts"]
+    sources = {part["part"]: part["source"] for part in parts}
+    assert {name for name, source in sources.items() if source} == {"attention"}
+    assert sources["attention"] == "runs/procedural/sort"
+    assert 0 < metrics(folder)["loss/test"] < 20
+    assert metrics(folder)["tokens/canonical"] == 2 * 2 * 64
+    assert metrics(folder)["tokens/example"] == 0
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if "\nquick_args:" in path.read_text()], ids=lambda p: p.stem)
+def test_the_quick_values_of_a_config(path):
+    """They are known, and every run that is planned has them."""
+    spec = importlib.util.spec_from_file_location("recipe_pretrain", CONFIGS.parent / "pretrain.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    quick, words = yaml.safe_load(path.read_text())["quick_args"], ["--config", str(path), "--quick", "true"]
+    arms, *_ = parse_recipe(recipe.CLASSES, words)
+    assert arms.quick_args == quick
+    for planned in planned_runs(arms, Path("out"), 0, None):
+        parts = vars(recipe.settings_of(planned, [*words, *as_flags(quick)])).values()
+        values = {name: value for part in parts for name, value in vars(part).items()}
+        assert {name: values[name] for name in quick} == quick
 
 
 def test_arms_and_seeds(run, tmp_path):
