@@ -176,6 +176,10 @@ def test_a_look_gives_means_over_tokens_whatever_the_batches(batch_size, tmp_pat
         assert found[f"eval_validation_loss{suffix}"] == pytest.approx(scores.loss, abs=1e-5)
         assert found[f"eval_validation_accuracy{suffix}"] == pytest.approx(scores.token_accuracy)
         assert found[f"eval_validation_row_accuracy{suffix}"] == pytest.approx(scores.row_hits.mean())
+        if suffix:
+            probabilities = np.exp(scores.log_probs[scores.mask])
+            assert found[f"eval_validation_perplexity{suffix}"] == pytest.approx(math.exp(scores.loss), rel=1e-4)
+            assert found[f"eval_validation_probability{suffix}"] == pytest.approx(probabilities.mean(), rel=1e-4)
     floor = -TASK.optimal_log_probs(rows).sum() / rows.loss_mask.sum()
     assert found["eval_validation_excess"] == pytest.approx(found["eval_validation_loss"] - floor, abs=1e-9)
     assert found["eval_validation_excess"] > 0
