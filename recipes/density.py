@@ -41,7 +41,7 @@ class DensityArguments:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds density.parquet, density.json and metrics.json."""
-    output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG)
+    output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG, __doc__)
     weights.one_strength()
     with alone_in(output.output_dir):
         return measure(output, data, weights)

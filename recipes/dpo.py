@@ -42,7 +42,7 @@ CLASSES = (DPOArguments, DataArguments, WeightArguments, PolicyArguments, DPOCon
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the policy."""
-    dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG)
+    dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     weights.one_strength()
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")

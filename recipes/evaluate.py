@@ -7,7 +7,6 @@ Any checkpoint will do whose tokenizer knows the task's words; for a language of
 trained. With --lm_eval FOLDER the same rows are written as tasks for lm-eval, whose numbers are the same.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from hf_synth.training.measuring.run import evaluate
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory."""
-    [arguments] = parse_recipe([MeasuringArguments], list(sys.argv[1:] if argv is None else argv))
+    [arguments] = parse_recipe([MeasuringArguments], argv, about=__doc__)
     folder = evaluate(arguments)
     if is_main_process():
         print(f"Report: {folder / 'report.html'}")

@@ -29,7 +29,7 @@ CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOC
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
-    grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml")
+    grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__)
     with at_work_in(args.output_dir, grpo, data, weights, policy, args) as folder:
         return run(folder, grpo, data, weights, policy, args)
 

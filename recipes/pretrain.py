@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, or a folder for each arm and seed."""
     started = time.monotonic()
     words = list(sys.argv[1:] if argv is None else argv)
-    arms, *parts = parse_recipe(CLASSES, words, CONFIG)
+    arms, *parts = parse_recipe(CLASSES, words, CONFIG, __doc__)
     if arms.quick:
         words = [*as_flags(arms.quick_args), *words]
         arms, *parts = parse_recipe(CLASSES, words, CONFIG)

@@ -29,7 +29,9 @@ CONFIGS = Path(__file__).parent / "configs" / "replicate"
 class ReplicateArguments:
     """Which studies are run, and where their results go."""
 
-    only: list[str] | None = dataclasses.field(default=None, metadata={"help": "Studies to run; all by default."})
+    only: list[str] | None = dataclasses.field(
+        default=None, metadata={"help": f"Studies to run; all by default: {', '.join(STUDIES)}."}
+    )
     most_runs: int | None = dataclasses.field(default=None, metadata={"help": "Stop after so many runs."})
     docs: str = dataclasses.field(default="docs", metadata={"help": "The folder that gets reproduction.md."})
     canonical: str | None = dataclasses.field(
@@ -45,7 +47,7 @@ class ReplicateArguments:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run what is not recorded yet; returns the page."""
-    (arguments,) = parse_recipe((ReplicateArguments,), argv)
+    (arguments,) = parse_recipe((ReplicateArguments,), argv, about=__doc__)
     left = arguments.most_runs
     for study in arguments.only or STUDIES:
         with alone_in(f"runs/replicate/.{study}"):  # two commands would train the same runs

@@ -65,7 +65,7 @@ CLASSES = (RewardArguments, DataArguments, WeightArguments, PolicyArguments, Rew
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the reward model."""
-    reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG)
+    reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     weights.one_strength()
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:

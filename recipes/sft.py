@@ -44,7 +44,7 @@ CLASSES = (DataArguments, SFTWeightArguments, PolicyArguments, SFTConfig)
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
-    data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART)
+    data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
     weights.one_strength()
     with at_work_in(args.output_dir, data, weights, policy, args) as folder:
         return run(folder, data, weights, policy, args)

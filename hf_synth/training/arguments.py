@@ -1,5 +1,6 @@
 """Arguments of recipes: flags over YAML over defaults, flat names, unknown names refused."""
 
+import argparse
 import dataclasses
 import math
 import sys
@@ -9,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
 
 from hf_synth.sampling.neighbours import BACKENDS
@@ -18,6 +20,7 @@ from hf_synth.tasks.base import json_dict, nearest
 SOURCES = ("task", "mixture", "preferences", "prompts")
 SAMPLING_BY = ("density", "permuted", "cluster", "source", "pass_rate", "curriculum", "uniform")
 DUPLICATES = ("replace", "keep", "drop")
+TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 @dataclasses.dataclass
@@ -234,17 +237,46 @@ class PolicyArguments(ModelConfig):
         self.new_model = json_dict(self.new_model, "new_model")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and the default of each flag."""
+
+
 class RecipeParser(TrlParser):
-    """TRL's parser, its errors as ValueError in one line."""
+    """TRL's parser, its errors as ValueError in one line, its help by dataclass."""
+
+    def __init__(self, classes: Sequence[type], about: str | None, default: Path | None) -> None:
+        """`about`: what the help begins with; `default`: the config that is read where none is named."""
+        super().__init__(
+            list(classes),
+            allow_abbrev=False,
+            description=about,
+            formatter_class=HelpFormatter,
+            usage="%(prog)s [--config FILE] [--name value ...]",
+        )
+        text = "A YAML file of these names and values; a flag goes before it, and it before a default."
+        text += f" Without one: {default}." if default else ""
+        # Not a value of its own: TRL's parser takes the flag away before the others are read.
+        self.add_argument("--config", metavar="FILE", help=text, default=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing some hundred flags."""
         raise ValueError(message)
 
+    def _add_dataclass_arguments(self, dtype: Any) -> None:
+        """As usual, in a group whose title is the class with the first line that it says of itself."""
+        title = f"{dtype.__name__}: {(dtype.__doc__ or '').strip().splitlines()[0].rstrip('.')}"
+        super()._add_dataclass_arguments(type(dtype.__name__, (dtype,), {"_argument_group_name": title}))
 
-def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, default: Path | None = None) -> Any:
+
+def parse_recipe(
+    classes: Sequence[type],
+    argv: Sequence[str] | None = None,
+    default: Path | None = None,
+    about: str | None = None,
+) -> Any:
     """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
 
+    `about`: what `--help` begins with, a recipe's own docstring.
     Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type. A
     dataclass whose values must fit those of the others has a method `check_beside(parsed)`.
     """
@@ -254,16 +286,27 @@ def parse_recipe(classes: Sequence[type], argv: Sequence[str] | None = None, def
         words = ["--config", str(default), *words]
     if "--config" in words:
         _check_config(words, classes)
-    parser = RecipeParser(list(classes), allow_abbrev=False)
+    parser = RecipeParser(classes, about, default)
     *parsed, unknown = parser.parse_args_and_config(_one_source(words, classes), return_remaining_strings=True)
     if flags := [word for word in unknown if word.startswith("--")]:
         raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
     for part in parsed:
+        check_trackers(getattr(part, "report_to", []))
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
     return parsed
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise ValueError for a tracker that is not known, or is one of TRACKERS and not installed."""
+    missing = set(TRACKERS) - set(get_available_reporting_integrations() if names else TRACKERS)
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(f"report_to: got {name!r}; {nearest(name, INTEGRATION_TO_CALLBACK)}")
+        if name in missing:
+            raise ValueError(f"report_to: got {name!r}, which is not installed here; pip install {name}, or take none")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

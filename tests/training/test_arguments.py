@@ -1,6 +1,8 @@
-"""Arguments: flag over YAML over default, and one line that helps for every mistake."""
+"""Arguments: flag over YAML over default, one line that helps for every mistake, and a help that can be read."""
 
+import importlib.util
 import math
+import re
 
 import pytest
 from trl import GRPOConfig
@@ -68,6 +70,37 @@ def test_the_default_file_serves_only_where_no_other_is_named(yaml_file):
 
 def test_without_any_file_flags_suffice():
     assert parse("--task", "sort", "--bf16", "false")["task"] == "sort"
+
+
+# Help
+
+
+def test_help_has_the_recipes_words_the_config_and_ours_before_the_trainers(capsys, yaml_file):
+    path = yaml_file("task: sort\n")
+    with pytest.raises(SystemExit):
+        parse_recipe(CLASSES, ["--help"], path, "What it does.\n\n    one command\n    another")
+    shown = capsys.readouterr().out
+    assert re.match(r"usage: .* \[--config FILE\] .*\n\nWhat it does.\n\n    one command\n    another\n", shown)
+    assert str(path) in "".join(shown.split("--config FILE")[2].partition("\n\n")[0].split())
+    titles = re.findall(r"^(\w+): .*:$", shown, re.MULTILINE)
+    assert titles == [part.__name__ for part in CLASSES]
+    assert shown.index("--task TASK") < shown.index("PolicyArguments:") < shown.index("--gpt2_size")
+    assert shown.index("GRPOConfig:") < shown.index("--learning_rate")
+
+
+# Trackers
+
+
+def test_a_tracker_that_is_not_installed_or_not_known(monkeypatch):
+    there = importlib.util.find_spec
+    gone = ("tensorboard", "tensorboardX", "trackio")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name in gone else there(name, *more))
+    for name in ("tensorboard", "trackio"):
+        assert error("--task", "sort", "--bf16", "false", "--report_to", name) == (
+            f"report_to: got {name!r}, which is not installed here; pip install {name}, or take none"
+        )
+    assert "did you mean 'tensorboard'?" in error("--task", "sort", "--bf16", "false", "--report_to", "tensorbord")
+    assert parse("--task", "sort", "--bf16", "false", "--report_to", "none")["report_to"] == []
 
 
 # Values

@@ -12,7 +12,7 @@ _UNIT_HELP = "a share of the documents, or of their tokens"
 
 @dataclasses.dataclass
 class CorpusArguments:
-    """The corpus of one arm. A baseline is mix_ratio=0; without `canonical` there is the language alone."""
+    """The corpus of one arm, a baseline by mix_ratio=0; none of it is read without `canonical`."""
 
     canonical: str | None = dataclasses.field(
         default=None, metadata={"help": 'Natural text: a file, a folder, an id on the Hub, or "stand_in".'}
