@@ -1,4 +1,4 @@
-"""docs/pretraining.md, taken literally: its commands are understood, its links lead somewhere, no option is missing."""
+"""docs/pretraining.md, taken literally: its commands are understood, its links lead somewhere, no option missing."""
 
 import dataclasses
 import importlib
@@ -37,7 +37,7 @@ NAMED = (
 @pytest.fixture
 def recipe(monkeypatch):
     """A recipe's module by its name, as one recipe imports another."""
-    monkeypatch.syspath_prepend(str(ROOT / "recipes"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "recipes")])  # behind the library `evaluate`
     yield importlib.import_module
     for name in ("replicate", "pretrain"):
         sys.modules.pop(name, None)

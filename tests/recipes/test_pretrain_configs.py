@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_synth import get_task
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.arms import as_flags, planned_runs
 
@@ -83,9 +84,18 @@ def test_the_quick_values_of_a_config(path):
     arms, *_ = parse_recipe(recipe.CLASSES, words)
     assert arms.quick_args == quick
     for planned in planned_runs(arms, Path("out"), 0, None):
-        parts = vars(recipe.settings_of(planned, [*words, *as_flags(quick)])).values()
+        parts = vars(recipe.settings_of(planned, [*as_flags(quick), *words])).values()
         values = {name: value for part in parts for name, value in vars(part).items()}
         assert {name: values[name] for name in quick} == quick
+
+
+def test_the_control_of_natural_text_reads_as_many_tokens_as_its_warm_up():
+    natural, sort = (
+        yaml.safe_load((CONFIGS / "procedural" / f"{name}.yaml").read_text()) for name in ("natural", "sort")
+    )
+    assert natural["block_size"] == get_task("sort", **sort["task_args"]).rows(0, 1).tokens.shape[1]
+    for name in ("gpt2_size", "max_steps", "per_device_train_batch_size"):
+        assert natural[name] == sort[name]
 
 
 def test_arms_and_seeds(run, tmp_path):
