@@ -1,6 +1,7 @@
 """Checkpoints that are known to be whole: a run cut off at any moment resumes from the last of them."""
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -24,7 +25,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class CompleteCheckpointCallback(TrainerCallback):
-    """Seals each checkpoint once it is on disk, with the size of every file in it."""
+    """Seals each checkpoint once it is on disk, with a digest of every file in it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the manifest last, when every process has saved its part, and whole or not at all."""
@@ -32,7 +33,7 @@ class CompleteCheckpointCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / MANIFEST, _sizes(folder))
+        write_json(folder / MANIFEST, {name: _digest(path) for name, path in _files(folder).items()})
 
 
 def train(
@@ -43,14 +44,13 @@ def train(
 ) -> dict[str, Any]:
     """Train to the end and save; from the last whole checkpoint in the output directory if there is one.
 
-    Only an interrupted run leaves a torn checkpoint; it is skipped with a warning. `is_over`: whether a checkpoint's
-    state is that of a run that ended before max_steps. `finish` is called on every rank once the model is trained and
-    before it is saved; what it returns joins the training log. Returns that log.
+    A torn checkpoint is skipped with a warning. `is_over`: whether a checkpoint's state is that of a run that ended
+    before max_steps. `finish` is called on every rank once the model is trained and before it is saved; what it
+    returns joins the training log. Returns that log.
 
-    Raises ValueError where the disk is full, saying what is whole.
+    Raises ValueError where a run could not be resumed exactly, and where the disk is full, saying what is whole.
     """
-    if trainer.args.save_total_limit == 1:  # Trainer removes the old one before the new one is known to be whole
-        raise ValueError("save_total_limit: got 1, wanted at least 2: a run that is cut off goes on from the last one")
+    _check_resumable(trainer.args)
     started = time.monotonic()
     trainer.add_callback(CompleteCheckpointCallback())
     checkpoint = last_complete_checkpoint(trainer.args.output_dir)
@@ -64,6 +64,20 @@ def train(
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             found = finish()
         return _finish(trainer, time.monotonic() - started, found)
+
+
+def _check_resumable(args: TrainingArguments) -> None:
+    if args.save_total_limit == 1:  # Trainer removes the old one before the new one is known to be whole
+        raise ValueError("save_total_limit: got 1, wanted at least 2: a run that is cut off goes on from the last one")
+    if args.save_only_model:
+        raise ValueError(
+            "save_only_model: got true, wanted false: without its optimizer a run that is cut off goes on otherwise "
+            "than it would have; save_total_limit keeps checkpoints few"
+        )
+    if args.ignore_data_skip:
+        raise ValueError(
+            "ignore_data_skip: got true, wanted false: a run that is cut off would begin again with its first rows"
+        )
 
 
 @contextlib.contextmanager
@@ -131,7 +145,7 @@ def read_training_log(folder: Path) -> dict[str, Any] | None:
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The checkpoint of the most steps whose files are all there in full; torn ones are named in a warning."""
+    """The checkpoint of the most steps whose files are all as they were written; others are named in a warning."""
     folder = Path(output_dir)
     if not folder.is_dir():
         return None
@@ -150,9 +164,14 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(draft, path)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _files(folder: Path) -> dict[str, Path]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _problem(folder: Path) -> str | None:
@@ -164,8 +183,10 @@ def _problem(folder: Path) -> str | None:
         wanted = None
     if not isinstance(wanted, dict):
         return f"its {MANIFEST} is damaged"
-    found = _sizes(folder)
-    for name, size in wanted.items():
-        if found.get(name) != size:
-            return f"{name} has {found.get(name, 0)} bytes of {size}"
+    found = _files(folder)
+    for name, digest in wanted.items():
+        if name not in found:
+            return f"{name} is missing"
+        if _digest(found[name]) != digest:
+            return f"{name} is damaged"
     return None

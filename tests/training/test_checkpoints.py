@@ -1,5 +1,6 @@
 """Checkpoints: only whole ones are resumed from, torn ones are named, and files are whole or absent."""
 
+import hashlib
 import json
 import logging
 import os
@@ -24,10 +25,13 @@ from hf_synth.training.checkpoints import (
 
 
 def seal(folder: Path) -> None:
-    """The manifest as documented: the size of every file, by its path in the checkpoint."""
+    """The manifest as documented: a digest of every file, by its path in the checkpoint."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    (folder / MANIFEST).write_text(json.dumps(sizes))
+    (folder / MANIFEST).write_text(json.dumps({path.relative_to(folder).as_posix(): digest(path) for path in files}))
+
+
+def digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -59,6 +63,10 @@ def lengthen_file(folder: Path) -> None:
         file.write(b"more")
 
 
+def zero_tail(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"x" * 90 + bytes(10))
+
+
 def remove_manifest(folder: Path) -> None:
     (folder / MANIFEST).unlink()
 
@@ -85,10 +93,11 @@ def remove_all(folder: Path) -> None:
 
 
 TORN = {
-    remove_file: "deep/state.json has 0 bytes of 2",
-    truncate_file: "model.safetensors has 1 bytes of 100",
-    empty_file: "model.safetensors has 0 bytes of 100",
-    lengthen_file: "model.safetensors has 104 bytes of 100",
+    remove_file: "deep/state.json is missing",
+    truncate_file: "model.safetensors is damaged",
+    empty_file: "model.safetensors is damaged",
+    lengthen_file: "model.safetensors is damaged",
+    zero_tail: "model.safetensors is damaged",
     remove_manifest: "it was not finished",
     truncate_manifest: "its complete.json is damaged",
     empty_manifest: "its complete.json is damaged",
@@ -198,10 +207,9 @@ def test_every_checkpoint_is_sealed_with_its_files(whole):
     found = sorted(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
     assert found == [2, 4, 6, 8]
     for folder in whole.glob("checkpoint-*"):
-        sizes = json.loads((folder / MANIFEST).read_text())
-        assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= sizes.keys()
-        assert sizes.keys() == {path.name for path in folder.iterdir()} - {MANIFEST}
-        assert all((folder / name).stat().st_size == size for name, size in sizes.items())
+        sealed = json.loads((folder / MANIFEST).read_text())
+        assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= sealed.keys()
+        assert sealed == {path.name: digest(path) for path in folder.iterdir() if path.name != MANIFEST}
 
 
 def test_the_log_says_how_long_and_how_far(whole):
@@ -209,6 +217,15 @@ def test_the_log_says_how_long_and_how_far(whole):
     assert log["steps"] == 8
     assert log["seconds"] > 0
     assert [entry["step"] for entry in log["history"] if "loss" in entry] == [*range(1, 9)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("save_total_limit", 1), ("save_only_model", True), ("ignore_data_skip", True)]
+)
+def test_what_could_not_be_resumed_exactly_is_refused(name, value, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}: got {str(value).lower()}, wanted"):
+        train(trainer(tmp_path, **{name: value}))
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 class KilledError(Exception):
