@@ -93,12 +93,19 @@ def is_finished(folder: Path) -> bool:
 
 
 def claim_rows(folder: Path, rows: Dataset) -> None:
-    """Keep what a run trains on in trained_on.json: {rows, fingerprint, processes}.
+    """`claim` a folder for rows, as they were read or made, before any is left out for its length.
 
-    rows: as they were read or made, before any is left out for its length. The fingerprint is of their texts, sources
-    and clusters, in order. Raises ValueError where a run that has begun was given other rows, or other processes.
+    The fingerprint is of their texts, sources and clusters, in order.
     """
-    found = {"rows": len(rows), "fingerprint": _fingerprint(rows), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows))
+
+
+def claim(folder: Path, **found: Any) -> None:
+    """Keep what a run trains on in trained_on.json: the values `found`, and how many processes read it.
+
+    Raises ValueError where a run that has begun had other values, or other processes.
+    """
+    found["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
     if not _has_steps(folder):
         if is_main_process():
             write_json(folder / TRAINED_ON, found)
@@ -107,13 +114,13 @@ def claim_rows(folder: Path, rows: Dataset) -> None:
     if differing := [name for name in found if found[name] != before.get(name)]:
         told = "; ".join(f"{name}: {before.get(name)} there, {found[name]} now" for name in differing)
         raise ValueError(
-            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the rows and the number "
+            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the data and the number "
             "of processes that it began with, or give another --output_dir"
         )
 
 
 def read_trained_on(folder: Path) -> dict[str, Any] | None:
-    """What `claim_rows` kept, or None."""
+    """What `claim` kept, or None."""
     path = folder / TRAINED_ON
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 

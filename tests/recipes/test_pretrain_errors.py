@@ -1,6 +1,7 @@
 """What users of pretraining get wrong, and what machines do to them: one line, exit code 2, and nothing lost."""
 
 import json
+import shutil
 
 import pytest
 from datasets import Dataset
@@ -151,6 +152,42 @@ def test_a_full_disk_while_a_corpus_is_written(run, recipes, tmp_path):
     done = run("pretrain.py", *flags, cwd=tmp_path)
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "out" / "training_log.json").read_text())["steps"] == 6
+
+
+def cut_off(folder):
+    """Leave a run as one that was killed in its last step."""
+    (folder / "training_log.json").unlink()
+    shutil.rmtree(folder / "checkpoint-6")
+
+
+def test_text_that_changed_since_the_run_began(run, tmp_path):
+    path, text = tmp_path / "text.txt", "".join(f"The number {n} is followed by {n + 1}.\n\n" for n in range(300))
+    flags = [*FLAGS, "--task", "tivari", "--canonical", "text.txt", "--canonical_eval_tokens", 64, "--block_size", 32]
+    flags += ["--tokenizer_vocab_size", 300, "--task_args", "{}"]
+    path.write_text(text)
+    assert run("pretrain.py", *flags, cwd=tmp_path).code == 0
+    cut_off(tmp_path / "out")
+    path.write_text(text.replace("number", "figure"))
+    error = run("pretrain.py", *flags, cwd=tmp_path).error
+    assert "output_dir 'out' holds a run that began otherwise (tokenizer: " in error
+    assert "; fingerprint: " in error
+    path.write_text(text)
+    done = run("pretrain.py", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "Resuming from out/checkpoint-5" in done.err
+
+
+def test_a_run_goes_on_without_the_checkpoint_that_it_took_its_weights_from(run, place, tmp_path):
+    shutil.copytree(place / "fits", tmp_path / "donor")
+    flags = [*FLAGS, "--init_from", "donor", "--train_parts", "mlp"]
+    assert run("pretrain.py", *flags, cwd=tmp_path).code == 0
+    out = tmp_path / "out"
+    wanted = [(out / name).read_bytes() for name in ("model.safetensors", "transfer.json")]
+    cut_off(out)
+    shutil.rmtree(tmp_path / "donor")
+    done = run("pretrain.py", *flags, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert [(out / name).read_bytes() for name in ("model.safetensors", "transfer.json")] == wanted
 
 
 def test_the_run_of_another_config_is_left_alone(run, tmp_path):

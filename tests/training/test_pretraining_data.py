@@ -1,5 +1,6 @@
 """What a run reads: rows of a task, datasets in every layout, and a curriculum's tasks."""
 
+import datasets
 import numpy as np
 import pytest
 from datasets import Dataset
@@ -7,10 +8,18 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.online import HeldRows, OnlineRows, Passes
+from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.hyperdata.arguments import CorpusArguments
 from hf_synth.training.pretraining.arguments import CurriculumArguments, RowsArguments
-from hf_synth.training.pretraining.data import PretrainingData, chosen_task, held_rows, pretraining_data, token_dataset
+from hf_synth.training.pretraining.data import (
+    PretrainingData,
+    chosen_task,
+    fingerprint,
+    held_rows,
+    pretraining_data,
+    token_dataset,
+)
 from hf_synth.training.pretraining.run import check_fits, check_words
 from hf_synth.views import view_table
 
@@ -115,6 +124,36 @@ def test_rows_that_are_chosen_are_checked_and_no_others(tmp_path):
     assert len(token_dataset(RowsArguments(**ARGS, dataset=str(tmp_path / "0")), 14)) == 1
     with pytest.raises(ValueError, match="got the id 99, where the task has 14 words"):
         token_dataset(RowsArguments(**ARGS, dataset=str(tmp_path / "1")), 14)
+
+
+def test_a_fingerprint_is_of_every_row_wherever_it_lies(published, tmp_path):
+    found = {name: fingerprint(data(dataset=str(published / name))) for name in ("saved", "parquet")}
+    assert found["saved"] == found["parquet"]
+    rows = Dataset.load_from_disk(published / "saved").to_list()
+    for name in ("input_ids", "labels"):
+        changed = [*rows[:-1], {**rows[-1], name: [*rows[-1][name][:-1], 7]}]  # no look is at the last row
+        Dataset.from_list(changed).save_to_disk(tmp_path / name)
+        found[name] = fingerprint(data(dataset=str(tmp_path / name)))
+    found["seed"], found["held"] = fingerprint(data(rows_seed=1)), fingerprint(data(train_rows=9))
+    found["fresh"] = fingerprint(data())
+    assert len(set(found.values())) == len(found) - 1
+
+
+@pytest.mark.parametrize("tokens", [None, 96])
+def test_a_fingerprint_is_of_every_block_of_text(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path, task = tmp_path / "text.txt", get_task("tivari")
+    corpus = CorpusArguments(canonical=str(path), block_size=32, canonical_eval_tokens=64, corpus_tokens=tokens)
+    lines = [f"The number {number} is followed by {number + 1}, and later by others.\n\n" for number in range(200)]
+    found = []
+    tokenizer = train_bpe_tokenizer(lines, vocab_size=300, chat=False)
+    args = TrainingArguments("out", use_cpu=True, max_steps=3, per_device_train_batch_size=1, report_to="none")
+    for text in (lines, lines, [line.replace("later", "sooner") for line in lines]):
+        path.write_text("".join(text), encoding="utf-8")
+        found.append(fingerprint(pretraining_data(
+            task, RowsArguments(), corpus, CurriculumArguments(), tokenizer, args
+        )))  # fmt: skip
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def _spec(
         "task": _task_spec(task) if task else None,
         "corpus": corpus,
         "files": source_files(arguments),
-        "tokenizer": _digest(_tokenizer_text(tokenizer)),
+        "tokenizer": tokenizer_digest(tokenizer),
         **chosen,
     }
 
@@ -227,11 +227,11 @@ def _task_spec(task: Task) -> list[Any]:
     return [*spec, _digest(Path(inspect.getfile(type(task))).read_text(encoding="utf-8"))]
 
 
-def _tokenizer_text(tokenizer: PreTrainedTokenizerBase) -> str:
-    """All that a tokenizer's ids depend on; of one that is not fast at least its class and its vocabulary."""
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of all that a tokenizer's ids depend on; of one that is not fast at least its class and its vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    return f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {words}"
+    return _digest(f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {words}")
 
 
 def _digest(text: str) -> str:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch.utils.data import Dataset, Subset, default_collate
@@ -120,6 +122,35 @@ def pretraining_data(
         held = HeldRows(task.rows(0, rows.train_rows, seed=rows.rows_seed))
         return PretrainingData(Passes(held, rows.rows_seed), looks, test, rows.train_rows)
     return PretrainingData(OnlineRows(task, seed=rows.rows_seed), looks, test, task.size("train"))
+
+
+def fingerprint(data: PretrainingData) -> str:
+    """A digest of all that a run reads; of endless rows, which nobody holds, of the first ones."""
+    digest = hashlib.sha256()
+    sources = map(_source, (data.train, *data.looks.values(), data.test))
+    for source in {id(source): source for source in sources}.values():  # looks are often at parts of one
+        for part in _contents(source):
+            digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _source(rows: Any) -> Any:
+    """What rows are taken from, below all that orders, selects and stacks them."""
+    while not isinstance(rows, (HeldRows, OnlineRows, datasets.Dataset)):
+        rows = rows.dataset
+    return rows
+
+
+def _contents(source: HeldRows | OnlineRows | datasets.Dataset) -> Iterator[np.ndarray]:
+    if isinstance(source, HeldRows):
+        yield from (source.rows.tokens, source.rows.loss_start, source.rows.loss_stop)
+    if not isinstance(source, datasets.Dataset):
+        return
+    named = [name for name in ("input_ids", "labels") if name in source.column_names]
+    for table in source.select_columns(named).with_format("arrow").iter(_CHECKED_TOGETHER):
+        for column in table.columns:
+            yield pc.list_value_length(column).to_numpy()
+            yield pc.list_flatten(column).to_numpy()
 
 
 def held_rows(task: Task, split: str, most: int, seed: int) -> HeldRows:

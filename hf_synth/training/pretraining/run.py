@@ -25,6 +25,7 @@ from hf_synth.training.callbacks import (
 )
 from hf_synth.training.checkpoints import read_training_log, train, write_json
 from hf_synth.training.hyperdata.arguments import CorpusArguments
+from hf_synth.training.hyperdata.blocks import tokenizer_digest
 from hf_synth.training.hyperdata.scores import language_scores
 from hf_synth.training.locks import is_main_process
 from hf_synth.training.policies import from_pretrained, load_policy
@@ -38,6 +39,7 @@ from hf_synth.training.pretraining.data import (
     Curriculum,
     PretrainingData,
     chosen_task,
+    fingerprint,
     pretraining_data,
     pretraining_tokenizer,
 )
@@ -45,7 +47,7 @@ from hf_synth.training.pretraining.dynamics import write_dynamics
 from hf_synth.training.pretraining.overlap import MOST_COMPARED, seen_share
 from hf_synth.training.pretraining.steps import settle_steps
 from hf_synth.training.pretraining.trainer import PretrainingTrainer, foretold
-from hf_synth.training.runs import TRANSFER, write_metrics
+from hf_synth.training.runs import TRANSFER, claim, write_metrics
 from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
 
 
@@ -80,6 +82,7 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     if not settings.corpus.canonical:
         check_words(settings.policy, tokenizer)
     check_looks(settings)
+    claim(folder, tokenizer=tokenizer_digest(tokenizer)[:16], fingerprint=fingerprint(data))
     model = load_policy(settings.policy, tokenizer, args.seed)
     check_fits(model, tokenizer, data)
     adapter = get_peft_config(settings.policy)
