@@ -23,7 +23,7 @@ from hf_synth.training.callbacks import (
     StoppingCallback,
     spaced_steps,
 )
-from hf_synth.training.checkpoints import read_training_log, train, write_json
+from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train, write_json
 from hf_synth.training.hyperdata.arguments import CorpusArguments
 from hf_synth.training.hyperdata.blocks import tokenizer_digest
 from hf_synth.training.hyperdata.scores import language_scores
@@ -91,9 +91,7 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
             "got use_peft with init_from or train_parts, wanted one of them: an adapter is saved without the weights "
             "below it, and says itself what trains"
         )
-    report = apply_transfer(settings.transfer, model, tokenizer, args.seed)
-    if report is not None and is_main_process():
-        write_json(folder / TRANSFER, report.to_json())
+    _start_from_others(settings.transfer, model, tokenizer, args.seed, folder)
     trainer = PretrainingTrainer(
         model if adapter is None else get_peft_model(model, adapter),
         args,
@@ -114,6 +112,18 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
         return {"final": final_metrics(trainer, settings, task, tokenizer, data)}
 
     return train(trainer, is_over=stopping.is_over, finish=finish)
+
+
+def _start_from_others(
+    transfer: TransferArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, folder: Path
+) -> None:
+    """Copy weights and freeze parts as the arguments say; a run that goes on has its weights, and is only frozen."""
+    goes_on = bool(transfer.init_from) and last_complete_checkpoint(folder) is not None
+    report = apply_transfer(
+        dataclasses.replace(transfer, init_from=None) if goes_on else transfer, model, tokenizer, seed
+    )
+    if report is not None and not goes_on and is_main_process():
+        write_json(folder / TRANSFER, report.to_json())
 
 
 def check_looks(settings: Settings) -> None:
