@@ -19,6 +19,7 @@ from hf_synth.online import batch_of
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.tasks.base import EOS
 from hf_synth.tokenization import build_tokenizer
+from hf_synth.training.locks import alone_in
 from hf_synth.training.measuring.arguments import MeasuringArguments
 from hf_synth.training.measuring.generating import completions, texts
 from hf_synth.training.measuring.languages import language_measures
@@ -254,6 +255,15 @@ def test_mistakes_are_errors_that_say_what_to_do(run_folder, monkeypatch, option
         evaluate(arguments(run_folder, **options))
 
 
+@pytest.mark.parametrize("name", ["resolved_config.yaml", "comparison.yaml"])
+def test_the_run_of_another_recipe_is_left_alone(name, run_folder, tmp_path):
+    text = "task: sort\nlearning_rate: 0.1\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="which holds the run of another recipe; wanted another folder"):
+        evaluate(arguments(run_folder, output_dir=str(tmp_path)))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: text}
+
+
 def test_no_task_and_no_run_is_an_error(sorter, tmp_path):
     with pytest.raises(ValueError, match="wanted --task"):
         evaluate(arguments(save(sorter, tmp_path)))
@@ -269,7 +279,11 @@ def test_a_tokenizer_larger_than_the_model_is_an_error(sorter, tmp_path):
 
 
 def test_results_are_in_files_that_agree(run_folder, sort, sorter, tmp_path):
-    folder = evaluate(arguments(run_folder, lengths=[2, 3], output_dir=str(tmp_path / "out")))
+    chosen = arguments(run_folder, lengths=[2, 3], output_dir=str(tmp_path / "out"))
+    with alone_in(str(tmp_path / "out")), pytest.raises(ValueError, match="another command is at work"):
+        evaluate(chosen)
+    evaluate(chosen)
+    folder = evaluate(chosen)  # over the one before
     metrics = json.loads((folder / "metrics.json").read_text())
     with (folder / "evaluation.csv").open() as file:
         table = {row["setting"]: row for row in csv.DictReader(file)}

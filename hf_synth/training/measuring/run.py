@@ -1,6 +1,7 @@
 """From arguments to a folder of results: metrics.json, evaluation.csv and a report."""
 
 import csv
+import dataclasses
 import re
 import time
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import numpy as np
 
 from hf_synth.files import whole_file
 from hf_synth.tasks.base import Rows
+from hf_synth.training.arguments import read_yaml
+from hf_synth.training.comparing.arguments import COMPARISON
 from hf_synth.training.locks import is_main_process
 from hf_synth.training.measuring.arguments import MeasuringArguments
 from hf_synth.training.measuring.languages import is_language, language_measures
@@ -19,16 +22,20 @@ from hf_synth.training.measuring.model import Measured, check_positions, load, w
 from hf_synth.training.measuring.report import Evaluation, write_evaluation
 from hf_synth.training.measuring.rows import completed, foretold, prompted
 from hf_synth.training.measuring.settings import Plan, Setting, planned
-from hf_synth.training.runs import open_run, write_metrics
+from hf_synth.training.runs import RESOLVED_CONFIG, at_work_in, write_metrics
 
 Measures = dict[str, float]
 
 
 def evaluate(arguments: MeasuringArguments) -> Path:
     """Measure a checkpoint at every setting; returns the folder of the results. All processes of a launch call it."""
-    started = time.monotonic()
-    plan = planned(arguments)
-    folder = open_run(str(output_folder(arguments)), arguments)
+    started, plan = time.monotonic(), planned(arguments)
+    with at_work_in(str(output_folder(arguments)), arguments) as folder:
+        _measure_into(folder, plan, arguments, started)
+    return folder
+
+
+def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, started: float) -> None:
     measured = load(arguments)
     ids = [word_ids(measured, setting.task) for setting in plan.settings]
     test = [_rows(plan, setting, arguments, measured) for setting in plan.settings]
@@ -39,7 +46,7 @@ def evaluate(arguments: MeasuringArguments) -> Path:
         for setting, rows, known in zip(plan.settings, test, ids, strict=True)
     }
     if not is_main_process():
-        return folder
+        return
     write_table(folder / "evaluation.csv", found)
     told = None
     if arguments.lm_eval:
@@ -50,17 +57,22 @@ def evaluate(arguments: MeasuringArguments) -> Path:
     others = {"parameters": size, "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(found), **others})
     write_evaluation(folder, Evaluation(arguments, plan, found, told))
-    return folder
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:
-    """Where the results go. Raises ValueError for the model's own folder, whose metrics.json would be lost."""
+    """Where the results go. Raises ValueError for the folder of a model or a run, whose metrics.json would be lost."""
     model = Path(str(arguments.model_name_or_path))
     if arguments.output_dir is None:
         return model / "evaluation" if model.is_dir() else Path("runs/evaluation") / model.name
     folder = Path(arguments.output_dir)
     if folder.resolve() == model.resolve() or (folder / "config.json").exists():
         raise ValueError(f"got output_dir={arguments.output_dir!r}, which holds a model; wanted another folder")
+    config = folder / RESOLVED_CONFIG
+    names = {field.name for field in dataclasses.fields(arguments)}
+    if (folder / COMPARISON).exists() or (config.exists() and not read_yaml(config).keys() <= names):
+        raise ValueError(
+            f"got output_dir={arguments.output_dir!r}, which holds the run of another recipe; wanted another folder"
+        )
     return folder
 
 
