@@ -333,6 +333,32 @@ def test_the_tokenizer_of_a_checkpoint_is_its_own(task, arguments, tokenizer, tm
     assert found.get_vocab() == tokenizer.get_vocab()
 
 
+def test_the_tokenizer_of_a_task_cannot_spell_text(task, arguments, tmp_path):
+    sort = build_tokenizer(get_task("sort"))
+    sort.save_pretrained(tmp_path / "strict")
+    sort.backend_tokenizer.model.unk_token = "<pad>"
+    sort.unk_token = "<pad>"
+    sort.save_pretrained(tmp_path / "lenient")
+    for name in ("strict", "lenient"):
+        (tmp_path / name / "config.json").write_text("{}")
+        with pytest.raises(
+            ValueError, match=r"tokenizer: got one that cannot spell '.*wanted that of a model of text"
+        ):
+            corpus_tokenizer(task, arguments, model_name_or_path=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("content", ["", " \n\n\t\n"])
+def test_blank_text_is_named(content, task, arguments, tokenizer, tmp_path):
+    path = tmp_path / "blank.txt"
+    path.write_text(content)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    blank = dataclasses.replace(arguments, canonical=str(path))
+    for checkpoint in (None, str(tmp_path)):
+        with pytest.raises(ValueError, match=r"canonical: got '.*blank\.txt', which has no text to train on"):
+            corpus_tokenizer(task, blank, model_name_or_path=checkpoint)
+
+
 def test_files_of_either_kind_of_names_load(tokenizer, model, tmp_path):
     model.save_pretrained(tmp_path / "old")
     with own_names(model):
