@@ -27,6 +27,7 @@ Shapes: B rows, Q new tokens, K cached and new tokens, D hidden size, H heads, E
 F intermediate size, V vocabulary, P positions, N tokens that carry loss.
 """
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -126,6 +127,10 @@ class RLMTransformerConfig(PreTrainedConfig):
             raise ValueError(f"got dropout={self.dropout}; wanted 0 <= dropout < 1. Use 0 to switch it off.")
         if not self.initializer_range > 0:
             raise ValueError(f"got initializer_range={self.initializer_range}; wanted a positive standard deviation.")
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(
+                f"got layer_norm_eps={self.layer_norm_eps}; wanted a small positive number, such as 1e-5."
+            )
         if self.tie_word_embeddings:
             raise ValueError(
                 "got tie_word_embeddings=True; wanted False: head and embeddings start at scales of their own, "

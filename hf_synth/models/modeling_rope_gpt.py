@@ -17,6 +17,7 @@ Shapes: B rows, Q new tokens, K cached and new tokens, D hidden size, H heads, E
 F intermediate size, V vocabulary, N tokens that carry loss, C classes.
 """
 
+import math
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
@@ -123,6 +124,10 @@ class RopeGPTConfig(PreTrainedConfig):
             raise ValueError(f"got dropout={self.dropout}; wanted 0 <= dropout < 1. Use 0 to switch it off.")
         if not self.initializer_range > 0:
             raise ValueError(f"got initializer_range={self.initializer_range}; wanted a positive standard deviation.")
+        if not 0 < self.layer_norm_eps < math.inf:
+            raise ValueError(
+                f"got layer_norm_eps={self.layer_norm_eps}; wanted a small positive number, such as 1e-5."
+            )
         if (theta := (self.rope_parameters or {}).get("rope_theta", self.default_theta)) <= 0:
             raise ValueError(f"got rope_theta={theta}; wanted a positive base of the RoPE angles, such as 100.")
         eos = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]

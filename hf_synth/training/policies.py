@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -117,7 +118,10 @@ def fresh_config(
     names = {name: default.attribute_map.get(name, name) for name in _SMALL if kind not in _OWN}
     given = {default.attribute_map.get(name, name) for name in shape}
     small = {name: _SMALL[word] for word, name in names.items() if name in known and name not in given}
-    return AutoConfig.for_model(kind, **{**small, **shape, **(extra or {}), "vocab_size": len(tokenizer), **ids})
+    try:
+        return AutoConfig.for_model(kind, **{**small, **shape, **(extra or {}), "vocab_size": len(tokenizer), **ids})
+    except StrictDataclassError as error:
+        raise ValueError(f"new_model: {' '.join(str(error).split())}") from error
 
 
 def with_loss_type(model: PreTrainedModel) -> PreTrainedModel:

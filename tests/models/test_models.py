@@ -133,6 +133,8 @@ def test_sharding_plans_name_every_block_and_projection(family):
         ({"max_position_embeddings": -1}, "got max_position_embeddings=-1"),
         ({"dropout": 1.0}, "wanted 0 <= dropout < 1"),
         ({"initializer_range": 0.0}, "wanted a positive standard deviation"),
+        ({"layer_norm_eps": float("nan")}, "got layer_norm_eps=nan; wanted a small positive number"),
+        ({"layer_norm_eps": -1.0}, "got layer_norm_eps=-1.0; wanted a small positive number"),
         ({"vocab_size": 2}, "got eos_token_id=2; wanted None or an id below vocab_size=2"),
         ({"pad_token_id": -1}, "got pad_token_id=-1"),
     ],

@@ -72,6 +72,9 @@ def test_what_is_no_checkpoint_names_the_command_that_makes_it(tmp_path):
 def test_models_that_cannot_be_made(tokenizer):
     with pytest.raises(ValueError, match="new_model: got unknown value 'hiden_size'"):
         load_policy(policy(new_model={"hiden_size": 3}), tokenizer, 0)
+    for kind in ("rope_gpt", "rlm_transformer", "llama"):
+        with pytest.raises(ValueError, match=r"new_model: .*'hidden_size'.* expected int, got str"):
+            load_policy(PolicyArguments(model_type=kind, new_model={"hidden_size": "64"}), tokenizer, 0)
     with pytest.raises(ValueError, match="got use_peft without model_name_or_path"):
         load_policy(policy(use_peft=True), tokenizer, 0)
     with pytest.raises(ValueError, match="got checkpoint 'owner/model', which is neither here nor on the Hub"):
