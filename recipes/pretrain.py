@@ -95,7 +95,10 @@ def train_all(
         if is_main_process() and len(planned) > 1:
             finished = ", finished before" if read_training_log(run.folder) else ""
             print(f"Run {number + 1} of {len(planned)}, in {run.folder}{finished}")
-        found.setdefault(run.arm, []).append(run_one(run, words, more))
+        try:
+            found.setdefault(run.arm, []).append(run_one(run, words, more))
+        except ValueError as error:
+            raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
     write_metrics(folder, {**over_seeds(found), "seconds/total": time.monotonic() - started})
     if is_main_process():
         print(f"Report: {write_report(folder)}")

@@ -107,6 +107,13 @@ def test_a_loss_that_is_no_number_is_never_saved(run, tmp_path):
     assert again.error == done.error
 
 
+def test_the_run_that_failed_is_named(run, tmp_path):
+    arms = '{"tame": {}, "wild": {"learning_rate": 1e38, "max_grad_norm": 0, "optim": "sgd"}}'
+    error = run("pretrain.py", *FLAGS, "--arms", arms, "--disable_tqdm", "true", cwd=tmp_path).error
+    assert error.startswith("pretrain.py: error: out/wild: ")
+    assert (tmp_path / "out" / "tame" / "metrics.json").exists()
+
+
 FILLS_UP = """
 import pathlib, resource, runpy, sys, threading, time
 
