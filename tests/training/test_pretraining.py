@@ -14,7 +14,7 @@ from hf_synth.online import HeldRows, OnlineRows, batch_of
 from hf_synth.training.checkpoints import train
 from hf_synth.training.pretraining.arguments import RowsArguments, ScheduleArguments
 from hf_synth.training.pretraining.steps import settle_steps
-from hf_synth.training.pretraining.trainer import PretrainingTrainer, cosine_factor
+from hf_synth.training.pretraining.trainer import PretrainingTrainer, cosine_factor, summary
 from hf_synth.training.scoring import score_rows
 
 TASK = get_task("tivari3")  # rows of several lengths
@@ -264,6 +264,52 @@ def test_what_happens_every_epoch_happens_though_rows_have_no_end(tmp_path):
     history = run.state.log_history
     assert [entry["step"] for entry in history if "eval_validation_loss" in entry] == [2, 4, 6]
     assert [entry["step"] for entry in history if "loss" in entry] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_train_epochs": float("inf")}, "num_train_epochs: got inf, wanted a finite number above 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: got 0, wanted at least 1"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: got 0, wanted at least 1"),
+    ],
+)
+def test_numbers_that_give_no_steps(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        settle_steps(arguments(tmp_path, max_steps=-1, **settings), RowsArguments(task="sort"), 30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_do_concat_batches": False}, "eval_do_concat_batches: got false, wanted true"),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 500},
+            "load_best_model_at_end: got true, wanted false: set final_model to best",
+        ),
+    ],
+)
+def test_what_looks_cannot_do_is_refused(settings, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, **settings)
+
+
+def test_a_rate_that_waits_for_the_validation_loss(tmp_path):
+    looks = {name: HeldRows(TASK.rows(0, 4, split=name)) for name in ("train", "validation")}
+    patience = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "threshold": 1e3}}
+    run = trainer(tmp_path, looks=looks, eval_strategy="steps", eval_steps=1, **patience)
+    train(run)
+    rates = [entry["learning_rate"] for entry in run.state.log_history if "learning_rate" in entry]
+    assert rates[0] == RATE > rates[-1]
+
+
+def test_a_loss_without_a_perplexity():
+    task = get_task("analogy", num_relations=40)
+    rows = task.rows(0, 8, split="validation")
+    held = HeldRows(rows, groups=rows.columns["fact_type"])
+    log_probs = np.full(rows.tokens.shape, -1e5)
+    found = summary(log_probs, np.zeros(rows.tokens.shape, bool), rows.loss_mask, held)
+    assert {value for name, value in found.items() if name.startswith("perplexity/")} == {math.inf}
 
 
 def test_fresh_rows_without_an_end(tmp_path):

@@ -24,6 +24,7 @@ from hf_synth.training.hyperdata.arguments import CorpusArguments
 from hf_synth.training.hyperdata.blocks import Blocks, corpus_blocks, held_out_blocks
 from hf_synth.training.hyperdata.models import corpus_tokenizer
 from hf_synth.training.pretraining.arguments import CurriculumArguments, RowsArguments
+from hf_synth.training.pretraining.steps import rows_per_step
 from hf_synth.views import IGNORED
 
 _CHECKED_TOGETHER = 10_000
@@ -247,7 +248,7 @@ def _text_data(
     tokenizer: PreTrainedTokenizerBase,
     args: TrainingArguments,
 ) -> PretrainingData:
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch = rows_per_step(args)
     if args.max_steps < 1 and corpus.corpus_tokens is None:
         raise ValueError("max_steps: got none with endless text, wanted how many steps to train")
     wanted = args.max_steps * batch if args.max_steps > 0 else None

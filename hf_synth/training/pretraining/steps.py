@@ -8,6 +8,14 @@ from transformers.trainer_utils import IntervalStrategy
 from hf_synth.training.pretraining.arguments import RowsArguments
 
 
+def rows_per_step(args: TrainingArguments) -> int:
+    """Rows of one optimizer step, on all processes together. Raises ValueError for sizes that are none."""
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name}: got {getattr(args, name)}, wanted at least 1")
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def settle_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None) -> float:
     """Set max_steps, and where nothing else is said the steps between looks; returns the steps of an epoch.
 
@@ -15,9 +23,7 @@ def settle_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None
     `steps_per_epoch` steps, or the whole run; what shall happen every epoch happens every so many steps.
     Raises ValueError where the run would have no end.
     """
-    if args.gradient_accumulation_steps < 1:
-        raise ValueError(f"gradient_accumulation_steps: got {args.gradient_accumulation_steps}, wanted at least 1")
-    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    batch = rows_per_step(args)
     steps = rows.steps_per_epoch or (None if epoch is None else epoch / batch)
     if args.max_steps < 1:
         if steps is None:
@@ -25,8 +31,8 @@ def settle_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None
                 "got neither max_steps nor steps_per_epoch, and fresh rows never end; wanted one: set max_steps, or "
                 "steps_per_epoch with num_train_epochs"
             )
-        if not args.num_train_epochs > 0:
-            raise ValueError(f"num_train_epochs: got {args.num_train_epochs}, wanted a number above 0")
+        if not 0 < args.num_train_epochs < math.inf:
+            raise ValueError(f"num_train_epochs: got {args.num_train_epochs}, wanted a finite number above 0")
         args.max_steps = math.ceil(args.num_train_epochs * steps)
     epoch_steps = steps or args.max_steps
     if rows.steps_per_epoch and args.eval_strategy == "no":

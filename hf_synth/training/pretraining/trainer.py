@@ -19,6 +19,7 @@ from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import PushInProgress
 
 from hf_synth.online import HeldRows, only_batch
+from hf_synth.training.callbacks import VALIDATION_LOSS
 from hf_synth.training.pretraining.arguments import ScheduleArguments
 from hf_synth.views import IGNORED
 
@@ -53,6 +54,14 @@ class PretrainingTrainer(Trainer):
                 f"hub_strategy: got {HubStrategy(args.hub_strategy).value!r}, wanted 'every_save' or 'end': "
                 "checkpoints stay in output_dir"
             )
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "load_best_model_at_end: got true, wanted false: set final_model to best, which is resumed exactly"
+            )
+        if not args.eval_do_concat_batches:
+            raise ValueError("eval_do_concat_batches: got false, wanted true: looks are means over all rows at once")
+        if args.metric_for_best_model in ("loss", "eval_loss"):  # what Trainer calls that of a single evaluation set
+            args.metric_for_best_model = VALIDATION_LOSS
         args.remove_unused_columns = False
         args.dataloader_drop_last = False  # training rows have no end, and every evaluation row counts
         args.train_sampling_strategy = "sequential"
@@ -230,7 +239,8 @@ def summary(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray, dataset: 
         for group in sorted(set(dataset.groups.tolist())):
             inside = dataset.groups == group
             parts = _means(log_probs[inside], hits[inside], mask[inside])
-            parts |= {"perplexity": math.exp(parts["loss"])}
+            with np.errstate(over="ignore"):  # a loss beyond 709 nats has no perplexity below infinity
+                parts |= {"perplexity": float(np.exp(parts["loss"]))}
             parts |= {"probability": float(np.exp(log_probs[inside])[mask[inside]].mean())}
             found |= {f"{name}/{group}": value for name, value in parts.items()}
     return found
