@@ -6,6 +6,7 @@ from hf_synth.reports.figures import save
 from hf_synth.reports.notes import again, essentials, settings_block
 from hf_synth.reports.opening import settings_of_task
 from hf_synth.reports.pretraining import trial
+from hf_synth.reports.stages import copied_sections
 from hf_synth.reports.words import code, duration, escaped, listed, number, picture, spread, table
 
 # What a reader compares arms by: name in metrics.json, title, unit.
@@ -42,6 +43,7 @@ def comparison_sections(comparison: Comparison) -> list[str]:
         _opening(comparison),
         *_unfinished(comparison),
         *_arms(comparison),
+        *copied_sections({arm.name: list(arm.runs.values()) for arm in comparison.arms}),
         "## Result",
         _result(comparison),
         _meaning(comparison),

@@ -1,12 +1,13 @@
 """Sections of a pretraining run that only some have: its curriculum, what was handed on to it, and its geometry."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_synth.reports.dynamics_figures import curriculum_figure, geometry_figure
 from hf_synth.reports.figures import save
 from hf_synth.reports.opening import short_path
-from hf_synth.reports.run import Run
+from hf_synth.reports.run import Arm, Run
 from hf_synth.reports.words import MISSING, code, escaped, listed, number, percent, picture, score, table
 from hf_synth.training.runs import TRANSFER
 
@@ -46,7 +47,7 @@ def stages(run: Run) -> list[tuple[float, float, float | None]]:
     return found
 
 
-def read_transfer(run: Run) -> dict[str, Any] | None:
+def read_transfer(run: Run | Arm) -> dict[str, Any] | None:
     """What was copied, as the run wrote it down."""
     path = run.folder / TRANSFER
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -57,41 +58,92 @@ def transfer_sections(run: Run) -> list[str]:
     report = read_transfer(run)
     if report is None:
         return []
-    found = ["## Transfer", transfer_text(report)]
-    rows = [
-        [
-            escaped(part["part"]),
-            _source(part),
-            f"{number(part['parameters'])} of {number(part['of_parameters'])}",
-            MISSING if part["rows"] is None else f"{number(part['rows'])} of {number(part['of_rows'])}",
-            MISSING if part["change"] is None else f"{part['change']:.3f}",
-        ]
-        for part in report["parts"]
-    ]
-    header = ["part", "from", "parameters copied", "rows of tokens", "change"]
-    found.append(table(header, rows, text_columns=2))
-    found.append("Change: the norm of what moved over the norm of the fresh weights; 0 where a part stayed fresh.")
+    rows = [_part_cells(part, report["embeddings"]) for part in report["parts"]]
+    found = ["## Transfer", transfer_text(report), table(_PART, rows, text_columns=2), _CHANGE]
     if report["notes"]:
-        found.append("\n".join(f"- {escaped(note, 400)}" for note in report["notes"]))
+        found.append("\n".join(f"- {note}" for note in _notes(report)))
     return found
+
+
+_PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")
+_CHANGE = "Change: the norm of what moved over the norm of the fresh weights; 0 where a part stayed fresh."
+
+
+def copied_sections(arms: Mapping[str, Sequence[Arm]]) -> list[str]:
+    """What a checkpoint handed on to each arm, counted; nothing where none did. arms: the runs of each by name."""
+    reports = {
+        name or "run": [report for run in runs if (report := read_transfer(run))] for name, runs in arms.items()
+    }
+    if not any(reports.values()):
+        return []
+    rows = [[code(name), *cells] for name, found in reports.items() for cells in _copied(found)]
+    lines = [
+        f"- {code(name)}: {fact}"
+        for name, found in reports.items()
+        for fact in ([*_trained(found[0]), *_notes(found[0])] if found else [])
+    ]
+    text = (
+        "What was copied from checkpoints before training; all other weights began fresh. Where seeds differ, the "
+        "first's and the last's are given."
+    )
+    facts = ["\n".join(lines)] if lines else []
+    return ["### What was copied", text, table(["arm", *_PART], rows, text_columns=3), _CHANGE, *facts]
+
+
+def _copied(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A line for each part that was copied in an arm, over its seeds."""
+    parts: dict[str, list[list[str]]] = {}
+    for report in reports:
+        for part in report["parts"]:
+            if part["parameters"]:
+                parts.setdefault(part["part"], []).append(_part_cells(part, report["embeddings"]))
+    lines = [[_over_seeds(cells) for cells in zip(*found, strict=True)] for found in parts.values()]
+    return lines or [["nothing", *[MISSING] * (len(_PART) - 1)]]
+
+
+def _over_seeds(cells: Sequence[str]) -> str:
+    """What all seeds have, or what the first and the last have."""
+    return cells[0] if len(set(cells)) == 1 else f"{cells[0]} ... {cells[-1]}"
 
 
 def transfer_text(report: dict[str, Any]) -> str:
     """In one or two sentences: which parts came from a checkpoint, and which train."""
     copied = [part["part"] for part in report["parts"] if part["parameters"]]
     text = f"Copied from a checkpoint: {listed(copied)}." if copied else "Nothing was copied."
+    return " ".join([text, *(_trained(report) or ["All weights trained."])])
+
+
+def _trained(report: dict[str, Any]) -> list[str]:
+    """Which parts train, where others are frozen."""
     trained = report.get("trained")
-    if trained:
-        many, few = trained["trained_parameters"], trained["frozen_parameters"]
-        parts = listed([escaped(str(part)) for part in trained["parts"]])
-        return f"{text} Trained: {parts}, {percent(many / max(1, many + few))} of the parameters; the rest is frozen."
-    return f"{text} All weights trained."
+    if not trained:
+        return []
+    many, few = trained["trained_parameters"], trained["frozen_parameters"]
+    parts = listed([escaped(str(part)) for part in trained["parts"]])
+    return [f"Trained: {parts}, {percent(many / max(1, many + few))} of the parameters; the rest is frozen."]
 
 
-def _source(part: dict[str, Any]) -> str:
+def _notes(report: dict[str, Any]) -> list[str]:
+    return [escaped(note, 400) for note in report["notes"]]
+
+
+def _part_cells(part: dict[str, Any], embeddings: str) -> list[str]:
+    """A part of the model as a line of `_PART`; `embeddings`: how rows of tokens were found."""
+    return [
+        escaped(part["part"]),
+        _source(part, embeddings),
+        f"{number(part['tensors'])} of {number(part['of_tensors'])}",
+        f"{number(part['parameters'])} of {number(part['of_parameters'])}",
+        MISSING if part["rows"] is None else f"{number(part['rows'])} of {number(part['of_rows'])}",
+        MISSING if part["change"] is None else f"{part['change']:.3f}",
+    ]
+
+
+def _source(part: dict[str, Any], embeddings: str) -> str:
     if part["source"] is None:
         return "fresh"
-    return code(short_path(part["source"])) + (", shuffled" if part["shuffled"] else "")
+    how = f", {code(embeddings)}" if part["part"] in ("embeddings", "head") else ""
+    return code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
 
 
 def geometry_sections(run: Run) -> list[str]:

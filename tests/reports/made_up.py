@@ -136,7 +136,8 @@ def write_pretraining(folder: Path, *, excess: float = 0.25, seed: int = 0, **mo
             "parameters": 1000, "of_parameters": 1000, "rows": None, "of_rows": None, "change": 1.5}  # fmt: skip
     fresh = {**part, "part": "mlp", "source": None, "shuffled": False, "parameters": 0, "change": 0.0}
     trained = {"parts": ["attention"], "trained_parameters": 300, "frozen_parameters": 700}
-    write(folder / "transfer.json", {"parts": [part, fresh], "notes": ["A | note"], "trained": trained})
+    report = {"embeddings": "by_token", "parts": [part, fresh], "notes": ["A | note"], "trained": trained}
+    write(folder / "transfer.json", report)
     config = {
         "task": "sort", "task_args": {"length": 4, "vocab_size": 8}, "seed": seed, "curriculum_field": "length",
         "curriculum_start": 2, "curriculum_step": 2, "curriculum_threshold": 0.99, "max_steps": 40, "rows_seed": 0,

@@ -132,6 +132,24 @@ def test_arms_in_one_table_with_intervals_over_seeds(several):
 
 
 @pytest.mark.usefixtures("unpainted")
+def test_arms_say_what_was_copied(several):
+    for path in (several / "plain").rglob("transfer.json"):
+        path.unlink()
+    changed = several / "warm" / "seed-2" / "transfer.json"
+    changed.write_text(changed.read_text().replace('"change": 1.5', '"change": 1.75'))
+    text = report(several).split("### What was copied")[1].split("## Result")[0]
+    assert row(text, "`plain`") == ["nothing", *["-"] * 5]
+    counts = ["4 of 4", "1,000 of 1,000", "-", "1.500 ... 1.750"]
+    assert row(text, "`warm`") == ["attention", "`runs/warm_up`, shuffled", *counts]
+    assert "mlp" not in text, "a part that stayed fresh"
+    assert "- `warm`: Trained: attention, 30.0 %" in text
+    assert "- `warm`: A &#124; note" in text
+    for path in several.rglob("transfer.json"):
+        path.unlink()
+    assert "What was copied" not in report(several)
+
+
+@pytest.mark.usefixtures("unpainted")
 def test_one_seed_has_no_interval(tmp_path, made_up):
     made_up.write_arms(tmp_path, {"plain": [0.5], "warm": [0.25]})
     text = report(tmp_path)
