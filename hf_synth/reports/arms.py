@@ -6,6 +6,7 @@ from hf_synth.reports.figures import save
 from hf_synth.reports.notes import again, essentials, settings_block
 from hf_synth.reports.opening import settings_of_task
 from hf_synth.reports.pretraining import trial
+from hf_synth.reports.run import one_token
 from hf_synth.reports.stages import copied_sections
 from hf_synth.reports.words import code, duration, escaped, listed, number, picture, spread, table
 
@@ -94,7 +95,7 @@ def _measures(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Those that a run has; of two that are one in every run the first."""
     runs = [run.metrics for arm in comparison.arms for run in arm.runs.values()]
     known = [measure for measure in measures_of(comparison) if any(measure[0] in run for run in runs)]
-    if all(run.get("accuracy/test") == run.get("row_accuracy/test") for run in runs):
+    if one_token(*([run.get(name) for run in runs] for name in ("accuracy/test", "row_accuracy/test"))):
         known = [measure for measure in known if measure[0] != "row_accuracy/test"]
     if len({run.get("floor/test") for run in runs}) == 1:  # said in words; at 0 the excess is the loss
         drop = ("floor/test", "loss/test") if runs[0].get("floor/test") == 0 else ("floor/test",)

@@ -17,7 +17,7 @@ from hf_synth.reports.figures import (
     curves,
     label,
 )
-from hf_synth.reports.run import Arm, Run
+from hf_synth.reports.run import Arm, Run, one_token
 
 LOSS_UNIT = "nats per token"
 _LOOKS = (("train", "training rows", "--", CONTROL_COLOUR), ("validation", "validation rows", "-", ARM_COLOURS[0]))
@@ -40,6 +40,7 @@ _MOST_GROUPS = len(CLUSTER_COLOURS)
 def learning_figure(run: Run) -> Figure | None:
     """Loss with the floor as a level, accuracy of tokens and of rows, on training and on validation rows."""
     arm = run.arms[0]
+    same = one_token(*(arm.series(f"eval_validation_{name}")[1] for name in ("accuracy", "row_accuracy")))
     panels = []
     for name, (title, unit) in _MEASURES.items():
         lines = [
@@ -47,14 +48,9 @@ def learning_figure(run: Run) -> Figure | None:
             for look, kind, style, colour in _LOOKS
             if f"eval_{look}_{name}" in arm.names()
         ]
-        if lines and not (name == "row_accuracy" and _same_as_tokens(arm)):
+        if lines and not (name == "row_accuracy" and same):
             panels.append(Panel(title, unit, lines, floor_level(arm) if name == "loss" else None))
     return curves(panels, log_x=log_spaced(arm)) if panels else None
-
-
-def _same_as_tokens(arm: Arm) -> bool:
-    """Whether each row has one token with loss, so that the two accuracies are one."""
-    return arm.series("eval_validation_accuracy")[1] == arm.series("eval_validation_row_accuracy")[1]
 
 
 def floor_of(arm: Arm) -> float | None:

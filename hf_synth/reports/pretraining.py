@@ -6,7 +6,7 @@ from hf_synth.metrics.intervals import Interval, wilson_interval
 from hf_synth.reports.dynamics_figures import groups_figure, groups_of, learned_share, learning_figure
 from hf_synth.reports.figures import save
 from hf_synth.reports.language import language_sections
-from hf_synth.reports.run import Run
+from hf_synth.reports.run import Run, one_token
 from hf_synth.reports.stages import curriculum_sections, geometry_sections, transfer_sections
 from hf_synth.reports.words import MISSING, escaped, number, percent, picture, spread, table
 
@@ -41,9 +41,8 @@ def result_table(metrics: Metrics) -> str:
         ]
     if "excess/test_share" in metrics:
         rows.append(["excess as a share of the floor", percent(metrics["excess/test_share"]), MISSING])
-    one_token = metrics.get("accuracy/test") == metrics.get("row_accuracy/test")
     what = {"accuracy/test": "tokens foretold", "row_accuracy/test": "rows with all tokens foretold"}
-    for name in list(what)[: 1 if one_token else 2]:
+    for name in list(what)[: 1 if one_token(*([metrics.get(name)] for name in what)) else 2]:
         if name in metrics:
             bounds = MISSING if natural else _bounds(share_of_rows(metrics, name))
             rows.append([f"{what[name]}, share", _value(metrics, name), bounds])

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,14 @@ class Run:
     def main(self) -> Arm:
         """The arm whose weights are looked at closely: the first weighted one, or the run itself."""
         return (self.weighted or self.arms)[0]
+
+
+def one_token(tokens: Sequence[float | None], rows: Sequence[float | None]) -> bool:
+    """Whether rows have one token with loss each, told by the accuracies of tokens and of rows at the same looks.
+
+    They are the same then; where all are 0 or 1 they are the same for rows of any length, and tell nothing.
+    """
+    return list(tokens) == list(rows) and any(value not in (None, 0, 1) for value in tokens)
 
 
 def read_run(folder: Path) -> Run:

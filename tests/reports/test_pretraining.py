@@ -1,5 +1,6 @@
 """Reports of pretraining runs: the numbers of the files, intervals over what they say, and every part there is."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ def test_the_result_says_how_far_and_how_sure(single):
     assert "at step 10, 75.0 % was gone" in text
     assert "320, of 64, each about 5 times; 100 tested on" in text
     assert "recipes/pretrain.py --config" in text
+
+
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize(("share", "tells"), [(0.0, True), (1.0, True), (0.75, False)])
+def test_equal_accuracies_are_one_only_where_they_can_differ(single, several, share, tells):
+    """Rows of several tokens may all be missed or all be foretold; equal shares between say that a row is a token."""
+    for folder in (single, *several.glob("*/seed-*")):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(
+            json.dumps(metrics | {"accuracy/test": share, "row_accuracy/test": share})
+        )
+        log = json.loads((folder / "training_log.json").read_text())
+        for entry in log["history"]:
+            entry |= {name: share for name in entry if name.endswith("_accuracy")}
+        (folder / "training_log.json").write_text(json.dumps(log))
+    assert ("rows with all tokens foretold" in report(single)) == tells
+    assert ("rows foretold, share" in report(several).split("## Result")[1].split("## By group")[0]) == tells
+    assert len(learning_figure(read_run(single)).axes) == (3 if tells else 2)
 
 
 @pytest.mark.usefixtures("unpainted")
