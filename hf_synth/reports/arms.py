@@ -1,7 +1,7 @@
 """The report of several arms: one table and one figure, over seeds."""
 
 from hf_synth.reports.arm_figures import arms_figure
-from hf_synth.reports.comparison import Comparison
+from hf_synth.reports.comparison import Comparison, SeededArm
 from hf_synth.reports.figures import save
 from hf_synth.reports.notes import again, essentials, settings_block
 from hf_synth.reports.opening import settings_of_task
@@ -47,6 +47,7 @@ def comparison_sections(comparison: Comparison) -> list[str]:
         *copied_sections({arm.name: list(arm.runs.values()) for arm in comparison.arms}),
         "## Result",
         _result(comparison),
+        *_lacking(comparison),
         _meaning(comparison),
         *_figure(comparison),
         *_differences(comparison),
@@ -109,12 +110,34 @@ def _result(comparison: Comparison) -> str:
         [
             code(arm.name or "run"),
             number(len(arm.runs)),
-            *(spread(arm.interval(name)) for name, _, _ in measures),
+            *(spread(arm.interval(name)) + _of_seeds(arm, name) for name, _, _ in measures),
         ]
         for arm in comparison.arms
     ]
     header = ["arm", "seeds", *(f"{title.lower()}, {unit}" for _, title, unit in measures)]
     return table(header, rows)
+
+
+def _of_seeds(arm: SeededArm, name: str) -> str:
+    """How many seeds a mean is of, where not of all."""
+    having = len(arm.of(name))
+    return f" ({having} of {len(arm.runs)} seeds)" if 0 < having < len(arm.runs) else ""
+
+
+def _lacking(comparison: Comparison) -> list[str]:
+    """The runs that lack a measure which other seeds of their arm have."""
+    lines = []
+    for arm in comparison.arms:
+        for seed, run in arm.runs.items():
+            titles = [
+                title.lower() for name, title, _ in _measures(comparison) if name not in run.metrics and arm.of(name)
+            ]
+            if titles:
+                lines.append(f"> - {code(arm.name or 'run')}, seed {seed}: {listed(titles)}")
+    if not lines:
+        return []
+    text = "> Without a finite value, and so left out of the mean; a run whose loss grew beyond all numbers has none:"
+    return ["\n".join([text, ">", *lines])]
 
 
 def _meaning(comparison: Comparison) -> str:

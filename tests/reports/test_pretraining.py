@@ -191,6 +191,18 @@ def test_runs_that_have_not_finished_are_named(several):
         write_report(several)
 
 
+@pytest.mark.usefixtures("unpainted")
+def test_a_seed_without_a_finite_value_is_named(several):
+    path = several / "warm" / "seed-1" / "metrics.json"
+    metrics = {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("excess")}
+    path.write_text(json.dumps(metrics))
+    text = report(several)
+    mean, low, high = mean_interval([0.375, 0.5])
+    assert row(text, "`warm` | 3 |")[1] == f"{mean:.3f} [{low:.3f}, {high:.3f}] (2 of 3 seeds)"
+    assert "> - `warm`, seed 1: excess\n" in text
+    assert "of 3 seeds" not in "".join(row(text, "`plain` | 3 |"))
+
+
 def test_the_figure_of_arms(several):
     figure = arms_figure(read_comparison(several), [("excess/test", "Excess", "nats per token")])
     above, loss, accuracy = figure.axes
