@@ -1,10 +1,18 @@
-"""What metrics of sampled completions share: the form in which `evaluate` has them."""
+"""What metrics share: how they say what they take, and the form of those of sampled completions."""
 
 import abc
+import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import datasets
 import evaluate
+
+
+def inputs_of(function: Callable[..., Any], **columns: str) -> str:
+    """What `compute` takes: the function's argument that each column is, and the function's own words for those."""
+    taken = ", ".join(f"{column} = {argument}" for column, argument in columns.items())
+    return f"compute takes {taken}, of the function {function.__name__}:\n\n{inspect.getdoc(function)}"
 
 
 class SampleMetric(evaluate.Metric, abc.ABC):
@@ -22,11 +30,11 @@ class SampleMetric(evaluate.Metric, abc.ABC):
         """The function."""
 
     def _info(self) -> evaluate.MetricInfo:
-        described = (self.measure.__doc__ or "").strip()
+        arguments = dict(zip(self.columns, inspect.signature(self.measure).parameters, strict=False))
         return evaluate.MetricInfo(
-            description=described.split("\n")[0],
+            description=(inspect.getdoc(self.measure) or "").split("\n")[0],
             citation="",
-            inputs_description=described,
+            inputs_description=inputs_of(self.measure, **arguments),
             features=datasets.Features({name: datasets.Value(kind) for name, kind in self.columns.items()}),
         )
 

@@ -6,6 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+
 Probabilities = Sequence[Sequence[float]]
 
 
@@ -60,7 +62,7 @@ class Completion(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The share of decision points at which valid next tokens are the more likely ones.",
             citation="",
-            inputs_description="predictions: probabilities of valid next tokens; references: of invalid ones; points",
+            inputs_description=inputs_of(completion, predictions="p_valid", references="p_invalid", points="points"),
             features=datasets.Features(features),
         )
 

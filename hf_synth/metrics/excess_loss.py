@@ -6,9 +6,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+from .checks import log_probabilities
 from .intervals import t_quantile
-
-_ROUNDING = 1e-3  # log probabilities taken in half precision may exceed 0 by as much
 
 
 def excess_loss(
@@ -47,8 +47,7 @@ def _row_losses(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.shape != mask.shape or not mask.any():
         raise ValueError(f"got values {values.shape} and a mask {mask.shape}, wanted one shape, and a token with loss")
-    if not (values[mask] <= _ROUNDING).all():
-        raise ValueError("got NaN or a value above 0, wanted log probabilities, which are 0 at most")
+    log_probabilities("excess_loss", values[mask])
     return 0.0 - np.where(mask, values, 0.0).sum(axis=1)
 
 
@@ -72,7 +71,8 @@ class ExcessLoss(evaluate.Metric):
         return evaluate.MetricInfo(
             description="How far a model's loss lies above the exact floor, in nats per token.",
             citation="",
-            inputs_description="predictions: ln P of each token that carries loss; references: the best predictor's",
+            inputs_description="One list a row, of the tokens that carry loss and no others; so there is no mask. "
+            + inputs_of(excess_loss, predictions="log_probs", references="optimal_log_probs"),
             features=datasets.Features({"predictions": numbers, "references": numbers}),
         )
 

@@ -6,6 +6,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+from .checks import log_probabilities
+
 
 def fact_types(
     log_probs: Sequence[float] | np.ndarray, hits: Sequence[bool] | np.ndarray, types: Sequence[str] | np.ndarray
@@ -16,7 +19,7 @@ def fact_types(
     CE is the mean of -ln P in nats, PPL exp(CE), ACC the share of hits, PROB the mean of P.
     Source: Emergent analogical reasoning in Transformers, arXiv 2602.01992.
     """
-    values, found, names = np.asarray(log_probs, np.float64), np.asarray(hits, bool), np.asarray(types)
+    values, found, names = log_probabilities("fact_types", log_probs), np.asarray(hits, bool), np.asarray(types)
     if not values.shape == found.shape == names.shape or not values.size:
         raise ValueError(
             f"fact_types: got {values.size} values, {found.size} hits, {names.size} types, wanted as many"
@@ -48,7 +51,7 @@ class FactTypes(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Cross entropy, perplexity, accuracy and probability of the right answer, by type of fact.",
             citation="",
-            inputs_description="predictions: ln P of each right answer; references: the fact's type; hits",
+            inputs_description=inputs_of(fact_types, predictions="log_probs", references="types", hits="hits"),
             features=datasets.Features(features),
         )
 

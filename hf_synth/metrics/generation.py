@@ -7,6 +7,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+from .checks import between
 from .validity import grouped_mean
 
 
@@ -30,6 +32,7 @@ def generation(
     of strings that are training strings; `valid_and_new`: of those that are valid and not in training.
     """
     right = [float(score) if text is not None else 0.0 for text, score in zip(texts, valid, strict=True)]
+    between("generation", right, 0, 1, "1 for a valid string and 0 for another")
     if lengths is None:
         lengths = [len(text.split()) if text is not None else "unfinished" for text in texts]
     by_length = grouped_mean(right, lengths, name="validity_by_length")
@@ -77,7 +80,7 @@ class Generation(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The validity of sampled strings by length, and how much of the language they cover.",
             citation="",
-            inputs_description="predictions: sampled strings; references: 1 if valid, 0 if not",
+            inputs_description=inputs_of(generation, predictions="texts", references="valid"),
             features=datasets.Features(features),
         )
 

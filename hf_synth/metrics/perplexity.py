@@ -6,6 +6,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+from .checks import log_probabilities
+
 
 def perplexity(
     log_probs: Sequence[float] | np.ndarray,
@@ -61,8 +64,9 @@ def _check(sums: np.ndarray, counts: np.ndarray, right: np.ndarray) -> None:
         )
     if right.all() or not right.any():
         raise ValueError("perplexity: got strings of one sort, wanted valid and invalid ones")
-    if not (counts > 0).all() or np.isnan(sums).any():
-        raise ValueError("perplexity: got NaN, or a string of no token, wanted a log probability over one or more")
+    if not (counts > 0).all():
+        raise ValueError("perplexity: got a string of no token, wanted sums over one or more")
+    log_probabilities("perplexity", sums / counts)
 
 
 class Perplexity(evaluate.Metric):
@@ -77,7 +81,7 @@ class Perplexity(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Perplexity of valid and of invalid strings, their gap and their ratio.",
             citation="",
-            inputs_description="predictions: summed ln P of each string; references: whether it is valid; tokens",
+            inputs_description=inputs_of(perplexity, predictions="log_probs", references="valid", tokens="tokens"),
             features=datasets.Features(features),
         )
 

@@ -7,6 +7,9 @@ import evaluate
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from .base import inputs_of
+from .checks import between
+
 
 def separation(
     scores: Sequence[float] | np.ndarray, valid: Sequence[bool] | np.ndarray, lengths: Sequence[int] | np.ndarray
@@ -21,11 +24,13 @@ def separation(
     way round is better. `auroc/length_table`: of the best rule on length alone, the share of these strings of each
     length that are valid; it is too high where few strings have a length.
     """
-    values, right, sizes = np.asarray(scores, np.float64), np.asarray(valid, bool), np.asarray(lengths)
+    values = between("separation", scores, -np.inf, np.inf, "a score of each string")
+    right, sizes = np.asarray(valid, bool), np.asarray(lengths)
     if not values.shape == right.shape == sizes.shape:
         raise ValueError(f"separation: got {values.size} scores, {right.size} labels, {sizes.size} lengths; one each")
     if right.all() or not right.any():
         raise ValueError("separation: got strings of one sort, wanted valid and invalid ones")
+    _, values = np.unique(values, return_inverse=True)  # only the order counts, in which -inf has its place
     _, number = np.unique(sizes, return_inverse=True)
     strings, good = np.bincount(number), np.bincount(number, weights=right)
     by_length = float(roc_auc_score(right, sizes))
@@ -58,7 +63,7 @@ class Separation(evaluate.Metric):
         return evaluate.MetricInfo(
             description="How well a score tells valid strings from invalid ones, at the same length and by length.",
             citation="",
-            inputs_description="predictions: a score of each string; references: whether it is valid; lengths: tokens",
+            inputs_description=inputs_of(separation, predictions="scores", references="valid", lengths="lengths"),
             features=datasets.Features(features),
         )
 

@@ -4,13 +4,15 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
 from .token_accuracy import Ids, labelled_hits
 
 
 def sequence_accuracy(predictions: Ids, labels: Ids) -> dict[str, float]:
     """`sequence_accuracy`: the share of rows whose labelled tokens were all predicted, on [0, 1].
 
-    predictions, labels: as for `token_accuracy`. Rows without any label do not count.
+    predictions, labels: ids [rows, width], or lists of any lengths; predictions[i][t] foretells labels[i][t], so that
+    a causal model's are shifted before. A label of -100 does not count, nor does a row of no other.
     """
     hits, rows = labelled_hits(predictions, labels)
     missed, counted = np.unique(rows[~hits]), np.unique(rows)
@@ -25,7 +27,7 @@ class SequenceAccuracy(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The share of rows whose labelled tokens were all predicted.",
             citation="",
-            inputs_description="predictions: lists of token ids; references: labels for each, -100 where none counts",
+            inputs_description=inputs_of(sequence_accuracy, predictions="predictions", references="labels"),
             features=datasets.Features({"predictions": ids, "references": ids}),
         )
 

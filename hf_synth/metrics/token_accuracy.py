@@ -6,6 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+
 NO_LOSS = -100
 
 Ids = Sequence[Sequence[int]] | np.ndarray
@@ -42,7 +44,7 @@ class TokenAccuracy(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The share of labelled tokens that were predicted.",
             citation="",
-            inputs_description="predictions: lists of token ids; references: labels for each, -100 where none counts",
+            inputs_description=inputs_of(token_accuracy, predictions="predictions", references="labels"),
             features=datasets.Features({"predictions": ids, "references": ids}),
         )
 

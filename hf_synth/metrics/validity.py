@@ -6,6 +6,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .base import inputs_of
+
 
 def validity(
     prompts: Sequence[str],
@@ -46,7 +48,7 @@ class Validity(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The share of completions that a verifier accepts, over all groups alike.",
             citation="",
-            inputs_description="predictions: completions; references: prompts; verify: (prompt, completion) -> 0 or 1",
+            inputs_description=inputs_of(validity, predictions="completions", references="prompts", verify="verify"),
             features=datasets.Features({"predictions": text, "references": text}),
         )
 

@@ -70,7 +70,7 @@ def test_other_confidences():
 def test_losses_for_log_probabilities_are_an_error():
     with pytest.raises(ValueError, match="wanted log probabilities"):
         excess_loss(-MODEL, FLOOR, MASK)
-    with pytest.raises(ValueError, match="got NaN"):
+    with pytest.raises(ValueError, match="excess_loss: got nan, wanted log probabilities"):
         excess_loss(MODEL, FLOOR, np.ones((2, 2), bool))
     with pytest.raises(ValueError, match="wanted one shape"):
         excess_loss(MODEL, FLOOR[:1], MASK)

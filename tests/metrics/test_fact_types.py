@@ -44,3 +44,10 @@ def test_columns_of_different_lengths_are_an_error():
         fact_types([-1.0, -1.0], [True], ["a", "b"])
     with pytest.raises(ValueError, match="0 values"):
         fact_types([], [], [])
+
+
+@pytest.mark.parametrize("value", [3.0, np.nan])
+def test_what_is_no_log_probability_is_an_error(value):
+    with pytest.raises(ValueError, match=rf"fact_types: got {value:g}, wanted log probabilities"):
+        fact_types([-1.0, value], [True, True], ["a", "a"])
+    assert fact_types([-np.inf], [False], ["a"])["prob/a"] == 0.0

@@ -70,3 +70,7 @@ def test_what_cannot_be_counted_is_an_error():
         generation(TEXTS, VALID, counts={3: 0})
     with pytest.raises(ValueError, match="zip"):
         generation(TEXTS, VALID[:2])
+    for wrong in (float("nan"), 2.0, -1.0):
+        with pytest.raises(ValueError, match=rf"generation: got {wrong:g}, wanted 1 for a valid string"):
+            generation(["a", "b"], [wrong, 1])
+    assert generation([None], [float("nan")])["validity"] == 0.0

@@ -54,3 +54,6 @@ def test_what_cannot_be_compared_is_an_error():
         perplexity(SUMS, TOKENS[:3], VALID)
     with pytest.raises(ValueError, match="got 2 kinds for 4 strings"):
         perplexity(SUMS, TOKENS, VALID, ["a", "b"])
+    for wrong in (5.0, np.nan):
+        with pytest.raises(ValueError, match=rf"perplexity: got {wrong:g}, wanted log probabilities"):
+            perplexity([wrong, -1.0, -1.0, -1.0], [1, 1, 1, 1], VALID)

@@ -54,10 +54,14 @@ def test_length_that_gives_validity_away_at_both_ends():
     assert "auroc/same_length" not in found
 
 
+def test_an_impossible_string_comes_last():
+    assert separation([-np.inf, -9.0, -np.inf], [False, True, False], [1, 1, 2])["auroc"] == 1.0
+
+
 def test_what_cannot_be_compared_is_an_error():
     with pytest.raises(ValueError, match="strings of one sort"):
         separation([0.1, 0.2], [True, True], [1, 1])
     with pytest.raises(ValueError, match="2 scores, 2 labels, 1 lengths"):
         separation([0.1, 0.2], [True, False], [1])
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="separation: got nan, wanted a score"):
         separation([0.1, np.nan], [True, False], [1, 1])
