@@ -65,7 +65,7 @@ def _by_arm(ax: Axes, comparison: Comparison, name: str) -> None:
         if interval is None:
             continue
         colour, _ = colour_of(comparison, arm)
-        ax.plot(arm.of(name), [place + 0.22] * len(arm.runs), "o", color=colour, markersize=2.5, alpha=0.6)
+        ax.plot(arm.of(name), [place + 0.22] * len(arm.of(name)), "o", color=colour, markersize=2.5, alpha=0.6)
         if _known(interval):
             ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
         ax.plot(interval.mean, place, "D", color=colour, markersize=5)
