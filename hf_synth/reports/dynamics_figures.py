@@ -17,6 +17,7 @@ from hf_synth.reports.figures import (
     curves,
     label,
 )
+from hf_synth.reports.headlines import in_order
 from hf_synth.reports.run import Arm, Run, one_token
 
 LOSS_UNIT = "nats per token"
@@ -26,14 +27,33 @@ _MEASURES = {
     "accuracy": ("Accuracy of tokens", "share of tokens"),
     "row_accuracy": ("Accuracy of rows", "share of rows"),
 }
-_GEOMETRY = {
-    "dirichlet_energy": "Dirichlet energy",
-    "parallelogram": "Parallelogram",
-    "translation_consistency": "Translation",
-    "isometry": "Isometry",
-    "distortion": "Distortion",
-    "separation": "Separation",
-}
+# Title, unit, what it is, what an analogy that is laid out in space has, what random embeddings have.
+GEOMETRY = {
+    "dirichlet_energy": (
+        "Dirichlet energy", "squared distance", "mean squared distance of e and f(e), scaled to unit vectors",
+        "0, where each entity lies on its image", "2",
+    ),
+    "parallelogram": (
+        "Parallelogram", "cosine", "mean cosine of the step f(e) - e and the embedding of the functor",
+        "1, where the functor is that step", "0",
+    ),
+    "translation_consistency": (
+        "Translation", "cosine", "mean cosine of the steps f(e) - e of two entities",
+        "1, where all take one step", "0",
+    ),
+    "isometry": (
+        "Isometry", "correlation", "correlation of the distances among entities e with those among their images",
+        "1, where both have one shape", "0",
+    ),
+    "distortion": (
+        "Distortion", "share", "mean difference of these distances, as a share of their mean",
+        "0, where the shapes have one size", "0.8 / √width",
+    ),
+    "separation": (
+        "Separation", "silhouette", "mean silhouette of entities and images as two clusters",
+        "says how far apart they are, and nothing of analogy", "0",
+    ),
+}  # fmt: skip
 _MOST_GROUPS = len(CLUSTER_COLOURS)
 
 
@@ -60,9 +80,9 @@ def floor_of(arm: Arm) -> float | None:
 
 
 def floor_level(arm: Arm) -> tuple[float, str] | None:
-    """The floor as a level of a panel."""
+    """The floor of the validation rows as a level of a panel."""
     value = floor_of(arm)
-    return None if value is None else (value, "floor")
+    return None if value is None else (value, "validation floor")
 
 
 def log_spaced(arm: Arm) -> bool:
@@ -74,7 +94,7 @@ def log_spaced(arm: Arm) -> bool:
 def groups_of(arm: Arm, look: str = "validation") -> list[str]:
     """The groups of rows that a look tells apart."""
     prefix = f"eval_{look}_loss/"
-    return sorted(name.removeprefix(prefix) for name in arm.names() if name.startswith(prefix))
+    return in_order(name.removeprefix(prefix) for name in arm.names() if name.startswith(prefix))
 
 
 def groups_figure(run: Run) -> Figure | None:
@@ -101,10 +121,10 @@ def geometry_figure(run: Run) -> Figure | None:
     """How the embeddings lie, each measure in a panel of its own."""
     arm = run.arms[0]
     panels = []
-    for name, title in _GEOMETRY.items():
+    for name, (title, unit, *_) in GEOMETRY.items():
         steps, values = arm.series(f"geometry/{name}")
         if steps:
-            panels.append(Panel(title, "no unit", [Line(title, steps, values, ARM_COLOURS[0])]))
+            panels.append(Panel(title, unit, [Line(title, steps, values, ARM_COLOURS[0])]))
     return curves(panels, log_x=log_spaced(arm)) if panels else None
 
 

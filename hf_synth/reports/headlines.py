@@ -1,6 +1,8 @@
-"""Which of a run's many measures a table shows, and in which order."""
+"""Which of a run's many measures a table shows, and in which order; and the order of groups of rows."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+from hf_synth.tasks.families.knowledge_graph import KINDS
 
 _PARTS = ("all", "head", "tail")
 # Names in the order of a table; those that end in "/" stand for the three parts of the prompts.
@@ -20,3 +22,8 @@ def headlines(names: Collection[str]) -> list[str]:
     """Of the names of measures those that a reader looks at first, in the order of a table."""
     order = [f"{name}{part}" for name in _ORDER for part in (_PARTS if name.endswith("/") else ("",))]
     return [name for name in order if name in names]
+
+
+def in_order(groups: Iterable[str]) -> list[str]:
+    """Types of facts as they are learned: memorised, composed, analogised; other groups by name, after them."""
+    return sorted(groups, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))

@@ -1,14 +1,16 @@
 """The sections of a pretraining run: what was learned, how far from the exact floor, and how sure that is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from hf_synth.metrics.intervals import Interval, wilson_interval
 from hf_synth.reports.dynamics_figures import groups_figure, groups_of, learned_share, learning_figure
 from hf_synth.reports.figures import save
+from hf_synth.reports.headlines import in_order
 from hf_synth.reports.language import language_sections
 from hf_synth.reports.run import Run, one_token
 from hf_synth.reports.stages import curriculum_sections, geometry_sections, transfer_sections
 from hf_synth.reports.words import MISSING, escaped, number, percent, picture, spread, table
+from hf_synth.tasks.families.knowledge_graph import KINDS
 
 Metrics = Mapping[str, float]
 ENOUGH_SEEDS = 8  # a claim about a way of training takes as many
@@ -31,7 +33,7 @@ def pretraining_sections(run: Run) -> list[str]:
 
 def result_table(metrics: Metrics) -> str:
     """Loss, floor, excess and accuracies on the test rows, with intervals over those rows."""
-    natural = "tokens/canonical" in metrics and "floor/test" not in metrics
+    natural = _natural(metrics)
     held_out = "held-out natural text" if natural else "test rows"
     rows = [[f"loss on {held_out}, nats per token", _value(metrics, "loss/test"), MISSING]]
     if "floor/test" in metrics:
@@ -47,6 +49,11 @@ def result_table(metrics: Metrics) -> str:
             bounds = MISSING if natural else _bounds(share_of_rows(metrics, name))
             rows.append([f"{what[name]}, share", _value(metrics, name), bounds])
     return table(["measure", "value", "95 % over rows"], rows)
+
+
+def _natural(metrics: Metrics) -> bool:
+    """Whether the test rows are natural text."""
+    return "tokens/canonical" in metrics and "floor/test" not in metrics
 
 
 def excess(metrics: Metrics) -> Interval | None:
@@ -77,20 +84,53 @@ def _bounds(interval: Interval | None) -> str:
 
 
 def verdict(metrics: Metrics) -> list[str]:
-    """How far from the floor, and what the intervals are over."""
+    """How far from the floor, on what sort of rows, and what the intervals are over."""
     found = excess(metrics)
     if found is None:
-        return []
+        return [_NO_ROWS] if _natural(metrics) else []
     rows = number(metrics.get("rows/test"))
     text = f"The model loses {found.mean:.4f} nats per token more than the floor"
     text += f" (95 % interval over {rows} test rows: {found.low:.4f} to {found.high:.4f})."
     if found.low <= 0:
         text += " That interval holds 0: on these rows the model cannot be told from the best predictor."
     return [
+        *_held_out(metrics),
         text + " The floor is exact: the loss of a predictor that knows how the rows are made.",
         "The intervals are over test rows of this one model. They say how well its score is known, and nothing of "
         "how another seed would end. For tokens a row counts as one trial, which makes their interval a wide one.",
     ]
+
+
+_NO_ROWS = (
+    "No interval: the blocks of natural text follow one another in the same documents, and are no independent rows."
+)
+
+
+def _held_out(metrics: Metrics) -> list[str]:
+    """Of facts, which share of the test rows was trained on, and how either sort was foretold."""
+    facts = [name.removeprefix("rows/test/") for name in metrics if name.startswith("rows/test/")]
+    if not set(facts) <= set(KINDS):
+        return []
+    parts = [[name for name in facts if name.startswith("id_") == trained] for trained in (True, False)]
+    if not all(parts):
+        return []
+    (known, trained), (new, held_out) = (_of_groups(metrics, part) for part in parts)
+    return [
+        f"The table mixes facts that were trained on with others. Of the {number(known + new)} test rows, "
+        f"{number(known)} are of the groups `id_...`, which training had: {trained}. The other {number(new)} are held "
+        f"out: {held_out}."
+    ]
+
+
+def _of_groups(metrics: Metrics, groups: Sequence[str]) -> tuple[float, str]:
+    """How many test rows groups have together, and in words how they were foretold."""
+    rows = {name: metrics[f"rows/test/{name}"] for name in groups}
+    total = sum(rows.values())
+    share, loss = (
+        sum(metrics[f"{key}/test/{name}"] * count for name, count in rows.items()) / total
+        for key in ("row_accuracy", "loss")
+    )
+    return total, f"{percent(share)} of rows foretold, loss {loss:.4f} nats per token"
 
 
 def _verdict(run: Run) -> list[str]:
@@ -141,23 +181,28 @@ def _curves_words(config: Mapping[str, object]) -> str:
     return f"{train}; {validation}. `dynamics.csv` has the numbers."
 
 
+_OF_FACTS = {"perplexity": "perplexity", "probability": "P of the right token"}
+
+
 def _groups(run: Run) -> list[str]:
     metrics = run.metrics
-    names = sorted(name.removeprefix("loss/test/") for name in metrics if name.startswith("loss/test/"))
+    names = in_order(name.removeprefix("loss/test/") for name in metrics if name.startswith("loss/test/"))
     if not names:
         return []
+    more = {key: words for key, words in _OF_FACTS.items() if f"{key}/test/{names[0]}" in metrics}
     rows = [
         [
             escaped(name),
             number(metrics.get(f"rows/test/{name}")),
             _value(metrics, f"loss/test/{name}"),
+            *(number(metrics.get(f"{key}/test/{name}")) for key in more),
             spread(share_of_rows(metrics, f"row_accuracy/test/{name}"), metrics.get(f"row_accuracy/test/{name}")),
         ]
         for name in names
     ]
     found = [
         "## By group of rows",
-        table(["group", "test rows", "loss, nats per token", "rows foretold, share [95 %]"], rows),
+        table(["group", "test rows", "loss, nats per token", *more.values(), "rows foretold, share [95 %]"], rows),
     ]
     if groups_of(run.arms[0]) and (figure := groups_figure(run)) is not None:
         save(figure, run.folder, "groups_over_steps")

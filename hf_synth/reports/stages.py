@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_synth.reports.dynamics_figures import curriculum_figure, geometry_figure
+from hf_synth.reports.dynamics_figures import GEOMETRY, curriculum_figure, geometry_figure
 from hf_synth.reports.figures import save
 from hf_synth.reports.opening import short_path
 from hf_synth.reports.run import Arm, Run
@@ -71,9 +71,7 @@ _CHANGE = "Change: the norm of what moved over the norm of the fresh weights; 0 
 
 def copied_sections(arms: Mapping[str, Sequence[Arm]]) -> list[str]:
     """What a checkpoint handed on to each arm, counted; nothing where none did. arms: the runs of each by name."""
-    reports = {
-        name or "run": [report for run in runs if (report := read_transfer(run))] for name, runs in arms.items()
-    }
+    reports = {name: [report for run in runs if (report := read_transfer(run))] for name, runs in arms.items()}
     if not any(reports.values()):
         return []
     rows = [[code(name), *cells] for name, found in reports.items() for cells in _copied(found)]
@@ -151,5 +149,25 @@ def geometry_sections(run: Run) -> list[str]:
     if (figure := geometry_figure(run)) is None:
         return []
     save(figure, run.folder, "geometry")
-    text = "How the embeddings of entities lie to those of their images under the functor, and to one another."
-    return ["## Geometry of the embeddings", text, picture("geometry", "measures of geometry over training steps")]
+    text = (
+        "How the embeddings of entities e lie to those of their images f(e) under the functor, and to one another. "
+        "Random embeddings have those values on average; those of few entities stray from them."
+    )
+    return [
+        "## Geometry of the embeddings",
+        text,
+        picture("geometry", "measures of geometry over training steps"),
+        _geometry_table(run.arms[0]),
+    ]
+
+
+def _geometry_table(arm: Arm) -> str:
+    """What each measure is, what to hold it against, and its values at the first and the last look."""
+    rows = []
+    for name, (title, _, what, analogy, random) in GEOMETRY.items():
+        steps, values = arm.series(f"geometry/{name}")
+        if steps:
+            ends = [f"{values[at]:.3f} (step {number(steps[at])})" for at in (0, -1)]
+            rows.append([title, what, analogy, random, *ends])
+    header = ["measure", "what it is", "an analogy has", "random ones have", "first look", "last look"]
+    return table(header, rows, text_columns=4)
