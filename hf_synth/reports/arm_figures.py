@@ -5,14 +5,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.comparison import Comparison, SeededArm
 from hf_synth.reports.dynamics_figures import floor_level, log_spaced
-from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, WIDTH, Line, Panel, draw, label, legend_columns, log_steps
+from hf_synth.reports.figures import (
+    CLUSTER_COLOURS,
+    STYLE,
+    WIDTH,
+    Line,
+    Panel,
+    draw,
+    label,
+    legend_columns,
+    limit_shares,
+    log_steps,
+)
 
 _OVER_STEPS = {
     "eval_validation_loss": ("Validation loss", "nats per token"),
@@ -44,7 +54,7 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
             ax.set_xlim(-0.05, 1.05)
         ax.set_title(title, loc="left")
         ax.set_xlabel(unit)
-    names = [label(arm.name or "run", 22) for arm in comparison.arms]
+    names = [label(arm.label, 22) for arm in comparison.arms]
     columns[0].set_yticks(range(len(names)), names)
     columns[0].set_ylabel("arm")
     columns[0].set_ylim(len(names) - 0.4, -0.6)
@@ -87,9 +97,7 @@ def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: s
                       for arm in comparison.arms for run in arm.runs.values()}) == 1  # fmt: skip
     level = floor_level(first) if same_floor and name.endswith("loss") else None
     draw(Panel(title, unit, lines, level), ax)
-    values = np.concatenate([np.asarray(line.values) for line in lines])
-    if len(values) and name.endswith("accuracy"):
-        ax.set_ylim(max(0.0, values.min() - 0.05), min(1.02, values.max() + 0.05))
+    limit_shares(ax)
     if log_spaced(first):
         log_steps(ax)
 

@@ -3,8 +3,9 @@
 from hf_synth.reports.arm_figures import arms_figure
 from hf_synth.reports.comparison import Comparison, SeededArm
 from hf_synth.reports.figures import save
+from hf_synth.reports.headlines import in_order
 from hf_synth.reports.notes import again, essentials, settings_block
-from hf_synth.reports.opening import settings_of_task
+from hf_synth.reports.opening import model_facts, settings_of_task
 from hf_synth.reports.pretraining import trial
 from hf_synth.reports.run import one_token
 from hf_synth.reports.stages import copied_sections
@@ -44,7 +45,7 @@ def comparison_sections(comparison: Comparison) -> list[str]:
         _opening(comparison),
         *_unfinished(comparison),
         *_arms(comparison),
-        *copied_sections({arm.name: list(arm.runs.values()) for arm in comparison.arms}),
+        *copied_sections({arm.label: list(arm.runs.values()) for arm in comparison.arms}),
         "## Result",
         _result(comparison),
         *_lacking(comparison),
@@ -63,7 +64,7 @@ def _opening(comparison: Comparison) -> str:
     facts = ["Recipe: `recipes/pretrain.py`"]
     facts += [f"Task: {settings_of_task(config)}"] if config.get("task") else []
     facts += [f"Natural text: {code(str(config['canonical']))}"] if config.get("canonical") else []
-    facts += [f"Parameters: {number(run.metrics['parameters'])}"] if "parameters" in run.metrics else []
+    facts += model_facts(run)
     facts += [f"Rows seen by a run: {number(run.metrics.get('rows/trained'))} in {number(run.log['steps'])} steps"]
     if len(comparison.arms) > 1:
         facts[-1] += " (the first; arms may differ)"
@@ -108,7 +109,7 @@ def _result(comparison: Comparison) -> str:
     measures = _measures(comparison)
     rows = [
         [
-            code(arm.name or "run"),
+            code(arm.label),
             number(len(arm.runs)),
             *(spread(arm.interval(name)) + _of_seeds(arm, name) for name, _, _ in measures),
         ]
@@ -133,7 +134,7 @@ def _lacking(comparison: Comparison) -> list[str]:
                 title.lower() for name, title, _ in _measures(comparison) if name not in run.metrics and arm.of(name)
             ]
             if titles:
-                lines.append(f"> - {code(arm.name or 'run')}, seed {seed}: {listed(titles)}")
+                lines.append(f"> - {code(arm.label)}, seed {seed}: {listed(titles)}")
     if not lines:
         return []
     text = "> Without a finite value, and so left out of the mean; a run whose loss grew beyond all numbers has none:"
@@ -156,9 +157,7 @@ def _floor(comparison: Comparison) -> str:
     floors = {run.metrics.get("floor/test") for arm in comparison.arms for run in arm.runs.values()}
     if len(floors) > 1 or None in floors:
         return ""
-    return (
-        f"No predictor can lose less than {floors.pop():.4f} nats per token on these rows: that is the exact floor. "
-    )
+    return f"No predictor can lose less than {floors.pop():.4f} nats per token on the test rows: the exact floor. "
 
 
 def _figure(comparison: Comparison) -> list[str]:
@@ -169,7 +168,8 @@ def _figure(comparison: Comparison) -> list[str]:
     save(arms_figure(comparison, shown), comparison.folder, "arms")
     text = (
         "Above: diamonds are means, lines 95 % intervals over seeds, dots single seeds. "
-        "Below: means over seeds at each look, with the interval as a band."
+        "Below: means over seeds at each look, with the interval as a band; the floor there is that of the validation "
+        "rows."
     )
     return [text, picture("arms", "results by arm, and validation over training steps")]
 
@@ -193,12 +193,12 @@ def _groups(comparison: Comparison) -> list[str]:
     """Accuracy by group of rows and arm."""
     prefix = "row_accuracy/test/"
     runs = [run.metrics for arm in comparison.arms for run in arm.runs.values()]
-    names = sorted({name.removeprefix(prefix) for run in runs for name in run if name.startswith(prefix)})
+    names = in_order({name.removeprefix(prefix) for run in runs for name in run if name.startswith(prefix)})
     if not names:
         return []
     rows = [[escaped(name), *(spread(arm.interval(prefix + name)) for arm in comparison.arms)] for name in names]
     text = "Rows with all tokens foretold, share, with the interval over seeds."
-    return ["## By group of rows", text, table(["group", *(code(arm.name or "run") for arm in comparison.arms)], rows)]
+    return ["## By group of rows", text, table(["group", *(code(arm.label) for arm in comparison.arms)], rows)]
 
 
 def _notes(comparison: Comparison) -> list[str]:

@@ -27,6 +27,11 @@ class SeededArm:
     values: Mapping[str, Any]
     runs: Mapping[int, Arm]
 
+    @property
+    def label(self) -> str:
+        """How a table calls the arm; one that has no other beside it has no name."""
+        return self.name or "as configured"
+
     def of(self, name: str) -> list[float]:
         """A metric of each run that has it."""
         return [run.metrics[name] for run in self.runs.values() if name in run.metrics]

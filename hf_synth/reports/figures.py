@@ -93,6 +93,8 @@ def curves(panels: Sequence[Panel], *, share_y: bool = False, log_x: bool = Fals
     figure, axes = blank(height, rows, columns, share_y)
     for panel, ax in zip(panels, axes, strict=False):
         draw(panel, ax)
+        if not share_y:
+            limit_shares(ax)
         if log_x:
             log_steps(ax)
         if not alike and len(panel.lines) > 1:
@@ -135,6 +137,16 @@ def draw(panel: Panel, ax: Axes) -> None:
     ax.set_xlabel("training step")
     ax.set_ylabel(panel.y_label)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+
+
+def limit_shares(ax: Axes) -> None:
+    """Keep an axis of shares between 0 and 1 and a margin; all of that where nothing differs."""
+    if not ax.get_ylabel().startswith("share"):
+        return
+    low, high = ax.dataLim.intervaly
+    low, high = (max(low, 0.0), min(high, 1.0)) if high > low else (0.0, 1.0)
+    margin = 0.04 * (high - low)
+    ax.set_ylim(low - margin, high + margin)
 
 
 def log_steps(ax: Axes) -> None:

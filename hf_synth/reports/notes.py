@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -81,7 +82,9 @@ def essentials(config: dict[str, Any]) -> dict[str, Any]:
 
 def settings_yaml(settings: dict[str, Any]) -> str:
     """Settings as the lines of a recipe's YAML."""
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    nested = any(isinstance(value, dict | list) for value in settings.values())
+    flow = None if nested else False  # None puts what holds nothing nested in one line, and so would all settings
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100)
 
 
 def settings_block(settings: dict[str, Any]) -> list[str]:
@@ -105,10 +108,17 @@ def again(recipe: str) -> list[str]:
 
 def _model(run: Run) -> list[str]:
     if len(run.arms) == 1:
-        return ["The model is in the folder of this report; `from_pretrained` reads that folder."]
+        return [f"The model is in the folder of this report; `from_pretrained` reads that folder{_first(run.folder)}."]
     places = [f"{arm.label}: " + ("beside this report" if arm.folder == run.folder else code(f"{arm.folder.name}/"))
               for arm in run.arms]  # fmt: skip
     return [
-        "Each arm's model is in its own folder, for `from_pretrained`:",
+        f"Each arm's model is in its own folder, for `from_pretrained`{_first(run.folder)}:",
         "\n".join(f"- {place}" for place in places),
     ]
+
+
+def _first(folder: Path) -> str:
+    """What a model of this package needs before it can be read."""
+    path = folder / "config.json"
+    own = path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    return " after `import hf_synth.models`" if own else ""

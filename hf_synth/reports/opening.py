@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from hf_synth.reports.run import Run
+from hf_synth.reports.run import Arm, Run
 from hf_synth.reports.words import code, duration, listed, number
 
 _TITLES = {
@@ -45,7 +45,7 @@ def opening_sections(run: Run) -> list[str]:
     """The title, what the recipe does in words, and the facts of this run."""
     facts = [
         f"Recipe: `recipes/{run.recipe}.py`",
-        *_model(run),
+        *model_facts(run),
         *_data(run),
         *_length(run),
         *_arms(run),
@@ -88,10 +88,11 @@ def _grpo_purpose(run: Run) -> str:
     return text
 
 
-def _model(run: Run) -> list[str]:
+def model_facts(run: Run | Arm) -> list[str]:
+    """The model by its class, with its size; by its size alone where its config is not there."""
     path = run.folder / "config.json"
-    parameters = count_parameters(run.folder)
-    size = "" if parameters is None else f"{parameters:,} parameters"
+    parameters = count_parameters(run.folder) or run.metrics.get("parameters")
+    size = "" if parameters is None else f"{number(parameters)} parameters"
     if not path.exists():
         return [f"Model: {size}"] if size else []
     config = json.loads(path.read_text(encoding="utf-8"))

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
 from hf_synth.reports import write_report
 from hf_synth.reports.arm_figures import arms_figure
 from hf_synth.reports.comparison import read_comparison
 from hf_synth.reports.dynamics_figures import floor_of, geometry_figure, groups_figure, learning_figure
-from hf_synth.reports.figures import legend_columns
+from hf_synth.reports.figures import legend_columns, limit_shares
+from hf_synth.reports.notes import settings_yaml
 from hf_synth.reports.run import read_run
 from hf_synth.reports.stages import stages
 
@@ -100,6 +102,65 @@ def test_a_quick_run_says_so_and_a_stage_that_was_missed(tmp_path, made_up):
     assert "The last stage, 6, was not reached." in text
 
 
+@pytest.fixture
+def facts(tmp_path, made_up):
+    """Three test rows that were trained on and one that is held out."""
+    metrics = made_up.write_pretraining(tmp_path / "facts")
+    kept = {name: value for name, value in metrics.items() if name.count("/") < 2 and not name.startswith("tokens")}
+    for kind, rows, share in (("ood_analogical", 1, 0.0), ("id_compositional", 2, 0.5), ("id_atomic", 1, 1.0)):
+        named = {"rows": rows, "row_accuracy": share, "loss": 2 - share, "perplexity": 4.0, "probability": 0.125}
+        kept |= {f"{name}/test/{kind}": float(value) for name, value in named.items()}
+    made_up.write(tmp_path / "facts" / "metrics.json", kept)
+    return tmp_path / "facts"
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_facts_that_were_trained_on_are_told_from_held_out_ones(facts):
+    text = report(facts)
+    assert "Of the 4 test rows, 3 are of the groups `id_...`, which training had: 66.7 % of rows foretold" in text
+    assert "The other 1 are held out: 0.0 % of rows foretold, loss 2.0000" in text
+    table = text.split("## By group of rows")[1]
+    assert row(table, "ood_analogical")[:4] == ["1", "2.0000", "4", "0.125"]
+    assert table.index("| id_atomic") < table.index("| id_compositional") < table.index("| ood_analogical")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_geometry_says_what_to_hold_it_against(single):
+    found = row(report(single), "Parallelogram")
+    assert found[1:] == ["1, where the functor is that step", "0", "0.100 (step 10)", "0.400 (step 40)"]
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_natural_text_has_no_interval_and_says_why(single):
+    metrics = json.loads((single / "metrics.json").read_text())
+    kept = {name: value for name, value in metrics.items() if not name.startswith(("floor", "excess"))}
+    (single / "metrics.json").write_text(json.dumps(kept))
+    assert "No interval: the blocks of natural text" in report(single)
+
+
+def test_settings_stand_one_a_line():
+    assert settings_yaml({"a": 1, "b": None}) == "a: 1\nb: null\n"
+    assert settings_yaml({"a": 1, "b": {"c": 2}}) == "a: 1\nb: {c: 2}\n"
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_the_model_is_named_and_so_is_what_its_reader_needs(single, several):
+    config = {"architectures": ["OwnForCausalLM"], "num_hidden_layers": 2, "auto_map": {}}
+    for folder in (single, *several.glob("*/seed-*")):
+        (folder / "config.json").write_text(json.dumps(config))
+    assert "Model: `OwnForCausalLM`, 1,234 parameters, 2 layers" in report(several)
+    assert "reads that folder after `import hf_synth.models`." in report(single)
+
+
+@pytest.mark.parametrize(("values", "limits"), [([0.0, 0.0], (-0.04, 1.04)), ([0.5, 1.0], (0.48, 1.02))])
+def test_axes_of_shares_end_at_0_and_1(values, limits):
+    ax = Figure().subplots()
+    ax.fill_between([0, 1], values, [min(1.2, 2 * value) for value in values])
+    ax.set_ylabel("share of rows")
+    limit_shares(ax)
+    assert ax.get_ylim() == pytest.approx(limits)
+
+
 def test_figures_draw_what_was_logged(single):
     run = read_run(single)
     assert floor_of(run.arms[0]) == 1.0
@@ -145,6 +206,8 @@ def test_arms_in_one_table_with_intervals_over_seeds(several):
     _, low, high = mean_interval([-0.125, 0.0, -0.25])
     assert row(text.split("## Differences")[1], "`warm`")[0] == f"-0.125 [{low:.3f}, {high:.3f}]"
     assert "3 seeds are a trial" in text
+    assert "nats per token on the test rows" in text
+    assert "the floor there is that of the validation rows" in text
     assert "no predictor can lose less than 1.0000".lower() in text.lower()
     assert text.count("![") == 1
     assert row(text, "`plain` | `learning_rate")[0] == "`learning_rate=0.1`"
