@@ -17,7 +17,8 @@ def validity(
 ) -> dict[str, float]:
     """The share of right completions: `validity`, the mean over groups each weighing alike, and one entry a group.
 
-    A completion of None is an unfinished one and counts as wrong. Shares are on [0, 1].
+    prompts, completions: one each; a completion of None is an unfinished one and counts as wrong. verify: takes a
+    prompt and its completion, gives 1 or 0. groups: a name each, else all are one. Shares are on [0, 1].
     """
     scores = [
         0.0 if text is None else float(verify(prompt, text)) for prompt, text in zip(prompts, completions, strict=True)
@@ -48,7 +49,7 @@ class Validity(evaluate.Metric):
         return evaluate.MetricInfo(
             description="The share of completions that a verifier accepts, over all groups alike.",
             citation="",
-            inputs_description=inputs_of(validity, predictions="completions", references="prompts", verify="verify"),
+            inputs_description=inputs_of(validity, predictions="completions", references="prompts"),
             features=datasets.Features({"predictions": text, "references": text}),
         )
 

@@ -139,7 +139,7 @@ def _verdict(run: Run) -> list[str]:
         step, share = learned
         gone = f"Of the excess on validation rows at step {number(step)}, {percent(share)} was gone at the end."
         worse = f"The excess on validation rows is higher than it was at step {number(step)}."
-        lines.insert(1, gone if share >= 0 else worse)
+        lines.insert(len(lines) - 1, gone if share >= 0 else worse)
     found = ["\n".join(f"- {line}" for line in lines)] if lines else []
     return [*found, f"> {trial(run.config)}"]
 
