@@ -122,15 +122,21 @@ _MEASURES = {"loss", "accuracy", "row_accuracy", "excess", "perplexity", "probab
 def over_seeds(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Each arm's metrics as means over its seeds, `ARM/NAME`, with 95 % intervals `_low` and `_high` from two on.
 
-    Intervals are of measures: sizes, times and bounds of intervals over the rows of one run have none.
+    Intervals are of measures: sizes, times and bounds of intervals over the rows of one run have none. Where a seed
+    has no finite value, `ARM/NAME_seeds` says how many have, and the mean is theirs.
     """
     means: dict[str, float] = {}
     for arm, runs in found.items():
         prefix = f"{arm}/" if arm else ""
-        for name in set.intersection(*(set(run) for run in runs)):
+        for name in set.union(*(set(run) for run in runs)):
             if len(runs) > 1 and name.endswith(("_low", "_high")):
                 continue
-            interval = mean_interval([run[name] for run in runs])
+            values = [run[name] for run in runs if math.isfinite(run.get(name, math.nan))]
+            if len(values) < len(runs):
+                means[f"{prefix}{name}_seeds"] = float(len(values))
+            if not values:
+                continue
+            interval = mean_interval(values)
             means[f"{prefix}{name}"] = interval.mean
             if math.isfinite(interval.low) and name.partition("/")[0] in _MEASURES:
                 means |= {f"{prefix}{name}_low": interval.low, f"{prefix}{name}_high": interval.high}

@@ -70,7 +70,15 @@ def test_means_over_seeds_with_intervals():
     losses = [1.0, 1.5, 0.8]
     found = over_seeds({"a": [{"loss": loss, "only_here": 1.0} if loss == 1.0 else {"loss": loss} for loss in losses]})
     half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / math.sqrt(3)
-    assert found == pytest.approx({"a/loss": 1.1, "a/loss_low": 1.1 - half, "a/loss_high": 1.1 + half, "a/seeds": 3})
+    assert found == pytest.approx({"a/loss": 1.1, "a/loss_low": 1.1 - half, "a/loss_high": 1.1 + half, "a/seeds": 3,
+                                    "a/only_here": 1.0, "a/only_here_seeds": 1})  # fmt: skip
+
+
+def test_a_seed_that_diverged_is_left_out_and_counted():
+    found = over_seeds({"a": [{"loss": 1.0}, {"loss": math.nan}, {"loss": 2.0}]})
+    assert found["a/loss"] == 1.5
+    assert (found["a/loss_seeds"], found["a/seeds"]) == (2, 3)
+    assert over_seeds({"": [{"loss": math.nan}, {}]}) == {"loss_seeds": 0.0, "seeds": 2.0}
 
 
 def test_one_seed_has_no_interval():

@@ -114,6 +114,7 @@ def test_loss_and_accuracy_are_those_of_rows_one_by_one(sort, sorter):
     assert found["accuracy"] == np.mean(np.concatenate(hits))
     assert found["row_accuracy"] == np.mean([all(row) for row in hits])
     assert 0.1 < found["row_accuracy_rows_low"] < found["row_accuracy"] < found["row_accuracy_rows_high"] < 1
+    assert found["accuracy_rows_low"] < found["accuracy"] < found["accuracy_rows_high"]
     assert (found["floor"], found["excess"]) == (0.0, found["loss"])
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from hf_synth.metrics.intervals import wilson_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
+from hf_synth.reports.headlines import in_order
 from hf_synth.reports.page import html_page
-from hf_synth.reports.words import code, code_block, listed, number, picture, score, table
+from hf_synth.reports.words import code, code_block, listed, number, picture, score, spread, table
 from hf_synth.training.measuring.arguments import MeasuringArguments
 from hf_synth.training.measuring.settings import Plan
 
@@ -106,15 +108,19 @@ def _fact_types(done: Evaluation) -> list[str]:
     """The per-type table, of tasks that have types of facts."""
     sections = []
     for setting, measures in done.found.items():
-        kinds = [name.removeprefix("ce/") for name in measures if name.startswith("ce/")]
+        kinds = in_order(name.removeprefix("ce/") for name in measures if name.startswith("ce/"))
         keys = {"facts": "facts", "ce": "CE", "ppl": "PPL", "acc": "ACC", "prob": "PROB"}
-        rows = [[code(kind), *(_number(measures[f"{key}/{kind}"], key) for key in keys)] for kind in kinds]
+        rows = [[code(kind), *(_fact_cell(measures, key, kind) for key in keys)] for kind in kinds]
         if rows:
             sections += [f"## Types of facts, {setting}", table(["type", *keys.values()], rows)]
     return sections
 
 
-def _number(value: float, key: str) -> str:
+def _fact_cell(measures: Measures, key: str, kind: str) -> str:
+    value = measures[f"{key}/{kind}"]
+    if key == "acc":
+        facts = round(measures[f"facts/{kind}"])
+        return spread(wilson_interval(round(value * facts), facts))
     return number(value) if key in ("facts", "ppl") else score(value)
 
 
@@ -124,7 +130,8 @@ def _reading(done: Evaluation) -> list[str]:
         "## How to read this",
         "Loss is in nats per token that carries it, the input given up to each token; the floor is that of the best "
         "predictor, exact; excess is what lies between. In brackets: 95 % intervals over rows of this one model "
-        "(Student's for the excess, Wilson's for shares). They say nothing about other training seeds.",
+        "(Student's for the excess; Wilson's for shares, a row being one trial, of tokens too). "
+        "They say nothing about other training seeds.",
     ]
     if any("verified" in measures for measures in done.found.values()):
         counts = listed(sorted({number(one["completions"]) for one in done.found.values() if "completions" in one}))
@@ -152,11 +159,13 @@ def lengths_figure(done: Evaluation) -> Figure:
     left.set_title("Right, as a share", loc="left")
     excess = "excess" if _has(done, "excess") else "language/string/excess"
     _draw(right, done, excess, "black", "")
+    right.margins(y=0.08)
     right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
     right.set_title("Above the floor, nats per " + ("token" if excess == "excess" else "string"), loc="left")
     for ax in (left, right):
         ax.set_xlabel(str(done.plan.length_field))
-        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        measured = sorted({setting.length for setting in done.plan.settings if setting.length is not None})
+        ax.xaxis.set_major_locator(FixedLocator(measured) if len(measured) <= 8 else MaxNLocator(6, integer=True))
         if done.plan.trained_length is not None:
             ax.axvline(
                 done.plan.trained_length,

@@ -32,10 +32,17 @@ def foretold(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dic
     against = excess_loss(scores.log_probs, task.optimal_log_probs(rows), scores.mask)
     found = {name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"}
     found |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
+    found |= _token_bounds(scores.token_accuracy, len(rows))
     found |= {"rows": float(len(rows)), "tokens": float(scores.mask.sum())}
     if (kinds := rows.columns.get("fact_type")) is not None:
         found |= fact_types(scores.log_probs.sum(axis=1), scores.row_hits, kinds)
     return found
+
+
+def _token_bounds(share: float, rows: int) -> dict[str, float]:
+    """Wilson's interval of a share of tokens with one trial a row: tokens of a row are no independent trials."""
+    found = wilson_interval(round(share * rows), rows)
+    return {"accuracy_rows_low": min(share, found.low), "accuracy_rows_high": max(share, found.high)}
 
 
 def scored(measured: Measured, rows: Rows) -> RowScores:
