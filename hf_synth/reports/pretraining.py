@@ -94,7 +94,7 @@ def verdict(metrics: Metrics) -> list[str]:
     if found.low <= 0:
         text += " That interval holds 0: on these rows the model cannot be told from the best predictor."
     return [
-        *_held_out(metrics),
+        *(_held_out(metrics) or _seen(metrics)),
         text + " The floor is exact: the loss of a predictor that knows how the rows are made.",
         "The intervals are over test rows of this one model. They say how well its score is known, and nothing of "
         "how another seed would end. For tokens a row counts as one trial, which makes their interval a wide one.",
@@ -119,6 +119,19 @@ def _held_out(metrics: Metrics) -> list[str]:
         f"The table mixes facts that were trained on with others. Of the {number(known + new)} test rows, "
         f"{number(known)} are of the groups `id_...`, which training had: {trained}. The other {number(new)} are held "
         f"out: {held_out}."
+    ]
+
+
+def _seen(metrics: Metrics) -> list[str]:
+    """How many of the test rows were trained on, where that was looked for."""
+    if "seen/test" not in metrics:
+        return []
+    compared = f"the {number(metrics['rows/compared'])} training rows that were compared with them"
+    if metrics["seen/test"] == 0:
+        return [f"None of the test rows is among {compared}."]
+    return [
+        f"{percent(metrics['seen/test'])} of the test rows are among {compared}: two splits may have equal rows by "
+        "chance, which `holdout: content` in `task_args` rules out for the tasks that have it."
     ]
 
 

@@ -13,6 +13,7 @@ from hf_synth.reports.comparison import read_comparison
 from hf_synth.reports.dynamics_figures import floor_of, geometry_figure, groups_figure, learning_figure
 from hf_synth.reports.figures import legend_columns, limit_shares
 from hf_synth.reports.notes import settings_yaml
+from hf_synth.reports.pretraining import verdict
 from hf_synth.reports.run import read_run
 from hf_synth.reports.stages import stages
 
@@ -115,6 +116,19 @@ def facts(tmp_path, made_up):
 
 
 @pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize(
+    ("share", "says"),
+    [
+        (0.0, "None of the test rows is among the 640 training rows"),
+        (0.25, "25.0 % of the test rows are among the 640"),
+    ],
+)
+def test_test_rows_that_were_trained_on_are_counted(share, says):
+    metrics = {"excess/test": 0.5, "excess/test_rows_low": 0.4, "excess/test_rows_high": 0.6, "rows/test": 32.0}
+    assert not any("training rows" in line for line in verdict(metrics))
+    assert says in " ".join(verdict({**metrics, "seen/test": share, "rows/compared": 640.0}))
+
+
 def test_facts_that_were_trained_on_are_told_from_held_out_ones(facts):
     text = report(facts)
     assert "Of the 4 test rows, 3 are of the groups `id_...`, which training had: 66.7 % of rows foretold" in text
