@@ -178,6 +178,22 @@ def test_differences_are_of_the_seeds_that_both_have():
     assert over_units([0.5]) == "0.500"
 
 
+def test_what_was_learned_is_said_in_one_sentence():
+    def run(seed, floor, *accuracies):
+        dynamics = {"step": [10 * n for n in range(1, 4)], "validation_accuracy": list(accuracies)}
+        return Record("", seed, "", {"floor/test": floor, "excess/test": 0.1 * floor}, dynamics)
+
+    arms = {
+        "always": [run(0, 0.0, 0.96, 0.97, 0.98), run(1, 0.0, 0.5, 0.95, 0.9)],
+        "once": [run(0, 0.0, 0.96, 0.97, 0.98), run(1, 0.0, 0.5, 0.94, 0.9)],
+        "chance": [run(0, 2.0, 0.96, 0.97, 0.98)],
+    }
+    wanted = (
+        "Of 2 tasks with one right answer, 1 reach 0.95 on every seed, by step 20; chance ends 10.0 % above its floor."
+    )
+    assert procedural._reached(arms) == wanted
+
+
 # What a token accuracy with the end token counted says of the others
 
 

@@ -10,7 +10,15 @@ import numpy as np
 from hf_synth.metrics.intervals import Interval, mean_interval
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.reproduction.records import Record, by_arm
-from hf_synth.reports.reproduction.words import Claim, claims, over_units, seed_by_seed, standing, with_interval
+from hf_synth.reports.reproduction.words import (
+    Claim,
+    claims,
+    over_units,
+    seed_by_seed,
+    share_over_units,
+    standing,
+    with_interval,
+)
 from hf_synth.reports.words import MISSING, table
 from hf_synth.tasks import Rows, get_task
 from hf_synth.tasks.base import EOS
@@ -41,9 +49,9 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
     """Each task: how well it is learned, and after how many steps."""
     arms = by_arm(records)
     rows = [
-        [task, over_units([run.metrics["accuracy/test"] for run in runs]),
-         over_units([run.metrics["row_accuracy/test"] for run in runs]),
-         over_units([run.metrics["floor/test"] for run in runs], 4),
+        [task, share_over_units([run.metrics["accuracy/test"] for run in runs], 3),
+         share_over_units([run.metrics["row_accuracy/test"] for run in runs], 3),
+         f"{runs[0].metrics['floor/test']:.4f}",
          over_units([run.metrics["excess/test"] for run in runs], 4),
          *(", ".join(_learned(run, bar) for run in runs) for bar in _LEARNED),
          ", ".join(f"{run.metrics['steps']:,.0f}" for run in runs)]
@@ -61,13 +69,35 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
         "Steps to 0.95 and to 0.99, a number a seed: the first look at which token accuracy on validation rows was as "
         "high, that no rows of dyck and dyck_shuffle can be: there the excess over the floor says how much is "
         "learned. A run ends early once its validation loss is below 0.01.",
+        _reached(arms),
         "![Token accuracy over steps, of the first seed](reproduction/figures/procedural.png)",
     ]
 
 
 def _learned(run: Record, bar: float) -> str:
+    step = _first_step(run, bar)
+    return "never" if step is None else f"{step:,}"
+
+
+def _first_step(run: Record, bar: float) -> int | None:
+    """The first look at which the token accuracy was as high."""
     steps, values = run.curve("validation_accuracy")
-    return next((f"{step:,}" for step, value in zip(steps, values, strict=True) if value >= bar), "never")
+    return next((step for step, value in zip(steps, values, strict=True) if value >= bar), None)
+
+
+def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
+    """In one sentence: how many tasks were learned on every seed, by which step, and how far the others are."""
+    bar = _LEARNED[0]
+    certain = {task: runs for task, runs in arms.items() if runs[0].metrics["floor/test"] == 0}
+    steps = [[_first_step(run, bar) for run in runs] for runs in certain.values()]
+    learned = [max(step for step in found if step is not None) for found in steps if None not in found]
+    text = f"Of {len(certain)} tasks with one right answer, {len(learned)} reach {bar:g} on every seed"
+    text += f", by step {max(learned):,}" if learned else ""
+    for task, runs in arms.items():
+        if task not in certain:
+            share = np.mean([run.metrics["excess/test"] for run in runs]) / runs[0].metrics["floor/test"]
+            text += f"; {task} ends {100 * share:.1f} % above its floor"
+    return text + "."
 
 
 def downstream_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
