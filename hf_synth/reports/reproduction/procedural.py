@@ -91,7 +91,7 @@ def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
     certain = {task: runs for task, runs in arms.items() if runs[0].metrics["floor/test"] == 0}
     steps = [[_first_step(run, bar) for run in runs] for runs in certain.values()]
     learned = [max(step for step in found if step is not None) for found in steps if None not in found]
-    text = f"Of {len(certain)} tasks with one right answer, {len(learned)} reach {bar:g} on every seed"
+    text = f"Learned to {bar:g} on every seed: {len(learned)} of {len(certain)} tasks with one right answer"
     text += f", by step {max(learned):,}" if learned else ""
     for task, runs in arms.items():
         if task not in certain:
