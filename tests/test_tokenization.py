@@ -165,7 +165,7 @@ def test_batches_are_padded_on_the_left(any_task):
     assert set(batch) == {"input_ids", "attention_mask"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_decoding_takes_encoding_back(any_task, data):
     words = data.draw(st.lists(st.sampled_from([*any_task.vocabulary(), "<sep>"]), max_size=20))
@@ -233,7 +233,7 @@ def test_tokenizer_of_no_task_is_an_error():
 # Rendering
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_render_equals_a_plain_join(data):
     words = data.draw(st.lists(st.text("abλ🙂", min_size=1, max_size=3), min_size=1, max_size=5))

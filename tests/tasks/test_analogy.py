@@ -131,7 +131,7 @@ def configs(draw) -> AnalogyConfig:
 # The graph
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(config=configs())
 @example(config=AnalogyConfig(num_entities=2, num_relations=1, sub_size=1))
 @example(config=AnalogyConfig(num_entities=3, num_relations=1, sub_size=1, include_f_inverse=True))

@@ -189,7 +189,7 @@ def test_explanation_is_one_block_of_the_statements():
     assert all(word in block for word in (*WORDS, "7"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(max_pairs=st.sampled_from([1, 2, 3, 1_000, 10_000]), row=st.integers(0, 2**40))
 def test_every_legal_config_makes_right_rows(max_pairs, row, texts, rng):
     task = get_task("color_shape", max_pairs=max_pairs)

@@ -283,7 +283,7 @@ def test_completion_that_is_truncated_extended_or_empty_scores_zero(task, cut, t
             assert task.verify(prompt, " ".join(spoilt)) == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_verify_of_any_text_is_zero_or_one(task, data):
     text = st.one_of(st.text(max_size=40), st.lists(st.sampled_from([*task.vocabulary(), "<sep>"])).map(" ".join))

@@ -414,7 +414,7 @@ def test_rows_of_two_leaves_are_cut_between_them():
 # Configs
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     vocab_size=st.sampled_from([2, 3, 5, 16, 17, 33]),
     depth=st.integers(1, 5),

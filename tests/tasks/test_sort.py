@@ -46,7 +46,7 @@ def test_places_of_a_row_are_independent():
     assert stats.chisquare(np.bincount(5 * drawn[:, 0] + drawn[:, 1], minlength=25)).pvalue > 1e-4
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     numbers=st.lists(NUMBERS, max_size=5), answer=st.lists(NUMBERS, max_size=5), separator=st.sampled_from("<sep>|")
 )
@@ -122,7 +122,7 @@ def test_floor_is_zero():
     assert (task.optimal_log_probs(task.rows(0, 10)) == 0).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(length=st.sampled_from([1, 2, 3, 64, 65_536]), vocab_size=st.sampled_from([2, 3, 100, 1_000_000]))
 def test_every_legal_config_makes_right_rows(length, vocab_size):
     rows = get_task("sort", length=length, vocab_size=vocab_size).rows(0, 2)

@@ -149,7 +149,7 @@ def test_document_leaves_the_text_as_it_is():
     assert get_task("start_mid_end").document("START MID END") == "START MID END"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(max_middle=st.sampled_from([1, 2, 3, 1000, 10_000]), row=st.integers(0, 2**40))
 def test_every_legal_config_makes_right_rows(max_middle, row, texts, rng):
     task = get_task("start_mid_end", max_middle=max_middle)
