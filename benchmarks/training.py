@@ -411,7 +411,8 @@ def main() -> None:
         if options.only in pair.name:
             say(pair.line(options.steps, options.rounds))
     names = {f"parts of {name}": name for name in known}
-    say("", f"Parts of a step under Trainer:\n\n| | ms | {' | '.join(PARTS)} | Trainer | its ms | rows at most |")
+    parts = "Parts of a step under Trainer; `rows` is making them, `loader` what torch and accelerate add to that:"
+    say("", f"{parts}\n\n| | ms | {' | '.join(PARTS)} | Trainer | its ms | rows at most |")
     say(f"|{'---|' * (len(PARTS) + 5)}")
     for title, name in names.items():
         if options.only in title:
