@@ -149,6 +149,15 @@ def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> Interva
     return Interval(share, max(0.0, centre - reach), min(1.0, centre + reach))
 
 
+def share_interval(share: float, trials: int) -> Interval:
+    """A share on [0, 1] that need be no whole number of trials, with Wilson's interval for the nearest that is one.
+
+    For a share of the tokens of rows, `trials` are the rows: tokens of one row are no independent trials.
+    """
+    found = wilson_interval(round(share * trials), trials)
+    return Interval(share, min(share, found.low), max(share, found.high))
+
+
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """P-values of several tests, corrected so that all may be read at one level, float64 [tests], in the same order.
 

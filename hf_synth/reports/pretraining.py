@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hf_synth.metrics.intervals import Interval, wilson_interval
+from hf_synth.metrics.intervals import Interval, share_interval
 from hf_synth.reports.dynamics_figures import groups_figure, groups_of, learned_share, learning_figure
 from hf_synth.reports.figures import save
 from hf_synth.reports.headlines import in_order
@@ -71,8 +71,7 @@ def share_of_rows(metrics: Metrics, name: str) -> Interval | None:
     rows, share = metrics.get(f"rows/test/{group}" if group else "rows/test"), metrics.get(name)
     if not rows or share is None or not 0 <= share <= 1:
         return None
-    found = wilson_interval(round(share * rows), round(rows))
-    return Interval(share, min(share, found.low), max(share, found.high))
+    return share_interval(share, round(rows))
 
 
 def _value(metrics: Metrics, name: str) -> str:

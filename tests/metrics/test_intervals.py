@@ -12,6 +12,7 @@ from hf_synth.metrics.intervals import (
     mean_interval,
     paired_interval,
     paired_test,
+    share_interval,
     sign_flip_test,
     smallest_detectable,
     units_needed,
@@ -219,3 +220,11 @@ def test_rounding_is_no_evidence():
     """0.1 + 0.2 is not 0.3 in binary; the same difference eight times over would be certain."""
     assert paired_test([0.1 + 0.2] * 8, [0.3] * 8) == 1.0
     assert sign_flip_test([0.1 + 0.2] * 8, [0.3] * 8) == 1.0
+
+
+@pytest.mark.parametrize(("share", "trials", "hits"), [(0.5, 8, 4), (0.53, 8, 4), (1.0, 3, 3), (0.001, 4, 0)])
+def test_a_share_of_no_whole_number_of_trials_lies_in_its_interval(share, trials, hits):
+    found, nearest = share_interval(share, trials), wilson_interval(hits, trials)
+    assert found.mean == share
+    assert found.low <= share <= found.high
+    assert found[1:] == nearest[1:]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
+from hf_synth.reports.dynamics_figures import GEOMETRY
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.reproduction.records import Record, by_arm
 from hf_synth.reports.reproduction.words import Claim, claims, share_over_units, standing, with_interval
@@ -16,6 +17,7 @@ from hf_synth.training.arms import with_seed
 
 _TYPES = ("id_atomic", "id_compositional", "near_ood_compositional", "id_analogical", "ood_analogical")
 _NAME = "validation_accuracy/{}"
+_GEOMETRY = {name: said for name, said in GEOMETRY.items() if name != "distortion"}  # those that were published
 _LADDER = ("id_atomic", "near_ood_compositional", "id_analogical", "ood_analogical")
 _LEARNED = 0.9  # of a fact type: memorised, composed, analogised
 
@@ -46,10 +48,10 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
               [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
         claims([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
         f"![Accuracy by fact type over steps](reproduction/figures/{name}.png)",
-        "The embeddings over training. The Dirichlet energy is about 2 for random ones and 0 where each entity lies "
-        "on its image; the others are about 0 for random ones and 1 where the functor is the step between the two "
-        "(parallelogram), all steps are one (translation consistency), one half has the other's shape (isometry), the "
-        "halves lie apart (separation):",
+        "The embeddings of entities e and of their images f(e) over training:",
+        table(["measure", "what it is", "an analogy has", "random ones have"],
+              [[title, what, analogy, random] for title, _, what, analogy, random in _GEOMETRY.values()],
+              text_columns=4),
         f"![Geometry of the embeddings over steps](reproduction/figures/{name}_geometry.png)",
     ]  # fmt: skip
 
@@ -153,13 +155,11 @@ def _figure(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> No
         lines = [_line(runs, _NAME.format(kind), kind, colour) for kind, colour in coloured]
         panels.append(Panel(f"Weight decay {_decay(arm)}", "accuracy", lines))
     save(curves(panels, share_y=True), folder, name)
-    kinds = {"dirichlet_energy": "Dirichlet energy", "parallelogram": "Parallelogram", "isometry": "Isometry",
-             "translation_consistency": "Translation consistency", "separation": "Separation"}  # fmt: skip
     panels = [
         Panel(title, "mean over graphs", [
             _line(runs, f"geometry/{kind}", f"decay {_decay(arm)}", colour)
             for (arm, runs), colour in zip(arms.items(), CLUSTER_COLOURS, strict=False)
-        ]) for kind, title in kinds.items()
+        ]) for kind, (title, *_) in _GEOMETRY.items()
     ]  # fmt: skip
     save(curves(panels), folder, f"{name}_geometry")
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from hf_synth.metrics.intervals import wilson_interval
+from hf_synth.metrics.intervals import share_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.headlines import in_order
 from hf_synth.reports.page import html_page
@@ -119,8 +119,7 @@ def _fact_types(done: Evaluation) -> list[str]:
 def _fact_cell(measures: Measures, key: str, kind: str) -> str:
     value = measures[f"{key}/{kind}"]
     if key == "acc":
-        facts = round(measures[f"facts/{kind}"])
-        return spread(wilson_interval(round(value * facts), facts))
+        return spread(share_interval(value, round(measures[f"facts/{kind}"])))
     return number(value) if key in ("facts", "ppl") else score(value)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.metrics.fact_types import fact_types
-from hf_synth.metrics.intervals import wilson_interval
+from hf_synth.metrics.intervals import share_interval, wilson_interval
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import EOS, Rows, Task
 from hf_synth.tokenization import all_words, render
@@ -41,8 +41,8 @@ def foretold(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dic
 
 def _token_bounds(share: float, rows: int) -> dict[str, float]:
     """Wilson's interval of a share of tokens with one trial a row: tokens of a row are no independent trials."""
-    found = wilson_interval(round(share * rows), rows)
-    return {"accuracy_rows_low": min(share, found.low), "accuracy_rows_high": max(share, found.high)}
+    _, low, high = share_interval(share, rows)
+    return {"accuracy_rows_low": low, "accuracy_rows_high": high}
 
 
 def scored(measured: Measured, rows: Rows) -> RowScores:
