@@ -75,17 +75,22 @@ def _held_out(runs: Sequence[Record], steps: Sequence[int]) -> list[str]:
 
 
 def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
-    """What was seen on one graph, as a share of the graphs: more than half agree, less than half contradict."""
+    """What was published of one graph: as a share of the graphs, and the fall of the Dirichlet energy over them."""
     ordered, (reached, lost) = int(_in_order(_when(runs)).sum()), _fates(runs)
     decay, count = f"weight decay {_decay(arm)}", len(runs)
     asked = [("first memorise, then compose, then analogise", ordered, count),
              ("held-out analogies reach 0.5", reached, count),
              ("and are lost again by the end", lost, reached)]  # fmt: skip
-    return [
+    shares = [
         Claim(claim, f"share of graphs above a half, {decay}", wilson_interval(hits, of), of, bar=0.5, digits=2)
         for claim, hits, of in asked
         if of
     ]
+    falls = [values[0] - values[-1] for run in runs if (values := run.curve("geometry/dirichlet_energy")[1])]
+    if not falls:
+        return shares
+    shows = f"Dirichlet energy at the first look less at the last, {decay}"
+    return [*shares, Claim("the Dirichlet energy falls", shows, mean_interval(falls), len(falls), digits=2)]
 
 
 def _decay(arm: str) -> str:
