@@ -179,6 +179,15 @@ class RopeGPTRotaryEmbedding(nn.Module):
         exponents = torch.arange(0, head_size, 2, dtype=torch.float) / head_size
         return rope["rope_theta"] ** -exponents, 1.0
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> nn.Module:
+        """Move the frequencies, but leave them in float32: `.to(torch.bfloat16)` would misplace far tokens."""
+        before = {name: buffer for name, buffer in self.named_buffers() if buffer.dtype == torch.float}
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            if getattr(self, name).dtype != torch.float:
+                setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
     @torch.no_grad()
     @dynamic_rope_update  # for rope types that depend on the length
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:

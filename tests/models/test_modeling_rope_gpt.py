@@ -4,7 +4,8 @@ import pytest
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
 
@@ -62,6 +63,64 @@ def test_tied_head_survives_a_round_trip(family, tiny, tmp_path):
     torch.testing.assert_close(RopeGPTForCausalLM.from_pretrained(tmp_path)(ids).logits, model(ids).logits)
 
 
+# ---- positions ------------------------------------------------------------------------------------------------------
+
+FAR = {"factor": 4.0, "original_max_position_embeddings": 16}
+SCALED = {
+    "linear": {"factor": 4.0},
+    "dynamic": {"factor": 4.0},
+    "yarn": FAR,
+    "llama3": FAR | {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    "longrope": FAR | {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [2.0, 3.0, 4.0, 5.0]},
+}
+
+
+@pytest.mark.parametrize("length", [16, 48])
+@pytest.mark.parametrize("kind", SCALED)
+def test_scaled_rope_turns_by_the_angles_of_transformers(family, tiny, kind, length):
+    rope = {"rope_type": kind, "rope_theta": 100.0, **SCALED[kind]}
+    shape = {"max_position_embeddings": 64 if "original_max_position_embeddings" in rope else 32}
+    model = family.model(rope_parameters=rope, **shape)
+    theirs = LlamaRotaryEmbedding(LlamaConfig(hidden_size=32, num_attention_heads=4, rope_parameters=rope, **shape))
+    ids, positions = tiny.tokens(1, length), torch.arange(length)[None]
+    logits = model(ids).logits  # before: dynamic angles follow the longest row so far
+    for got, wanted in zip(
+        *(rotary(torch.zeros(1), positions) for rotary in (model.model.rotary_emb, theirs)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
+    if (kind, length) != ("dynamic", 16):  # below the limit dynamic is plain
+        assert (logits - family.model(**shape)(ids).logits).abs().max() > 1e-2
+
+
+def test_linear_scaling_divides_positions(family, tiny):
+    ids, positions = tiny.tokens(2, 12), torch.arange(12)[None]
+    scaled = family.model(rope_parameters={"rope_type": "linear", "factor": 2.0})
+    got = scaled(ids, position_ids=2 * positions, use_cache=False, attention_mask=torch.ones_like(ids)).logits
+    torch.testing.assert_close(got, family.model()(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_dynamic_scaling_raises_the_base_beyond_the_limit_alone(family, tiny):
+    ids = tiny.tokens(2, 24)
+    scaled = family.model(rope_parameters={"rope_type": "dynamic", "factor": 2.0}, max_position_embeddings=12)
+    torch.testing.assert_close(scaled(ids[:, :12]).logits, family.model()(ids[:, :12]).logits)
+    base = 100.0 * (2.0 * 24 / 12 - 1.0) ** (8 / (8 - 2))
+    torch.testing.assert_close(scaled(ids).logits, family.model(rope_theta=base)(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cast", ["after", "before"])
+def test_angles_of_far_positions_are_exact_in_bf16(family, tiny, tmp_path, cast):
+    ids, far = tiny.tokens(2, 12), 1001 + torch.arange(12)[None]  # bf16 knows only every fourth of these
+    exact = family.model(initializer_range=0.1, max_position_embeddings=1024)
+    exact.save_pretrained(tmp_path)
+    model = RopeGPTForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16 if cast == "before" else torch.float32)
+    cos, sin = model.to(torch.bfloat16).model.rotary_emb(torch.zeros(1, dtype=torch.bfloat16), far)
+    angles = far[0, :, None].double() * 100.0 ** -(torch.arange(0, 8, 2).double() / 8)
+    torch.testing.assert_close(cos[0].double(), angles.cos().repeat(1, 2), atol=2**-8, rtol=2**-8)
+    torch.testing.assert_close(sin[0].double(), angles.sin().repeat(1, 2), atol=2**-8, rtol=2**-8)
+    wanted = exact(ids, position_ids=far).logits
+    assert (model(ids, position_ids=far).logits.float() - wanted).abs().max() < 0.05 * wanted.abs().max()
+
+
 # ---- scores of rows -------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +150,25 @@ def test_classification_loss(family, tiny):
     labels = torch.tensor([0, 2, 1, 2])
     output = model(ids, labels=labels)
     torch.testing.assert_close(output.loss, nn.functional.cross_entropy(output.logits, labels))
+
+
+def test_regression_loss(family, tiny):
+    ids, numbers = tiny.tokens(4, 6), torch.tensor([0.5, -1.0, 2.0, 0.0])
+    model = family.model(RopeGPTForSequenceClassification, num_labels=1)
+    output = model(ids, labels=numbers)
+    torch.testing.assert_close(output.loss, (output.logits[:, 0] - numbers).square().mean())
+    model = family.model(RopeGPTForSequenceClassification, num_labels=3, problem_type="regression")
+    output = model(ids, labels=numbers[:, None] * torch.arange(3))
+    torch.testing.assert_close(output.loss, (output.logits - numbers[:, None] * torch.arange(3)).square().mean())
+
+
+@pytest.mark.parametrize("problem", [None, "multi_label_classification"])
+def test_loss_of_several_labels_a_row(family, tiny, problem):
+    model = family.model(RopeGPTForSequenceClassification, num_labels=3, problem_type=problem)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
+    output = model(tiny.tokens(4, 6), labels=labels)
+    chances = torch.where(labels == 1, output.logits.sigmoid(), 1 - output.logits.sigmoid())
+    torch.testing.assert_close(output.loss, -chances.log().mean())
 
 
 def test_gradient_accumulation_is_exact(family, tiny, tmp_path):

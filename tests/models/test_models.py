@@ -83,6 +83,40 @@ def test_dropout_acts_in_training_alone(family, tiny):
     assert not torch.allclose(model(ids).logits, model(ids).logits)
 
 
+def test_dropout_of_attention_acts_in_training_alone(family, tiny, implementation):
+    model, ids = family.model(implementation=implementation, dropout=0.5), tiny.tokens(2, 12)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):  # embeddings and residual branches: what is left acts in the attention
+            part.p = 0.0
+    assert torch.equal(model(ids).logits, model(ids).logits)
+    model.train()
+    assert (model(ids).logits - model(ids).logits).abs().max() > 0.1
+
+
+def test_dropout_of_attention_removes_its_share_of_the_weights_and_scales_the_rest(family, tiny):
+    model, ids = family.model(implementation="eager", dropout=0.25), tiny.tokens(8, 12)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    weights = model(ids, output_attentions=True).attentions[0]
+    dropped = model.train()(ids, output_attentions=True).attentions[0]
+    kept = dropped != 0
+    torch.testing.assert_close(dropped, torch.where(kept, weights / 0.75, 0.0))
+    assert 0.7 < kept[weights > 0].float().mean() < 0.8
+
+
+def test_texts_packed_in_one_row_do_not_see_each_other(family, tiny, implementation):
+    model, texts = family.model(implementation=implementation), [tiny.tokens(1, n, seed=n) for n in (5, 1, 6)]
+    packed = {
+        "input_ids": torch.cat(texts, dim=1),
+        "position_ids": torch.cat([torch.arange(text.shape[1]) for text in texts])[None],
+        "use_cache": False,
+    }
+    alone = torch.cat([model(text).logits for text in texts], dim=1)
+    torch.testing.assert_close(model(**packed).logits, alone, atol=1e-5, rtol=1e-5)
+    assert (model(packed["input_ids"]).logits - alone).abs().max() > 1e-2  # so wide a start shows what they would see
+
+
 def test_compiled_equals_eager(family, tiny):
     ids, mask = tiny.left_padded()
     model = family.model()
