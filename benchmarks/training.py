@@ -34,10 +34,9 @@ from hf_synth.tasks import Task
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.callbacks import StoppingCallback
-from hf_synth.training.policies import load_policy
-from hf_synth.training.pretraining.arguments import ScheduleArguments
-from hf_synth.training.pretraining.data import held_rows
-from hf_synth.training.pretraining.trainer import PretrainingTrainer
+from hf_synth.training.models import load_policy
+from hf_synth.training.pretraining_data import ScheduleArguments, held_rows
+from hf_synth.training.pretraining_trainer import PretrainingTrainer
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "pretrain.py"
 BATCH = 64

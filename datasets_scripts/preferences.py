@@ -1,6 +1,6 @@
 """Publishes preference pairs: python datasets_scripts/preferences.py --sources hh uf se --repo_id user/repo."""
 
-from hf_synth.hub.preferences.command import main
+from preference_pairs.command import main
 
 if __name__ == "__main__":
     main()

@@ -24,17 +24,16 @@ import yaml
 from accelerate import PartialState
 
 import hf_synth
+from hf_synth.errors import user_errors
+from hf_synth.experiments.plan import COMPARISON, CompareArguments, ComparedRun, planned, split_config
+from hf_synth.experiments.results import check_finished, check_primary
+from hf_synth.experiments.statistics import PREFIX as EQUAL_KL
+from hf_synth.experiments.statistics import power_statement
+from hf_synth.io import alone_in, is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import write_json
-from hf_synth.training.comparing.arguments import COMPARISON, CompareArguments
-from hf_synth.training.comparing.equal_kl import PREFIX as EQUAL_KL
-from hf_synth.training.comparing.plan import ComparedRun, planned, split_config
-from hf_synth.training.comparing.results import check_finished, check_primary
-from hf_synth.training.comparing.statistics import power_statement
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import alone_in, is_main_process
-from hf_synth.training.runs import read_metrics, resolved
+from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN = "plan.json"

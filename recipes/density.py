@@ -16,16 +16,14 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from hf_synth.errors import user_errors
+from hf_synth.io import alone_in
 from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
 from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
 from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
-from hf_synth.training.data import prompt_split
-from hf_synth.training.density_folder import FACTS, write_density
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import alone_in
-from hf_synth.training.prompt_files import prompt_files, usable_prompts
-from hf_synth.training.runs import open_run, write_metrics
-from hf_synth.training.weighing import open_embedder, place_on_map
+from hf_synth.training.data import prompt_files, prompt_split, usable_prompts
+from hf_synth.training.run_directory import open_run, write_metrics
+from hf_synth.training.weighting import FACTS, open_embedder, place_on_map, write_density
 
 CONFIG = Path(__file__).parent / "configs" / "density" / "agreement.yaml"
 BATCH = 10_000  # prompts in memory at a time

@@ -13,17 +13,16 @@ from pathlib import Path
 
 from trl import DPOConfig, get_peft_config
 
+from hf_synth.errors import user_errors
+from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedDPOTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import train
-from hf_synth.training.data import preference_split
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import is_main_process
-from hf_synth.training.pairs import accuracy_metrics, fitting_pairs
-from hf_synth.training.policies import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.prompt_weights import weigh_rows
-from hf_synth.training.runs import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
+from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.run_directory import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.weighting import weigh_rows
 
 CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
 

@@ -15,13 +15,12 @@ from pathlib import Path
 import sft
 from trl import GRPOConfig
 
+from hf_synth.errors import user_errors
+from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
-from hf_synth.training.errors import user_errors
-from hf_synth.training.grpo.arguments import GRPOArguments
-from hf_synth.training.grpo.experiment import arm_name, prepare, run_arm
-from hf_synth.training.locks import is_main_process
-from hf_synth.training.runs import at_work_in, write_metrics
+from hf_synth.training.grpo import GRPOArguments, arm_name, prepare, run_arm
+from hf_synth.training.run_directory import at_work_in, write_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
 CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)

@@ -15,24 +15,24 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from hf_synth.corpora.splits import CorpusArguments
+from hf_synth.errors import user_errors
+from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.hub.models import push_run
+from hf_synth.io import alone_in, is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
-from hf_synth.training.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.training.checkpoints import read_training_log
-from hf_synth.training.errors import user_errors
-from hf_synth.training.hyperdata.arguments import CorpusArguments
-from hf_synth.training.locks import alone_in, is_main_process
-from hf_synth.training.policies import require_checkpoint
-from hf_synth.training.pretraining.arguments import (
+from hf_synth.training.models import require_checkpoint
+from hf_synth.training.pretraining import Settings, pretrain
+from hf_synth.training.pretraining_data import (
     CurriculumArguments,
     KeepingArguments,
     RowsArguments,
     ScheduleArguments,
+    chosen_task,
 )
-from hf_synth.training.pretraining.data import chosen_task
-from hf_synth.training.pretraining.run import Settings, pretrain
-from hf_synth.training.runs import check_run, open_run, write_metrics
+from hf_synth.training.run_directory import check_run, open_run, write_metrics
 from hf_synth.training.transfer import TransferArguments
 
 CONFIG = Path(__file__).parent / "configs" / "procedural" / "sort.yaml"

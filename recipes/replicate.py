@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pretrain
+from replication.page import STUDIES, study_config, write_page
+from replication.records import add_record, read_records, record_of, run_key
 
-from hf_synth.reports.reproduction.page import STUDIES, study_config, write_page
-from hf_synth.reports.reproduction.records import add_record, read_records, record_of, run_key
+from hf_synth.errors import user_errors
+from hf_synth.experiments.arms import PlannedRun, planned_runs
+from hf_synth.io import alone_in
 from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.arms import PlannedRun, planned_runs
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import alone_in
 
 CONFIGS = Path(__file__).parent / "configs" / "replicate"
 

@@ -15,16 +15,16 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
+from hf_synth.errors import user_errors
+from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedSFTTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import is_main_process
-from hf_synth.training.policies import load_policy, load_tokenizer
-from hf_synth.training.prompt_weights import unweighed_rows, weigh_rows
-from hf_synth.training.runs import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.models import load_policy, load_tokenizer
+from hf_synth.training.run_directory import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.weighting import unweighed_rows, weigh_rows
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 

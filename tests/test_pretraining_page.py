@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hf_synth.evaluation.model import MeasuringArguments
+from hf_synth.experiments.arms import ArmsArguments
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.arms import ArmsArguments
-from hf_synth.training.measuring.arguments import MeasuringArguments
-from hf_synth.training.pretraining.arguments import (
-    CurriculumArguments,
-    KeepingArguments,
-    RowsArguments,
-    ScheduleArguments,
-)
+from hf_synth.training.pretraining_data import CurriculumArguments, KeepingArguments, RowsArguments, ScheduleArguments
 from hf_synth.training.transfer import TransferArguments
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hf_synth
 from hf_synth.cli import check, corpus, export, show, tasks
-from hf_synth.training.errors import user_errors
+from hf_synth.errors import user_errors
 
 _COMMANDS = {
     "tasks": (tasks, "hf-synth tasks --json"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.selection import add_output, add_selection, selected_task
-from hf_synth.corpora.shares import UNITS, share_of
+from hf_synth.corpora.streams import UNITS, share_of
 from hf_synth.tasks import Task
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _write(
     stream: "Stream", arguments: argparse.Namespace, spec: dict[str, Any], progress: Callable[[int], None]
 ) -> None:
     from hf_synth.corpora.writing import blocks, write_corpus
-    from hf_synth.files import json_lines
+    from hf_synth.io import json_lines
 
     columns, size = (("text", "kind") if arguments.kind else ("text",)), arguments.size
     if arguments.output != "-":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from hf_synth.cli.selection import add_output, add_selection, selected_task
-from hf_synth.files import json_lines, refuse_existing, write_tables
+from hf_synth.io import json_lines, refuse_existing, write_tables
 
 _BLOCK_ROWS = 10_000
 

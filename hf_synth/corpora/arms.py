@@ -6,8 +6,17 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.corpora.interleaving import interleave
-from hf_synth.corpora.shares import UNITS, Ratio, Unit, share_of
-from hf_synth.corpora.streams import FEATURES, Numbered, Stream, TokenCounter, count_words
+from hf_synth.corpora.streams import (
+    FEATURES,
+    UNITS,
+    Numbered,
+    Ratio,
+    Stream,
+    TokenCounter,
+    Unit,
+    count_words,
+    share_of,
+)
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Task
 from hf_synth.views import view_table

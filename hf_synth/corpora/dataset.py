@@ -12,8 +12,7 @@ from datasets.builder import Key
 
 from hf_synth.builder import TaskDataset, configured, dataset_spec, prepared, task_of
 from hf_synth.corpora.arms import Arm, Form, arm_stream
-from hf_synth.corpora.shares import Ratio, Unit, share_of
-from hf_synth.corpora.streams import FEATURES
+from hf_synth.corpora.streams import FEATURES, Ratio, Unit, share_of
 from hf_synth.tasks import Task
 
 CORPUS_FORMAT = 1  # raise it whenever the documents of an arm change: it is part of every cache key

@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from hf_synth.corpora.shares import UNITS, Ratio, Unit, share_of
-from hf_synth.corpora.streams import BLOCK, Stream, TokenCounter, count_words
+from hf_synth.corpora.streams import BLOCK, UNITS, Ratio, Stream, TokenCounter, Unit, count_words, share_of
 from hf_synth.rng import RowRandom
 
 

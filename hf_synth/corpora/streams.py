@@ -1,9 +1,10 @@
-"""Documents one after another, from any place on: numbered ones, or those of a streamed dataset."""
+"""Shares as exact fractions, and what they are shares of."""
 
 import copy
+import fractions
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import datasets
 import numpy as np
@@ -12,6 +13,25 @@ import pyarrow.compute as pc
 from datasets.distributed import split_dataset_by_node
 
 from hf_synth.tasks.base import nearest
+
+UNITS = ("documents", "tokens")
+Unit = Literal["documents", "tokens"]
+Ratio = float | str | fractions.Fraction
+
+
+def share_of(name: str, ratio: Ratio) -> fractions.Fraction:
+    """A ratio from 0 to 1 (a number, or text such as "1/3") as an exact fraction: 0.1 is a tenth.
+
+    The denominator is at most 10**9.
+    """
+    try:
+        share = fractions.Fraction(str(ratio))
+    except (ValueError, ZeroDivisionError):
+        share = None
+    if share is None or not 0 <= share <= 1:
+        raise ValueError(f"{name}: got {ratio!r}, wanted a number from 0 to 1")
+    return share.limit_denominator(10**9)
+
 
 FEATURES = datasets.Features({"text": datasets.Value("string"), "kind": datasets.Value("string")})
 SCHEMA = FEATURES.arrow_schema

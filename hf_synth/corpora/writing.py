@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.files import json_lines, refuse_existing, whole_file
+from hf_synth.io import json_lines, refuse_existing, whole_file
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.training.errors import user_errors
+from hf_synth.errors import user_errors
 
 if TYPE_CHECKING:
     from hf_synth.hub.publication import Choices, Publication, Published

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.files import whole_file
 from hf_synth.hub.publication import Published
 from hf_synth.hub.shards import Measured, Shard, overlap, plan
+from hf_synth.io import whole_file
 
 MANIFEST = "published.json"
 

@@ -185,7 +185,7 @@ def _measuring(run: Run) -> str:
     return "\n".join(
         (
             "from hf_synth import get_task",
-            "from hf_synth.training.scoring import score_rows",
+            "from hf_synth.evaluation.scoring import score_rows",
             "",
             f"task = get_task({', '.join(given)})",
             f"scores = score_rows(model, task.rows({rows}))",

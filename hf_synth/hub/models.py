@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 
 from hf_synth.hub.model_cards import model_card
 from hf_synth.hub.model_metadata import without_paths
-from hf_synth.training.runs import METRICS, RESOLVED_CONFIG
+from hf_synth.training.run_directory import METRICS, RESOLVED_CONFIG
 
 CARD, REPORT = "README.md", "report.md"
 # What from_pretrained reads. No optimizer, no training_args.bin: that is a pickle, and has paths and perhaps a token.

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_synth.files import whole_file
 from hf_synth.hub.publication import Published
+from hf_synth.io import whole_file
 from hf_synth.rng import hash_rows
 
 SHARD_ROWS = 50_000  # the number of shards follows from a split's size alone

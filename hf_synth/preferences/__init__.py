@@ -11,13 +11,7 @@ from hf_synth.preferences.pairs import (
     counts_table,
     read_preferences,
 )
-from hf_synth.preferences.prompts import (
-    distinct_prompts,
-    message_texts,
-    normalise,
-    prompt_id,
-    split_by_prompt,
-)
+from hf_synth.preferences.prompts import distinct_prompts, message_texts, normalise, prompt_id, split_by_prompt
 from hf_synth.preferences.readers import parse_dialogue
 from hf_synth.preferences.schemas import Message, Pair, RowError, list_schemas, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published

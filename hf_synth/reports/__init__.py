@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hf_synth.experiments.plan import COMPARISON
 from hf_synth.reports.answers import answer_sections
 from hf_synth.reports.arms import comparison_sections
 from hf_synth.reports.comparing.page import write_comparison
@@ -13,7 +14,6 @@ from hf_synth.reports.pretraining import pretraining_sections
 from hf_synth.reports.run import Run, read_run
 from hf_synth.reports.supervised import learning_sections
 from hf_synth.reports.weights import weight_sections
-from hf_synth.training.comparing.arguments import COMPARISON
 
 __all__ = ["write_report"]
 

@@ -2,13 +2,13 @@
 
 import math
 
+from hf_synth.experiments.plan import COMPARISON
 from hf_synth.reports.answer_figures import head_against_tail, score_over_steps, training_over_steps
 from hf_synth.reports.figures import save
 from hf_synth.reports.run import Arm, Run
 from hf_synth.reports.samples import sample_sections
 from hf_synth.reports.scores import before_and_after, error_of, parts_of
 from hf_synth.reports.words import code, escaped, listed, number, picture, score, table
-from hf_synth.training.comparing.arguments import COMPARISON
 
 MEASURES = {"validity": "validity", "sampled_reward": "sampled reward"}
 

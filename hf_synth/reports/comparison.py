@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import yaml
 
+from hf_synth.experiments.arms import ArmsArguments, planned_runs
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
 from hf_synth.reports.run import Arm, read_run
-from hf_synth.training.arms import ArmsArguments, planned_runs
 from hf_synth.training.checkpoints import TRAINING_LOG
-from hf_synth.training.runs import RESOLVED_CONFIG, read_metrics
+from hf_synth.training.run_directory import RESOLVED_CONFIG, read_metrics
 
 _SHARE = re.compile(r"accuracy|validity|coverage|completion")
 

@@ -9,7 +9,7 @@ import yaml
 
 from hf_synth.reports.run import Run
 from hf_synth.reports.words import code, code_block, escaped, number, table
-from hf_synth.training.runs import REJECTED_ROWS
+from hf_synth.training.run_directory import REJECTED_ROWS
 
 # The settings that make an experiment, with the defaults of the recipes: what differs from them is shown.
 _ESSENTIALS: dict[str, Any] = {

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from hf_synth.training.checkpoints import TRAINING_LOG, read_training_log
-from hf_synth.training.runs import METRICS, RESOLVED_CONFIG, WEIGHTS_TABLE, read_metrics
+from hf_synth.training.run_directory import METRICS, RESOLVED_CONFIG, WEIGHTS_TABLE, read_metrics
 
 MEASURES = ("validity", "sampled_reward")  # the measures of sampled answers, as the logs call them
 

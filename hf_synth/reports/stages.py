@@ -9,7 +9,7 @@ from hf_synth.reports.figures import save
 from hf_synth.reports.opening import short_path
 from hf_synth.reports.run import Arm, Run
 from hf_synth.reports.words import MISSING, code, escaped, listed, number, percent, picture, score, table
-from hf_synth.training.runs import TRANSFER
+from hf_synth.training.run_directory import TRANSFER
 
 
 def curriculum_sections(run: Run) -> list[str]:

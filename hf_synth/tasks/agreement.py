@@ -8,14 +8,7 @@ from numba import njit
 
 from hf_synth.rng import RowRandom, below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
-from hf_synth.tasks.families.grammars import (
-    Grammar,
-    end_chance,
-    framed,
-    random_below,
-    sequence_rank,
-    swapped,
-)
+from hf_synth.tasks.families.grammars import Grammar, end_chance, framed, random_below, sequence_rank, swapped
 
 _OPEN, _CLOSE, _NOUNS = FIRST_CONTENT, FIRST_CONTENT + 1, FIRST_CONTENT + 2
 _FIRST_NOUN = 2  # <bos> and the opening stand before it

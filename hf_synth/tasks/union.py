@@ -7,13 +7,7 @@ import numpy as np
 
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import Rows, bounded
-from hf_synth.tasks.families.sequences import (
-    LONGEST,
-    SequenceConfig,
-    UniformSequenceTask,
-    distinct,
-    sequence_presets,
-)
+from hf_synth.tasks.families.sequences import LONGEST, SequenceConfig, UniformSequenceTask, distinct, sequence_presets
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,12 @@ from accelerate import PartialState
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_synth.evaluation.scoring import score_rows
 from hf_synth.metrics.geometry import geometry
 from hf_synth.online import Stages
 from hf_synth.tasks import Task
 from hf_synth.tasks.analogy import Analogy
 from hf_synth.tasks.base import FIRST_CONTENT
-from hf_synth.training.scoring import score_rows
 
 VALIDATION_LOSS = "eval_validation_loss"
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hf_synth.training.errors import no_room
+from hf_synth.errors import no_room
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_synth import preferences
 from hf_synth.builder import load_dataset
-from hf_synth.preferences.files import read_rows
+from hf_synth.io import is_main_process
+from hf_synth.preferences.files import SUFFIXES, read_rows
+from hf_synth.sampling import prompt_text
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import json_dict, nearest
 from hf_synth.training.arguments import DataArguments
-from hf_synth.training.locks import is_main_process
-from hf_synth.training.runs import REJECTED_ROWS
+from hf_synth.training.run_directory import REJECTED_ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -299,3 +301,90 @@ def _unicode_problem(prompt: Any) -> str:
     except UnicodeEncodeError:
         return "not valid Unicode"
     return ""
+
+
+def fitting_pairs(
+    train: Dataset, test: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None
+) -> tuple[Dataset, Dataset, dict[str, float]]:
+    """The pairs of at most `most` tokens on either side, and their counts for metrics.json.
+
+    TRL's trainers would leave the others out, or cut them, without a word; and weights must keep their rows. Raises
+    ValueError where a part is left with none.
+    """
+    kept = [_fitting(part, tokenizer, most) for part in (train, test)]
+    counts = {
+        "pairs/train": float(len(kept[0])),
+        "pairs/held_out": float(len(kept[1])),
+        "pairs/too_long": float(len(train) + len(test) - len(kept[0]) - len(kept[1])),
+    }
+    return kept[0], kept[1], counts
+
+
+def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, float]:
+    """What is said of held-out pairs: the share ordered rightly with its standard error, and the loss per pair.
+
+    Accuracy and loss are as TRL's trainers log them: means over batches, of which the last may be short.
+    """
+    error = math.sqrt(accuracy * (1 - accuracy) / pairs)
+    return {"accuracy/held_out": accuracy, "accuracy/standard_error": error, "loss/held_out": loss}
+
+
+def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
+    if most is None:
+        return pairs
+    kept = pairs.filter(lambda row: pair_length(row, tokenizer) <= most)
+    if not len(kept):
+        raise ValueError(f"max_length={most}: got {len(pairs)} pairs, all of them longer; raise it")
+    return kept
+
+
+logger = logging.getLogger(__name__)
+
+
+def prompt_files(path: Path) -> list[Path]:
+    """The file itself, or all data files of a folder, by name; ValueError where there is none."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    found = [file for file in files if file.name.endswith(SUFFIXES)]
+    if not found:
+        raise ValueError(
+            f"prompts: got {str(path)!r}, where there is no data file; wanted one that ends in {', '.join(SUFFIXES)}, "
+            "or a folder of them"
+        )
+    return found
+
+
+def usable_prompts(files: Sequence[Path], folder: Path) -> Iterator[Any]:
+    """The column `prompt` of each row; rows without a usable one are left out, and kept in rejected_rows.jsonl.
+
+    Raises ValueError, with the counts, where no row is usable.
+    """
+    rows = bad = 0
+    with (folder / REJECTED_ROWS).open("w", encoding="utf-8") as rejected:
+        for file in files:
+            for row in read_rows(file):
+                prompt = row.fields.get("prompt") if row.fields else None
+                rows += 1
+                if reason := row.reason or _problem(prompt):
+                    bad += 1
+                    kept = {"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]}
+                    rejected.write(json.dumps(kept) + "\n")
+                else:
+                    yield prompt
+    if bad == rows:
+        raise ValueError(f"prompts: got {rows} rows, all of them unusable; see {folder / REJECTED_ROWS}")
+    if bad:
+        logger.warning("%d of %d rows left out, see %s", bad, rows, folder / REJECTED_ROWS)
+
+
+def _problem(prompt: Any) -> str:
+    """Why a prompt cannot be used; empty where it can."""
+    if not isinstance(prompt, str | list):
+        return "there is no `prompt`" if prompt is None else "the prompt is neither text nor a list of messages"
+    try:
+        text = prompt_text(prompt)
+        text.encode("utf-8")  # JSON can spell half of a surrogate pair, which Arrow cannot hold
+    except UnicodeEncodeError:
+        return "not valid Unicode"
+    except ValueError as error:
+        return str(error)
+    return "" if text.strip() else "the prompt is empty"

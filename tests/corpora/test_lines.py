@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_synth.corpora.lines import usable_lines
-from hf_synth.corpora.text import canonical_text
+from hf_synth.corpora.text import canonical_text, usable_lines
 
 LINES = b'{"text": "one two"}\nnot json\n\n{"text": "three"}\n{"text": 5}\n{"other": 1}\n[1]\n{"text": "\xff"}\n'
 REASONS = [(2, "no JSON"), (5, "no text in 'text'"), (6, "no text in 'text'"), (7, "no JSON object"), (8, "no JSON")]

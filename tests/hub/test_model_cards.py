@@ -7,10 +7,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from hf_synth.experiments.arms import ArmsArguments, planned_runs
 from hf_synth.hub.model_cards import model_card
 from hf_synth.hub.model_metadata import is_path, path_name, without_paths
 from hf_synth.hub.models import run_files
-from hf_synth.training.arms import ArmsArguments, planned_runs
 
 ROOT = Path(__file__).parents[2]
 TINY = {

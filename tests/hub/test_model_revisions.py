@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_synth import build_tokenizer, get_task
-from hf_synth.training.scoring import score_rows
+from hf_synth.evaluation.scoring import score_rows
 
 pytestmark = pytest.mark.processes
 

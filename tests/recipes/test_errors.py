@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_synth.training.locks import alone_in
+from hf_synth.io import alone_in
 
 pytestmark = pytest.mark.processes
 

@@ -1,4 +1,4 @@
-"""recipes/evaluate.py as its users start it."""
+"""recipes/evaluation.py as its users start it."""
 
 import json
 import sys

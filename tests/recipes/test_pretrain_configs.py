@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from hf_synth import get_task
+from hf_synth.experiments.arms import as_flags, planned_runs
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.arms import as_flags, planned_runs
 
 pytestmark = pytest.mark.processes
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from hf_synth.reports.reproduction.records import read_records
+from replication.records import read_records
 
 ROOT = Path(__file__).parents[2]
 TINY = {"max_steps": 2, "eval_steps": 1, "eval_rows": 16, "test_rows": 16, "per_device_train_batch_size": 4}

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from replication import procedural
+from replication.page import STUDIES, study_config, write_page
+from replication.records import Record, add_record, read_records, record_of, run_key
+from replication.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing
 
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
-from hf_synth.reports.reproduction import procedural
-from hf_synth.reports.reproduction.page import STUDIES, study_config, write_page
-from hf_synth.reports.reproduction.records import Record, add_record, read_records, record_of, run_key
-from hf_synth.reports.reproduction.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing
 from hf_synth.tasks import get_task
 from hf_synth.tasks.base import EOS
 

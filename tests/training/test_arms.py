@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_synth.training.arms import ArmsArguments, as_flags, over_seeds, planned_runs
+from hf_synth.experiments.arms import ArmsArguments, as_flags, over_seeds, planned_runs
 
 OUT = Path("out")
 

@@ -25,8 +25,8 @@ from hf_synth.training.callbacks import (
     spaced_steps,
 )
 from hf_synth.training.checkpoints import train
-from hf_synth.training.pretraining.arguments import ScheduleArguments
-from hf_synth.training.pretraining.trainer import PretrainingTrainer
+from hf_synth.training.pretraining_data import ScheduleArguments
+from hf_synth.training.pretraining_trainer import PretrainingTrainer
 
 SORT = get_task("sort", length=6, vocab_size=10)
 ANALOGY = get_task("analogy", num_relations=40)

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from hf_synth import get_task
-from hf_synth.training.collapse import BLOCK, sample_metrics
-from hf_synth.training.evaluation import _SCHEMA
+from hf_synth.evaluation.collapse import BLOCK, sample_metrics
+from hf_synth.evaluation.held_out import _SCHEMA
 
 CLUSTERS, PROMPTS, SAMPLES = 4, 12, 8
 TASKS = {f"language_{number}": get_task("agreement", dialect=number) for number in range(1, CLUSTERS + 1)}

@@ -9,12 +9,11 @@ import pytest
 import yaml
 from scipy import stats
 
-from hf_synth.training.comparing.arguments import CompareArguments, seed_numbers, varied
-from hf_synth.training.comparing.equal_kl import at_equal_kl
-from hf_synth.training.comparing.plan import planned, read_flags, split_config
-from hf_synth.training.comparing.results import RunResult, check_alike, check_finished, check_primary, read_result
-from hf_synth.training.comparing.statistics import (
+from hf_synth.experiments.plan import CompareArguments, planned, read_flags, seed_numbers, split_config, varied
+from hf_synth.experiments.results import RunResult, check_alike, check_finished, check_primary, read_result
+from hf_synth.experiments.statistics import (
     all_measures,
+    at_equal_kl,
     differences,
     needed,
     paired_values,

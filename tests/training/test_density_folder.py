@@ -8,8 +8,7 @@ from datasets import Dataset
 from hf_synth.sampling.cache import text_key
 from hf_synth.sampling.shards import fingerprint
 from hf_synth.training.arguments import WeightArguments
-from hf_synth.training.density_folder import read_density, write_density
-from hf_synth.training.weighing import held_out_density, measure_density
+from hf_synth.training.weighting import held_out_density, measure_density, read_density, write_density
 
 TEXTS = ["one", "two", "three", "two"]
 DENSITY = np.array([1.0, 4.0, 2.0, 4.0])

@@ -1,6 +1,6 @@
 """The table of a run over its steps, from logs as Trainer writes them."""
 
-from hf_synth.training.pretraining.dynamics import dynamics
+from hf_synth.training.pretraining import dynamics
 
 TRAINING = [
     {"step": step, "epoch": step / 4, "loss": loss, "grad_norm": 2 * loss, "learning_rate": rate}

@@ -14,16 +14,15 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.corpora import StandIn, canonical_text
+from hf_synth.corpora import splits as text
+from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
+from hf_synth.corpora.splits import CorpusArguments, held_out_text, training_text
+from hf_synth.corpora.tokenizers import check_vocabulary, corpus_tokenizer
+from hf_synth.evaluation.generation import sample_strings
+from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
+from hf_synth.evaluation.scoring import token_log_probs
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import own_names
-from hf_synth.training.hyperdata import text
-from hf_synth.training.hyperdata.arguments import CorpusArguments
-from hf_synth.training.hyperdata.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
-from hf_synth.training.hyperdata.log_probs import token_log_probs
-from hf_synth.training.hyperdata.models import check_vocabulary, corpus_tokenizer
-from hf_synth.training.hyperdata.samples import sample_strings
-from hf_synth.training.hyperdata.scores import labelled_strings, language_scores, natural_scores
-from hf_synth.training.hyperdata.text import held_out_text, training_text
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 

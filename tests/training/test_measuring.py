@@ -11,22 +11,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from evaluation import evaluate, flat
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
 from hf_synth import get_task
+from hf_synth.evaluation.generation import completions, texts
+from hf_synth.evaluation.language import language_measures
+from hf_synth.evaluation.model import Measured, MeasuringArguments, load, planned, word_ids
+from hf_synth.evaluation.rows import completed, foretold, prompted
+from hf_synth.io import alone_in
 from hf_synth.online import batch_of
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.tasks.base import EOS
 from hf_synth.tokenization import build_tokenizer
-from hf_synth.training.locks import alone_in
-from hf_synth.training.measuring.arguments import MeasuringArguments
-from hf_synth.training.measuring.generating import completions, texts
-from hf_synth.training.measuring.languages import language_measures
-from hf_synth.training.measuring.model import Measured, load, word_ids
-from hf_synth.training.measuring.rows import completed, foretold, prompted
-from hf_synth.training.measuring.run import evaluate, flat
-from hf_synth.training.measuring.settings import planned
 
 SORT = {"length": 3, "vocab_size": 6, "min_length": 1}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from hf_synth.tasks import get_task
-from hf_synth.training.pretraining import overlap
-from hf_synth.training.pretraining.overlap import seen_share
+from hf_synth.training import pretraining as overlap
+from hf_synth.training.pretraining import seen_share
 
 
 def rows_of(task, count, split, seed):

@@ -6,7 +6,7 @@ import torch
 from hf_synth import build_tokenizer, get_task
 from hf_synth.models.modeling_rope_gpt import RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.training.arguments import DataArguments, PolicyArguments
-from hf_synth.training.policies import load_classifier, load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.models import load_classifier, load_policy, load_tokenizer, require_checkpoint
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 

@@ -9,13 +9,12 @@ from torch import nn
 from transformers import TrainingArguments, default_data_collator
 
 from hf_synth import build_tokenizer, get_task
+from hf_synth.evaluation.scoring import score_rows
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, batch_of
 from hf_synth.training.checkpoints import train
-from hf_synth.training.pretraining.arguments import RowsArguments, ScheduleArguments
-from hf_synth.training.pretraining.steps import settle_steps
-from hf_synth.training.pretraining.trainer import PretrainingTrainer, cosine_factor, summary
-from hf_synth.training.scoring import score_rows
+from hf_synth.training.pretraining_data import RowsArguments, ScheduleArguments, settle_steps
+from hf_synth.training.pretraining_trainer import PretrainingTrainer, cosine_factor, summary
 
 TASK = get_task("tivari3")  # rows of several lengths
 STEPS, BATCH, RATE = 4, 6, 0.05

@@ -7,20 +7,21 @@ from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 from hf_synth import build_tokenizer, get_task
+from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.online import HeldRows, OnlineRows, Passes
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.hyperdata.arguments import CorpusArguments
-from hf_synth.training.pretraining.arguments import CurriculumArguments, RowsArguments
-from hf_synth.training.pretraining.data import (
+from hf_synth.training.pretraining import check_fits, check_words
+from hf_synth.training.pretraining_data import (
+    CurriculumArguments,
     PretrainingData,
+    RowsArguments,
     chosen_task,
     fingerprint,
     held_rows,
     pretraining_data,
     token_dataset,
 )
-from hf_synth.training.pretraining.run import check_fits, check_words
 from hf_synth.views import view_table
 
 SORT = get_task("sort", length=4, vocab_size=10)

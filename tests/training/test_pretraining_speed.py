@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, Trainer, 
 import hf_synth
 from hf_synth.models import RLMTransformerConfig, RLMTransformerForCausalLM
 from hf_synth.online import OnlineRows, only_batch
-from hf_synth.training.pretraining.arguments import ScheduleArguments
-from hf_synth.training.pretraining.trainer import PretrainingTrainer, known_missing
+from hf_synth.training.pretraining_data import ScheduleArguments
+from hf_synth.training.pretraining_trainer import PretrainingTrainer, known_missing
 
 STEPS = 12
 TASK = hf_synth.get_task("sort", "8", length=3, vocab_size=8)

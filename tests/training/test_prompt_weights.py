@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from hf_synth.sampling import effective_sample_size, rarity_weights
 from hf_synth.training.arguments import WeightArguments
-from hf_synth.training.prompt_weights import prompt_weights, weight_callbacks
+from hf_synth.training.weighting import prompt_weights, weight_callbacks
 
 DENSITY = np.array([9.0, 8, 7, 3, 2, 1])
 PROMPTS = Dataset.from_dict(

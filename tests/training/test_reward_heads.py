@@ -12,8 +12,7 @@ from trl import RewardConfig, RewardTrainer
 from hf_synth import build_tokenizer, get_task
 from hf_synth.rewards import reward_model
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.policies import load_classifier
-from hf_synth.training.reward_heads import HeadedCollator, HeadedRewardTrainer, with_head_signs
+from hf_synth.training.models import HeadedCollator, HeadedRewardTrainer, load_classifier, with_head_signs
 
 HEADS = ["long", "early"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

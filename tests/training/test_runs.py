@@ -12,11 +12,11 @@ import yaml
 from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
-from hf_synth.training import runs
+from hf_synth.errors import user_errors
+from hf_synth.io import alone_in, is_main_process
+from hf_synth.training import run_directory as runs
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
-from hf_synth.training.errors import user_errors
-from hf_synth.training.locks import alone_in, is_main_process
-from hf_synth.training.runs import (
+from hf_synth.training.run_directory import (
     METRICS,
     RESOLVED_CONFIG,
     check_run,
@@ -231,7 +231,7 @@ def test_of_a_run_that_kept_no_rows_none_are_made_up(run):
 
 @pytest.mark.processes
 def test_only_one_command_is_at_work_in_a_directory(tmp_path):
-    program = "import sys; from hf_synth.training.locks import alone_in\nwith alone_in(sys.argv[1]): print('in')"
+    program = "import sys; from hf_synth.io import alone_in\nwith alone_in(sys.argv[1]): print('in')"
     other = [sys.executable, "-c", program, str(tmp_path / "run")]
     with alone_in(str(tmp_path / "run")):
         refused = subprocess.run(other, capture_output=True, text=True)

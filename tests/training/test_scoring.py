@@ -6,7 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_synth import get_task
-from hf_synth.training.scoring import RowScores, score_rows
+from hf_synth.evaluation.scoring import RowScores, score_rows
 
 TASKS = {name: get_task(name) for name in ("tivari3", "analogy")}
 TASKS |= {"sort": get_task("sort", length=5), "dyck_shuffle": get_task("dyck_shuffle", k=2, length=8)}

@@ -6,15 +6,15 @@ import pytest
 from datasets import Dataset
 
 from hf_synth.sampling import embed_texts, knn_density, rarity_weights
-from hf_synth.training import weighing
+from hf_synth.training import weighting as weighing
 from hf_synth.training.arguments import WeightArguments
-from hf_synth.training.prompt_weights import prompt_weights
-from hf_synth.training.weighing import (
+from hf_synth.training.weighting import (
     WEIGHTS_TABLE,
     crowded_or_rare,
     held_out_density,
     measure_density,
     place_on_map,
+    prompt_weights,
     weight_metrics,
     with_weights,
     write_weights_table,

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from hf_synth.evaluation.held_out import SAMPLES
+from hf_synth.experiments.plan import COMPARISON
+from hf_synth.experiments.statistics import Difference, power_statement, verdict
 from hf_synth.reports.comparing.figures import draw_figures
 from hf_synth.reports.comparing.reading import Compared, read_compared
 from hf_synth.reports.page import html_page
 from hf_synth.reports.words import code, code_block, escaped, listed, number, picture, spread, table
-from hf_synth.training.comparing.arguments import COMPARISON
-from hf_synth.training.comparing.statistics import Difference, power_statement, verdict
-from hf_synth.training.evaluation import SAMPLES
 
 DIFFERENCES = "differences.csv"
 _SIDE_BY_SIDE = 6

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hf_synth.experiments.plan import COMPARISON, CompareArguments
+from hf_synth.experiments.results import RunResult, check_primary, read_all, with_equal_kl
+from hf_synth.experiments.statistics import Difference, all_measures, differences
 from hf_synth.metrics.intervals import Interval, mean_interval
 from hf_synth.reports.headlines import headlines
 from hf_synth.training.arguments import read_yaml
-from hf_synth.training.comparing.arguments import COMPARISON, CompareArguments
-from hf_synth.training.comparing.results import RunResult, check_primary, read_all, with_equal_kl
-from hf_synth.training.comparing.statistics import Difference, all_measures, differences
 
 
 @dataclasses.dataclass(frozen=True)

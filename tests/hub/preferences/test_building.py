@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from preference_pairs import building, collecting, weighing, writing
+from preference_pairs.building import build
+from preference_pairs.weighing import Weighing
 
-from hf_synth.hub.preferences import building, collecting, weighing, writing
-from hf_synth.hub.preferences.building import build
-from hf_synth.hub.preferences.weighing import Weighing
 from hf_synth.preferences import Source, near_duplicates, normalise, read_preferences
 from hf_synth.sampling import effective_sample_size, embed_texts, knn_density, prompt_text, rarity_weights
 from hf_synth.training.arguments import DataArguments

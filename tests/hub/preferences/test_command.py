@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from preference_pairs.command import chosen_sources, main
 
-from hf_synth.hub.preferences.command import chosen_sources, main
 from hf_synth.preferences import Source
 
 SCRIPT = Path(__file__).resolve().parents[3] / "datasets_scripts" / "preferences.py"

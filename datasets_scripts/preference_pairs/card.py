@@ -1,0 +1,123 @@
+"""The dataset card of preference pairs: how to load them, what a row is, and what became of every source."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData
+
+from hf_synth.hub.markdown import prose, table
+from hf_synth.hub.metadata import TAG, Manifest, data_files, dataset_info, size_category
+from preference_pairs.weighing import Weighing
+
+_ORDER = ("pairs", "prompts", "id_to_prompt")
+_WORDS = {
+    "id": "the first 16 hex digits of the MD5 of prompt and replies",
+    "prompt_id": "the first 16 hex digits of the MD5 of the normalised prompt: the same on all machines",
+    "src": "the source, as named below",
+    "prompt": "the conversation up to the reply; it ends with the user",
+    "chosen": "the better reply",
+    "rejected": "the worse reply",
+    "density": "how crowded the surroundings of the row's prompt are: larger = more crowded; copies count",
+    "sampling_weight": "how often to draw the row, mean 1: rare rows weigh more. The weighted trainers of hf_synth "
+    "read this column",
+    "count": "how many pairs have this prompt",
+    "repeats": "the id of the first prompt that this one nearly repeats; its own id where it repeats none",
+    "text": "the prompt as one text",
+}
+_ABOUT = {
+    "pairs": "Preference pairs in TRL's conversational format.",
+    "prompts": "The distinct prompts of these pairs, for training that makes its own replies.",
+    "id_to_prompt": "Every prompt that was read, by its id, near duplicates included.",
+}
+
+
+def card(name: str, built: Mapping[str, Any], weighing: Weighing, manifests: Mapping[str, Manifest]) -> str:
+    """The README.md of a folder or repository of this name; `built` as `building.build` returns it."""
+    ordered = [manifests[config] for config in _ORDER]
+    parts = ["# Preference pairs", "Pairs of several sources in one format, with the density of their prompts."]
+    parts += [*_loading(name), *_rows(ordered), *_sources(built["sources"]), *_weights(built, weighing)]
+    parts += ["## Licence", "The texts are the sources', under the sources' licences."]
+    return f"---\n{_metadata(ordered).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def counts_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A title line and a line for each source: what was read, made, dropped and kept."""
+    lines: list[tuple[str, ...]] = [
+        ("source", "schema", "rows read", "rows dropped", "pairs made", "pairs dropped", "pairs kept", "prompts")
+    ]
+    for src, counts in sources.items():
+        numbers = (counts[name] for name in ("rows_read", "pairs_made", "pairs_kept", "prompts_kept"))
+        read, made, kept, prompts = (f"{number:,}" for number in numbers)
+        dropped = (_reasons(counts[name]) for name in ("rows_dropped", "pairs_dropped"))
+        lines.append((src, counts["schema"], read, next(dropped), made, next(dropped), kept, prompts))
+    return lines
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items()) or "0"
+
+
+def _metadata(manifests: Sequence[Manifest]) -> DatasetCardData:
+    data = DatasetCardData(
+        license="other",
+        pretty_name="Preference pairs",
+        task_categories=["text-generation"],
+        tags=["trl", "preference", TAG],
+        size_categories=[size_category(manifests[0]["splits"]["train"]["rows"])],
+        configs=[data_files(manifest, default=number == 0) for number, manifest in enumerate(manifests)],
+    )
+    DatasetInfosDict({manifest["name"]: dataset_info(manifest) for manifest in manifests}).to_dataset_card_data(data)
+    return data
+
+
+def _loading(name: str) -> Iterator[str]:
+    yield "## Load it"
+    calls = (f'{config} = load_dataset("{name}", "{config}", split="train")' for config in _ORDER)
+    yield "```python\nfrom datasets import load_dataset\n\n" + "\n".join(calls) + "\n```"
+    yield "The files are Parquet: neither hf_synth nor remote code is needed."
+
+
+def _rows(manifests: Sequence[Manifest]) -> Iterator[str]:
+    for manifest in manifests:
+        name = manifest["name"]
+        yield f"## `{name}`"
+        yield f"{_ABOUT[name]} {manifest['splits']['train']['rows']:,} rows."
+        lines = ((f"`{column}`", _type(feature), _WORDS[column]) for column, feature in manifest["features"].items())
+        yield table(("column", "type", "what it is"), lines)
+
+
+def _type(feature: Mapping[str, Any]) -> str:
+    return "list of `{role, content}`" if "feature" in feature else feature["dtype"]
+
+
+def _sources(sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    titles, *lines = counts_lines(sources)
+    yield "## What became of the sources"
+    yield (
+        "A row that cannot be used is left out, and so is a pair that comes twice. `dropped_rows.jsonl` has each of "
+        "them with its reason, `counts.json` the numbers. A prompt that several sources have is counted at the first."
+    )
+    yield table(titles, [tuple(map(prose, line)) for line in lines])
+
+
+def _weights(built: Mapping[str, Any], weighing: Weighing) -> Iterator[str]:
+    density, facts = built["density"], built["weights"]
+    yield "## Near duplicates, density and weights"
+    kept = "are left out, with their pairs" if weighing.near_duplicates == "drop" else "stay"
+    yield (
+        f"Prompts that share at least {weighing.similarity:g} of their runs of three words with an earlier prompt (by "
+        f"MinHash) {kept}. Density is that of the {weighing.density_k} nearest different prompts (embedder "
+        f"`{weighing.embedder}`, estimator `{weighing.density_estimator}`, {weighing.density_smoothing} rounds of "
+        f"smoothing; found by `{density['backend']}` with "
+        f"recall {density['recall']:.3f}; intrinsic dimension {density['dimension']:.1f}), in `pairs` times the "
+        "number of pairs that the prompt has. `sampling_weight` is density to the power of "
+        f"-{weighing.sampling_strength:g}, the largest at most {weighing.max_ratio:g} times the smallest."
+    )
+    titles = ("config", "rows", "effective sample size", "smallest weight", "largest weight")
+    yield table(titles, (_weight_line(name, of) for name, of in facts.items()))
+
+
+def _weight_line(name: str, of: Mapping[str, Any]) -> tuple[str, ...]:
+    ends = (f"{of[end]:.4f}" for end in ("smallest", "largest"))
+    return f"`{name}`", f"{of['rows']:,}", f"{of['effective_sample_size']:,.0f}", *ends

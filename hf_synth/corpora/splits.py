@@ -1,0 +1,200 @@
+"""What a hyperdata run trains on: canonical text, a language's documents among it, and explanations among those."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_synth.corpora.arms import FORMS
+from hf_synth.corpora.streams import BLOCK, UNITS, Stream, share_of
+from hf_synth.corpora.text import CUTS, STAND_IN, canonical_text, local_files
+from hf_synth.tasks.base import nearest, whole_number
+
+_UNIT_HELP = "a share of the documents, or of their tokens"
+
+
+@dataclasses.dataclass
+class CorpusArguments:
+    """The corpus of one arm, a baseline by mix_ratio=0; none of it is read without `canonical`."""
+
+    canonical: str | None = dataclasses.field(
+        default=None, metadata={"help": 'Natural text: a file, a folder, an id on the Hub, or "stand_in".'}
+    )
+    canonical_config: str | None = dataclasses.field(default=None, metadata={"help": "A config of the Hub dataset."})
+    canonical_split: str = dataclasses.field(default="train", metadata={"help": "A split of the Hub dataset."})
+    canonical_revision: str | None = dataclasses.field(
+        default=None, metadata={"help": "A revision of the Hub dataset."}
+    )
+    canonical_document: str = dataclasses.field(
+        default="paragraph", metadata={"help": "What a document of .txt files is: paragraph, article, line or file."}
+    )
+    canonical_text_column: str = dataclasses.field(
+        default="text", metadata={"help": "The column that holds the text, of all other sources."}
+    )
+    canonical_eval: str = dataclasses.field(
+        default="0.05",
+        metadata={
+            "help": "Held-out natural text: a share of the canonical documents, a file or folder of its own, or the "
+            "name of another split of the Hub dataset."
+        },
+    )
+    canonical_eval_tokens: int = dataclasses.field(
+        default=65_536, metadata={"help": "The most tokens of held-out natural text that a model is asked about."}
+    )
+    mix_ratio: float = dataclasses.field(
+        default=0.1, metadata={"help": "The share of the language among canonical text; 0 is the baseline."}
+    )
+    mix_unit: str = dataclasses.field(
+        default="documents", metadata={"help": f"What mix_ratio is: documents or tokens, {_UNIT_HELP}."}
+    )
+    explanation_ratio: float = dataclasses.field(
+        default=0.0, metadata={"help": "The share of explanations among the language's documents, 0 to 1."}
+    )
+    explanation_form: str = dataclasses.field(
+        default="source",
+        metadata={"help": "statements, one block of all, or as in the source that the language is from."},
+    )
+    explanation_unit: str = dataclasses.field(
+        default="documents", metadata={"help": f"What explanation_ratio is: documents or tokens, {_UNIT_HELP}."}
+    )
+    block_size: int = dataclasses.field(default=1024, metadata={"help": "Tokens in a block, which is a training row."})
+    corpus_tokens: int | None = dataclasses.field(
+        default=None,
+        metadata={"help": "Tokens of the whole corpus, gone through in epochs; none: as many as the steps need."},
+    )
+
+    def __post_init__(self) -> None:
+        """Check each value by itself, and that something is left to train on."""
+        self.canonical = self.canonical or None
+        self.canonical_eval = str(self.canonical_eval)
+        for name in ("mix_ratio", "explanation_ratio"):
+            share_of(name, getattr(self, name))
+        for name, known in _CHOICES.items():
+            if (given := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: got {given!r}; {nearest(given, known)}")
+        least = self.block_size if isinstance(self.block_size, int) else 2
+        for name, smallest in (("block_size", 2), ("canonical_eval_tokens", least), ("corpus_tokens", least)):
+            if (value := getattr(self, name)) is not None and whole_number(name, value) < smallest:
+                raise ValueError(f"{name}: got {value}, wanted at least {smallest} (block_size: {self.block_size})")
+        if (share := self.held_out_share) is not None and not 0 < share < 1:
+            raise ValueError(f"canonical_eval: got the share {self.canonical_eval}, wanted one above 0 and below 1")
+
+    @property
+    def held_out_share(self) -> float | None:
+        """The share of the canonical documents that is held out; None where the held-out text is another one."""
+        try:
+            return float(self.canonical_eval)
+        except ValueError:
+            return None
+
+
+_CHOICES = {
+    "canonical_document": CUTS,
+    "mix_unit": UNITS,
+    "explanation_unit": UNITS,
+    "explanation_form": FORMS,
+}
+
+
+_MOST_EMPTY_BLOCKS = 100
+
+
+class Part(Stream):
+    """The documents of a stream whose hash lies within bounds: the same whatever their order, equal texts together."""
+
+    def __init__(self, stream: Stream, low: float, high: float) -> None:
+        """`low` and `high`: shares from 0 to 1, the upper one excluded."""
+        super().__init__()
+        self.stream, self.low, self.high = stream, low, high
+
+    def _next(self) -> pa.Table:
+        for _ in range(_MOST_EMPTY_BLOCKS):
+            table = self.stream.read(BLOCK)
+            places = np.array([_place(text) for text in table["text"].to_pylist()], np.float64)
+            chosen = (places >= self.low) & (places < self.high)
+            if chosen.any() or not table.num_rows:
+                return table.filter(pa.array(chosen))
+        raise ValueError(
+            f"canonical_eval: none of {_MOST_EMPTY_BLOCKS * BLOCK:,} documents in a row lies in the share of "
+            f"{self.high - self.low:g}; give another share or more text"
+        )
+
+    def _position(self) -> Any:
+        return self.stream.state_dict()
+
+    def _seek(self, position: Any) -> None:
+        self.stream.load_state_dict(position)
+
+    def shard(self, num_shards: int, index: int) -> "Part":
+        """The same bounds on a part of the documents."""
+        return Part(self.stream.shard(num_shards, index), self.low, self.high)
+
+
+def training_text(arguments: CorpusArguments, *, seed: int, repeat: bool = True) -> Stream:
+    """The canonical documents that may be trained on; with `repeat` again and again, in another order each time."""
+    text = _source(arguments, arguments.canonical, arguments.canonical_split, seed=seed, repeat=repeat)
+    share = arguments.held_out_share
+    return text if share is None else Part(text, share, 1.0)
+
+
+def held_out_text(arguments: CorpusArguments) -> Stream:
+    """The canonical documents that are never trained on, each once, in one order for all runs."""
+    seed = 0
+    share = arguments.held_out_share
+    if share is not None:
+        text = _source(arguments, arguments.canonical, arguments.canonical_split, seed=seed, repeat=False)
+        return Part(text, 0.0, share)
+    if _on_hub(arguments) and not Path(arguments.canonical_eval).exists() and "/" not in arguments.canonical_eval:
+        if arguments.canonical_eval == arguments.canonical_split:
+            raise ValueError(f"canonical_eval: got {arguments.canonical_eval!r}, the split that is trained on")
+        return _source(arguments, arguments.canonical, arguments.canonical_eval, seed=seed, repeat=False)
+    if shared := _files(arguments.canonical) & _files(arguments.canonical_eval):
+        raise ValueError(
+            f"canonical_eval: got {arguments.canonical_eval!r}, which has {min(shared)} in common with canonical; "
+            "wanted other text, or a share such as 0.05"
+        )
+    return _source(arguments, arguments.canonical_eval, "train", seed=seed, repeat=False)
+
+
+def _files(source: str | None) -> set[str]:
+    """The names of the files at a path, none of what is not here."""
+    if source in (None, STAND_IN) or not Path(source or "").exists():
+        return set()
+    return {str(path.resolve()) for path in local_files(Path(source or ""))[1]}
+
+
+def source_files(arguments: CorpusArguments) -> dict[str, list[int]]:
+    """Sizes and times of the canonical files that lie here, so that a change of them is noticed."""
+    source = Path(arguments.canonical or STAND_IN)
+    if arguments.canonical in (None, STAND_IN) or not source.exists():
+        return {}
+    stats = {str(path.resolve()): path.stat() for path in local_files(source)[1]}
+    return {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+
+
+def _source(arguments: CorpusArguments, source: str | None, split: str, *, seed: int, repeat: bool) -> Stream:
+    if source is None:
+        raise ValueError("canonical: got none, wanted canonical text; for the language alone set mix_ratio to 1")
+    return canonical_text(
+        source,
+        document=arguments.canonical_document,  # type: ignore[arg-type]
+        text_column=arguments.canonical_text_column,
+        config=arguments.canonical_config if source == arguments.canonical else None,
+        split=split,
+        revision=arguments.canonical_revision if source == arguments.canonical else None,
+        seed=seed,
+        repeat=repeat,
+    )
+
+
+def _on_hub(arguments: CorpusArguments) -> bool:
+    return arguments.canonical not in (None, STAND_IN) and not Path(arguments.canonical or "").exists()
+
+
+def _place(text: str) -> float:
+    """A number on [0, 1) that a text hashes to."""
+    digest = hashlib.blake2b(text.strip().encode(), digest_size=8, person=b"held out").digest()
+    return int.from_bytes(digest, "little") / 2.0**64

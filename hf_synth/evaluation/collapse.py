@@ -1,0 +1,199 @@
+"""How far a policy has collapsed: every measure of a run's samples, from its table of sampled completions alone."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from hf_synth.evaluation.language import is_language
+from hf_synth.metrics.compression import compression
+from hf_synth.metrics.coverage import coverage
+from hf_synth.metrics.deciles import deciles
+from hf_synth.metrics.distinct_n import distinct_n
+from hf_synth.metrics.em_dash import em_dash
+from hf_synth.metrics.intervals import clustered_mean
+from hf_synth.metrics.not_just import not_just
+from hf_synth.metrics.pass_at_k import pass_at_k
+from hf_synth.metrics.policy_entropy import policy_entropy
+from hf_synth.metrics.policy_kl import policy_kl
+from hf_synth.metrics.repetition import repetition
+from hf_synth.metrics.self_bleu import self_bleu
+from hf_synth.metrics.token_gini import token_gini
+from hf_synth.metrics.tone_spread import tone_spread
+from hf_synth.metrics.units import entries
+from hf_synth.metrics.variety import variety
+from hf_synth.metrics.vendi import vendi
+from hf_synth.metrics.words import FIRST, Split, words
+from hf_synth.tasks.base import Task
+
+BLOCK = 500  # tokens or n-grams: what depends on the amount of text is measured on as much in every run
+_TENTHS = 10
+
+Columns = dict[str, list[Any]]
+
+
+def sample_metrics(
+    table: pa.Table, tasks: Mapping[str, Task] | None = None, *, cluster_sizes: Mapping[str, int] | None = None
+) -> dict[str, float]:
+    """Measures of sampled completions: flat name -> number, each with `NAME/low` and `NAME/high` over prompts.
+
+    table: a run's samples.parquet. tasks: the language of each cluster, for `coverage/`. cluster_sizes: training
+    prompts of each cluster: the largest is the head, the smallest the tail; without them the half of the prompts with
+    the larger density, and the other. docs/metrics.md explains each name.
+
+    What a table does not tell is left out: rightness without a verifier (`truth`), style with one, for texts are then
+    formal; measures of several completions a prompt where there is one; of blocks where there is less text than one.
+    """
+    if not table.num_rows:
+        raise ValueError("sample_metrics: got a table of no rows, wanted sampled completions")
+    columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
+    formal = _known(columns, "truth")
+    split: Split = str.split if formal else words
+    found = {**_policy(columns), **_on_blocks(columns, split)}
+    for part, rows in _parts(columns, cluster_sizes).items():
+        found |= _of_part({name: [values[row] for row in rows] for name, values in columns.items()}, part, split)
+    if not formal:
+        found |= _style(columns)
+    elif _known(columns, "cluster"):
+        found |= {**_by_cluster(columns), **_coverage(columns, tasks or {})}
+        for end, cluster in _extremes(cluster_sizes).items() if cluster_sizes else ():
+            found |= _renamed(found, {f"coverage/{cluster}": f"coverage/{end}"})
+    if _known(columns, "density") and len(set(columns["density"])) >= _TENTHS:
+        found |= deciles(columns["reward"], columns["density"], columns["prompt_row"], parts=_TENTHS)
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _known(columns: Columns, name: str) -> bool:
+    return name in columns and None not in columns[name]
+
+
+def _renamed(found: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """The entries in `names` and their intervals, under other names; one that is not there is left out."""
+    ends = ("", "/low", "/high")
+    return {
+        f"{wanted}{end}": found[f"{name}{end}"]
+        for name, wanted in names.items()
+        for end in ends
+        if name + end in found
+    }
+
+
+def _extremes(cluster_sizes: Mapping[str, int]) -> dict[str, str]:
+    """The largest cluster as the head, the smallest as the tail."""
+    by_size = sorted(cluster_sizes, key=cluster_sizes.__getitem__)
+    return {"head": by_size[-1], "tail": by_size[0]}
+
+
+def _parts(columns: Columns, cluster_sizes: Mapping[str, int] | None) -> dict[str, list[int]]:
+    """The rows of all prompts, and of the head's and the tail's where there are such."""
+    every = list(range(len(columns["prompt_row"])))
+    ends: dict[str, list[int]] = {}
+    if cluster_sizes:
+        for end, cluster in _extremes(cluster_sizes).items():
+            ends[end] = [row for row in every if columns["cluster"][row] == cluster]
+    elif _known(columns, "density"):
+        densities = dict(zip(columns["prompt_row"], columns["density"], strict=True))
+        middle = float(np.median(list(densities.values())))
+        ends["head"] = [row for row in every if columns["density"][row] > middle]
+        ends["tail"] = [row for row in every if columns["density"][row] <= middle]
+    return {"all": every, **{end: rows for end, rows in ends.items() if 0 < len(rows) < len(every)}}
+
+
+def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
+    """Rewards, rightness and how alike completions of one prompt are, for some of the prompts."""
+    prompts, texts, verified = columns["prompt_row"], columns["completion"], _known(columns, "truth")
+    found = entries(f"reward/{part}", clustered_mean(columns["reward"], prompts))
+    if verified:
+        found |= entries(f"validity/{part}", clustered_mean(columns["truth"], prompts))
+    place = "" if part == "all" else f"/{part}"
+    alike = {**self_bleu(texts, prompts, split=split), **vendi(texts, prompts, split=split)}
+    for name in ("self_bleu", "vendi"):
+        kinds = {name: f"collapse/{name}{place}", f"{name}/across": f"collapse/{name}/across{place}"}
+        found |= _renamed(alike, kinds)
+    fewest = min(Counter(prompts).values())
+    if fewest > 1:
+        different = variety(texts, columns["truth"] if verified else [1.0] * len(texts), prompts)
+        found |= _renamed(different, {"variety/any": f"collapse/variety{place}"})
+        found |= _renamed(different, {"variety": f"variety/{part}"}) if verified else {}
+    if verified and fewest > 1:
+        ks = [2**power for power in range(1, fewest.bit_length())]
+        passed = pass_at_k(columns["truth"], prompts, ks=ks)
+        found |= _renamed(passed, {f"pass_at_{k}": f"pass_at_{k}/{part}" for k in ks})
+    return found
+
+
+def _on_blocks(columns: Columns, split: Split) -> dict[str, float]:
+    """What depends on the amount of text, where there is enough for a block; and what a text repeats of itself."""
+    texts, prompts = columns["completion"], columns["prompt_row"]
+    lengths = np.array([len(split(text)[:FIRST]) for text in texts])
+    found = repetition(texts, prompts, split=split)
+    if lengths.sum() >= BLOCK:
+        found |= token_gini(texts, prompts, size=BLOCK, split=split)
+        found |= compression(texts, prompts, size=BLOCK, split=split)
+    for order in (1, 2):
+        if np.maximum(lengths - order + 1, 0).sum() >= BLOCK:
+            found |= distinct_n(texts, prompts, orders=[order], size=BLOCK, split=split)
+    return {f"collapse/{name}": value for name, value in found.items()}
+
+
+def _style(columns: Columns) -> dict[str, float]:
+    """Habits of natural text, and whether its tone follows its context: the cluster, or else the prompt."""
+    texts, prompts = columns["completion"], columns["prompt_row"]
+    found = {**em_dash(texts, prompts), **not_just(texts, prompts)}
+    contexts = columns["cluster"] if _known(columns, "cluster") else None
+    owners = prompts if contexts is None else dict(zip(prompts, contexts, strict=True)).values()
+    values = Counter(owners).values()
+    if len(values) > 1 and max(values) > 1:
+        found |= tone_spread(texts, prompts, contexts)
+    return {f"collapse/{name}": value for name, value in found.items()}
+
+
+def _policy(columns: Columns) -> dict[str, float]:
+    """Length, entropy and distance from the reference; exact sums over the vocabulary where the table has them."""
+    prompts, tokens = columns["prompt_row"], columns["tokens"]
+    found = entries("finished", clustered_mean(np.array(columns["finished"], float), prompts))
+    found |= entries("length", clustered_mean(tokens, prompts))
+    if _known(columns, "entropy"):
+        found |= policy_entropy(np.negative(columns["entropy"]), tokens, prompts)
+    elif _known(columns, "log_prob"):
+        found |= policy_entropy(columns["log_prob"], tokens, prompts)
+    if _known(columns, "kl"):
+        found |= policy_kl(columns["kl"], np.zeros(len(tokens)), tokens, prompts)
+    elif _known(columns, "log_prob") and _known(columns, "reference_log_prob"):
+        found |= policy_kl(columns["log_prob"], columns["reference_log_prob"], tokens, prompts)
+    return found
+
+
+def _by_cluster(columns: Columns) -> dict[str, float]:
+    """Validity of each cluster."""
+    found: dict[str, float] = {}
+    for cluster in dict.fromkeys(columns["cluster"]):
+        own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
+        truth, prompts = ([columns[name][row] for row in own] for name in ("truth", "prompt_row"))
+        found |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
+    return found
+
+
+def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """The share of each cluster's language, and of all alike, that was sampled, where its strings can be counted."""
+    sizes = {name: task.contents() for name, task in tasks.items() if name in columns["cluster"]}
+    longest = {name: _longest(tasks[name]) for name, size in sizes.items() if size}
+    counted = {name: size for name, size in sizes.items() if size and longest[name]}
+    if not counted:
+        return {}
+    texts = [f"{prompt} {text}".split() for prompt, text in zip(columns["prompt"], columns["completion"], strict=True)]
+    right = [
+        truth * (len(text) <= longest.get(cluster, 0))
+        for truth, text, cluster in zip(columns["truth"], texts, columns["cluster"], strict=True)
+    ]
+    strings = [" ".join(text) for text in texts]
+    found = coverage(strings, right, columns["prompt_row"], columns["cluster"], sizes=counted)
+    return _renamed(found, {"coverage": "coverage/all"} | {f"coverage/{name}": f"coverage/{name}" for name in counted})
+
+
+def _longest(task: Task) -> int:
+    """The most words of a string that `contents` counts; 0 where whole rows are no strings of a language."""
+    rows = task.rows(0, 1024)
+    return int(rows.lengths.max()) - 2 if is_language(task, rows) else 0

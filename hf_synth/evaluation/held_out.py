@@ -1,0 +1,172 @@
+"""How good sampled completions are, by group of prompts: before, during and after training."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hf_synth.evaluation.generation import Completion, Decoding, sample_completions
+from hf_synth.io import is_main_process
+from hf_synth.metrics.validity import grouped_mean
+from hf_synth.rewards import RewardFunction
+from hf_synth.sampling import prompt_text
+from hf_synth.training.callbacks import log_apart
+
+SAMPLES = "samples.parquet"
+_SCHEMA = pa.schema(
+    {
+        "prompt_row": pa.int32(),
+        "sample": pa.int32(),
+        "prompt": pa.string(),
+        "completion": pa.string(),
+        "finished": pa.bool_(),
+        "tokens": pa.int32(),
+        "reward": pa.float64(),
+        "truth": pa.float64(),
+        "cluster": pa.string(),
+        "density": pa.float64(),
+        "log_prob": pa.float64(),
+        "reference_log_prob": pa.float64(),
+        "entropy": pa.float64(),
+        "kl": pa.float64(),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOutPrompts:
+    """Prompts that are never trained on, and what is asked of the completions that a policy gives to them.
+
+    prompts: {prompt}, with {task} where a verifier needs it. groups: one name a prompt. sizes: how many training
+    prompts each cluster has, empty where the groups are no clusters. density: one number a prompt. rewards: the
+    measures by name; the first is what is trained on.
+    """
+
+    prompts: Dataset
+    groups: list[str]
+    sizes: Mapping[str, int]
+    density: Sequence[float]
+    rewards: dict[str, RewardFunction]
+    tokenizer: PreTrainedTokenizerBase
+
+    def sample(
+        self, policy: PreTrainedModel, reference: PreTrainedModel | None, decoding: Decoding
+    ) -> list[Completion]:
+        """Completions in the order of the prompts."""
+        return sample_completions(policy, reference, list(self.prompts["prompt"]), self.tokenizer, decoding)
+
+    def score(self, completions: list[Completion]) -> dict[str, list[float]]:
+        """Each measure of each completion."""
+        rows = self.prompts[[completion.row for completion in completions]]
+        chats = [
+            completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
+            for prompt, completion in zip(rows["prompt"], completions, strict=True)
+        ]
+        extra = {"task": rows["task"]} if "task" in rows else {}
+        ids = [completion.ids for completion in completions]
+        return {
+            name: reward(prompts=rows["prompt"], completions=chats, completion_ids=ids, **extra)
+            for name, reward in self.rewards.items()
+        }
+
+    def means(self, completions: list[Completion]) -> dict[str, float]:
+        """Each measure over all groups alike and in each group; held_out/kl and held_out/entropy, nats a completion.
+
+        `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
+        """
+        groups = [self.groups[completion.row] for completion in completions]
+        found: dict[str, float] = {}
+        for name, scores in self.score(completions).items():
+            means = grouped_mean(scores, groups, name=name)
+            found |= means
+            for half, members in self._halves().items():
+                found[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
+        for name in ("kl", "entropy"):
+            values = [getattr(completion, name) for completion in completions]
+            found[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]
+        return found
+
+    def _halves(self) -> dict[str, list[str]]:
+        asked = set(self.groups)
+        order = sorted((group for group in self.sizes if group in asked), key=lambda group: -self.sizes[group])
+        middle = len(order) // 2
+        return {"common": order[:middle], "rare": order[len(order) - middle :]} if middle else {}
+
+    def table(self, completions: list[Completion]) -> pa.Table:
+        """One row a completion: what was asked, what was answered, and every number that is known of it."""
+        scores = self.score(completions)
+        texts = [prompt_text(prompt) for prompt in self.prompts["prompt"]]
+        rows = [completion.row for completion in completions]
+        names = ("sample", "finished", "log_prob", "reference_log_prob", "entropy", "kl")
+        columns: dict[str, Any] = {name: [getattr(completion, name) for completion in completions] for name in names}
+        columns |= {
+            "prompt_row": rows,
+            "prompt": [texts[row] for row in rows],
+            "completion": [completion.text for completion in completions],
+            "tokens": [len(completion.ids) for completion in completions],
+            "reward": next(iter(scores.values())),
+            "truth": scores.get("validity", [None] * len(rows)),
+            "cluster": [self.groups[row] if self.sizes else None for row in rows],
+            "density": [self.density[row] for row in rows],
+        }
+        return pa.table([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
+
+
+def write_samples(folder: Path, table: pa.Table) -> None:
+    """Write samples.parquet, whole or not at all; only the main process writes."""
+    if not is_main_process():
+        return
+    draft = folder / f"{SAMPLES}.draft"
+    pq.write_table(table, draft)
+    draft.replace(folder / SAMPLES)
+
+
+class HeldOutCallback(TrainerCallback):
+    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: HeldOutPrompts,
+        reference: PreTrainedModel | None,
+        decoding: Decoding,
+        every: int,
+    ) -> None:
+        """`trainer` is the one that this callback is added to."""
+        self.trainer, self.held_out, self.reference = trainer, held_out, reference
+        self.decoding, self.every = decoding, every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The policy before its first step; a resumed run has this in its log already."""
+        if state.global_step == 0:
+            self._log(control)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Every `every` steps, and at the last."""
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._log(control)
+
+    def _log(self, control: TrainerControl) -> None:
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        completions = self.held_out.sample(policy, self.reference, self.decoding)
+        # The logs of TRL's trainers would end their running averages here.
+        log_apart(functools.partial(Trainer.log, self.trainer), control, self.held_out.means(completions))

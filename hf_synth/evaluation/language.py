@@ -1,0 +1,277 @@
+"""How well a causal language model of any tokenizer knows a language: all of it in flat numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_synth.corpora.blocks import Blocks
+from hf_synth.corpora.tokenizers import check_vocabulary
+from hf_synth.evaluation.generation import completions, is_valid, sample_strings, shared, texts
+from hf_synth.evaluation.model import Measured
+from hf_synth.evaluation.rows import share_of
+from hf_synth.evaluation.scoring import common_start, token_log_probs, with_ends
+from hf_synth.metrics.completion import completion
+from hf_synth.metrics.excess_loss import excess_loss
+from hf_synth.metrics.generation import generation
+from hf_synth.metrics.perplexity import perplexity
+from hf_synth.metrics.separation import separation
+from hf_synth.rng import RowRandom
+from hf_synth.tasks import Rows, Task
+from hf_synth.tasks.base import BOS, EOS, Rows, Task
+from hf_synth.tasks.families.grammars import Grammar
+from hf_synth.tokenization import all_words, render
+
+_TRAINED_AT_ONCE = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Strings:
+    """Strings of a language and violations made of each, side by side.
+
+    texts: str [strings]. valid: bool [strings]. kinds: the violation's name, or "valid". words: int [strings].
+    keeps_length: bool [strings], whether all strings of that kind have the lengths of the valid ones.
+    """
+
+    texts: list[str]
+    valid: np.ndarray
+    kinds: list[str]
+    words: np.ndarray
+    keeps_length: np.ndarray
+
+
+def language_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    rows: int = 500,
+    samples: int = 1000,
+    seed: int = 0,
+    rows_seed: int = 0,
+    split: str = "test",
+    batch_size: int = 64,
+    natural: Blocks | None = None,
+    trained: int = 0,
+    trained_seed: int = 0,
+    start_token_id: int | None = None,
+) -> dict[str, float]:
+    """All measures of a model on a language, by name; nothing random outside is touched.
+
+    rows: of `split`, and as many strings of each violation, made with `rows_seed`.
+    samples: how many strings are sampled, with `seed`.
+    natural: held-out blocks of natural text. trained, trained_seed: how many training rows the model may have seen,
+    and their seed. start_token_id: what stands before a string: by default the end token, as between the documents of
+    a corpus, and `<bos>` for the task's own tokenizer.
+
+    The keys are those of `hf_synth.metrics`: perplexity, separation, completion, generation, and excess_loss where the
+    tokenizer is the task's own. Further: `perplexity/same_length/...`, over violations that keep lengths.
+    `string/loss`, `string/floor`, `string/excess`: nats a string after its opening, the delimiter or the first word;
+    the floor is exact, and a tokenizer that could spell a string in several ways only adds to the excess.
+    `coverage` of the strings that the language can have, none longer than its longest rows, and `coverage/of_rows`,
+    that of as many rows as there are samples. `natural/loss`, in nats per token, and `natural/perplexity`.
+
+    Raises ValueError where the task is no language, or the tokenizer has ids that the model has not.
+    """
+    if not isinstance(task, Grammar):
+        raise ValueError(f"task {task.name}: is no language, wanted one such as tivari3 or palindrome")
+    check_vocabulary(model, tokenizer)
+    own = tokenizer.get_vocab() == {word: number for number, word in enumerate(all_words(task))}
+    if start_token_id is None:
+        start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
+    test = task.rows(0, rows, split=split, seed=rows_seed)
+    asked = _Asked(model, tokenizer, task, start_token_id, batch_size)
+    strings = labelled_strings(task, test, rows_seed, split)
+    sequences = with_ends(strings.texts, tokenizer, start_token_id)
+    log_probs = token_log_probs(model, sequences, batch_size=batch_size)
+    found = {
+        **_contrasts(strings, log_probs),
+        **_above_floor(asked, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
+        **_completion_tests(asked),
+        **_generation(asked, test, split, samples, seed, trained, trained_seed),
+    }
+    return {**found, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
+
+
+def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
+    """The rows as text, then for each kind of violation one string made of each row."""
+    made, count = {"valid": (valid, True)}, len(valid)
+    for name, violation in task.violations().items():
+        rng = RowRandom(seed=seed, split=split, purpose=f"violation {name}", index=np.arange(count))
+        made[name] = violation.make(valid, rng), violation.keeps_length
+    kinds = [name for name in made for _ in range(count)]
+    return Strings(
+        texts=[text for rows, _ in made.values() for text in _texts(task, rows)],
+        valid=np.array([kind == "valid" for kind in kinds]),
+        kinds=kinds,
+        words=np.concatenate([rows.lengths for rows, _ in made.values()]),
+        keeps_length=np.repeat([keeps for _, keeps in made.values()], count),
+    )
+
+
+def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 64) -> dict[str, float]:
+    """Mean loss in nats per token of natural text, and its perplexity; a block's first token is given."""
+    loss = -float(np.concatenate(token_log_probs(model, list(blocks.ids()), batch_size=batch_size)).mean())
+    return {"natural/loss": loss, "natural/perplexity": float(np.exp(loss))}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A model, and how it is asked about a language."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Grammar
+    start_token_id: int
+    batch_size: int
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return with_ends(texts, self.tokenizer, self.start_token_id, ended=False)
+
+
+def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float]:
+    """Perplexities of valid and invalid strings, and how well the two are told apart."""
+    sums, tokens = np.array([values.sum() for values in log_probs]), np.array([values.size for values in log_probs])
+    found = perplexity(sums, tokens, strings.valid, strings.kinds)
+    same = strings.keeps_length
+    matched = perplexity(sums[same], tokens[same], strings.valid[same])
+    for name in ("invalid", "gap", "ratio"):
+        found[f"perplexity/same_length/{name}"] = matched[f"perplexity/{name}"]
+    return {**found, **separation(sums / tokens, strings.valid, strings.words)}
+
+
+def _above_floor(
+    asked: _Asked, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
+) -> dict[str, float]:
+    """The excess over the exact floor: per string after its opening, and per token where tokens are the task's."""
+    optimal = asked.task.optimal_log_probs(test)
+    openings = asked.ids([text.split()[0] for text in _texts(asked.task, test)])
+    given = [common_start(*pair) - 1 for pair in zip(sequences, openings, strict=True)]
+    loss = -float(np.mean([values[skip:].sum() for values, skip in zip(log_probs, given, strict=True)]))
+    floor = -float(optimal[:, 2:].sum(axis=1).mean())
+    found = {"string/loss": loss, "string/floor": floor, "string/excess": loss - floor}
+    if not own:
+        return found
+    model = np.zeros(optimal.shape)
+    model[test.loss_mask] = np.concatenate(log_probs)
+    return {**found, **excess_loss(model, optimal, test.loss_mask)}
+
+
+def _completion_tests(asked: _Asked) -> dict[str, float]:
+    """P(next word), the product over its tokens, as a share of that of all words that a decision point names."""
+    points = asked.task.decision_points()
+    if not points:
+        return {}
+    shares = []
+    for point in points:
+        words = [*point.valid, *point.invalid]
+        prefix, *sequences = asked.ids([point.prefix, *(f"{point.prefix} {word}" for word in words)])
+        given = min(common_start(prefix, ids) for ids in sequences) - 1
+        scored = token_log_probs(asked.model, sequences, batch_size=asked.batch_size)
+        log_p = np.array([values[given:].sum() for values in scored])
+        shares.append(np.exp(log_p - np.logaddexp.reduce(log_p)))
+    right = [share[: len(point.valid)].tolist() for share, point in zip(shares, points, strict=True)]
+    wrong = [share[len(point.valid) :].tolist() for share, point in zip(shares, points, strict=True)]
+    return completion([point.name for point in points], right, wrong)
+
+
+def _generation(
+    asked: _Asked, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
+) -> dict[str, float]:
+    """What becomes of strings sampled from the opening delimiter, or from the first words of the language."""
+    task = asked.task
+    texts = _texts(task, test)
+    longest = max(map(len, asked.ids(texts)))
+    sampled = sample_strings(
+        asked.model,
+        asked.tokenizer,
+        [texts[number % len(texts)].split()[0] for number in range(samples)],
+        closing=task.delimiters[1] if task.delimiters else None,
+        start_token_id=asked.start_token_id,
+        max_new_tokens=2 * longest,
+        seed=seed,
+        batch_size=asked.batch_size,
+    )
+    strings = [None if text is None else " ".join(text.split()) for text in sampled]
+    valid = [float(is_valid(task, text)) for text in strings]
+    seen = _seen(task, {text for text in strings if text is not None}, trained, trained_seed) if trained else None
+    found = generation(strings, valid, training=seen)
+    if (contents := task.contents()) is None:
+        return found
+    most = int(test.lengths.max()) - 2
+    different = {text for text, right in zip(strings, valid, strict=True) if text and right}
+    found["coverage"] = sum(len(text.split()) <= most for text in different) / contents
+    rows = task.rows(0, samples, split=split, seed=seed)
+    return {**found, "coverage/of_rows": len(set(_texts(task, rows))) / contents}
+
+
+def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:
+    """Those of the strings that are among the first `trained` training rows."""
+    seen: set[str] = set()
+    for start in range(0, trained, _TRAINED_AT_ONCE):
+        rows = task.rows(start, min(_TRAINED_AT_ONCE, trained - start), split="train", seed=seed)
+        seen |= strings.intersection(_texts(task, rows))
+    return seen
+
+
+def _texts(task: Task, rows: Rows) -> list[str]:
+    """Rows as strings, delimiters included."""
+    return render(rows.tokens, np.ones_like(rows.lengths), rows.lengths - 1, all_words(task)).to_pylist()
+
+
+def is_language(task: Task, rows: Rows) -> bool:
+    """Whether whole rows are to be foretold, and some texts are wrong: then strings can be sampled and judged."""
+    return task.verifiable and bool((rows.loss_start == 1).all())
+
+
+def language_measures(
+    measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, split: str, samples: int, seed: int
+) -> dict[str, float]:
+    """Measures of a language, each `language/NAME`: those of `language_scores` for a Grammar, of any tokenizer.
+
+    seed: of rows and of samples.
+    Other languages, such as dyck: validity, distinct and coverage of sampled strings, and the completion tests.
+    """
+    if isinstance(task, Grammar):
+        asked: dict[str, Any] = {"rows": min(len(rows), samples), "split": split, "rows_seed": seed}
+        asked |= {"samples": samples, "seed": seed}
+        model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
+        # One process does it: its samples come in an order that batches on several would change.
+        found = shared(lambda _: language_scores(model, tokenizer, task, batch_size=size, **asked), 1)[0]
+    else:
+        assert ids is not None  # only grammars are read by tokenizers that split words
+        found = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}
+    found |= share_of("validity", np.arange(samples) < round(found["validity"] * samples))
+    return {f"language/{name}": value for name, value in found.items()}
+
+
+def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, samples: int, seed: int) -> dict[str, float]:
+    end, longest = int(ids[EOS]), int(rows.lengths.max())
+    written = completions(measured, [[int(ids[BOS])]] * samples, [2 * longest] * samples, end=end, seed=seed)
+    strings = texts(measured, written, end)
+    valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
+    contents, one_length = task.contents(), (rows.lengths == longest).all()
+    counts = {longest - 2: contents} if contents and one_length else None
+    return generation(strings, valid, counts=counts)
+
+
+@torch.no_grad()
+def _decided(measured: Measured, task: Task, ids: np.ndarray) -> dict[str, float]:
+    """P(next word) at each decision point."""
+    points = task.decision_points()
+    if not points:
+        return {}
+    id_of = dict(zip(all_words(task), ids.tolist(), strict=True))
+    chances = []
+    for point in points:
+        given = [int(ids[BOS]), *(id_of[word] for word in point.prefix.split())]
+        logits = measured.model(input_ids=torch.tensor([given], device=measured.model.device)).logits[0, -1]
+        chances.append(logits.double().softmax(-1).cpu().numpy())
+    right, wrong = (
+        [chance[[id_of[word] for word in words]].tolist() for chance, words in zip(chances, side, strict=True)]
+        for side in ([point.valid for point in points], [point.invalid for point in points])
+    )
+    return completion([point.name for point in points], right, wrong)

@@ -1,0 +1,108 @@
+"""Tasks for lm-eval, EleutherAI's evaluation harness, that give the numbers of recipes/evaluation.py elsewhere.
+
+One task a setting, all under one tag: the YAML file, the rows as JSON lines, and a Python file of a few lines that
+reads them by a path of its own and takes means over tokens. Nothing of hf_synth is needed to run them.
+"""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from hf_synth.evaluation.model import Plan, Setting
+from hf_synth.io import whole_file, write_tables
+from hf_synth.tasks.base import Rows, Task
+from hf_synth.tokenization import all_words, render
+
+FUNCTIONS = "hf_synth_rows.py"
+_SOURCE = '''"""Rows and measures of the lm-eval tasks beside this file."""
+
+from pathlib import Path
+
+import datasets
+
+
+def rows(name, **_):
+    """The rows of a task: prompt, target, and the number of the target's tokens."""
+    return {"test": datasets.Dataset.from_json(str(Path(__file__).with_name(f"{name}.jsonl")))}
+
+
+def measures(row, results):
+    """Whether every token of the target is the most likely one, and the target's loss with its number of tokens."""
+    log_prob, greedy = results[0]
+    return {"acc": float(greedy), "loss": (-log_prob, row["tokens"])}
+
+
+def per_token(pairs):
+    """The mean loss in nats per token of all targets together."""
+    return sum(loss for loss, _ in pairs) / sum(tokens for _, tokens in pairs)
+'''
+
+
+def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
+    """Write the tasks of all settings into a folder; returns their tag, which is what `lm_eval --tasks` takes.
+
+    `acc` is our row_accuracy and `loss` our loss: lm-eval's loglikelihood gives ln P of the target and whether it is
+    what greedy decoding would write. Both encode prompt and target as one text, with `<bos>` before it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = f"hf_synth_{plan.task_name}"
+    with whole_file(folder / FUNCTIONS) as part:
+        part.write_text(_SOURCE, encoding="utf-8")
+    for setting, some in zip(plan.settings, rows, strict=True):
+        name = f"{tag}_{setting.name}"
+        write_tables(folder / f"{name}.jsonl", _SCHEMA, [_table(setting.task, some)])
+        _write_task(folder / f"{name}.yaml", name, tag, setting)
+    return tag
+
+
+def command(folder: Path, tag: str, model: str, own_code: bool) -> str:
+    """What to type to run the tasks of a folder; `own_code`: the model brings an architecture of its own."""
+    words = ["lm_eval", "--tasks", tag, "--include_path", str(folder), "--model", "hf", "--model_args"]
+    return shlex.join([*words, f"pretrained={model}" + (",trust_remote_code=True" if own_code else "")])
+
+
+_SCHEMA = pa.schema({"prompt": pa.string(), "target": pa.string(), "tokens": pa.int32()})
+
+
+def _table(task: Task, rows: Rows) -> pa.Table:
+    words, first = all_words(task), np.ones_like(rows.loss_start)
+    prompts = render(rows.tokens, first, rows.loss_start, words)
+    targets = render(rows.tokens, rows.loss_start, rows.loss_stop, words, " ")
+    return pa.table([prompts, targets, pa.array(rows.loss_stop - rows.loss_start)], schema=_SCHEMA)
+
+
+class _Function(str):
+    """A function of the file beside a YAML file."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lm-eval's tag for functions."""
+
+
+_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+
+
+def _write_task(path: Path, name: str, tag: str, setting: Setting) -> None:
+    module = Path(FUNCTIONS).stem
+    task = {
+        "task": name,
+        "tag": tag,
+        "custom_dataset": _Function(f"{module}.rows"),
+        "dataset_kwargs": {"name": name},
+        "test_split": "test",
+        "output_type": "loglikelihood",
+        "doc_to_text": "{{prompt}}",
+        "doc_to_target": "{{target}}",
+        "process_results": _Function(f"{module}.measures"),
+        "metric_list": [
+            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
+            {"metric": "loss", "aggregation": _Function(f"{module}.per_token"), "higher_is_better": False},
+        ],
+        "metadata": {"version": setting.task.version, "config": setting.task.config.to_json()},
+    }
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+        yaml.dump(task, file, Dumper=_Dumper, sort_keys=False)

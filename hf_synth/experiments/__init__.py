@@ -1,0 +1,1 @@
+"""Arms, seeds and comparisons: which runs are planned, where each lies, and what their differences say."""

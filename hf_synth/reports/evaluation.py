@@ -1,0 +1,193 @@
+"""The report of an evaluation: a table of settings, a figure over lengths, and how to run the same in lm-eval."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from hf_synth.evaluation.model import MeasuringArguments, Plan
+from hf_synth.metrics.intervals import share_interval
+from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
+from hf_synth.reports.headlines import in_order
+from hf_synth.reports.page import html_page
+from hf_synth.reports.words import code, code_block, listed, number, picture, score, spread, table
+
+Measures = Mapping[str, float]
+
+_SHARES = {  # measure -> (what it is, its name in the figure)
+    "accuracy": ("tokens foretold", "tokens foretold"),
+    "row_accuracy": ("rows foretold whole", "rows foretold whole"),
+    "verified": ("greedy completions right", "completions right"),
+    "language/validity": ("samples valid", "samples valid"),
+}
+_LOSSES = {"loss": "loss", "floor": "floor", "excess": "excess"}
+_STRINGS = {f"language/string/{name}": f"{name}, nats a string" for name in _LOSSES}
+_MORE = {
+    "exact_match": "greedy completions that are the row's own",
+    "finished": "greedy completions that come to an end",
+    "language/distinct": "different samples",
+    "language/coverage": "strings of the language among the samples",
+    "language/completion": "decision points passed",
+    "language/completion/strict": "decision points passed strictly",
+    "language/perplexity/valid": "perplexity of valid strings",
+    "language/perplexity/invalid": "perplexity of invalid strings",
+    "language/perplexity/ratio": "invalid over valid",
+    "language/auroc": "a valid string above an invalid one, by ln P",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a report is about; `lm_eval`: the command that gives the same numbers there."""
+
+    arguments: MeasuringArguments
+    plan: Plan
+    found: Mapping[str, Measures]
+    lm_eval: str | None = None
+
+
+def write_evaluation(folder: Path, done: Evaluation) -> None:
+    """Write report.md, report.html and, of several lengths, figures/lengths.png."""
+    sections = [
+        _opening(done),
+        _table(done, {**_LOSSES, **_STRINGS, **{key: name for key, (name, _) in _SHARES.items()}}),
+    ]
+    if len(done.found) > 1:
+        save(lengths_figure(done), folder, "lengths")
+        sections.insert(1, picture("lengths", "Shares and excess loss by length"))
+    if any(name in measures for measures in done.found.values() for name in _MORE):
+        sections += ["## More measures", _table(done, _MORE)]
+    sections += [*_fact_types(done), *_reading(done)]
+    text = "\n\n".join(sections) + "\n"
+    (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
+    (folder / "report.html").write_text(html_page(text), encoding="utf-8", newline="\n")
+
+
+def _opening(done: Evaluation) -> str:
+    plan, model = done.plan, str(done.arguments.model_name_or_path)
+    rows = listed(sorted({number(measures["rows"]) for measures in done.found.values()}))
+    where = ""
+    if plan.length_field:
+        trained = f"; training had {plan.trained_length}" if plan.trained_length is not None else ""
+        where = f", at {plan.length_field} {listed([setting.name for setting in plan.settings])}{trained}"
+    return (
+        f"# {code(plan.task_name)}, measured\n\n{code(model)} on {rows} rows of the {done.arguments.split} split"
+        f"{where}. Config: {code(_config(plan))}"
+    )
+
+
+def _config(plan: Plan) -> str:
+    """The task's config as JSON, without the field that the settings differ in."""
+    values = json.loads(plan.settings[0].task.config.to_json())
+    return json.dumps({name: value for name, value in values.items() if name != plan.length_field})
+
+
+def _table(done: Evaluation, columns: Mapping[str, str]) -> str:
+    """A row for each measure that there is, a column for each setting."""
+    there = {
+        name: words for name, words in columns.items() if any(name in measures for measures in done.found.values())
+    }
+    field = done.plan.length_field or ""
+    head = ["", *(f"{field} {name}".strip() for name in done.found)]
+    return table(head, [[words, *(_cell(one, name) for one in done.found.values())] for name, words in there.items()])
+
+
+def _cell(measures: Measures, name: str) -> str:
+    shown = score(measures.get(name))
+    low, high = (measures.get(f"{name}_rows_{end}") for end in ("low", "high"))
+    return shown if low is None else f"{shown} [{score(low)}, {score(high)}]"
+
+
+def _fact_types(done: Evaluation) -> list[str]:
+    """The per-type table, of tasks that have types of facts."""
+    sections = []
+    for setting, measures in done.found.items():
+        kinds = in_order(name.removeprefix("ce/") for name in measures if name.startswith("ce/"))
+        keys = {"facts": "facts", "ce": "CE", "ppl": "PPL", "acc": "ACC", "prob": "PROB"}
+        rows = [[code(kind), *(_fact_cell(measures, key, kind) for key in keys)] for kind in kinds]
+        if rows:
+            sections += [f"## Types of facts, {setting}", table(["type", *keys.values()], rows)]
+    return sections
+
+
+def _fact_cell(measures: Measures, key: str, kind: str) -> str:
+    value = measures[f"{key}/{kind}"]
+    if key == "acc":
+        return spread(share_interval(value, round(measures[f"facts/{kind}"])))
+    return number(value) if key in ("facts", "ppl") else score(value)
+
+
+def _reading(done: Evaluation) -> list[str]:
+    """What the numbers mean, and what they do not."""
+    lines = [
+        "## How to read this",
+        "Loss is in nats per token that carries it, the input given up to each token; the floor is that of the best "
+        "predictor, exact; excess is what lies between. In brackets: 95 % intervals over rows of this one model "
+        "(Student's for the excess; Wilson's for shares, a row being one trial, of tokens too). "
+        "They say nothing about other training seeds.",
+    ]
+    if any("verified" in measures for measures in done.found.values()):
+        counts = listed(sorted({number(one["completions"]) for one in done.found.values() if "completions" in one}))
+        lines.append(
+            f"Greedy completions: of the first {counts} rows' prompts, judged by the task's verifier; what does not "
+            "come to its end is wrong. Where a row has no prompt of its own, a random beginning of it is the prompt."
+        )
+    if done.lm_eval:
+        lines += [
+            "## The same in lm-eval",
+            "Its `acc` is the share of rows foretold whole, its `loss` the loss above:",
+            code_block(done.lm_eval, "bash"),
+        ]
+    return lines
+
+
+@matplotlib.rc_context(STYLE)
+def lengths_figure(done: Evaluation) -> Figure:
+    """Shares on the left and excess loss on the right, over lengths, with intervals where there are some."""
+    figure, (left, right) = blank(3.0, 1, 2)
+    lines = {key: name for key, (_, name) in _SHARES.items() if _has(done, key)}
+    for (key, name), colour in zip(lines.items(), ARM_COLOURS, strict=False):
+        _draw(left, done, key, colour, name)
+    left.set_ylim(-0.03, 1.03)
+    left.set_title("Right, as a share", loc="left")
+    excess = "excess" if _has(done, "excess") else "language/string/excess"
+    _draw(right, done, excess, "black", "")
+    right.margins(y=0.08)
+    right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
+    right.set_title("Above the floor, nats per " + ("token" if excess == "excess" else "string"), loc="left")
+    for ax in (left, right):
+        ax.set_xlabel(str(done.plan.length_field))
+        measured = sorted({setting.length for setting in done.plan.settings if setting.length is not None})
+        ax.xaxis.set_major_locator(FixedLocator(measured) if len(measured) <= 8 else MaxNLocator(6, integer=True))
+        if done.plan.trained_length is not None:
+            ax.axvline(
+                done.plan.trained_length,
+                color="#777777",
+                linewidth=1,
+                linestyle=(0, (1, 2)),
+                label="longest in training",
+            )
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=2.5)
+    return figure
+
+
+def _has(done: Evaluation, key: str) -> bool:
+    return any(key in measures for measures in done.found.values())
+
+
+def _draw(ax: Axes, done: Evaluation, key: str, colour: str, name: str) -> None:
+    lengths = {setting.name: setting.length or 0 for setting in done.plan.settings}
+    shown = sorted(
+        ((lengths[setting], one) for setting, one in done.found.items() if key in one), key=lambda pair: pair[0]
+    )
+    values = [one[key] for _, one in shown]
+    below = [max(0.0, one[key] - one.get(f"{key}_rows_low", one[key])) for _, one in shown]
+    above = [max(0.0, one.get(f"{key}_rows_high", one[key]) - one[key]) for _, one in shown]
+    ax.errorbar([length for length, _ in shown], values, [below, above], color=colour, marker="o", markersize=3.5,
+                linewidth=1.4, capsize=2.5, label=name)  # fmt: skip

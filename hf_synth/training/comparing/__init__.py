@@ -1,1 +1,0 @@
-"""A fair comparison: runs of a recipe that differ in named values alone, paired by seed."""

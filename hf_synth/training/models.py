@@ -1,0 +1,300 @@
+"""Models and tokenizers of a recipe: a checkpoint by path or Hub id, or a model made from nothing."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
+from torch.nn.functional import logsigmoid
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GPT2LMHeadModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
+from hf_synth import preferences
+from hf_synth.sampling import WeightedRewardTrainer
+from hf_synth.tasks.base import json_dict, nearest
+from hf_synth.tokenization import build_tokenizer
+from hf_synth.training.arguments import DataArguments, PolicyArguments
+from hf_synth.training.data import clusters
+
+_OWN = {"rope_gpt", "rlm_transformer"}  # their own defaults are small
+_SMALL = {
+    "hidden_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "intermediate_size": 512,
+    "max_position_embeddings": 1024,
+}
+
+
+def load_tokenizer(
+    policy: PolicyArguments, data: DataArguments, texts: Dataset | None = None
+) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer; for a model made from nothing that of the tasks, or a BPE trained on `texts`."""
+    if policy.model_name_or_path:
+        found = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
+        return preferences.ready_for_chat(found) if data.preferences or data.prompts else found
+    if data.task or data.mixture:
+        return build_tokenizer(*(cluster.build() for cluster in clusters(data).values()))
+    if texts is None:
+        raise ValueError(
+            "got neither model_name_or_path nor tasks, wanted one: own prompts need a model to answer them"
+        )
+    return preferences.train_bpe_tokenizer(preferences.message_texts(texts), vocab_size=policy.tokenizer_vocab_size)
+
+
+def load_policy(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """A causal language model: the checkpoint, or one made from nothing whose weights follow from `seed`."""
+    return _load(AutoModelForCausalLM, policy, tokenizer, seed, {})
+
+
+def load_classifier(
+    policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int, heads: Sequence[str] | None = None
+) -> PreTrainedModel:
+    """A sequence classifier of one label, which is what a reward model is; or of one label a head, by its name."""
+    labels: dict[str, Any] = {"num_labels": 1}
+    if heads:
+        labels = {"id2label": dict(enumerate(heads)), "label2id": {head: number for number, head in enumerate(heads)}}
+    return _load(AutoModelForSequenceClassification, policy, tokenizer, seed, labels)
+
+
+def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
+    """Raise ValueError for a path that is none yet, naming the command that makes it; Hub ids pass."""
+    path = Path(name_or_path)
+    looks_local = path.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") > 1
+    if (path / "config.json").is_file() or not (looks_local or path.exists()):
+        return
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(
+            f"got checkpoint {name_or_path!r}, which holds an adapter and no whole model; merge it into its model "
+            "first, with peft's merge_and_unload and save_pretrained"
+        )
+    command = f"; make it with: {made_by}" if made_by else ""
+    raise ValueError(f"got checkpoint {name_or_path!r}, which holds no model{command}")
+
+
+def from_pretrained(auto: Any, name_or_path: str, **options: Any) -> Any:
+    """`auto.from_pretrained`, with ValueError where neither this machine nor the Hub has such a checkpoint."""
+    require_checkpoint(name_or_path)
+    try:
+        return auto.from_pretrained(name_or_path, **options)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"got checkpoint {name_or_path!r}, which is neither here nor on the Hub: {reason}") from error
+
+
+def fresh_config(
+    policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, extra: dict[str, Any] | None = None
+) -> PreTrainedConfig:
+    """The config of a model made from nothing: `new_model` over the defaults of `model_type`, or a size of GPT-2.
+
+    The architectures of transformers have defaults of billions of weights: here they are small ones.
+    """
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    kind, shape = policy.model_type, json_dict(policy.new_model, "new_model")
+    if policy.gpt2_size:
+        kind, shape = "gpt2", {**gpt2_shape(policy.gpt2_size), **shape}
+    try:
+        default = AutoConfig.for_model(kind)
+    except ValueError:
+        raise ValueError(f"model_type: got {kind!r}; {nearest(kind, CONFIG_MAPPING)[:200]}") from None
+    known = {*default.to_dict(), *default.attribute_map, *_others_of(type(default))}
+    if unknown := [name for name in shape if name not in known]:
+        wanted = f"wanted fields of {type(default).__name__}; {nearest(unknown[0], known)}"
+        raise ValueError(f"new_model: got unknown value {unknown[0]!r}, {wanted}")
+    names = {name: default.attribute_map.get(name, name) for name in _SMALL if kind not in _OWN}
+    given = {default.attribute_map.get(name, name) for name in shape}
+    small = {name: _SMALL[word] for word, name in names.items() if name in known and name not in given}
+    try:
+        return AutoConfig.for_model(kind, **{**small, **shape, **(extra or {}), "vocab_size": len(tokenizer), **ids})
+    except StrictDataclassError as error:
+        raise ValueError(f"new_model: {' '.join(str(error).split())}") from error
+
+
+def with_loss_type(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, its loss named where transformers finds none by the class's name (GPT-2) and warns at each run."""
+    if isinstance(model, GPT2LMHeadModel):
+        model.loss_type = "ForCausalLM"
+    return model
+
+
+def gpt2_shape(size: str) -> dict[str, Any]:
+    """GPT2Config values of `layers_heads_hidden`, such as 12_12_768; without dropout, as fresh rows need none."""
+    numbers = size.split("_")
+    if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+        quotes = ", in quotes where it stands in YAML, which reads 12_12_768 as one number" if size.isdecimal() else ""
+        raise ValueError(f"gpt2_size: got {size!r}, wanted layers_heads_hidden such as '12_12_768'{quotes}")
+    layers, heads, hidden = map(int, numbers)
+    if hidden % heads:
+        raise ValueError(f"gpt2_size: got {size!r}, wanted a hidden size that {heads} heads can share equally")
+    dropout = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.0)
+    return {"n_layer": layers, "n_head": heads, "n_embd": hidden, **dropout}
+
+
+def _others_of(config_class: type) -> set[str]:
+    """Fields of a config class that its own dictionary leaves out."""
+    return (
+        {field.name for field in dataclasses.fields(config_class)} if dataclasses.is_dataclass(config_class) else set()
+    )
+
+
+def _load(
+    auto: Any,
+    policy: PolicyArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    extra: dict[str, Any],
+) -> PreTrainedModel:
+    if not policy.model_name_or_path:
+        if policy.use_peft:
+            raise ValueError("got use_peft without model_name_or_path, wanted a checkpoint that the adapter is for")
+        config = fresh_config(policy, tokenizer, extra)
+        set_seed(seed)
+        return with_loss_type(auto.from_config(config))
+    options = {"revision": policy.model_revision, "attn_implementation": policy.attn_implementation, **extra}
+    if policy.dtype:
+        options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)
+    set_seed(seed)  # a new head is random
+    model = from_pretrained(auto, policy.model_name_or_path, **options)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+SIGNS = "signs"
+
+
+def with_head_signs(pairs: Dataset, heads: Sequence[str], aspect_column: str | None = None) -> Dataset:
+    """The pairs with a column `signs`: for each head 1 where chosen is better, -1 where rejected is, 0 where unknown.
+
+    A pair is about one aspect where `aspect_column` names it, and chosen is better in that one. Otherwise each head
+    has two columns of numbers, HEAD_chosen and HEAD_rejected; equal or missing ones say nothing. Raises ValueError
+    for an aspect that is no head, for missing columns, and for a head about which no pair says anything.
+    """
+    signs = _signs_of_aspects(pairs, heads, aspect_column) if aspect_column else _signs_of_scores(pairs, heads)
+    silent = [head for head, column in zip(heads, signs.T, strict=True) if not column.any()]
+    if silent:
+        raise ValueError(f"heads: got {', '.join(silent)}, about which none of {len(signs)} pairs says anything")
+    return pairs.add_column(SIGNS, signs.tolist())
+
+
+def _signs_of_aspects(pairs: Dataset, heads: Sequence[str], column: str) -> np.ndarray:
+    _require(pairs, [column])
+    number = {head: index for index, head in enumerate(heads)}
+    aspects = list(pairs[column])
+    if strange := sorted({str(aspect) for aspect in aspects} - set(number)):
+        raise ValueError(f"{column}: got {', '.join(strange[:5])}, wanted one of the heads {', '.join(heads)}")
+    return np.eye(len(heads), dtype=np.int8)[[number[aspect] for aspect in aspects]]
+
+
+def _signs_of_scores(pairs: Dataset, heads: Sequence[str]) -> np.ndarray:
+    _require(pairs, [f"{head}_{side}" for head in heads for side in ("chosen", "rejected")])
+    chosen, rejected = (
+        np.array([pairs[f"{head}_{side}"] for head in heads], dtype=np.float64).T for side in ("chosen", "rejected")
+    )
+    return np.nan_to_num(np.sign(chosen - rejected)).astype(np.int8)
+
+
+def _require(pairs: Dataset, columns: Sequence[str]) -> None:
+    if missing := [name for name in columns if name not in pairs.column_names]:
+        raise ValueError(
+            f"heads: the pairs have no column {', '.join(missing)}, only {', '.join(pairs.column_names)}; name the "
+            "column that says which aspect a pair is about (aspect_column), or give HEAD_chosen and HEAD_rejected"
+        )
+
+
+@dataclasses.dataclass
+class HeadedCollator(DataCollatorForPreference):
+    """TRL's batch of chosen and rejected, with signs [B, H]."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """As TRL's, and the signs."""
+        return {**super().torch_call(examples), SIGNS: torch.tensor([example[SIGNS] for example in examples])}
+
+
+class HeadedRewardTrainer(WeightedRewardTrainer):
+    """TRL's RewardTrainer for a classifier of H labels, on pairs with a column `signs` (`with_head_signs`).
+
+    ```txt
+    loss = mean over known (pair, head) of -log sigmoid(sign * (logit_head(chosen) - logit_head(rejected)))
+    ```
+
+    Logs `accuracy` over all known (pair, head), and `accuracy/HEAD` of each, exactly: rights over known since the
+    last log. Needs `remove_unused_columns`, which is RewardConfig's default, or no other columns.
+    """
+
+    _signature_columns: Any
+
+    def __init__(self, model: Any, args: Any, *, processing_class: Any, **options: Any) -> None:
+        heads = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        self.heads: list[str] = heads
+        self._tallies = {mode: torch.zeros(2, len(heads)) for mode in ("train", "eval")}  # right, known
+        pad = processing_class.pad_token_id
+        options.setdefault("data_collator", HeadedCollator(pad, pad_to_multiple_of=args.pad_to_multiple_of))
+        with _said_to_have_one_label(model.config):
+            super().__init__(model, args, processing_class=processing_class, **options)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if SIGNS not in self._signature_columns:
+            self._signature_columns = [*self._signature_columns, SIGNS]
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The mean over what is known; a batch in which nothing is known has loss 0."""
+        signs = inputs[SIGNS]
+        outputs = model(**{name: value for name, value in inputs.items() if name != SIGNS}, use_cache=False)
+        chosen, rejected = outputs.logits.chunk(2)  # [B, H] each
+        known = signs != 0
+        losses = -logsigmoid(signs * (chosen - rejected)) * known
+        loss = losses.sum() / known.sum().clamp(min=1)
+        if self.args.center_rewards_coefficient is not None:
+            loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).mean()
+        self._tally(signs * (chosen - rejected).detach() > 0, known)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As the trainer's own, with the accuracies; they are added in place, as TRL adds its own."""
+        mode = "train" if self.model.training else "eval"
+        right, known = self._tallies[mode].tolist()
+        prefix = "" if mode == "train" else "eval_"
+        if sum(known):
+            logs[f"{prefix}accuracy"] = sum(right) / sum(known)
+        for head, good, all_ in zip(self.heads, right, known, strict=True):
+            if all_:
+                logs[f"{prefix}accuracy/{head}"] = good / all_
+        self._tallies[mode].zero_()
+        super().log(logs, *args, **kwargs)
+
+    def _tally(self, right: torch.Tensor, known: torch.Tensor) -> None:
+        mode = "train" if self.model.training else "eval"
+        own = torch.stack([right & known, known], dim=1).float()  # [B, 2, H]; by row, so that padding rows are dropped
+        self._tallies[mode] += self.accelerator.gather_for_metrics(own).sum(0).cpu()
+
+
+@contextlib.contextmanager
+def _said_to_have_one_label(config: PreTrainedConfig) -> Iterator[None]:
+    """RewardTrainer refuses other numbers when it is made, because its own loss, replaced here, reads one logit."""
+    labels = config.id2label, config.label2id
+    config.id2label, config.label2id = {0: "LABEL_0"}, {"LABEL_0": 0}
+    try:
+        yield
+    finally:
+        config.id2label, config.label2id = labels

@@ -1,0 +1,360 @@
+"""One pretraining run, from arguments to a trained model, its dynamics, its transfer and its numbers."""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import get_peft_model
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from trl import get_peft_config
+
+from hf_synth.corpora.blocks import tokenizer_digest
+from hf_synth.corpora.splits import CorpusArguments
+from hf_synth.evaluation.language import language_scores
+from hf_synth.io import is_main_process
+from hf_synth.metrics.excess_loss import excess_loss
+from hf_synth.online import HeldRows
+from hf_synth.tasks import Rows, Task
+from hf_synth.tasks.analogy import Analogy
+from hf_synth.tasks.families.grammars import Grammar
+from hf_synth.training.arguments import PolicyArguments
+from hf_synth.training.callbacks import (
+    BestModelCallback,
+    CurriculumCallback,
+    GeometryCallback,
+    SnapshotCallback,
+    StoppingCallback,
+    spaced_steps,
+)
+from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train, write_json
+from hf_synth.training.models import from_pretrained, load_policy
+from hf_synth.training.pretraining_data import (
+    Curriculum,
+    CurriculumArguments,
+    KeepingArguments,
+    PretrainingData,
+    RowsArguments,
+    ScheduleArguments,
+    chosen_task,
+    fingerprint,
+    pretraining_data,
+    pretraining_tokenizer,
+    settle_steps,
+)
+from hf_synth.training.pretraining_trainer import PretrainingTrainer, foretold
+from hf_synth.training.run_directory import TRANSFER, claim, write_metrics
+from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of one run, part by part, in the order in which the recipe's parser gives them."""
+
+    rows: RowsArguments
+    corpus: CorpusArguments
+    curriculum: CurriculumArguments
+    schedule: ScheduleArguments
+    keeping: KeepingArguments
+    transfer: TransferArguments
+    policy: PolicyArguments
+    args: TrainingArguments
+
+
+def pretrain(settings: Settings, folder: Path) -> dict[str, float]:
+    """Train one model in `folder`, unless it is finished there, and write its metrics.json; returns those."""
+    log = read_training_log(folder) or _train(settings, folder)
+    metrics = {**log["final"], "seconds/training": log["seconds"], "steps": float(log["steps"])}
+    write_dynamics(folder, log["history"])
+    write_metrics(folder, metrics)
+    return metrics
+
+
+def _train(settings: Settings, folder: Path) -> dict[str, Any]:
+    args, task = settings.args, chosen_task(settings.rows)
+    tokenizer = pretraining_tokenizer(task, settings.corpus, settings.policy)
+    data = pretraining_data(task, settings.rows, settings.corpus, settings.curriculum, tokenizer, args)
+    epoch_steps = settle_steps(args, settings.rows, data.epoch)
+    if not settings.corpus.canonical:
+        check_words(settings.policy, tokenizer)
+    check_looks(settings)
+    claim(folder, tokenizer=tokenizer_digest(tokenizer)[:16], fingerprint=fingerprint(data))
+    model = load_policy(settings.policy, tokenizer, args.seed)
+    check_fits(model, tokenizer, data)
+    adapter = get_peft_config(settings.policy)
+    if adapter is not None and (settings.transfer.init_from or settings.transfer.train_parts != [EVERYTHING]):
+        raise ValueError(
+            "got use_peft with init_from or train_parts, wanted one of them: an adapter is saved without the weights "
+            "below it, and says itself what trains"
+        )
+    _start_from_others(settings.transfer, model, tokenizer, args.seed, folder)
+    trainer = PretrainingTrainer(
+        model if adapter is None else get_peft_model(model, adapter),
+        args,
+        train_dataset=data.train,
+        eval_dataset=data.looks,
+        schedule=settings.schedule,
+        epoch_steps=epoch_steps,
+        processing_class=tokenizer,
+    )
+    stopping = StoppingCallback(settings.keeping.patience, settings.keeping.loss_threshold)
+    _add_callbacks(trainer, settings, stopping, data.curriculum)
+    if isinstance(task, Analogy):
+        trainer.add_callback(GeometryCallback(trainer, task))
+
+    def finish() -> dict[str, Any]:
+        if settings.keeping.final_model == "best":
+            take_best(trainer)
+        return {"final": final_metrics(trainer, settings, task, tokenizer, data)}
+
+    return train(trainer, is_over=stopping.is_over, finish=finish)
+
+
+def _start_from_others(
+    transfer: TransferArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, folder: Path
+) -> None:
+    """Copy weights and freeze parts as the arguments say; a run that goes on has its weights, and is only frozen."""
+    goes_on = bool(transfer.init_from) and last_complete_checkpoint(folder) is not None
+    report = apply_transfer(
+        dataclasses.replace(transfer, init_from=None) if goes_on else transfer, model, tokenizer, seed
+    )
+    if report is not None and not goes_on and is_main_process():
+        write_json(folder / TRANSFER, report.to_json())
+
+
+def check_looks(settings: Settings) -> None:
+    """Raise ValueError where validation losses are asked about that no look would measure."""
+    keeping = settings.keeping
+    asked = {"final_model: best": keeping.final_model == "best", "patience": keeping.patience is not None}
+    asked["loss_threshold"] = keeping.loss_threshold is not None
+    named = [name for name, there in asked.items() if there]
+    if named and settings.args.eval_strategy == "no" and keeping.snapshots_per_doubling is None:
+        raise ValueError(f"got {', '.join(named)} without looks at the validation rows; set eval_strategy: steps")
+
+
+def check_words(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError where the tokenizer of the checkpoint that training starts from has other ids for our words."""
+    if not policy.model_name_or_path:
+        return
+    try:
+        theirs = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
+    except (OSError, ValueError):
+        return
+    if len(theirs) <= len(theirs.all_special_tokens):  # what transformers makes where a checkpoint has no tokenizer
+        return
+    known = theirs.get_vocab()
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if differing := [(word, number) for word, number in words if known.get(word) != number]:
+        word, number = differing[0]
+        raise ValueError(
+            f"model_name_or_path: got {policy.model_name_or_path!r}, whose tokenizer has other ids for "
+            f"{len(differing)} words of the task ({word!r}: {known.get(word)} there, {number} here); hand its "
+            "weights on to a new model by init_from, which knows embeddings by their words"
+        )
+
+
+def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: PretrainingData) -> None:
+    """Raise ValueError where the model has fewer tokens than the tokenizer, or fewer positions than a row."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"got {len(tokenizer)} tokens in the vocabulary and a model of {vocabulary}; wanted a model with at least "
+            "as many: start from another checkpoint, or hand its weights on to a new model by init_from"
+        )
+    most = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(_longest, (data.train, data.test, *data.looks.values())))
+    if most is not None and longest > most:
+        raise ValueError(
+            f"got rows of {longest} tokens and a model of {most} positions; set new_model's "
+            "max_position_embeddings, or choose shorter rows"
+        )
+
+
+def _longest(rows: Any) -> int:
+    """The tokens of the longest row; of rows that are made as they are needed, or all of one length, the first."""
+    return getattr(rows, "width", None) or rows[0]["input_ids"].shape[0]
+
+
+def take_best(trainer: PretrainingTrainer) -> None:
+    """Give the trainer's model the weights in best/, as Trainer does at the end of a run that saved each."""
+    best = Path(trainer.args.output_dir) / "best"
+    if best.is_dir():
+        trainer.state.best_model_checkpoint = str(best)
+        trainer._load_best_model()
+
+
+def final_metrics(
+    trainer: PretrainingTrainer,
+    settings: Settings,
+    task: Task | None,
+    tokenizer: PreTrainedTokenizerBase,
+    data: PretrainingData,
+) -> dict[str, float]:
+    """What the trained model does on the test rows, and on the language where text was read; every rank takes part."""
+    output = trainer.predict(data.test, metric_key_prefix="test")
+    left_out = {"test_runtime", "test_samples_per_second", "test_steps_per_second", "test_model_preparation_time"}
+    found = {
+        _flat(name): float(value) for name, value in (output.metrics or {}).items() if name not in left_out
+    }  # test_accuracy/near_ood -> accuracy/test/near_ood
+    found["rows/test"] = float(len(output.label_ids))
+    found["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
+    found["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
+    if data.epoch is not None:
+        found["rows/epoch"] = float(data.epoch)
+    if isinstance(data.test, HeldRows) and data.test.groups is not None:
+        groups, counts = np.unique(data.test.groups, return_counts=True)
+        found |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
+    if isinstance(data.test, HeldRows) and data.test.optimal is not None:
+        found |= _against_floor(output, data.test.optimal)
+    if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
+        compared = min(int(found["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
+        found["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
+        found["rows/compared"] = float(compared)
+    if data.corpus is not None:
+        found.pop("row_accuracy/test")  # of whole blocks of text
+        read = data.corpus.counts(int(found["rows/trained"]))
+        found |= read
+        if isinstance(task, Grammar):  # a baseline is asked as well: it is what the others are held against
+            found |= _of_language(trainer, task, tokenizer, settings, int(read["documents/example"]))
+    return found
+
+
+def _flat(name: str) -> str:
+    measure, _, group = name.removeprefix("test_").partition("/")
+    return f"{measure}/test" + (f"/{group}" if group else "")
+
+
+def _against_floor(output: Any, optimal: np.ndarray) -> dict[str, float]:
+    log_probs, mask = output.predictions[0], foretold(output.label_ids)
+    width = log_probs.shape[1]
+    found = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
+    names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}
+    names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
+    return {names[name]: value for name, value in found.items() if name in names}
+
+
+def _of_language(
+    trainer: PretrainingTrainer,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Settings,
+    trained: int,
+) -> dict[str, float]:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    scores = language_scores(
+        model,
+        tokenizer,
+        task,
+        rows=settings.rows.test_rows,
+        samples=settings.rows.test_rows,
+        seed=settings.args.seed,
+        rows_seed=settings.rows.rows_seed,
+        trained=trained,
+        trained_seed=settings.rows.rows_seed,
+    )
+    return {f"language/{name}": value for name, value in scores.items()}
+
+
+def _add_callbacks(
+    trainer: PretrainingTrainer, settings: Settings, stopping: StoppingCallback, curriculum: Curriculum | None
+) -> None:
+    keeping = settings.keeping
+    if keeping.final_model == "best":
+        trainer.add_callback(BestModelCallback(trainer))
+    trainer.add_callback(stopping)
+    if keeping.snapshots_per_doubling is not None:
+        most = settings.args.max_steps
+        steps = spaced_steps(keeping.snapshots_per_doubling, keeping.snapshots_linear_after, most)
+        trainer.add_callback(SnapshotCallback(trainer, {*steps, most}))
+    if curriculum is not None:
+        trainer.add_callback(_curriculum_callback(trainer, settings, curriculum))
+
+
+def _curriculum_callback(
+    trainer: PretrainingTrainer, settings: Settings, curriculum: Curriculum
+) -> CurriculumCallback:
+    chosen, args = settings.curriculum, settings.args
+    ahead = 1 + args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)  # batches that loaders hold
+    least = -(-ahead // args.gradient_accumulation_steps) + 1
+    if chosen.curriculum_delay < least:
+        raise ValueError(
+            f"curriculum_delay: got {chosen.curriculum_delay}, wanted at least {least}: the loader workers read so "
+            "many steps ahead"
+        )
+    return CurriculumCallback(
+        trainer,
+        curriculum.stages,
+        curriculum.task_of,
+        curriculum.last,
+        threshold=chosen.curriculum_threshold,
+        every=chosen.curriculum_every,
+        rows=chosen.curriculum_rows,
+        delay=chosen.curriculum_delay,
+        rows_per_step=trainer.rows_per_step,
+        seed=settings.rows.rows_seed,
+    )
+
+
+DYNAMICS = "dynamics.csv"
+_TRAINING = ("loss", "grad_norm")
+_LOOKS = {"eval_train_": "train_", "eval_validation_": "validation_"}
+_LEFT_OUT = ("runtime", "_per_second", "model_preparation_time")
+
+
+def dynamics(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """One row a step at which the evaluation sets were looked at: step, train_loss, validation_accuracy and so on.
+
+    Names are those of the log with `eval_` left out; learning_rate is the latest one logged. Without any look the
+    rows are those steps at which training was logged: loss and grad_norm.
+    """
+    looked = any(name.startswith(tuple(_LOOKS)) for entry in history for name in entry)
+    rows: dict[int, dict[str, float]] = {}
+    rate: float | None = None
+    for entry in history:
+        rate = entry.get("learning_rate", rate)
+        found = {
+            short + name.removeprefix(prefix): value
+            for name, value in entry.items()
+            for prefix, short in _LOOKS.items()
+            if name.startswith(prefix) and not name.endswith(_LEFT_OUT)
+        }
+        found |= {name: value for name, value in entry.items() if name.startswith(("curriculum/", "geometry/"))}
+        found |= {} if looked else {name: entry[name] for name in _TRAINING if name in entry}
+        if found:
+            row = rows.setdefault(entry["step"], {"step": entry["step"]})
+            row |= {**found, **({} if rate is None else {"learning_rate": rate})}
+    return [rows[step] for step in sorted(rows)]
+
+
+def write_dynamics(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write dynamics.csv, whole or not at all. Only the main process writes."""
+    if not is_main_process():
+        return
+    rows = dynamics(history)
+    names = ["step", *sorted({name for row in rows for name in row} - {"step"})]
+    draft = folder / f".{DYNAMICS}.{os.getpid()}.draft"
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(draft, folder / DYNAMICS)
+
+
+MOST_COMPARED = 1_000_000  # training rows: some seconds
+_AT_ONCE = 50_000
+
+
+def seen_share(task: Task, test: Rows, trained: int, *, seed: int = 0) -> float:
+    """The share of test rows that are, token for token, among the first `trained` training rows of `seed`."""
+    left, asked = set(_as_bytes(test)), _as_bytes(test)
+    end = min(trained, task.size("train") or trained)
+    for start in range(0, end, _AT_ONCE):
+        left.difference_update(_as_bytes(task.rows(start, min(_AT_ONCE, end - start), seed=seed)))
+    return 1 - sum(row in left for row in asked) / len(asked)
+
+
+def _as_bytes(rows: Rows) -> list[bytes]:
+    return [row[:length].tobytes() for row, length in zip(rows.tokens, rows.lengths, strict=True)]

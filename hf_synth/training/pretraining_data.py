@@ -1,0 +1,421 @@
+"""What pretraining adds to a recipe's arguments: rows, schedules, curricula, when to look, to keep and to stop."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch.utils.data import Dataset, Subset, default_collate
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+
+from hf_synth.corpora.blocks import Blocks, corpus_blocks, held_out_blocks
+from hf_synth.corpora.splits import CorpusArguments
+from hf_synth.corpora.tokenizers import corpus_tokenizer
+from hf_synth.online import Batch, HeldRows, OnlineRows, Passes, Stages, TokenColumns
+from hf_synth.tasks import Task, get_task
+from hf_synth.tasks.base import SPLITS, json_dict, nearest
+from hf_synth.tokenization import build_tokenizer
+from hf_synth.training.arguments import PolicyArguments
+from hf_synth.views import IGNORED
+
+
+def option(default: Any, text: str) -> Any:
+    """A field of a dataclass of arguments: its default, and its help."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass
+class RowsArguments:
+    """What is trained on and what is measured: rows of a task, made as they are needed, or a dataset that is there."""
+
+    task: str | None = option(None, "A task's name, or the path of its file.")
+    preset: str | None = option(None, "A preset of the task.")
+    task_args: dict[str, Any] | str | None = dataclasses.field(
+        default=None, metadata={"help": "Config values over the preset, as JSON."}
+    )
+    train_rows: int | None = option(None, "How many rows to train on, over and over; fresh rows for ever by default.")
+    rows_seed: int = option(0, "The seed of the rows: of what is trained on and of what is measured.")
+    dataset: str | None = option(
+        None, "Rows of the task from a Hub id, a folder of save_to_disk, or a folder of Parquet files, made with "
+        "columns input_ids and labels, as datasets_scripts/ publish them."
+    )  # fmt: skip
+    dataset_name: str | None = option(None, "The config of that dataset, such as sort-64.")
+    dataset_split: str = option("train", "The split of that dataset to train on.")
+    eval_rows: int = option(1024, "Rows of the training and of the validation split at each look.")
+    test_rows: int = option(4096, "Rows of the test split that the result is measured on.")
+    steps_per_epoch: int | None = option(
+        None, "Steps between two evaluations of endless rows; with num_train_epochs it says how long the run is."
+    )
+
+    def __post_init__(self) -> None:
+        """Read JSON, and refuse numbers out of range."""
+        self.task, self.preset = self.task or None, self.preset or None
+        self.task_args = json_dict(self.task_args, "task_args")
+        for name, least in (("train_rows", 1), ("eval_rows", 1), ("test_rows", 1), ("steps_per_epoch", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: got {value}, wanted at least {least}")
+        if self.dataset and self.train_rows:
+            raise ValueError("got both dataset and train_rows, wanted one: all rows of a dataset are trained on")
+
+
+@dataclasses.dataclass
+class ScheduleArguments:
+    """Optimizers and learning rates beyond those of TrainingArguments."""
+
+    optimizer: str = option("optim", "optim: the one that `optim` names; adam: Adam, its weight decay an L2 penalty.")
+    weight_decay_on: str = option("matrices", "matrices, or all: biases, norms and embeddings as well.")
+    decay_steps: int | None = option(None, "Cosine: the step at which it ends; max_steps by default.")
+    decay_to: float | None = option(None, "Cosine: the share of learning_rate that it ends at, and stays at.")
+
+    def __post_init__(self) -> None:
+        """Refuse words that are not known and numbers out of range."""
+        if self.optimizer not in ("optim", "adam"):
+            raise ValueError(f"optimizer: got {self.optimizer!r}, wanted 'adam' or 'optim', and `optim` names others")
+        if self.weight_decay_on not in ("matrices", "all"):
+            raise ValueError(f"weight_decay_on: got {self.weight_decay_on!r}, wanted 'matrices' or 'all'")
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise ValueError(f"decay_steps: got {self.decay_steps}, wanted at least 1")
+        if self.decay_to is not None and not 0 <= self.decay_to <= 1:
+            raise ValueError(f"decay_to: got {self.decay_to}, wanted a share from 0 to 1")
+
+    @property
+    def own_cosine(self) -> bool:
+        """Whether the schedule is the cosine of these arguments."""
+        return self.decay_steps is not None or self.decay_to is not None
+
+    def optimizer_class(self, args: TrainingArguments) -> tuple[Any, dict[str, Any]] | None:
+        """What Trainer takes as optimizer_cls_and_kwargs; None where `optim` says it."""
+        if self.optimizer != "adam":
+            return None
+        betas = (args.adam_beta1, args.adam_beta2)
+        return torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, "fused": True}
+
+
+@dataclasses.dataclass
+class CurriculumArguments:
+    """A task that grows harder: one field of its config goes from a start by a step, whenever the last is mastered."""
+
+    curriculum_field: str | None = option(None, "The field of the task's config that grows, such as length.")
+    curriculum_start: int = option(2, "Its first value; the config's own value is the last.")
+    curriculum_step: int = option(2, "By how much it grows.")
+    curriculum_threshold: float = option(0.99, "The token accuracy on fresh validation rows that is mastery.")
+    curriculum_every: int = option(100, "Steps between two checks.")
+    curriculum_rows: int = option(256, "Fresh validation rows of a check.")
+    curriculum_delay: int = option(8, "Steps from a check to the first row of the next stage; loaders read ahead.")
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name in ("curriculum_step", "curriculum_every", "curriculum_rows", "curriculum_delay"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least 1")
+        if not 0 < self.curriculum_threshold <= 1:
+            raise ValueError(
+                f"curriculum_threshold: got {self.curriculum_threshold}, wanted a share above 0, at most 1"
+            )
+
+
+@dataclasses.dataclass
+class KeepingArguments:
+    """Which models a run keeps, and when it stops before max_steps."""
+
+    snapshots_per_doubling: float | None = option(
+        None, "Keep models at steps spaced by 2**(1/this), with a look at each; resuming does not need them."
+    )
+    snapshots_linear_after: int | None = option(None, "From this step on snapshots are equally spaced.")
+    final_model: str = option("last", "last, or best: of the lowest validation loss at a look.")
+    patience: int | None = option(None, "Stop after so many looks without a lower validation loss.")
+    loss_threshold: float | None = option(None, "Stop when the validation loss is at most this.")
+
+    def __post_init__(self) -> None:
+        """Refuse words that are not known and numbers out of range."""
+        if self.final_model not in ("last", "best"):
+            raise ValueError(f"final_model: got {self.final_model!r}, wanted 'last' or 'best'")
+        if self.snapshots_per_doubling is not None and not 0.1 <= self.snapshots_per_doubling <= 1000:
+            raise ValueError(f"snapshots_per_doubling: got {self.snapshots_per_doubling}, wanted from 0.1 to 1000")
+        if self.loss_threshold is not None and not math.isfinite(self.loss_threshold):
+            raise ValueError(f"loss_threshold: got {self.loss_threshold}, wanted a number of nats per token")
+        if self.snapshots_linear_after is not None and self.snapshots_per_doubling is None:
+            raise ValueError("snapshots_linear_after: got it without snapshots_per_doubling, wanted both")
+        for name in ("patience", "snapshots_linear_after"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: got {value}, wanted at least 1")
+
+
+def rows_per_step(args: TrainingArguments) -> int:
+    """Rows of one optimizer step, on all processes together. Raises ValueError for sizes that are none."""
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"{name}: got {getattr(args, name)}, wanted at least 1")
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
+def settle_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None) -> float:
+    """Set max_steps, and where nothing else is said the steps between looks; returns the steps of an epoch.
+
+    `epoch`: rows in one pass over the training set, None of endless rows. An epoch of endless rows is
+    `steps_per_epoch` steps, or the whole run; what shall happen every epoch happens every so many steps.
+    Raises ValueError where the run would have no end.
+    """
+    batch = rows_per_step(args)
+    steps = rows.steps_per_epoch or (None if epoch is None else epoch / batch)
+    if args.max_steps < 1:
+        if steps is None:
+            raise ValueError(
+                "got neither max_steps nor steps_per_epoch, and fresh rows never end; wanted one: set max_steps, or "
+                "steps_per_epoch with num_train_epochs"
+            )
+        if not 0 < args.num_train_epochs < math.inf:
+            raise ValueError(f"num_train_epochs: got {args.num_train_epochs}, wanted a finite number above 0")
+        args.max_steps = math.ceil(args.num_train_epochs * steps)
+    epoch_steps = steps or args.max_steps
+    if rows.steps_per_epoch and args.eval_strategy == "no":
+        args.eval_strategy = IntervalStrategy.EPOCH
+    for name in ("eval", "save", "logging"):  # Trainer sees rows without end, and would wait for ever
+        if getattr(args, f"{name}_strategy") == "epoch":
+            setattr(args, f"{name}_strategy", type(getattr(args, f"{name}_strategy"))("steps"))
+            setattr(args, f"{name}_steps", max(1, round(epoch_steps)))
+    return epoch_steps
+
+
+_CHECKED_TOGETHER = 10_000
+_GROUPS = "fact_type"  # the column of a task by which its rows are measured apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Curriculum:
+    """The stages of a task that grows: `task_of` gives the task of each, up to `last`."""
+
+    stages: Stages
+    task_of: Callable[[int], Task]
+    last: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingData:
+    """What one run reads. `looks` are measured while training, `test` once at the end; `epoch` is rows in a pass."""
+
+    train: Dataset
+    looks: Mapping[str, Dataset]
+    test: Dataset
+    epoch: int | None = None
+    curriculum: Curriculum | None = None
+    corpus: Blocks | None = None
+
+
+class Stacked(Dataset):
+    """A dataset that reads many items at once, all tensors of one shape, as one that fetches finished batches."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        return [default_collate(self.dataset.__getitems__(list(indices)))]
+
+
+def chosen_task(rows: RowsArguments) -> Task | None:
+    """The task that the arguments name."""
+    return get_task(rows.task, rows.preset, **rows.task_args) if rows.task else None  # type: ignore[arg-type]
+
+
+def pretraining_tokenizer(
+    task: Task | None, corpus: CorpusArguments, policy: PolicyArguments
+) -> PreTrainedTokenizerBase:
+    """The task's own words; where text is read, the checkpoint's tokenizer or a BPE made for the corpus."""
+    if corpus.canonical:
+        return corpus_tokenizer(
+            task,
+            corpus,
+            model_name_or_path=policy.model_name_or_path,
+            model_revision=policy.model_revision,
+            vocab_size=policy.tokenizer_vocab_size,
+        )
+    if task is None:
+        raise ValueError("got neither task nor canonical, wanted one of them (or both) to train on")
+    return build_tokenizer(task)
+
+
+def pretraining_data(
+    task: Task | None,
+    rows: RowsArguments,
+    corpus: CorpusArguments,
+    curriculum: CurriculumArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments,
+) -> PretrainingData:
+    """Everything that a run reads; see `PretrainingData`."""
+    if corpus.canonical:
+        _check_text_alone(rows, curriculum)
+        return _text_data(task, rows, corpus, tokenizer, args)
+    if task is None:
+        raise ValueError("got no task, wanted one whose rows are trained on")
+    looks: dict[str, Dataset] = {
+        "train": held_rows(task, "train", min(rows.eval_rows, rows.train_rows or rows.eval_rows), rows.rows_seed),
+        "validation": held_rows(task, "validation", rows.eval_rows, rows.rows_seed),
+    }
+    test = held_rows(task, "test", rows.test_rows, rows.rows_seed)
+    if curriculum.curriculum_field:
+        if rows.dataset or rows.train_rows:
+            raise ValueError("got a curriculum with dataset or train_rows, wanted fresh rows: neither of the two")
+        grown = _curriculum(task, curriculum)
+        online = OnlineRows(grown.task_of, seed=rows.rows_seed, stages=grown.stages)
+        return PretrainingData(online, looks, test, curriculum=grown)
+    if rows.dataset:
+        columns = TokenColumns(token_dataset(rows, len(tokenizer)))
+        looks["train"] = Subset(columns, range(min(len(columns), rows.eval_rows)))
+        return PretrainingData(Passes(columns, rows.rows_seed), looks, test, len(columns))
+    if rows.train_rows:
+        held = HeldRows(task.rows(0, rows.train_rows, seed=rows.rows_seed))
+        return PretrainingData(Passes(held, rows.rows_seed), looks, test, rows.train_rows)
+    return PretrainingData(OnlineRows(task, seed=rows.rows_seed), looks, test, task.size("train"))
+
+
+def fingerprint(data: PretrainingData) -> str:
+    """A digest of all that a run reads; of endless rows, which nobody holds, of the first ones."""
+    digest = hashlib.sha256()
+    sources = map(_source, (data.train, *data.looks.values(), data.test))
+    for source in {id(source): source for source in sources}.values():  # looks are often at parts of one
+        for part in _contents(source):
+            digest.update(part.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _source(rows: Any) -> Any:
+    """What rows are taken from, below all that orders, selects and stacks them."""
+    while not isinstance(rows, (HeldRows, OnlineRows, datasets.Dataset)):
+        rows = rows.dataset
+    return rows
+
+
+def _contents(source: HeldRows | OnlineRows | datasets.Dataset) -> Iterator[np.ndarray]:
+    if isinstance(source, HeldRows):
+        yield from (source.rows.tokens, source.rows.loss_start, source.rows.loss_stop)
+    if not isinstance(source, datasets.Dataset):
+        return
+    named = [name for name in ("input_ids", "labels") if name in source.column_names]
+    for table in source.select_columns(named).with_format("arrow").iter(_CHECKED_TOGETHER):
+        for column in table.columns:
+            yield pc.list_value_length(column).to_numpy()
+            yield pc.list_flatten(column).to_numpy()
+
+
+def held_rows(task: Task, split: str, most: int, seed: int) -> HeldRows:
+    """The first rows of a split with their floor, or all rows of a finite task that has fewer than `most`."""
+    rows = task.rows(0, min(most, task.size(split) or most), split=split, seed=seed)
+    return HeldRows(rows, task.optimal_log_probs(rows), rows.columns.get(_GROUPS))
+
+
+def token_dataset(rows: RowsArguments, vocabulary: int) -> datasets.Dataset:
+    """The dataset that the arguments name. Raises ValueError where its split, columns or ids do not fit."""
+    name = rows.dataset or ""
+    if measured := {part.partition("[")[0].strip() for part in rows.dataset_split.split("+")} & {*SPLITS[1:], "all"}:
+        raise ValueError(
+            f"dataset_split: got {rows.dataset_split!r}, wanted rows to train on, such as 'train': what is trained on "
+            f"is measured on {SPLITS[1]} and {SPLITS[2]} rows, which {min(measured)!r} holds as well"
+        )
+    try:
+        if (Path(name) / "state.json").is_file():
+            found = datasets.load_from_disk(name)
+        else:
+            found = datasets.load_dataset(name, rows.dataset_name, split=rows.dataset_split)
+    except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ValueError(f"dataset: got {name!r}, which cannot be loaded: {reason}") from None
+    if not {"input_ids", "labels"} <= set(found.column_names):
+        raise ValueError(
+            f"dataset: got {name!r} with columns {', '.join(found.column_names)}, wanted input_ids and labels; "
+            "for text set `canonical`"
+        )
+    found = found.select_columns(["input_ids", "labels"])
+    for number, table in enumerate(found.with_format("arrow").iter(_CHECKED_TOGETHER)):
+        if problem := _problem(table, vocabulary):
+            raise ValueError(f"dataset: got {problem} in {name!r}, in row {number * _CHECKED_TOGETHER} or later")
+    return found
+
+
+def _problem(table: pa.Table, vocabulary: int) -> str | None:
+    """What is wrong with rows of token ids, in words, or None."""
+    ids, labels = table["input_ids"], table["labels"]
+    if not all(pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type) for column in table):
+        return "columns that are no lists of whole numbers"
+    if not pc.all(pc.equal(pc.list_value_length(ids), pc.list_value_length(labels)), skip_nulls=False).as_py():
+        return "labels of another length than input_ids, or none"
+    for name, column, least in (("id", ids, 0), ("label", labels, IGNORED)):
+        found = pc.min_max(pc.list_flatten(column)).as_py()
+        for value in (found["min"], found["max"]):
+            if value is not None and not (value == least or 0 <= value < vocabulary):
+                return (
+                    f"the {name} {value}, where the task has {vocabulary} words (set task, preset and task_args to "
+                    "those that the dataset was made of)"
+                )
+    return None
+
+
+def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
+    name = arguments.curriculum_field or ""
+    fields = {field.name: field.type for field in dataclasses.fields(task.config)}
+    known = [each for each, kind in fields.items() if kind in (int, "int") and not each.endswith("seed")]
+    if name not in known:
+        what = ", which is no size in whole numbers" if name in fields else ""
+        raise ValueError(f"curriculum_field: got {name!r}{what}; {nearest(name, known)}")
+    final = getattr(task.config, name)
+    if not arguments.curriculum_start < final:
+        raise ValueError(
+            f"curriculum_start: got {arguments.curriculum_start}, wanted less than {final}, the config's own {name}"
+        )
+
+    @functools.cache
+    def task_of(stage: int) -> Task:
+        value = min(final, arguments.curriculum_start + stage * arguments.curriculum_step)
+        found = type(task)(task.config.replace(**{name: value}))
+        if found.vocabulary() != task.vocabulary():
+            raise ValueError(f"curriculum_field: got {name!r}, which changes the vocabulary; wanted one that does not")
+        return found
+
+    task_of(0)
+    last = math.ceil((final - arguments.curriculum_start) / arguments.curriculum_step)
+    return Curriculum(Stages(), task_of, last)
+
+
+def _check_text_alone(rows: RowsArguments, curriculum: CurriculumArguments) -> None:
+    asked = {"dataset": rows.dataset, "train_rows": rows.train_rows, "curriculum_field": curriculum.curriculum_field}
+    if named := [name for name, value in asked.items() if value]:
+        raise ValueError(
+            f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long as "
+            "corpus_tokens says"
+        )
+
+
+def _text_data(
+    task: Task | None,
+    rows: RowsArguments,
+    corpus: CorpusArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments,
+) -> PretrainingData:
+    batch = rows_per_step(args)
+    if args.max_steps < 1 and corpus.corpus_tokens is None:
+        raise ValueError("max_steps: got none with endless text, wanted how many steps to train")
+    wanted = args.max_steps * batch if args.max_steps > 0 else None
+    train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=rows.rows_seed)
+    held_out = Stacked(held_out_blocks(corpus, tokenizer))
+    seen = Subset(train, range(min(len(train), len(held_out))))
+    stacked = Stacked(train) if corpus.corpus_tokens is None else Passes(Stacked(train), rows.rows_seed)
+    looks = {"train": Stacked(seen), "validation": held_out}
+    return PretrainingData(stacked, looks, held_out, len(train), corpus=train)

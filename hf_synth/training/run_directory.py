@@ -1,0 +1,189 @@
+"""Run directories: one command at a time, one config, one set of rows; numbers in metrics.json."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset
+
+from hf_synth.io import alone_in, is_main_process
+from hf_synth.training.checkpoints import TRAINING_LOG, write_json
+
+RESOLVED_CONFIG = "resolved_config.yaml"
+METRICS = "metrics.json"
+WEIGHTS_TABLE = "prompts.parquet"
+REJECTED_ROWS = "rejected_rows.jsonl"
+TRANSFER = "transfer.json"
+TRAINED_ON = "trained_on.json"
+_WHAT_ROWS_SAY = ("prompt", "completion", "chosen", "rejected", "src", "cluster")
+# Where a run writes and what it says while it runs change nothing about its result.
+FREE = {
+    "output_dir",
+    "logging_dir",
+    "run_name",
+    "report_to",
+    "disable_tqdm",
+    "local_rank",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "hub_revision",
+    "hub_strategy",
+    "hub_always_push",
+}
+_SECRETS = {"hub_token"}
+
+
+def open_run(output_dir: str, *arguments: Any) -> Path:
+    """Make the output directory of a run, or come back to it.
+
+    `arguments` are the recipe's dataclasses; together they are the config, kept in resolved_config.yaml.
+    A directory in which nothing was trained yet takes the new config.
+    Raises ValueError where it holds the run of another config, naming the values that differ.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
+    config = {name: value for part in arguments for name, value in resolved(part).items()}
+    path = folder / RESOLVED_CONFIG
+    if path.exists() and _has_training(folder):
+        _check_same(path, config)
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
+    if not is_main_process():
+        return folder
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    draft.write_text(yaml.safe_dump(dict(sorted(config.items())), sort_keys=False), encoding="utf-8")
+    os.replace(draft, path)
+    return folder
+
+
+def check_run(output_dir: str, *arguments: Any) -> None:
+    """Raise ValueError where a directory holds the run of another config, as `open_run` does; nothing is written."""
+    path = Path(output_dir) / RESOLVED_CONFIG
+    if path.exists() and _has_training(path.parent):
+        _check_same(path, {name: value for part in arguments for name, value in resolved(part).items()})
+
+
+@contextlib.contextmanager
+def at_work_in(output_dir: str, *arguments: Any) -> Iterator[Path]:
+    """The directory of a run as `open_run` gives it, with other commands kept out of it meanwhile.
+
+    A directory that holds another config's run is refused before anything is written into it.
+    """
+    check_run(output_dir, *arguments)
+    with alone_in(output_dir):
+        yield open_run(output_dir, *arguments)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has trained to its end and written its numbers."""
+    return (folder / TRAINING_LOG).exists() and (folder / METRICS).exists()
+
+
+def claim_rows(folder: Path, rows: Dataset) -> None:
+    """`claim` a folder for rows, as they were read or made, before any is left out for its length.
+
+    The fingerprint is of their texts, sources and clusters, in order.
+    """
+    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows))
+
+
+def claim(folder: Path, **found: Any) -> None:
+    """Keep what a run trains on in trained_on.json: the values `found`, and how many processes read it.
+
+    Raises ValueError where a run that has begun had other values, or other processes.
+    """
+    found["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+    if not _has_steps(folder):
+        if is_main_process():
+            write_json(folder / TRAINED_ON, found)
+        return
+    before = read_trained_on(folder) or found  # of a run that kept nothing, nothing is known
+    if differing := [name for name in found if found[name] != before.get(name)]:
+        told = "; ".join(f"{name}: {before.get(name)} there, {found[name]} now" for name in differing)
+        raise ValueError(
+            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the data and the number "
+            "of processes that it began with, or give another --output_dir"
+        )
+
+
+def read_trained_on(folder: Path) -> dict[str, Any] | None:
+    """What `claim` kept, or None."""
+    path = folder / TRAINED_ON
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def resolved(arguments: Any) -> dict[str, Any]:
+    """A dataclass as plain values that YAML can hold; fields that carry secrets or machine state are left out."""
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
+    return {name: _plain(value) for name, value in values.items() if name not in _SECRETS}
+
+
+def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
+    """Write metrics.json: flat name -> number; what is none, such as an interval of one row, is left out.
+
+    Only the main process writes.
+    """
+    if is_main_process():
+        write_json(folder / METRICS, {name: metrics[name] for name in sorted(metrics) if math.isfinite(metrics[name])})
+
+
+def read_metrics(folder: Path) -> dict[str, float] | None:
+    """The metrics of a finished run, or None while there are none."""
+    path = folder / METRICS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _fingerprint(rows: Dataset) -> str:
+    digest = hashlib.sha256()
+    names = [name for name in _WHAT_ROWS_SAY if name in rows.column_names]
+    for part in rows.select_columns(names).with_format("arrow").iter(1024):
+        digest.update(json.dumps(part.to_pylist(), sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _has_training(folder: Path) -> bool:
+    """Whether anything was trained here: a start that failed on its input claims no directory."""
+    return (folder / "warmup").exists() or _has_steps(folder)
+
+
+def _has_steps(folder: Path) -> bool:
+    return (folder / TRAINING_LOG).exists() or any(folder.glob("checkpoint-*"))
+
+
+def _check_same(path: Path, config: dict[str, Any]) -> None:
+    before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    names = sorted((before.keys() | config.keys()) - FREE)
+    differing = [name for name in names if before.get(name) != config.get(name)]
+    if not differing:
+        return
+    changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in differing[:5])
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    raise ValueError(
+        f"output_dir {str(path.parent)!r} holds the run of another config ({changes}{more}); "
+        "give another --output_dir, or remove that directory"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

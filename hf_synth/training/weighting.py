@@ -1,0 +1,348 @@
+"""Sampling weights of prompts from their density, and the table that says how they came about."""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, concatenate_datasets
+from sklearn.decomposition import PCA
+from transformers import TrainerCallback
+
+from hf_synth.io import is_main_process
+from hf_synth.sampling import (
+    ChangingWeightsCallback,
+    Curriculum,
+    FixedWeights,
+    PassRates,
+    RefreshedRarity,
+    ScheduledRarity,
+    WeightFactor,
+    balanced_weights,
+    combined_weights,
+    effective_sample_size,
+    hidden_state_embedder,
+    permuted,
+    policy_density,
+    prompt_text,
+)
+from hf_synth.sampling.cache import text_key
+from hf_synth.sampling.density import measure_knn_density
+from hf_synth.sampling.embeddings import Embedder, load_embedder
+from hf_synth.sampling.shards import fingerprint
+from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.checkpoints import write_json
+from hf_synth.training.run_directory import WEIGHTS_TABLE
+
+logger = logging.getLogger(__name__)
+
+_FEWEST_DISTINCT = 3  # two neighbours are the least that a dimension can be read off
+_MAPPED = 10_000  # rows
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptDensity:
+    """How crowded the surroundings of each prompt are.
+
+    density: [N], larger is more crowded. place: [N, 2], the first two principal components of the embeddings.
+    dimension: the intrinsic dimension of the embeddings. recall: the share of the true neighbours that was found.
+    """
+
+    density: np.ndarray
+    place: np.ndarray
+    dimension: float
+    recall: float = 1.0
+
+
+def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
+    """The density of each row's `prompt`: embedded and measured, or read from the folder `density_from`.
+
+    Raises ValueError where the embedder cannot be loaded, there are too few distinct prompts for `density_k`, or the
+    folder was made of other prompts.
+    """
+    texts = [prompt_text(prompt) for prompt in prompts["prompt"]]
+    if arguments.density_from:
+        return PromptDensity(*read_density(Path(arguments.density_from), texts))
+    distinct = len(set(texts))
+    if distinct < _FEWEST_DISTINCT:
+        logger.warning("Density of %d distinct prompts says nothing: all weigh alike", distinct)
+        return PromptDensity(np.ones(len(texts)), np.zeros((len(texts), 2)), 0.0)
+    k = arguments.density_k
+    if k >= distinct:
+        raise ValueError(
+            f"density_k: got {k} with {distinct} distinct prompts, wanted at most {distinct - 1}; lower it"
+        )
+    embeddings = open_embedder(arguments)(texts, arguments.embedding_cache)
+    measured = measure_knn_density(
+        embeddings,
+        k=k,
+        estimator=arguments.density_estimator,
+        backend=arguments.density_backend,
+        smoothing=arguments.density_smoothing,
+    )
+    if is_main_process():
+        logger.info("Density of %d prompts by %s, recall %.3f", len(texts), measured.backend, measured.recall)
+    return PromptDensity(measured.density, place_on_map(embeddings), measured.dimension, measured.recall)
+
+
+def open_embedder(arguments: WeightArguments) -> Embedder:
+    """The embedder that the arguments name, or a ValueError that says why it cannot be loaded."""
+    try:
+        return load_embedder(arguments.embedder, layer=arguments.embedder_layer)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"embedder: got {arguments.embedder!r}, which cannot be loaded: {reason}") from error
+
+
+def place_on_map(embeddings: np.ndarray) -> np.ndarray:
+    """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows; 0 where none is."""
+    step = -(-len(embeddings) // _MAPPED)
+    sample = embeddings[::step]
+    place = np.zeros((len(embeddings), 2), embeddings.dtype)
+    if len(sample) < 2:
+        return place
+    components = PCA(min(2, *sample.shape), svd_solver="full").fit(sample)
+    for start in range(0, len(embeddings), _MAPPED):
+        part = slice(start, start + _MAPPED)
+        place[part, : components.n_components_] = components.transform(embeddings[part])
+    return place
+
+
+def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:
+    """[H] densities of held-out prompts, each among all of them and the training prompts."""
+    together = concatenate_datasets([held_out.select_columns("prompt"), prompts.select_columns("prompt")])
+    alone = dataclasses.replace(arguments, density_from=None)  # a folder knows the training prompts only
+    return measure_density(together, alone).density[: len(held_out)]
+
+
+def crowded_or_rare(density: np.ndarray) -> list[str]:
+    """`crowded` for the larger densities, `rare` for the other half."""
+    return ["crowded" if above else "rare" for above in density > np.median(density)]
+
+
+def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
+    """The dataset with a `sampling_weight` column, which the weighted trainers read."""
+    return prompts.add_column("sampling_weight", weights.tolist())
+
+
+def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
+    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and a place on the map.
+
+    Only the main process writes.
+    """
+    if not is_main_process():
+        return
+    columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
+    if "cluster" in prompts.column_names:
+        columns["cluster"] = prompts["cluster"]
+    x, y = measured.place.T
+    columns |= {"density": measured.density, "sampling_weight": weights, "x": x, "y": y}
+    pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
+
+
+def weight_metrics(measured: PromptDensity, weights: np.ndarray) -> dict[str, float]:
+    """What is always reported of weights."""
+    return {
+        "weights/effective_sample_size": effective_sample_size(weights),
+        "weights/effective_share": effective_sample_size(weights) / len(weights),
+        "weights/intrinsic_dimension": float(measured.dimension),
+        "weights/recall": float(measured.recall),
+        "weights/prompts": float(len(weights)),
+        "weights/smallest": float(weights.min()),
+        "weights/largest": float(weights.max()),
+    }
+
+
+_COLUMN_OF = {"cluster": "cluster", "source": "src"}
+
+
+def prompt_weights(
+    prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
+) -> np.ndarray:
+    """[N] sampling weights of mean 1 that a run starts with: the product of all kinds that the arguments name.
+
+    prompts: {prompt}, with `cluster`, `src` or `difficulty` where a kind needs it. density: [N], larger is more
+    crowded. seed: of the permutation. Raises ValueError where a column is missing.
+    """
+    factors = _Kinds(prompts, density, arguments, strength, seed).factors()
+    return combined_weights(*(factor.weights(0, 1) for factor in factors))
+
+
+def weight_callbacks(
+    trainer: Any, prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
+) -> list[TrainerCallback]:
+    """What a weighted trainer needs where weights change while it trains; empty where they stay.
+
+    The arguments are those of `prompt_weights`; rows are those of `trainer.train_dataset`.
+    """
+    factors = _Kinds(prompts, density, arguments, strength, seed, trainer).factors()
+    if not any(factor.changes for factor in factors):
+        return []
+    return [ChangingWeightsCallback(trainer, factors)]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeighedRows:
+    """Rows of a recipe that trains one model: {..., sampling_weight}, what they were weighed by, and the numbers."""
+
+    rows: Dataset
+    measured: PromptDensity
+    arguments: WeightArguments
+    seed: int
+    metrics: dict[str, float]
+
+    def add_callbacks(self, trainer: Any) -> None:
+        """Give the trainer what it needs where weights change while it trains."""
+        if not len(self.measured.density):
+            return
+        strength = self.arguments.one_strength()
+        given = (self.rows, self.measured.density, self.arguments, strength, self.seed)
+        for callback in weight_callbacks(trainer, *given):
+            trainer.add_callback(callback)
+
+
+def weigh_rows(rows: Dataset, arguments: WeightArguments, seed: int, folder: Path) -> WeighedRows:
+    """Measure the density of each row's `prompt`, weigh the rows, and write their table to the folder."""
+    strength = arguments.one_strength()
+    measured = measure_density(rows, arguments)
+    weights = prompt_weights(rows, measured.density, arguments, strength, seed)
+    write_weights_table(folder, rows, measured, weights)
+    return WeighedRows(with_weights(rows, weights), measured, arguments, seed, weight_metrics(measured, weights))
+
+
+def unweighed_rows(rows: Dataset, arguments: WeightArguments, seed: int) -> WeighedRows:
+    """The rows with a weight of 1 each; nothing is measured or written."""
+    nothing = PromptDensity(np.zeros(0), np.zeros((0, 2)), 0.0)
+    return WeighedRows(with_weights(rows, np.ones(len(rows))), nothing, arguments, seed, {})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kinds:
+    """Kinds of weights by their names, for the rows of one run."""
+
+    prompts: Dataset
+    density: np.ndarray
+    arguments: WeightArguments
+    strength: float
+    seed: int
+    trainer: Any = None  # only with one can density be measured again
+
+    def factors(self) -> list[WeightFactor]:
+        return [self._factor(kind) for kind in self.arguments.sampling_by]
+
+    def _factor(self, kind: str) -> WeightFactor:
+        if kind in ("density", "permuted"):
+            return self._rarity(kind)
+        if kind in _COLUMN_OF:
+            return FixedWeights(balanced_weights(self._column(_COLUMN_OF[kind], kind)), name=kind)
+        if kind == "pass_rate":
+            return PassRates([prompt_text(prompt) for prompt in self.prompts["prompt"]])
+        if kind == "curriculum":
+            return Curriculum(self._difficulty())
+        return FixedWeights(np.ones(len(self.prompts)), name=kind)
+
+    def _rarity(self, kind: str) -> WeightFactor:
+        options: dict[str, Any] = {
+            "strength": self.strength,
+            "schedule": self.arguments.strength_schedule,
+            "max_ratio": self.arguments.max_ratio,
+        }
+        density, every = self._dealt(kind, self.density), self.arguments.density_refresh
+        if self.trainer is None or every is None:
+            return ScheduledRarity(density, **options)
+        embed = hidden_state_embedder(self.trainer.processing_class)
+
+        def measure() -> np.ndarray:
+            return self._dealt(kind, policy_density(self.trainer, embed, k=self.arguments.density_k))
+
+        return RefreshedRarity(measure, every=every, density=density, **options)
+
+    def _dealt(self, kind: str, density: np.ndarray) -> np.ndarray:
+        return permuted(density, seed=self.seed) if kind == "permuted" else density
+
+    def _column(self, name: str, kind: str) -> list[Any]:
+        if name not in self.prompts.column_names:
+            raise ValueError(
+                f"sampling_by: got {kind!r}, and the prompts have no column {name!r}, only "
+                f"{', '.join(self.prompts.column_names)}; leave it out, or take data that has it"
+            )
+        return list(self.prompts[name])
+
+    def _difficulty(self) -> list[float]:
+        """The column `difficulty`, larger is harder; where there is none, characters of the prompt."""
+        if "difficulty" in self.prompts.column_names:
+            return list(self.prompts["difficulty"])
+        return [float(len(prompt_text(prompt))) for prompt in self.prompts["prompt"]]
+
+
+TABLE, FACTS = "density.parquet", "density.json"
+_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.string()),
+        ("key", pa.binary(16)),
+        ("density", pa.float64()),
+        ("sampling_weight", pa.float64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+    ]
+)
+
+
+def write_density(
+    folder: Path,
+    batches: Iterable[list[str]],
+    keys: np.ndarray,
+    density: np.ndarray,
+    weights: np.ndarray,
+    place: np.ndarray,
+    facts: dict[str, Any],
+) -> None:
+    """Write both files, the table a batch of prompts at a time.
+
+    keys: [N, 16] uint8; density, weights: [N]; place: [N, 2], on a map. facts: with a `fingerprint`.
+    """
+    draft, start = folder / f".{TABLE}", 0
+    with pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as table:
+        for batch in batches:
+            rows = slice(start, start + len(batch))
+            x, y = np.ascontiguousarray(place[rows].T, dtype=np.float32)
+            key = pa.array([key.tobytes() for key in keys[rows]], pa.binary(16))
+            columns = [
+                pa.array(batch),
+                key,
+                density[rows],
+                weights[rows],
+                np.ascontiguousarray(x),
+                np.ascontiguousarray(y),
+            ]
+            table.write_table(pa.table(columns, schema=_SCHEMA))
+            start += len(batch)
+    draft.replace(folder / TABLE)
+    write_json(folder / FACTS, facts)
+
+
+def read_density(folder: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Density [N], place [N, 2], intrinsic dimension and recall for prompts in any order, found by their text.
+
+    Raises ValueError where the folder is none of these, or was made of other prompts: all must be in it.
+    """
+    if not (folder / FACTS).is_file():
+        raise ValueError(f"density_from: got {str(folder)!r}, which holds no {FACTS}; make it by recipes/density.py")
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    table = pq.read_table(folder / TABLE, columns=["key", "density", "x", "y"])
+    row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
+    wanted = [text_key(text) for text in texts]
+    if missing := len({key for key in wanted if key not in row_of}):
+        here = fingerprint(np.frombuffer(b"".join(wanted), np.uint8).reshape(-1, 16))
+        raise ValueError(
+            f"density_from: {str(folder)!r} was made of other prompts: {missing} of {len(set(wanted))} are not in it "
+            f"(fingerprint {facts['fingerprint']} there, {here} here); run recipes/density.py on these prompts"
+        )
+    rows = np.array([row_of[key] for key in wanted])
+    density, x, y = (table[name].to_numpy()[rows] for name in ("density", "x", "y"))
+    return density, np.stack([x, y], axis=1), facts["dimension"], facts["recall"]

@@ -1,0 +1,178 @@
+"""Emergent analogical reasoning: in which order fact types are learned, and whether analogies come and go."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_synth.experiments.arms import with_seed
+from hf_synth.metrics.intervals import mean_interval, wilson_interval
+from hf_synth.reports.dynamics_figures import GEOMETRY
+from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
+from hf_synth.reports.words import MISSING, table
+from hf_synth.tasks import get_task
+from replication.records import Record, by_arm
+from replication.words import Claim, claims, share_over_units, standing, with_interval
+
+_TYPES = ("id_atomic", "id_compositional", "near_ood_compositional", "id_analogical", "ood_analogical")
+_NAME = "validation_accuracy/{}"
+_GEOMETRY = {name: said for name, said in GEOMETRY.items() if name != "distortion"}  # those that were published
+_LADDER = ("id_atomic", "near_ood_compositional", "id_analogical", "ood_analogical")
+_LEARNED = 0.9  # of a fact type: memorised, composed, analogised
+
+
+def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+    """Accuracy by fact type over training, the order of what is learned, and what is lost again."""
+    arms, name = by_arm(records), Path(str(config["output_dir"])).name
+    _figure(arms, folder, name)
+    graphs = min(len(runs) for runs in arms.values())
+    every, epoch = int(config["eval_steps"]), _epoch(config, records[0])
+    steps = next(iter(arms.values()))[0].curve(_NAME.format("ood_analogical"))[0]
+    shown = steps[:: max(1, len(steps) // _SHOWN)]
+    return [
+        standing(graphs, "graphs"),
+        "Accuracy at the end, mean over graphs:",
+        table(["weight decay", *_TYPES], [[_decay(arm), *_final(runs)] for arm, runs in arms.items()]),
+        "When, and in which order. A fact type counts as learned at the first look at which its accuracy is at least "
+        f"{_LEARNED:g} (steps, median over the graphs in which it was); the order asked for is memorise (id_atomic), "
+        "then compose (near_ood_compositional), then analogise (ood_analogical), none at an earlier look than the one "
+        f"before it. Looks are {every} steps apart; what is learned between the same two looks counts as in order:",
+        table(["weight decay", *_HEAD], [[_decay(arm), *_order(runs)] for arm, runs in arms.items()]),
+        "Held-out analogies by step, mean over graphs; an epoch is "
+        f"{epoch:.3g} steps:",
+        table(["weight decay", *(f"{step:,}" for step in shown)],
+              [[_decay(arm), *_held_out(runs, shown)] for arm, runs in arms.items()]),
+        "The highest accuracy at any look, at the end, and how often it was lost:",
+        table(["weight decay", "best look", "end", "graphs that reached 0.5", "of these below 0.5 at the end"],
+              [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
+        claims([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
+        f"![Accuracy by fact type over steps](reproduction/figures/{name}.png)",
+        "The embeddings of entities e and of their images f(e) over training:",
+        table(["measure", "what it is", "an analogy has", "random ones have"],
+              [[title, what, analogy, random] for title, _, what, analogy, random in _GEOMETRY.values()],
+              text_columns=4),
+        f"![Geometry of the embeddings over steps](reproduction/figures/{name}_geometry.png)",
+    ]  # fmt: skip
+
+
+_HEAD = ("memorised at", "composed at", "trained analogies at", "analogised at", "graphs in that order")
+_SHOWN = 8  # looks in the table
+
+
+def _epoch(config: Mapping[str, Any], record: Record) -> float:
+    """Steps in which all training facts are read once."""
+    args = with_seed(config.get("task_args") or {}, record.seed)
+    facts = get_task(config["task"], config.get("preset"), **args).size("train") or 0
+    return facts / float(config["per_device_train_batch_size"])
+
+
+def _held_out(runs: Sequence[Record], steps: Sequence[int]) -> list[str]:
+    """The accuracy on held-out analogies at each of the steps, over the graphs that looked then."""
+    curves_ = [dict(zip(*run.curve(_NAME.format("ood_analogical")), strict=True)) for run in runs]
+    at = [[curve[step] for curve in curves_ if step in curve] for step in steps]
+    return [share_over_units(values) if values else MISSING for values in at]
+
+
+def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
+    """What was published of one graph: as a share of the graphs, and the fall of the Dirichlet energy over them."""
+    ordered, (reached, lost) = int(_in_order(_when(runs)).sum()), _fates(runs)
+    decay, count = f"weight decay {_decay(arm)}", len(runs)
+    asked = [("first memorise, then compose, then analogise", ordered, count),
+             ("held-out analogies reach 0.5", reached, count),
+             ("and are lost again by the end", lost, reached)]  # fmt: skip
+    shares = [
+        Claim(claim, f"share of graphs above a half, {decay}", wilson_interval(hits, of), of, bar=0.5, digits=2)
+        for claim, hits, of in asked
+        if of
+    ]
+    falls = [values[0] - values[-1] for run in runs if (values := run.curve("geometry/dirichlet_energy")[1])]
+    if not falls:
+        return shares
+    shows = f"Dirichlet energy at the first look less at the last, {decay}"
+    return [*shares, Claim("the Dirichlet energy falls", shows, mean_interval(falls), len(falls), digits=2)]
+
+
+def _decay(arm: str) -> str:
+    return arm.removeprefix("decay-")
+
+
+def _final(runs: Sequence[Record]) -> list[str]:
+    found = [[run.curve(_NAME.format(kind))[1] for run in runs] for kind in _TYPES]
+    ends = [[values[-1] for values in of_kind if values] for of_kind in found]  # a sample of rows may have none
+    return [share_over_units(of_kind) if of_kind else MISSING for of_kind in ends]
+
+
+def _learned_at(run: Record, kind: str) -> float:
+    """The first step at which a fact type was learned; infinity where none was."""
+    steps, values = run.curve(_NAME.format(kind))
+    return next((float(step) for step, value in zip(steps, values, strict=True) if value >= _LEARNED), np.inf)
+
+
+def _when(runs: Sequence[Record]) -> np.ndarray:
+    """The step at which each of _LADDER was learned, float [graphs, kinds]; infinity where it never was."""
+    return np.array([[_learned_at(run, kind) for kind in _LADDER] for run in runs])
+
+
+def _in_order(at: np.ndarray) -> np.ndarray:
+    """Whether all but the trained analogies were learned, none at an earlier look than the one before it."""
+    asked = np.delete(at, _LADDER.index("id_analogical"), axis=1)
+    return np.isfinite(asked).all(axis=1) & (np.diff(np.nan_to_num(asked, posinf=1e18), axis=1) >= 0).all(axis=1)
+
+
+def _order(runs: Sequence[Record]) -> list[str]:
+    at = _when(runs)
+    return [*(_median(column) for column in at.T), _share(int(_in_order(at).sum()), len(runs))]
+
+
+def _median(steps: np.ndarray) -> str:
+    reached = steps[np.isfinite(steps)]
+    when = f"{np.median(reached):.0f}" if len(reached) else "never"
+    return f"{when} ({len(reached)} of {len(steps)})"
+
+
+def _fates(runs: Sequence[Record]) -> tuple[int, int]:
+    """In how many graphs held-out analogies reached 0.5 at a look, and in how many of these they ended below it."""
+    reached = [values for run in runs if max(values := run.curve(_NAME.format("ood_analogical"))[1], default=0) >= 0.5]
+    return len(reached), sum(values[-1] < 0.5 for values in reached)
+
+
+def _transience(runs: Sequence[Record]) -> list[str]:
+    curves_ = [values for run in runs if (values := run.curve(_NAME.format("ood_analogical"))[1])]
+    if not curves_:
+        return [MISSING] * 4
+    reached, lost = _fates(runs)
+    ends = [
+        share_over_units([max(values) for values in curves_]),
+        share_over_units([values[-1] for values in curves_]),
+    ]
+    return [*ends, _share(reached, len(runs)), _share(lost, reached) if reached else MISSING]
+
+
+def _share(hits: int, count: int) -> str:
+    return f"{hits} of {count} ({with_interval(wilson_interval(hits, count), 2)})"
+
+
+def _figure(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> None:
+    panels = []
+    for arm, runs in arms.items():
+        coloured = zip(_TYPES, CLUSTER_COLOURS, strict=False)
+        lines = [_line(runs, _NAME.format(kind), kind, colour) for kind, colour in coloured]
+        panels.append(Panel(f"Weight decay {_decay(arm)}", "accuracy", lines))
+    save(curves(panels, share_y=True), folder, name)
+    panels = [
+        Panel(title, "mean over graphs", [
+            _line(runs, f"geometry/{kind}", f"decay {_decay(arm)}", colour)
+            for (arm, runs), colour in zip(arms.items(), CLUSTER_COLOURS, strict=False)
+        ]) for kind, (title, *_) in _GEOMETRY.items()
+    ]  # fmt: skip
+    save(curves(panels), folder, f"{name}_geometry")
+
+
+def _line(runs: Sequence[Record], column: str, label: str, colour: str) -> Line:
+    there = [curve for run in runs if (curve := run.curve(column))[1]]
+    steps = there[0][0] if there else []
+    found = [mean_interval(values) for values in zip(*(values for _, values in there), strict=False)]
+    errors = [interval.high - interval.mean for interval in found]
+    error = errors if all(np.isfinite(errors)) else None
+    return Line(label, steps[: len(found)], [interval.mean for interval in found], colour, error=error)
