@@ -13,8 +13,9 @@ import datasets
 import pyarrow as pa
 from datasets.builder import Key
 
+from hf_synth.errors import nearest, whole_number
 from hf_synth.tasks import Task, get_task, task_class
-from hf_synth.tasks.base import SPLITS, nearest, whole_number
+from hf_synth.tasks.base import SPLITS
 from hf_synth.views import VIEW_FEATURES, block_rows, view_features, view_table
 
 ROW_FORMAT = 1  # raise it whenever the layout of a view changes: it is part of every cache key

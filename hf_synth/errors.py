@@ -1,17 +1,31 @@
-"""Errors as users should see them: one line and an exit code."""
+"""Errors as users should see them: what was got, what was wanted, what to do; one line and an exit code.
+
+Light to import: commands report errors before they load what they need.
+"""
 
 import contextlib
+import dataclasses
+import difflib
 import errno
+import json
 import logging
+import numbers
+import operator
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-from safetensors import SafetensorError
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_TORCH_SAYS = ("PytorchStreamWriter failed writing file", "unexpected pos")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LIMITS = {  # name in a field's metadata -> (what holds, how an error says it)
+    "at_least": (operator.ge, "at least"),
+    "above": (operator.gt, "above"),
+    "at_most": (operator.le, "at most"),
+    "below": (operator.lt, "below"),
+}
+_TORCH_DISK_FULL = ("PytorchStreamWriter failed writing file", "unexpected pos")
 
 
 @contextlib.contextmanager
@@ -25,7 +39,7 @@ def user_errors(
     """
     # What TRL should call by another name is for TRL to know, not for whoever runs a recipe.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
-    logging.getLogger("transformers.modeling_utils").addFilter(_needed)
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_useful)
     try:
         yield
     except ValueError as error:
@@ -37,32 +51,94 @@ def user_errors(
         print(f"\n{command}: " + "; ".join(filter(None, ["interrupted", interrupted])), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        full = no_room(error)
+        full = disk_full_error(error)
         if full is None or os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
         print(f"{command}: error: {full}; make room, then give the same command again", file=sys.stderr)
         sys.exit(2)
 
 
-def _needed(record: logging.LogRecord) -> bool:
-    """Not the advice to mask padding, where it stands on the right of a causal model and is seen from nowhere."""
+def _is_useful(record: logging.LogRecord) -> bool:
+    """Drop the advice to mask padding, where it stands on the right of a causal model and is seen from nowhere."""
     return "passing in an `attention_mask`" not in str(record.msg)
 
 
-def no_room(error: BaseException | None) -> BaseException | None:
-    """The error that says that a file could not be written in full, of one and those that led to it; or None.
+def disk_full_error(error: BaseException | None) -> BaseException | None:
+    """Return the error that says that a file could not be written in full, of `error` and its causes; or None.
 
     That is: a disk is full, a quota is used up, or a file has its largest size.
     """
-    if error is None or _says_no_room(error):
+    if error is None or _says_disk_full(error):
         return error
-    return no_room(error.__cause__ or error.__context__)
+    return disk_full_error(error.__cause__ or error.__context__)
 
 
-def _says_no_room(error: BaseException) -> bool:
+def _says_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
-        return error.errno in _NO_ROOM
-    # Neither torch nor safetensors keeps the number of the system's error: they have words of their own.
-    if isinstance(error, SafetensorError):
-        return any(f"os error {number}" in str(error) for number in _NO_ROOM)
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_SAYS)
+        return error.errno in _DISK_FULL
+    # Neither torch nor safetensors keeps the number of the system's error: both only describe it.
+    if type(error).__name__ == "SafetensorError":
+        return any(f"os error {number}" in str(error) for number in _DISK_FULL)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TORCH_DISK_FULL)
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return a hint for an error message: the closest known name, and all of them."""
+    known = sorted(map(str, known), key=_natural)
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
+
+
+def _natural(word: str) -> list[Any]:
+    """Letters and numbers in turn, so that 8 comes before 16."""
+    return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return `value` as an int, of NumPy's kinds too; anything else, True and 1.0 included, is a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"got {name}={value!r}, wanted a whole number")
+    return int(value)
+
+
+def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
+    """Return a dict as given in YAML, or as JSON on the command line."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
+    return value or {}
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """Return a field of an arguments dataclass: its default, its help, and what `check_fields` holds it to.
+
+    limits: `at_least`, `above`, `at_most`, `below` (numbers; None passes), `choices` (names), `json=True` (a mapping,
+    or its JSON). A list, dict or set as default is copied for each instance.
+    """
+    metadata = {"help": help, **limits}
+    if isinstance(default, list | dict | set):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_fields(arguments: Any) -> None:
+    """Hold each field of a dataclass to the limits that `option` gave it; JSON is read in place.
+
+    Raises ValueError naming the field, what was got, and what was wanted.
+    """
+    for field in dataclasses.fields(arguments):
+        limits, value, name = field.metadata, getattr(arguments, field.name), field.name
+        if limits.get("json"):
+            setattr(arguments, name, json_dict(value, name))
+        elif value is None:
+            continue
+        elif "choices" in limits:
+            if value not in limits["choices"]:
+                raise ValueError(f"{name}: got {value!r}; {nearest(value, limits['choices'])}")
+        elif not all(holds(value, limits[limit]) for limit, (holds, _) in _LIMITS.items() if limit in limits):
+            wanted = " and ".join(f"{text} {limits[limit]}" for limit, (_, text) in _LIMITS.items() if limit in limits)
+            raise ValueError(f"{name}: got {value}, wanted {wanted}")

@@ -29,10 +29,9 @@ from hf_synth.experiments.plan import COMPARISON, CompareArguments, ComparedRun,
 from hf_synth.experiments.results import check_finished, check_primary
 from hf_synth.experiments.statistics import PREFIX as EQUAL_KL
 from hf_synth.experiments.statistics import power_statement
-from hf_synth.io import alone_in, is_main_process
+from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.checkpoints import write_json
 from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = CompareArguments(**own)
     folder = Path(base.pop("output_dir", f"runs/compare_{arguments.recipe}"))
     runs = planned(arguments, base, folder, CONFIGS)
-    with alone_in(str(folder)):
+    with directory_lock(str(folder)):
         check(runs)
         promise(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
         if arguments.plan:

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 
 from hf_synth.errors import user_errors
-from hf_synth.io import alone_in
+from hf_synth.io import directory_lock
 from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
 from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
 from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds density.parquet, density.json and metrics.json."""
     output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG, __doc__)
     weights.one_strength()
-    with alone_in(output.output_dir):
+    with directory_lock(output.output_dir):
         return measure(output, data, weights)
 
 

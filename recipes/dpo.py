@@ -21,7 +21,7 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.checkpoints import train
 from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
 from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.run_directory import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
 
 CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")
     require_checkpoint(policy.model_name_or_path, dpo.policy_made_by)
-    with at_work_in(args.output_dir, dpo, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, dpo, data, weights, policy, args) as folder:
         return run(folder, data, weights, policy, args)
 
 
@@ -56,7 +56,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
         print(f"{folder} is finished")
         return folder
     train_pairs, test_pairs = preference_split(data, folder)
-    claim_rows(folder, train_pairs)
+    record_data_fingerprint(folder, train_pairs)
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)

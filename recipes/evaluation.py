@@ -1,4 +1,11 @@
-"""From arguments to a folder of results: metrics.json, evaluation.csv and a report."""
+"""Measure a checkpoint on a task: how far from the floor it is, what it writes, and at which lengths that holds.
+
+    accelerate launch recipes/evaluation.py --model_name_or_path runs/procedural/sort --lengths 8 16 24 32
+    accelerate launch recipes/evaluation.py --model_name_or_path ORG/MODEL --task sort --task_args '{"length": 16}'
+
+Any checkpoint will do whose tokenizer knows the task's words; for a language of words any tokenizer will. Nothing is
+trained. With --lm_eval FOLDER the same rows are written as tasks for lm-eval, whose numbers are the same.
+"""
 
 import csv
 import dataclasses
@@ -9,35 +16,146 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import yaml
+from accelerate import PartialState
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_synth.errors import user_errors
+from hf_synth.corpora.tokenizers import check_vocabulary
+from hf_synth.errors import json_dict, nearest, option, user_errors
 from hf_synth.evaluation.language import is_language, language_measures
 from hf_synth.evaluation.lm_eval import command, write_lm_eval
-from hf_synth.evaluation.model import (
-    Measured,
-    MeasuringArguments,
-    Plan,
-    Setting,
-    check_positions,
-    load,
-    planned,
-    word_ids,
-)
+from hf_synth.evaluation.model import Measured, Plan, Setting, check_positions, word_ids
 from hf_synth.evaluation.rows import completed, foretold, prompted
 from hf_synth.experiments.plan import COMPARISON
 from hf_synth.io import is_main_process, whole_file
 from hf_synth.reports.evaluation import Evaluation, write_evaluation
-from hf_synth.tasks.base import Rows
+from hf_synth.tasks import Task, get_task
+from hf_synth.tasks.base import SPLITS, Rows
 from hf_synth.training.arguments import parse_recipe, read_yaml
-from hf_synth.training.run_directory import RESOLVED_CONFIG, at_work_in, write_metrics
+from hf_synth.training.models import from_pretrained, require_checkpoint
+from hf_synth.training.run_directory import RESOLVED_CONFIG, run_directory, write_metrics
 
 Measures = dict[str, float]
+_INSIDE_RUNS = ("checkpoint-", "best", "step-", "snapshots")  # folders that a run makes for its models
+
+
+@dataclasses.dataclass
+class MeasuringArguments:
+    """Which checkpoint is measured on which rows, and where the results go."""
+
+    model_name_or_path: str | None = option(None, "A folder or Hub id: a run, a checkpoint or a PEFT adapter.")
+    model_revision: str | None = option(None, "A branch, tag or commit of the Hub id.")
+    dtype: str | None = option(None, "float32, bfloat16, ...; that of the checkpoint by default.")
+    task: str | None = option(None, "A task's name, or the path of its file; by default that of the run.")
+    preset: str | None = option(None, "A preset of the task.")
+    task_args: dict[str, Any] | str | None = dataclasses.field(
+        default=None, metadata={"help": "Config values over the preset, as JSON."}
+    )
+    lengths: list[int] | None = dataclasses.field(
+        default=None, metadata={"help": "Values of length_field, each measured by itself; they may exceed training's."}
+    )
+    length_field: str | None = option(None, "A field of the task's config; by default its size, such as length.")
+    split: str = option("test", "The split whose rows are measured.")
+    rows: int = option(4096, "Rows for loss and accuracy, of each length.")
+    rows_seed: int | None = option(None, "The seed of rows and of samples; that of the run by default, else 0.")
+    completions: int = option(1024, "How many of the rows are also completed greedily; 0: none.")
+    samples: int = option(1000, "Strings sampled of a language; 0: no measures of a language.")
+    batch_size: int = option(128, "Rows in a batch, on each process.")
+    output_dir: str | None = option(None, "By default MODEL/evaluation, and runs/evaluation/NAME for a Hub id.")
+    lm_eval: str | None = option(None, "Also write tasks for lm-eval into this folder.")
+
+    def __post_init__(self) -> None:
+        """Read JSON, and refuse words that are not known and numbers out of range."""
+        self.task = self.task or None
+        self.task_args = json_dict(self.task_args, "task_args")
+        if not self.model_name_or_path:
+            raise ValueError("got no model_name_or_path, wanted the folder or Hub id of a model to measure")
+        if self.split not in SPLITS:
+            raise ValueError(f"split: got {self.split!r}, wanted one of {', '.join(SPLITS)}")
+        for name, least in (("rows", 2), ("completions", 0), ("samples", 0), ("batch_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}")
+        if self.lengths is not None and len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths: got {self.lengths}, wanted each once")
+        if self.length_field and not self.lengths:
+            raise ValueError(f"length_field: got {self.length_field!r} without lengths, wanted its values as well")
+        if self.dtype not in (None, "auto") and not isinstance(getattr(torch, str(self.dtype), None), torch.dtype):
+            raise ValueError(f"dtype: got {self.dtype!r}, wanted one of torch's, such as 'bfloat16'")
+
+
+def planned(arguments: MeasuringArguments) -> Plan:
+    """The settings that the arguments ask for; what they leave open is as in the run that made the model.
+
+    At a length rows have exactly that one: a field's `min_` and `test_` companions are set to 0.
+    Raises ValueError for no task, an unknown length field, and values out of range.
+    """
+    run = run_config(str(arguments.model_name_or_path))
+    name = arguments.task or run.get("task")
+    if not name:
+        require_checkpoint(str(arguments.model_name_or_path))
+        raise ValueError(
+            f"got no task, and beside {arguments.model_name_or_path!r} no run that names one; wanted --task"
+        )
+    same = run if name == run.get("task") else {}
+    args: dict[str, Any] = arguments.task_args or ({} if arguments.preset else same.get("task_args")) or {}  # type: ignore[assignment]
+    task = get_task(name, arguments.preset or same.get("preset"), **args)
+    seed = arguments.rows_seed if arguments.rows_seed is not None else int(same.get("rows_seed") or 0)
+    if not arguments.lengths:
+        return Plan((Setting(arguments.split, task),), seed)
+    field = str(arguments.length_field or getattr(task.config, "size_field", "length"))
+    settings = tuple(Setting(str(value), _at(task, field, value), value) for value in arguments.lengths)
+    trained = get_task(name, same.get("preset"), **(same.get("task_args") or {})) if same else None
+    return Plan(settings, seed, field, getattr(trained.config, field) if trained else None)
+
+
+def run_config(name_or_path: str) -> dict[str, Any]:
+    """The config of the run that a model's folder, or one of its checkpoints or snapshots, is of; else nothing."""
+    folder = Path(name_or_path)
+    for place in (folder, *list(folder.parents)[:2]):
+        if (path := place / RESOLVED_CONFIG).is_file():
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        if not place.name.startswith(_INSIDE_RUNS):
+            break
+    return {}
+
+
+def _at(task: Task, field: str, value: int) -> Task:
+    known = [one.name for one in dataclasses.fields(task.config)]
+    numeric = [name for name in known if type(getattr(task.config, name)) is int]
+    if field not in numeric:
+        raise ValueError(
+            f"length_field: task {task.name} got {field!r}, wanted one of its whole numbers; {nearest(field, numeric)}"
+        )
+    companions = {name: 0 for name in (f"min_{field}", f"test_{field}") if name in known}
+    return type(task)(task.config.replace(**companions, **{field: value}))
+
+
+def load(arguments: MeasuringArguments) -> Measured:
+    """The checkpoint on this process's device, ready to be measured; an adapter is merged into its model.
+
+    Raises ValueError where there is no such checkpoint, or where the tokenizer has ids that the model has not.
+    """
+    path = str(arguments.model_name_or_path)
+    options: dict[str, Any] = {"revision": arguments.model_revision}
+    if arguments.dtype:
+        options["dtype"] = arguments.dtype
+    if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file():
+        model = AutoPeftModelForCausalLM.from_pretrained(path, **options).merge_and_unload()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    else:
+        model = from_pretrained(AutoModelForCausalLM, path, **options)
+        tokenizer = from_pretrained(AutoTokenizer, path, revision=arguments.model_revision)
+    check_vocabulary(model, tokenizer)
+    return Measured(model.to(PartialState().device).eval(), tokenizer, arguments.batch_size)
 
 
 def evaluate(arguments: MeasuringArguments) -> Path:
     """Measure a checkpoint at every setting; returns the folder of the results. All processes of a launch call it."""
     started, plan = time.monotonic(), planned(arguments)
-    with at_work_in(str(output_folder(arguments)), arguments) as folder:
+    with run_directory(str(output_folder(arguments)), arguments) as folder:
         _measure_into(folder, plan, arguments, started)
     return folder
 
@@ -63,7 +181,7 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     size = float(sum(parameter.numel() for parameter in measured.model.parameters()))
     others = {"parameters": size, "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(found), **others})
-    write_evaluation(folder, Evaluation(arguments, plan, found, told))
+    write_evaluation(folder, Evaluation(str(arguments.model_name_or_path), arguments.split, plan, found, told))
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:
@@ -140,5 +258,5 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 if __name__ == "__main__":
-    with user_errors("evaluate.py", interrupted="nothing was measured"):
+    with user_errors("evaluation.py", interrupted="nothing was measured"):
         main()

@@ -20,7 +20,7 @@ from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.grpo import GRPOArguments, arm_name, prepare, run_arm
-from hf_synth.training.run_directory import at_work_in, write_metrics
+from hf_synth.training.run_directory import run_directory, write_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
 CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
@@ -29,7 +29,7 @@ CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOC
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
     grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__)
-    with at_work_in(args.output_dir, grpo, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, grpo, data, weights, policy, args) as folder:
         return run(folder, grpo, data, weights, policy, args)
 
 

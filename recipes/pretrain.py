@@ -19,7 +19,7 @@ from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.errors import user_errors
 from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.hub.models import push_run
-from hf_synth.io import alone_in, is_main_process
+from hf_synth.io import directory_lock, is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         raise ValueError(f"hub_model_id: got none for {len(planned)} runs, wanted the name that theirs begin with")
     alone = planned[0].folder == Path(args.output_dir)
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
-    with alone_in(args.output_dir):
+    with directory_lock(args.output_dir):
         for run in planned:  # a mistake in the last arm shall not wait for the first to be trained
             settings = settings_of(run, words)
             chosen_task(settings.rows)

@@ -16,10 +16,9 @@ import pretrain
 from replication.page import STUDIES, study_config, write_page
 from replication.records import add_record, read_records, record_of, run_key
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import nearest, user_errors
 from hf_synth.experiments.arms import PlannedRun, planned_runs
-from hf_synth.io import alone_in
-from hf_synth.tasks.base import nearest
+from hf_synth.io import directory_lock
 from hf_synth.training.arguments import parse_recipe
 
 CONFIGS = Path(__file__).parent / "configs" / "replicate"
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     (arguments,) = parse_recipe((ReplicateArguments,), argv, about=__doc__)
     left = arguments.most_runs
     for study in arguments.only or STUDIES:
-        with alone_in(f"runs/replicate/.{study}"):  # two commands would train the same runs
+        with directory_lock(f"runs/replicate/.{study}"):  # two commands would train the same runs
             left = run_study(study, arguments, left)
     return write_page(Path(arguments.docs), CONFIGS)
 

@@ -27,7 +27,7 @@ from hf_synth.training.models import (
     require_checkpoint,
     with_head_signs,
 )
-from hf_synth.training.run_directory import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
 
 CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
-    with at_work_in(args.output_dir, reward, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, reward, data, weights, policy, args) as folder:
         return run(folder, reward, data, weights, policy, args)
 
 
@@ -91,7 +91,7 @@ def run(
         print(f"{folder} is finished")
         return folder
     train_pairs, test_pairs = preference_split(data, folder, keep=reward.columns)
-    claim_rows(folder, train_pairs)
+    record_data_fingerprint(folder, train_pairs)
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)

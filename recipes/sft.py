@@ -23,7 +23,7 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
 from hf_synth.training.models import load_policy, load_tokenizer
-from hf_synth.training.run_directory import at_work_in, claim_rows, is_finished, write_metrics
+from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import unweighed_rows, weigh_rows
 
 QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
     data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
     weights.one_strength()
-    with at_work_in(args.output_dir, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, data, weights, policy, args) as folder:
         return run(folder, data, weights, policy, args)
 
 
@@ -56,7 +56,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
         print(f"{folder} is finished")
         return folder
     rows = imitation_rows(data, folder)
-    claim_rows(folder, rows)
+    record_data_fingerprint(folder, rows)
     tokenizer = load_tokenizer(policy, data, rows)
     found = len(rows)
     rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from evaluation import MeasuringArguments
 
-from hf_synth.evaluation.model import MeasuringArguments
 from hf_synth.experiments.arms import ArmsArguments
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.pretraining_data import CurriculumArguments, KeepingArguments, RowsArguments, ScheduleArguments

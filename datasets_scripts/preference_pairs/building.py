@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_synth.hub.manifests import MANIFEST, to_text, write_text
+from hf_synth.hub.manifests import MANIFEST, to_text
+from hf_synth.io import write_text
 from hf_synth.preferences import RejectedRow, Source
 from hf_synth.preferences.pairs import shortened
 from hf_synth.sampling import effective_sample_size, rarity_weights

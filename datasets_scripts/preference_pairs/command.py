@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         names = (field.name for field in dataclasses.fields(Weighing))
         weighing = Weighing(**{name: getattr(given, name) for name in names})
         sources = chosen_sources(given.sources, given.splits, given.columns, given.max_rows)
-        from hf_synth.io import alone_in
+        from hf_synth.io import directory_lock
 
-        with alone_in(given.output_dir):
+        with directory_lock(given.output_dir):
             publish(sources, weighing, Path(given.output_dir), given.repo_id, private=given.private, jsonl=given.jsonl)
 
 
@@ -133,9 +133,10 @@ def publish(
     sources: "Sequence[Source]", weighing: "Weighing", folder: Path, repo_id: str | None, *, private: bool, jsonl: bool
 ) -> None:
     """Make the folder, print what became of the sources, and upload what is asked for."""
-    from hf_synth.hub.manifests import read_all, write_text
+    from hf_synth.hub.manifests import read_all
     from hf_synth.hub.metadata import is_ours
     from hf_synth.hub.publish import CARD, Repository
+    from hf_synth.io import write_text
     from preference_pairs.building import COUNTS, DROPPED, build
     from preference_pairs.card import card, counts_lines
 

@@ -2,8 +2,9 @@
 
 import argparse
 
+from hf_synth.errors import json_dict
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import SPLITS, json_dict
+from hf_synth.tasks.base import SPLITS
 
 
 def add_selection(parser: argparse.ArgumentParser, *, size: int | None, size_help: str) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 
 from hf_synth.cli.selection import add_selection, selected_task
 from hf_synth.cli.terminal import Terminal
+from hf_synth.errors import json_dict, whole_number
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import json_dict, whole_number
 
 _SHOWN_AT_THE_END = 10
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hf_synth.corpora.streams import Stream
-from hf_synth.tasks.base import whole_number
+from hf_synth.errors import whole_number
 
 _BATCH = 256  # documents that are tokenised together, and once more where a stream is resumed within them
 

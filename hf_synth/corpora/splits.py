@@ -11,7 +11,7 @@ import pyarrow as pa
 from hf_synth.corpora.arms import FORMS
 from hf_synth.corpora.streams import BLOCK, UNITS, Stream, share_of
 from hf_synth.corpora.text import CUTS, STAND_IN, canonical_text, local_files
-from hf_synth.tasks.base import nearest, whole_number
+from hf_synth.errors import nearest, whole_number
 
 _UNIT_HELP = "a share of the documents, or of their tokens"
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets.distributed import split_dataset_by_node
 
-from hf_synth.tasks.base import nearest
+from hf_synth.errors import nearest
 
 UNITS = ("documents", "tokens")
 Unit = Literal["documents", "tokens"]

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import re
 import zlib
 from collections import Counter
@@ -18,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.corpora.streams import Numbered, Stream, Streamed, check_text_column, of_kind
+from hf_synth.errors import nearest
+from hf_synth.io import write_text
 from hf_synth.rng import RowRandom
-from hf_synth.tasks.base import nearest, shuffled
+from hf_synth.tasks.base import shuffled
 from hf_synth.tokenization import render
 
 STAND_IN = "stand_in"
@@ -267,7 +268,5 @@ def _keep(rejected: Sequence[dict[str, str | int]]) -> Path:
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_synth_rejected_lines"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, text)
     return path

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -12,7 +11,6 @@ from hf_synth.corpora import arm_stream
 from hf_synth.corpora.splits import CorpusArguments, training_text
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.tasks import Task
-from hf_synth.training.models import from_pretrained
 
 _CANONICAL_DOCUMENTS = 10_000
 _EXAMPLES = 1_000
@@ -23,19 +21,19 @@ def corpus_tokenizer(
     task: Task | None,
     arguments: CorpusArguments,
     *,
-    model_name_or_path: str | None = None,
-    model_revision: str | None = None,
+    pretrained: PreTrainedTokenizerBase | None = None,
     vocab_size: int = 4096,
 ) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer; without one a byte-level BPE trained on canonical text and the language's documents.
+    """Return `pretrained`, able to end and pad documents; without one, train a byte-level BPE on the corpus' text.
 
     A trained one is the same for every arm and seed of a language, the baseline included. It has at most `vocab_size`
     tokens, and sees nothing that is held out.
     """
-    if model_name_or_path:
-        tokenizer = from_pretrained(AutoTokenizer, model_name_or_path, revision=model_revision)
+    if tokenizer := pretrained:
         if tokenizer.eos_token_id is None:
-            raise ValueError(f"tokenizer: {model_name_or_path!r} has no end token, wanted one to end documents with")
+            raise ValueError(
+                f"tokenizer: {tokenizer.name_or_path!r} has no end token, wanted one to end documents with"
+            )
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if arguments.canonical is not None:

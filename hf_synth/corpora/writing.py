@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.io import json_lines, refuse_existing, whole_file
+from hf_synth.io import json_lines, refuse_existing, whole_file, write_text
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
@@ -206,11 +206,7 @@ def _sync(file: Any) -> None:
 
 
 def _write_mark(path: Path, spec: Mapping[str, Any], **state: Any) -> None:
-    fresh = path.with_name(f"{path.name}.part")
-    with fresh.open("wb") as file:
-        file.write(json.dumps({"spec": spec, **state}).encode())
-        _sync(file)
-    os.replace(fresh, path)
+    write_text(path, json.dumps({"spec": spec, **state}))
 
 
 def _read_mark(path: Path) -> dict[str, Any] | None:

@@ -1,1 +1,1 @@
-"""What a trained model does: log-probabilities of labels, sampled answers, and measures of both. Takes loaded models."""
+"""What a trained model does: log-probabilities of labels, sampled answers, measures of both; for loaded models."""

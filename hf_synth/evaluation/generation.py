@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.evaluation.model import Measured
 from hf_synth.tasks.families.grammars import Grammar
-from hf_synth.training.data import prompt_ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,15 @@ class Completion:
     reference_log_prob: float
     entropy: float
     kl: float
+
+
+def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that a policy is given for a prompt, string or messages."""
+    if isinstance(prompt, str):
+        return tokenizer(prompt).input_ids
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
 
 
 def sample_completions(

@@ -1,7 +1,6 @@
 """How good sampled completions are, by group of prompts: before, during and after training."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,13 @@ from datasets import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 
 from hf_synth.evaluation.generation import Completion, Decoding, sample_completions
-from hf_synth.io import is_main_process
+from hf_synth.io import is_main_process, whole_file
 from hf_synth.metrics.validity import grouped_mean
 from hf_synth.rewards import RewardFunction
 from hf_synth.sampling import prompt_text
-from hf_synth.training.callbacks import log_apart
 
 SAMPLES = "samples.parquet"
 _SCHEMA = pa.schema(
@@ -129,44 +122,6 @@ class HeldOutPrompts:
 
 def write_samples(folder: Path, table: pa.Table) -> None:
     """Write samples.parquet, whole or not at all; only the main process writes."""
-    if not is_main_process():
-        return
-    draft = folder / f"{SAMPLES}.draft"
-    pq.write_table(table, draft)
-    draft.replace(folder / SAMPLES)
-
-
-class HeldOutCallback(TrainerCallback):
-    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        held_out: HeldOutPrompts,
-        reference: PreTrainedModel | None,
-        decoding: Decoding,
-        every: int,
-    ) -> None:
-        """`trainer` is the one that this callback is added to."""
-        self.trainer, self.held_out, self.reference = trainer, held_out, reference
-        self.decoding, self.every = decoding, every
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """The policy before its first step; a resumed run has this in its log already."""
-        if state.global_step == 0:
-            self._log(control)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Every `every` steps, and at the last."""
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._log(control)
-
-    def _log(self, control: TrainerControl) -> None:
-        policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        completions = self.held_out.sample(policy, self.reference, self.decoding)
-        # The logs of TRL's trainers would end their running averages here.
-        log_apart(functools.partial(Trainer.log, self.trainer), control, self.held_out.means(completions))
+    if is_main_process():
+        with whole_file(folder / SAMPLES) as part:
+            pq.write_table(table, part)

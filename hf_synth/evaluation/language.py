@@ -21,7 +21,7 @@ from hf_synth.metrics.perplexity import perplexity
 from hf_synth.metrics.separation import separation
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import BOS, EOS, Rows, Task
+from hf_synth.tasks.base import BOS, EOS
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words, render
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_synth.errors import json_dict
 from hf_synth.metrics.intervals import mean_interval
-from hf_synth.tasks.base import json_dict
 
 
 @dataclasses.dataclass

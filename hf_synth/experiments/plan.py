@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from hf_synth.errors import json_dict, nearest
 from hf_synth.experiments.arms import ArmsArguments
-from hf_synth.tasks.base import json_dict, nearest
+from hf_synth.io import write_text
 from hf_synth.training.arguments import read_yaml
 from hf_synth.training.run_directory import is_finished
 
@@ -211,10 +211,7 @@ class ComparedRun:
         path, text = self.folder / CONFIG, self.text()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.draft")
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text)
 
     def text(self) -> str:
         """The config as YAML."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from hf_synth.errors import nearest
 from hf_synth.experiments.plan import CONFIG, CompareArguments, ComparedRun, run_folder
 from hf_synth.experiments.statistics import at_equal_kl, known_measures
-from hf_synth.tasks.base import nearest
 from hf_synth.training.arguments import DataArguments, read_yaml
 from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, read_metrics, read_trained_on

@@ -192,8 +192,9 @@ def _finish(
 ) -> None:
     """Write manifests and card into the folder and onto the Hub, once every shard is where it should be."""
     from hf_synth.hub.cards import card
-    from hf_synth.hub.manifests import MANIFEST, read_all, sent_shards, to_text, write_text
+    from hf_synth.hub.manifests import MANIFEST, read_all, sent_shards, to_text
     from hf_synth.hub.publish import CARD
+    from hf_synth.io import write_text
 
     name = repository.id if repository else folder.as_posix()
     if repository:

@@ -12,7 +12,6 @@ import numpy as np
 
 from hf_synth.hub.publication import Published
 from hf_synth.hub.shards import Measured, Shard, overlap, plan
-from hf_synth.io import whole_file
 
 MANIFEST = "published.json"
 
@@ -55,9 +54,3 @@ def to_text(manifest: Mapping[str, Any]) -> str:
 def read_all(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests that lie in a folder, by config."""
     return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all."""
-    with whole_file(path) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")

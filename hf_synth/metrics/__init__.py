@@ -5,8 +5,6 @@ hf_synth is not installed.
 """
 
 import difflib
-import importlib
-import sys
 from pathlib import Path
 
 NAMES = (
@@ -45,17 +43,3 @@ def path(name: str) -> str:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"got no metric named {name!r}; {hint}Known: {', '.join(NAMES)}.")
     return str(Path(__file__).with_name(f"{name}.py"))
-
-
-def _find_library() -> None:
-    """Python puts a recipe's folder first on its path, where evaluate.py would be taken for the library `evaluate`."""
-    if "evaluate" in sys.modules or not sys.path or not (Path(sys.path[0]) / "evaluate.py").is_file():
-        return
-    folder = sys.path.pop(0)
-    try:
-        importlib.import_module("evaluate")
-    finally:
-        sys.path.insert(0, folder)
-
-
-_find_library()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from hf_synth.evaluation.model import MeasuringArguments, Plan
+from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import share_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.headlines import in_order
@@ -45,7 +45,8 @@ _MORE = {
 class Evaluation:
     """What a report is about; `lm_eval`: the command that gives the same numbers there."""
 
-    arguments: MeasuringArguments
+    model: str
+    split: str
     plan: Plan
     found: Mapping[str, Measures]
     lm_eval: str | None = None
@@ -69,14 +70,14 @@ def write_evaluation(folder: Path, done: Evaluation) -> None:
 
 
 def _opening(done: Evaluation) -> str:
-    plan, model = done.plan, str(done.arguments.model_name_or_path)
+    plan, model = done.plan, done.model
     rows = listed(sorted({number(measures["rows"]) for measures in done.found.values()}))
     where = ""
     if plan.length_field:
         trained = f"; training had {plan.trained_length}" if plan.trained_length is not None else ""
         where = f", at {plan.length_field} {listed([setting.name for setting in plan.settings])}{trained}"
     return (
-        f"# {code(plan.task_name)}, measured\n\n{code(model)} on {rows} rows of the {done.arguments.split} split"
+        f"# {code(plan.task_name)}, measured\n\n{code(model)} on {rows} rows of the {done.split} split"
         f"{where}. Config: {code(_config(plan))}"
     )
 

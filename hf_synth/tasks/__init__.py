@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation, nearest
+from hf_synth.errors import nearest
+from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
 
 __all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation", "get_task", "list_tasks", "task_class"]
 

@@ -1,12 +1,10 @@
 """The contract of a task: what one file under tasks/ says, and what follows from it."""
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
 import numbers
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -14,6 +12,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from numba import njit
 
+from hf_synth.errors import nearest, whole_number
 from hf_synth.rng import RowRandom, hash_rows, mix, permute
 
 PAD, BOS, EOS, SEP = range(4)
@@ -24,37 +23,6 @@ SPLITS = ("train", "validation", "test")
 _SPLIT_ENDS = {"train": 0.8, "validation": 0.9, "test": 1.0}
 _MOST_RANKED_CONTENTS = 1 << 20
 _MOST_ATTEMPTS = 10_000
-
-
-def nearest(name: str, known: Any) -> str:
-    """A hint for an error message: the closest known name, and all of them."""
-    known = sorted(map(str, known), key=_natural)
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
-
-
-def _natural(word: str) -> list[Any]:
-    """Letters and numbers in turn, so that 8 comes before 16."""
-    return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]
-
-
-def whole_number(name: str, value: Any) -> int:
-    """`value` as an int, of NumPy's kinds too; anything else, True and 1.0 included, is a ValueError."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"got {name}={value!r}, wanted a whole number")
-    return int(value)
-
-
-def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
-    """A dict as given in YAML, or as JSON on the command line."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
-    return value or {}
 
 
 def bounded(default: Any, low: float, high: float) -> Any:

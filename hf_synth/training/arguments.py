@@ -13,9 +13,9 @@ import yaml
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
 
+from hf_synth.errors import json_dict, nearest
 from hf_synth.sampling.neighbours import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
-from hf_synth.tasks.base import json_dict, nearest
 
 SOURCES = ("task", "mixture", "preferences", "prompts")
 SAMPLING_BY = ("density", "permuted", "cluster", "source", "pass_rate", "curriculum", "uniform")

@@ -4,18 +4,20 @@ None of them keeps a state of its own: each reads the log in the checkpoint, so 
 uninterrupted one does.
 """
 
+import functools
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from torch.distributed.tensor import DTensor
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_synth.evaluation.generation import Decoding
+from hf_synth.evaluation.held_out import HeldOutPrompts
 from hf_synth.evaluation.scoring import score_rows
+from hf_synth.io import replace_folder
 from hf_synth.metrics.geometry import geometry
 from hf_synth.online import Stages
 from hf_synth.tasks import Task
@@ -53,7 +55,7 @@ class SnapshotCallback(TrainerCallback):
     ) -> None:
         """Save, and ask for an evaluation."""
         if state.global_step in self.steps:
-            save_whole(self.trainer, Path(args.output_dir) / "snapshots" / f"step-{state.global_step:08d}")
+            save_model_atomically(self.trainer, Path(args.output_dir) / "snapshots" / f"step-{state.global_step:08d}")
             control.should_evaluate = True
 
 
@@ -70,7 +72,7 @@ class BestModelCallback(TrainerCallback):
         """Save where the latest loss is lower than all before."""
         *before, latest = logged(state, VALIDATION_LOSS) or [(0, 0.0)]
         if latest[0] == state.global_step and all(latest[1] < loss for step, loss in before if step < latest[0]):
-            save_whole(self.trainer, Path(args.output_dir) / "best")
+            save_model_atomically(self.trainer, Path(args.output_dir) / "best")
 
 
 class StoppingCallback(TrainerCallback):
@@ -125,7 +127,7 @@ class GeometryCallback(TrainerCallback):
         if isinstance(table, DTensor):  # under FSDP2 each rank holds a part
             table = table.full_tensor()
         found = geometry(table.float().cpu().numpy(), self.pairs, self.functor_id)
-        log_apart(self.trainer.log, control, found, "geometry/")
+        log_without_resetting_interval(self.trainer.log, control, found, "geometry/")
 
 
 class CurriculumCallback(TrainerCallback):
@@ -179,7 +181,7 @@ class CurriculumCallback(TrainerCallback):
             first_row = (state.global_step + self.delay) * self.rows_per_step
             self.stages.begin(stage + 1, first_row)
             found |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
-        log_apart(self.trainer.log, control, found)
+        log_without_resetting_interval(self.trainer.log, control, found)
 
     def _accuracy(self, stage: int, check: int) -> float:
         rows = self.task_of(stage).rows(check * self.rows, self.rows, split="validation", seed=self.seed)
@@ -191,7 +193,7 @@ def logged(state: TrainerState, name: str) -> list[tuple[int, float]]:
     return [(entry["step"], entry[name]) for entry in state.log_history if name in entry]
 
 
-def log_apart(
+def log_without_resetting_interval(
     log: Callable[[dict[str, float]], None], control: TrainerControl, found: Mapping[str, float], prefix: str = ""
 ) -> None:
     """Log numbers of our own, NaN left out; the training loss of this step is logged as if they had not been.
@@ -203,18 +205,49 @@ def log_apart(
     control.should_log = due  # a log of any kind counts as this step's
 
 
-def save_whole(trainer: Trainer, folder: Path) -> None:
+def save_model_atomically(trainer: Trainer, folder: Path) -> None:
     """Save the model into a folder that is there as a whole or not at all."""
     draft = folder.with_name(f".{folder.name}.part")
     trainer.save_model(str(draft), _internal_call=True)  # not one that is pushed to the Hub
     PartialState().wait_for_everyone()
     if not PartialState().is_main_process:
         return
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(folder, old)
-        os.replace(draft, folder)
-        shutil.rmtree(old)
-        return
-    os.replace(draft, folder)
+    replace_folder(draft, folder)
+
+
+class HeldOutCallback(TrainerCallback):
+    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        held_out: HeldOutPrompts,
+        reference: PreTrainedModel | None,
+        decoding: Decoding,
+        every: int,
+    ) -> None:
+        """`trainer` is the one that this callback is added to."""
+        self.trainer, self.held_out, self.reference = trainer, held_out, reference
+        self.decoding, self.every = decoding, every
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The policy before its first step; a resumed run has this in its log already."""
+        if state.global_step == 0:
+            self._log(control)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Every `every` steps, and at the last."""
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self._log(control)
+
+    def _log(self, control: TrainerControl) -> None:
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        completions = self.held_out.sample(policy, self.reference, self.decoding)
+        # The logs of TRL's trainers would end their running averages here.
+        log_without_resetting_interval(
+            functools.partial(Trainer.log, self.trainer), control, self.held_out.means(completions)
+        )

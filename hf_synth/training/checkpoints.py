@@ -15,7 +15,8 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hf_synth.errors import no_room
+from hf_synth.errors import disk_full_error
+from hf_synth.io import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ def train(
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)
     with _full_disk_explained(Path(trainer.args.output_dir)):
-        with own_names(trainer.model):
+        with without_weight_conversions(trainer.model):
             if checkpoint is not None and _is_last(checkpoint, is_over):
-                _take_up(trainer, checkpoint)
+                _restore_finished(trainer, checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             found = finish()
@@ -81,7 +82,7 @@ def _check_resumable(args: TrainingArguments) -> None:
 
 
 @contextlib.contextmanager
-def own_names(model: PreTrainedModel) -> Iterator[None]:
+def without_weight_conversions(model: PreTrainedModel) -> Iterator[None]:
     """Let checkpoints hold weights by the names that the model has for them.
 
     transformers saves some architectures by the names of older versions, and Trainer does not translate these back
@@ -105,7 +106,7 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not no_room(error):
+        if not disk_full_error(error):
             raise
         whole = last_complete_checkpoint(folder)
         kept = f"{whole.name} is whole, and nothing before it is lost" if whole else "no checkpoint was whole yet"
@@ -120,7 +121,7 @@ def _is_last(checkpoint: Path, is_over: Callable[[TrainerState], bool]) -> bool:
     return state.global_step >= state.max_steps or is_over(state)
 
 
-def _take_up(trainer: Trainer, checkpoint: Path) -> None:
+def _restore_finished(trainer: Trainer, checkpoint: Path) -> None:
     """What `train` would do with the checkpoint of the last step, had it not one step more in it."""
     trainer._load_from_checkpoint(str(checkpoint))
     trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
@@ -155,13 +156,6 @@ def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
             return steps[step]
         logger.warning("Skipping checkpoint %s: %s", steps[step], problem)
     return None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the whole file or none."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 def _files(folder: Path) -> dict[str, Path]:

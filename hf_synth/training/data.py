@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_synth import preferences
 from hf_synth.builder import load_dataset
+from hf_synth.errors import json_dict, nearest
+from hf_synth.evaluation.generation import prompt_ids
 from hf_synth.io import is_main_process
 from hf_synth.preferences.files import SUFFIXES, read_rows
 from hf_synth.sampling import prompt_text
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import json_dict, nearest
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.run_directory import REJECTED_ROWS
 
@@ -179,15 +180,6 @@ def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, m
     if not len(kept):
         raise ValueError(f"max_prompt_tokens={most}: got {len(prompts)} prompts, all of them longer; raise it")
     return kept
-
-
-def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that a policy is given for a prompt, string or messages."""
-    if isinstance(prompt, str):
-        return tokenizer(prompt).input_ids
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
 
 
 def pair_length(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:

@@ -13,18 +13,19 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import GRPOConfig, get_peft_config
 
+from hf_synth.errors import json_dict
 from hf_synth.evaluation.collapse import sample_metrics
 from hf_synth.evaluation.generation import Decoding
-from hf_synth.evaluation.held_out import HeldOutCallback, HeldOutPrompts, write_samples
+from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
 from hf_synth.rewards import RewardFunction, reward_model, verifier, weighted_sum
 from hf_synth.sampling import WeightedGRPOTrainer
 from hf_synth.tasks import Task
-from hf_synth.tasks.base import json_dict
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
+from hf_synth.training.callbacks import HeldOutCallback
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import clusters, prompt_split, without_long_prompts
 from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.run_directory import claim_rows, write_metrics
+from hf_synth.training.run_directory import record_data_fingerprint, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
     crowded_or_rare,
@@ -191,7 +192,7 @@ def prepare(
     tokenizer = load_tokenizer(policy, data)
     tasks = {name: cluster.build() for name, cluster in clusters(data).items()} if data.task or data.mixture else {}
     found = prompt_split(data, folder, grpo.eval_prompts)
-    claim_rows(folder, found[0])
+    record_data_fingerprint(folder, found[0])
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in found)
     left_out = sum(map(len, found)) - len(prompts) - len(held_out)
     if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken

@@ -27,8 +27,8 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth import preferences
+from hf_synth.errors import json_dict, nearest
 from hf_synth.sampling import WeightedRewardTrainer
-from hf_synth.tasks.base import json_dict, nearest
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import DataArguments, PolicyArguments
 from hf_synth.training.data import clusters

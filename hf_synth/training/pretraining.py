@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from trl import get_peft_config
 from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.evaluation.language import language_scores
-from hf_synth.io import is_main_process
+from hf_synth.io import is_main_process, whole_file, write_json
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.online import HeldRows
 from hf_synth.tasks import Rows, Task
@@ -30,7 +29,7 @@ from hf_synth.training.callbacks import (
     StoppingCallback,
     spaced_steps,
 )
-from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train, write_json
+from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
 from hf_synth.training.models import from_pretrained, load_policy
 from hf_synth.training.pretraining_data import (
     Curriculum,
@@ -43,7 +42,7 @@ from hf_synth.training.pretraining_data import (
     fingerprint,
     pretraining_data,
     pretraining_tokenizer,
-    settle_steps,
+    resolve_max_steps,
 )
 from hf_synth.training.pretraining_trainer import PretrainingTrainer, foretold
 from hf_synth.training.run_directory import TRANSFER, claim, write_metrics
@@ -77,13 +76,13 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
     args, task = settings.args, chosen_task(settings.rows)
     tokenizer = pretraining_tokenizer(task, settings.corpus, settings.policy)
     data = pretraining_data(task, settings.rows, settings.corpus, settings.curriculum, tokenizer, args)
-    epoch_steps = settle_steps(args, settings.rows, data.epoch)
+    epoch_steps = resolve_max_steps(args, settings.rows, data.epoch)
     if not settings.corpus.canonical:
-        check_words(settings.policy, tokenizer)
-    check_looks(settings)
+        check_task_vocabulary(settings.policy, tokenizer)
+    check_eval_strategy(settings)
     claim(folder, tokenizer=tokenizer_digest(tokenizer)[:16], fingerprint=fingerprint(data))
     model = load_policy(settings.policy, tokenizer, args.seed)
-    check_fits(model, tokenizer, data)
+    check_model_size(model, tokenizer, data)
     adapter = get_peft_config(settings.policy)
     if adapter is not None and (settings.transfer.init_from or settings.transfer.train_parts != [EVERYTHING]):
         raise ValueError(
@@ -125,7 +124,7 @@ def _start_from_others(
         write_json(folder / TRANSFER, report.to_json())
 
 
-def check_looks(settings: Settings) -> None:
+def check_eval_strategy(settings: Settings) -> None:
     """Raise ValueError where validation losses are asked about that no look would measure."""
     keeping = settings.keeping
     asked = {"final_model: best": keeping.final_model == "best", "patience": keeping.patience is not None}
@@ -135,7 +134,7 @@ def check_looks(settings: Settings) -> None:
         raise ValueError(f"got {', '.join(named)} without looks at the validation rows; set eval_strategy: steps")
 
 
-def check_words(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_task_vocabulary(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise ValueError where the tokenizer of the checkpoint that training starts from has other ids for our words."""
     if not policy.model_name_or_path:
         return
@@ -156,7 +155,7 @@ def check_words(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase) -> 
         )
 
 
-def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: PretrainingData) -> None:
+def check_model_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, data: PretrainingData) -> None:
     """Raise ValueError where the model has fewer tokens than the tokenizer, or fewer positions than a row."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
@@ -335,12 +334,10 @@ def write_dynamics(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
         return
     rows = dynamics(history)
     names = ["step", *sorted({name for row in rows for name in row} - {"step"})]
-    draft = folder / f".{DYNAMICS}.{os.getpid()}.draft"
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with whole_file(folder / DYNAMICS) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(draft, folder / DYNAMICS)
 
 
 MOST_COMPARED = 1_000_000  # training rows: some seconds

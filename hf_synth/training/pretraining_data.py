@@ -14,23 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset, Subset, default_collate
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from hf_synth.corpora.blocks import Blocks, corpus_blocks, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.corpora.tokenizers import corpus_tokenizer
+from hf_synth.errors import json_dict, nearest, option
 from hf_synth.online import Batch, HeldRows, OnlineRows, Passes, Stages, TokenColumns
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import SPLITS, json_dict, nearest
+from hf_synth.tasks.base import SPLITS
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import PolicyArguments
+from hf_synth.training.models import from_pretrained
 from hf_synth.views import IGNORED
-
-
-def option(default: Any, text: str) -> Any:
-    """A field of a dataclass of arguments: its default, and its help."""
-    return dataclasses.field(default=default, metadata={"help": text})
 
 
 @dataclasses.dataclass
@@ -160,7 +157,7 @@ def rows_per_step(args: TrainingArguments) -> int:
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
-def settle_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None) -> float:
+def resolve_max_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None) -> float:
     """Set max_steps, and where nothing else is said the steps between looks; returns the steps of an epoch.
 
     `epoch`: rows in one pass over the training set, None of endless rows. An epoch of endless rows is
@@ -239,11 +236,13 @@ def pretraining_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The task's own words; where text is read, the checkpoint's tokenizer or a BPE made for the corpus."""
     if corpus.canonical:
+        name, pretrained = policy.model_name_or_path, None
+        if name:
+            pretrained = from_pretrained(AutoTokenizer, name, revision=policy.model_revision)
         return corpus_tokenizer(
             task,
             corpus,
-            model_name_or_path=policy.model_name_or_path,
-            model_revision=policy.model_revision,
+            pretrained=pretrained,
             vocab_size=policy.tokenizer_vocab_size,
         )
     if task is None:

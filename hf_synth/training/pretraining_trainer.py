@@ -115,8 +115,8 @@ class PretrainingTrainer(Trainer):
         return self.lr_scheduler
 
     def train(self, *args: Any, **options: Any) -> TrainOutput:
-        """As usual, without a search of the disk at every step: see `known_missing`."""
-        with known_missing("lomo_optim"):
+        """As usual, without a search of the disk at every step: see `cache_missing_import`."""
+        with cache_missing_import("lomo_optim"):
             return super().train(*args, **options)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -188,7 +188,7 @@ class PretrainingTrainer(Trainer):
 
 
 @contextlib.contextmanager
-def known_missing(package: str) -> Iterator[None]:
+def cache_missing_import(package: str) -> Iterator[None]:
     """Let Python remember that a package is not there: accelerate searches the disk for one at every step."""
     if importlib.util.find_spec(package) is not None:
         yield

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from datasets import Dataset
 
-from hf_synth.io import alone_in, is_main_process
-from hf_synth.training.checkpoints import TRAINING_LOG, write_json
+from hf_synth.io import directory_lock, is_main_process, write_json, write_text
+from hf_synth.training.checkpoints import TRAINING_LOG
 
 RESOLVED_CONFIG = "resolved_config.yaml"
 METRICS = "metrics.json"
@@ -63,9 +63,7 @@ def open_run(output_dir: str, *arguments: Any) -> Path:
         raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
     if not is_main_process():
         return folder
-    draft = path.with_suffix(f".{os.getpid()}.draft")
-    draft.write_text(yaml.safe_dump(dict(sorted(config.items())), sort_keys=False), encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, yaml.safe_dump(dict(sorted(config.items())), sort_keys=False))
     return folder
 
 
@@ -77,13 +75,13 @@ def check_run(output_dir: str, *arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def at_work_in(output_dir: str, *arguments: Any) -> Iterator[Path]:
+def run_directory(output_dir: str, *arguments: Any) -> Iterator[Path]:
     """The directory of a run as `open_run` gives it, with other commands kept out of it meanwhile.
 
     A directory that holds another config's run is refused before anything is written into it.
     """
     check_run(output_dir, *arguments)
-    with alone_in(output_dir):
+    with directory_lock(output_dir):
         yield open_run(output_dir, *arguments)
 
 
@@ -92,7 +90,7 @@ def is_finished(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() and (folder / METRICS).exists()
 
 
-def claim_rows(folder: Path, rows: Dataset) -> None:
+def record_data_fingerprint(folder: Path, rows: Dataset) -> None:
     """`claim` a folder for rows, as they were read or made, before any is left out for its length.
 
     The fingerprint is of their texts, sources and clusters, in order.

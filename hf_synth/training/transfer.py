@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.tasks.base import nearest
+from hf_synth.errors import nearest
 from hf_synth.training.transfer_source import EVERYTHING, Donor, Source, check_parts, freeze, parts_of, resolve
 
 

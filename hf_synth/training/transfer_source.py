@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.tasks.base import nearest
+from hf_synth.errors import nearest
 from hf_synth.training.models import from_pretrained
 
 PARTS = ("attention", "mlp", "norms", "embeddings", "positions", "head")

@@ -14,7 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 from transformers import TrainerCallback
 
-from hf_synth.io import is_main_process
+from hf_synth.io import is_main_process, write_json
 from hf_synth.sampling import (
     ChangingWeightsCallback,
     Curriculum,
@@ -36,7 +36,6 @@ from hf_synth.sampling.density import measure_knn_density
 from hf_synth.sampling.embeddings import Embedder, load_embedder
 from hf_synth.sampling.shards import fingerprint
 from hf_synth.training.arguments import WeightArguments
-from hf_synth.training.checkpoints import write_json
 from hf_synth.training.run_directory import WEIGHTS_TABLE
 
 logger = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_synth.io import write_text
 from hf_synth.training.pretraining import DYNAMICS
 
 _DIGITS = 6
@@ -78,12 +78,9 @@ def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str,
 
 def add_record(path: Path, record: Record) -> None:
     """Append a run to a file, in place of a last line that was cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = before[: before.rfind("\n") + 1]
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    draft.write_text(whole + json.dumps(dataclasses.asdict(record)) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, whole + json.dumps(dataclasses.asdict(record)) + "\n")
 
 
 def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:

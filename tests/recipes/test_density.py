@@ -100,7 +100,7 @@ def test_prompts_that_are_all_one_weigh_alike(run, tmp_path):
     assert table["density"] == table["sampling_weight"] == [1.0] * 5
     with FileLock(tmp_path / "out" / ".lock"):
         refused = run("density.py", "--prompts", "same.jsonl", "--output_dir", "out", cwd=tmp_path)
-    assert "another command is at work in 'out'" in refused.error
+    assert "locked by another process in 'out'" in refused.error
 
 
 @pytest.mark.processes

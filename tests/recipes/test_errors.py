@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_synth.io import alone_in
+from hf_synth.io import directory_lock
 
 pytestmark = pytest.mark.processes
 
@@ -69,10 +69,10 @@ def test_a_file_where_the_run_should_be(run, quick_flags, tmp_path):
 def test_a_second_command_is_kept_out(recipe, run, config, tmp_path):
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy" / "config.json").write_text("{}")
-    with alone_in(str(tmp_path / "out")):
+    with directory_lock(str(tmp_path / "out")):
         flags = ["--model_name_or_path", "policy", "--output_dir", "out"]
         done = run(f"{recipe}.py", "--config", config(), *flags, cwd=tmp_path)
-    assert "output_dir: another command is at work in 'out'" in done.error
+    assert "output_dir: locked by another process in 'out'" in done.error
 
 
 def test_pass_rates_of_scores_are_refused_before_anything_is_loaded(run, config, tmp_path):

@@ -21,7 +21,7 @@ from hf_synth.training.callbacks import (
     GeometryCallback,
     SnapshotCallback,
     StoppingCallback,
-    save_whole,
+    save_model_atomically,
     spaced_steps,
 )
 from hf_synth.training.checkpoints import train
@@ -120,7 +120,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     run = trainer(tmp_path)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "left.txt").write_text("of before")
-    save_whole(run, tmp_path / "kept")
+    save_model_atomically(run, tmp_path / "kept")
     assert (tmp_path / "kept" / "model.safetensors").is_file()
     assert not (tmp_path / "kept" / "left.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -13,15 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from hf_synth.io import write_json
 from hf_synth.training import checkpoints
-from hf_synth.training.checkpoints import (
-    MANIFEST,
-    TRAINING_LOG,
-    last_complete_checkpoint,
-    read_training_log,
-    train,
-    write_json,
-)
+from hf_synth.training.checkpoints import MANIFEST, TRAINING_LOG, last_complete_checkpoint, read_training_log, train
 
 
 def seal(folder: Path) -> None:

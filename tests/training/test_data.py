@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from hf_synth import build_tokenizer, get_task
+from hf_synth.evaluation.generation import prompt_ids
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.data import (
     REJECTED_ROWS,
@@ -15,7 +16,6 @@ from hf_synth.training.data import (
     imitation_rows,
     pair_length,
     preference_split,
-    prompt_ids,
     prompt_split,
     without_long_prompts,
 )

@@ -12,9 +12,10 @@ from transformers import Trainer, TrainingArguments
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.evaluation.generation import Decoding, sample_completions
-from hf_synth.evaluation.held_out import HeldOutCallback, HeldOutPrompts, write_samples
+from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
 from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.rewards import verifier
+from hf_synth.training.callbacks import HeldOutCallback
 
 PROMPTS = ["START" + " MID" * count for count in range(9)]
 GROUPS = ["even", "odd"] * 4 + ["even"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import default_collate
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
 from hf_synth import build_tokenizer, get_task
@@ -22,7 +22,7 @@ from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
 from hf_synth.evaluation.scoring import token_log_probs
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.checkpoints import own_names
+from hf_synth.training.checkpoints import without_weight_conversions
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -213,7 +213,7 @@ def test_training_goes_on_with_the_blocks_that_were_next(task, arguments, tokeni
             disable_tqdm=True,
         )
         trainer = Trainer(new_gpt_neox(tokenizer, TINY), args, data_collator=collated, train_dataset=blocks)
-        with own_names(trainer.model):
+        with without_weight_conversions(trainer.model):
             trainer.train(resume_from_checkpoint=resume)
         return [float(value.detach().double().sum()) for value in trainer.model.parameters()]
 
@@ -328,7 +328,7 @@ def test_the_tokenizer_knows_text_and_language_and_is_one_for_all_arms(task, arg
 def test_the_tokenizer_of_a_checkpoint_is_its_own(task, arguments, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "checkpoint" / "config.json").write_text("{}")
-    found = corpus_tokenizer(task, arguments, model_name_or_path=str(tmp_path / "checkpoint"))
+    found = corpus_tokenizer(task, arguments, pretrained=AutoTokenizer.from_pretrained(tmp_path / "checkpoint"))
     assert found.get_vocab() == tokenizer.get_vocab()
 
 
@@ -343,7 +343,7 @@ def test_the_tokenizer_of_a_task_cannot_spell_text(task, arguments, tmp_path):
         with pytest.raises(
             ValueError, match=r"tokenizer: got one that cannot spell '.*wanted that of a model of text"
         ):
-            corpus_tokenizer(task, arguments, model_name_or_path=str(tmp_path / name))
+            corpus_tokenizer(task, arguments, pretrained=AutoTokenizer.from_pretrained(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", ["", " \n\n\t\n"])
@@ -355,12 +355,12 @@ def test_blank_text_is_named(content, task, arguments, tokenizer, tmp_path):
     blank = dataclasses.replace(arguments, canonical=str(path))
     for checkpoint in (None, str(tmp_path)):
         with pytest.raises(ValueError, match=r"canonical: got '.*blank\.txt', which has no text to train on"):
-            corpus_tokenizer(task, blank, model_name_or_path=checkpoint)
+            corpus_tokenizer(task, blank, pretrained=AutoTokenizer.from_pretrained(checkpoint))
 
 
 def test_files_of_either_kind_of_names_load(tokenizer, model, tmp_path):
     model.save_pretrained(tmp_path / "old")
-    with own_names(model):
+    with without_weight_conversions(model):
         model.save_pretrained(tmp_path / "own")
     assert not hasattr(model, "_weight_conversions")
     names = [set(load_file(tmp_path / kind / "model.safetensors")) for kind in ("old", "own")]

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from evaluation import evaluate, flat
+from evaluation import MeasuringArguments, evaluate, flat, load, planned
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
 from hf_synth import get_task
 from hf_synth.evaluation.generation import completions, texts
 from hf_synth.evaluation.language import language_measures
-from hf_synth.evaluation.model import Measured, MeasuringArguments, load, planned, word_ids
+from hf_synth.evaluation.model import Measured, word_ids
 from hf_synth.evaluation.rows import completed, foretold, prompted
-from hf_synth.io import alone_in
+from hf_synth.io import directory_lock
 from hf_synth.online import batch_of
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.tasks.base import EOS
@@ -279,7 +279,7 @@ def test_a_tokenizer_larger_than_the_model_is_an_error(sorter, tmp_path):
 
 def test_results_are_in_files_that_agree(run_folder, sort, sorter, tmp_path):
     chosen = arguments(run_folder, lengths=[2, 3], output_dir=str(tmp_path / "out"))
-    with alone_in(str(tmp_path / "out")), pytest.raises(ValueError, match="another command is at work"):
+    with directory_lock(str(tmp_path / "out")), pytest.raises(ValueError, match="locked by another process"):
         evaluate(chosen)
     evaluate(chosen)
     folder = evaluate(chosen)  # over the one before

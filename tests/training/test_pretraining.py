@@ -13,7 +13,7 @@ from hf_synth.evaluation.scoring import score_rows
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, batch_of
 from hf_synth.training.checkpoints import train
-from hf_synth.training.pretraining_data import RowsArguments, ScheduleArguments, settle_steps
+from hf_synth.training.pretraining_data import RowsArguments, ScheduleArguments, resolve_max_steps
 from hf_synth.training.pretraining_trainer import PretrainingTrainer, cosine_factor, summary
 
 TASK = get_task("tivari3")  # rows of several lengths
@@ -248,7 +248,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
 )
 def test_steps_epochs_and_looks(settings, rows, epoch, steps, epoch_steps, eval_steps, tmp_path):
     args = arguments(tmp_path, **{"max_steps": -1, **settings})
-    assert settle_steps(args, RowsArguments(task="sort", **rows), epoch) == pytest.approx(epoch_steps)
+    assert resolve_max_steps(args, RowsArguments(task="sort", **rows), epoch) == pytest.approx(epoch_steps)
     assert args.max_steps == steps
     assert (args.eval_steps if args.eval_strategy == "steps" else None) == eval_steps
 
@@ -257,7 +257,7 @@ def test_what_happens_every_epoch_happens_though_rows_have_no_end(tmp_path):
     looks = {"validation": HeldRows(TASK.rows(0, 4, split="validation"))}
     every = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "epoch")
     run = trainer(tmp_path, looks=looks, max_steps=6, **every)
-    settle_steps(run.args, RowsArguments(task="tivari3", steps_per_epoch=2), None)
+    resolve_max_steps(run.args, RowsArguments(task="tivari3", steps_per_epoch=2), None)
     train(run)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [f"checkpoint-{step}" for step in (2, 4, 6)]
     history = run.state.log_history
@@ -275,7 +275,7 @@ def test_what_happens_every_epoch_happens_though_rows_have_no_end(tmp_path):
 )
 def test_numbers_that_give_no_steps(settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        settle_steps(arguments(tmp_path, max_steps=-1, **settings), RowsArguments(task="sort"), 30)
+        resolve_max_steps(arguments(tmp_path, max_steps=-1, **settings), RowsArguments(task="sort"), 30)
 
 
 @pytest.mark.parametrize(
@@ -313,4 +313,4 @@ def test_a_loss_without_a_perplexity():
 
 def test_fresh_rows_without_an_end(tmp_path):
     with pytest.raises(ValueError, match="got neither max_steps nor steps_per_epoch, and fresh rows never end"):
-        settle_steps(arguments(tmp_path, max_steps=-1), RowsArguments(task="sort"), None)
+        resolve_max_steps(arguments(tmp_path, max_steps=-1), RowsArguments(task="sort"), None)

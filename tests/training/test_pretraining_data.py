@@ -11,7 +11,7 @@ from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.online import HeldRows, OnlineRows, Passes
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.pretraining import check_fits, check_words
+from hf_synth.training.pretraining import check_model_size, check_task_vocabulary
 from hf_synth.training.pretraining_data import (
     CurriculumArguments,
     PretrainingData,
@@ -236,18 +236,18 @@ def test_the_longest_row_counts_wherever_it_is():
     tokenizer, one = build_tokenizer(task), HeldRows(rows.select(np.array([0])))
     for train, test in ((Passes(HeldRows(rows)), one), (Passes(one), HeldRows(rows))):
         found = PretrainingData(train, {"validation": one}, test)
-        check_fits(gpt2(longest, len(tokenizer)), tokenizer, found)
+        check_model_size(gpt2(longest, len(tokenizer)), tokenizer, found)
         with pytest.raises(ValueError, match=f"got rows of {longest} tokens and a model of {longest - 1} positions"):
-            check_fits(gpt2(longest - 1, len(tokenizer)), tokenizer, found)
+            check_model_size(gpt2(longest - 1, len(tokenizer)), tokenizer, found)
 
 
 def test_the_words_of_a_checkpoint(tmp_path):
     tokenizer, policy = build_tokenizer(SORT), PolicyArguments(model_name_or_path=str(tmp_path))
-    check_words(PolicyArguments(), tokenizer)
+    check_task_vocabulary(PolicyArguments(), tokenizer)
     gpt2().save_pretrained(tmp_path)
-    check_words(policy, tokenizer)  # a model without words has none that are others
+    check_task_vocabulary(policy, tokenizer)  # a model without words has none that are others
     build_tokenizer(get_task("sort", length=9, vocab_size=12)).save_pretrained(tmp_path)
-    check_words(policy, tokenizer)
+    check_task_vocabulary(policy, tokenizer)
     build_tokenizer(get_task("tivari3"), SORT).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"whose tokenizer has other ids for 10 words .*\('0': \d+ there, 4 here\)"):
-        check_words(policy, tokenizer)
+        check_task_vocabulary(policy, tokenizer)

@@ -13,7 +13,7 @@ import hf_synth
 from hf_synth.models import RLMTransformerConfig, RLMTransformerForCausalLM
 from hf_synth.online import OnlineRows, only_batch
 from hf_synth.training.pretraining_data import ScheduleArguments
-from hf_synth.training.pretraining_trainer import PretrainingTrainer, known_missing
+from hf_synth.training.pretraining_trainer import PretrainingTrainer, cache_missing_import
 
 STEPS = 12
 TASK = hf_synth.get_task("sort", "8", length=3, vocab_size=8)
@@ -90,7 +90,7 @@ def test_sgd_takes_one_kernel(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_remembered_for_a_while() -> None:
     name = "no_package_of_this_name"
-    with known_missing(name):
+    with cache_missing_import(name):
         assert name in sys.modules
         assert importlib.util.find_spec(name) is None
         with pytest.raises(ModuleNotFoundError):
@@ -99,6 +99,6 @@ def test_a_missing_package_is_remembered_for_a_while() -> None:
 
 
 def test_a_package_that_is_there_stays_importable() -> None:
-    with known_missing("colorsys"):
+    with cache_missing_import("colorsys"):
         assert importlib.util.find_spec("colorsys") is not None
         assert importlib.import_module("colorsys").rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)

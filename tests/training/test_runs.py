@@ -13,17 +13,17 @@ from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
 from hf_synth.errors import user_errors
-from hf_synth.io import alone_in, is_main_process
+from hf_synth.io import directory_lock, is_main_process
 from hf_synth.training import run_directory as runs
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
 from hf_synth.training.run_directory import (
     METRICS,
     RESOLVED_CONFIG,
     check_run,
-    claim_rows,
     open_run,
     read_metrics,
     read_trained_on,
+    record_data_fingerprint,
     write_metrics,
 )
 
@@ -211,32 +211,32 @@ def rows(*prompts):
 
 def test_a_run_goes_on_with_the_rows_that_it_began_with(run, monkeypatch):
     (run / "checkpoint-1").rmdir()
-    claim_rows(run, rows("a", "b"))
-    claim_rows(run, rows("b", "a"))  # nothing was trained yet
+    record_data_fingerprint(run, rows("a", "b"))
+    record_data_fingerprint(run, rows("b", "a"))  # nothing was trained yet
     (run / "checkpoint-1").mkdir()
-    claim_rows(run, rows("b", "a").remove_columns("weight"))
+    record_data_fingerprint(run, rows("b", "a").remove_columns("weight"))
     assert {**read_trained_on(run), "fingerprint": ""} == {"rows": 2, "fingerprint": "", "processes": 1}
     for other in (rows("a", "b"), rows("b", "c")):
         with pytest.raises(ValueError, match=r"holds a run that began otherwise \(fingerprint: \w+ there, \w+ now\)"):
-            claim_rows(run, other)
+            record_data_fingerprint(run, other)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="processes: 1 there, 2 now"):
-        claim_rows(run, rows("b", "a"))
+        record_data_fingerprint(run, rows("b", "a"))
 
 
 def test_of_a_run_that_kept_no_rows_none_are_made_up(run):
-    claim_rows(run, rows("a"))
+    record_data_fingerprint(run, rows("a"))
     assert read_trained_on(run) is None
 
 
 @pytest.mark.processes
 def test_only_one_command_is_at_work_in_a_directory(tmp_path):
-    program = "import sys; from hf_synth.io import alone_in\nwith alone_in(sys.argv[1]): print('in')"
+    program = "import sys; from hf_synth.io import directory_lock\nwith directory_lock(sys.argv[1]): print('in')"
     other = [sys.executable, "-c", program, str(tmp_path / "run")]
-    with alone_in(str(tmp_path / "run")):
+    with directory_lock(str(tmp_path / "run")):
         refused = subprocess.run(other, capture_output=True, text=True)
         assert refused.returncode == 1
-        assert "ValueError: output_dir: another command is at work in" in refused.stderr
+        assert "ValueError: output_dir: locked by another process in" in refused.stderr
     assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "in\n"
 
 
@@ -244,10 +244,10 @@ def test_a_lock_speaks_of_its_own_errors_alone(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
         pytest.raises(ValueError, match="which cannot be made: Not a directory"),
-        alone_in(str(tmp_path / "file/run")),
+        directory_lock(str(tmp_path / "file/run")),
     ):
         pass
-    with pytest.raises(PermissionError), alone_in(str(tmp_path / "run")):
+    with pytest.raises(PermissionError), directory_lock(str(tmp_path / "run")):
         raise PermissionError("the user's own file")
     assert not runs._has_training(tmp_path / "run")
 
