@@ -1,21 +1,37 @@
-"""What several metrics refuse: numbers that are none, and numbers that cannot be what they are said to be."""
+"""Checks of inputs that several metrics share: equal lengths, ranges, and both valid and invalid strings."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 
-_ROUNDING = 1e-3  # log probabilities taken in half precision may exceed 0 by as much
+_ROUNDING = 1e-3  # log probabilities computed in half precision may exceed 0 by as much
 
 
-def between(name: str, values: Sequence[float] | np.ndarray, low: float, high: float, wanted: str) -> np.ndarray:
-    """The values as float64, any shape; ValueError by the metric's name where one is NaN, below low or above high."""
-    found = np.asarray(values, np.float64)
-    right = (found >= low) & (found <= high)
-    if not right.all():
-        raise ValueError(f"{name}: got {found[~right][0]:g}, wanted {wanted}")
-    return found
+def same_length(metric: str, **columns: Sized) -> None:
+    """Raise ValueError unless all columns have the same number of values, one or more."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1 or not all(lengths.values()):
+        counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"{metric}: got {counts}; wanted the same number of each, one or more")
 
 
-def log_probabilities(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Values of ln P as float64, any shape; -inf is the probability 0. ValueError where one is NaN or above 0."""
-    return between(name, values, -np.inf, _ROUNDING, "log probabilities, which are 0 at most")
+def between(metric: str, values: Sequence[float] | np.ndarray, low: float, high: float, wanted: str) -> np.ndarray:
+    """Return the values as float64, of any shape. Raise ValueError if one is NaN, below low or above high."""
+    array = np.asarray(values, np.float64)
+    inside = (array >= low) & (array <= high)
+    if not inside.all():
+        raise ValueError(f"{metric}: got {array[~inside][0]:g}, wanted {wanted}")
+    return array
+
+
+def log_probabilities(metric: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return ln P as float64, of any shape; -inf is allowed. Raise ValueError if one is NaN or above 0."""
+    return between(metric, values, -np.inf, _ROUNDING, "log probabilities, which are at most 0")
+
+
+def valid_and_invalid(metric: str, valid: Sequence[bool] | np.ndarray) -> np.ndarray:
+    """Return the labels as bool. Raise ValueError unless there are valid and invalid strings."""
+    labels = np.asarray(valid, bool)
+    if labels.all() or not labels.any():
+        raise ValueError(f"{metric}: got {labels.sum()} valid strings of {labels.size}, wanted valid and invalid ones")
+    return labels

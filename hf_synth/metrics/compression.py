@@ -1,9 +1,9 @@
-"""Compression: how much smaller text becomes when what it repeats is written once."""
+"""Compression ratio: how much of a text is repetition, of any length."""
 
 import zlib
 from collections.abc import Hashable, Sequence
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
 from .units import entries, equal_blocks
 from .words import FIRST, Split, words
@@ -17,24 +17,20 @@ def compression(
     first: int = FIRST,
     split: Split = words,
 ) -> dict[str, float]:
-    """`compression`: bytes / compressed bytes, the mean over blocks of `size` tokens; higher is more repetitive.
+    """`compression`: bytes / compressed bytes, the mean over blocks of `size` tokens; higher means more repetitive.
 
-    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read. They are joined
-    by blanks, texts by line ends, and zlib compresses at level 9. Ratios of blocks of different sizes, or of languages
-    of longer words, do not compare.
+    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read. Tokens are
+    joined by spaces, texts by newlines, and compressed by zlib at level 9. Ratios of different block sizes, or of
+    languages with different word lengths, are not comparable.
 
     Source: Shaib et al. (2024), Standardizing the measurement of text diversity, arXiv 2403.00553.
     """
     blocks = equal_blocks([split(text)[:first] for text in texts], prompts, size, "compression")
-    return entries("compression", mean_interval([_ratio(block) for block in blocks]))
+    raw = ["\n".join(map(" ".join, block)).encode() for block in blocks]
+    return entries("compression", mean_interval([len(text) / len(zlib.compress(text, 9)) for text in raw]))
 
 
-def _ratio(block: Sequence[Sequence[str]]) -> float:
-    text = "\n".join(map(" ".join, block)).encode()
-    return len(text) / len(zlib.compress(text, 9))
-
-
-class Compression(SampleMetric):
+class Compression(FunctionMetric):
     """`compression` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
 
-    measure = staticmethod(compression)
+    function = staticmethod(compression)

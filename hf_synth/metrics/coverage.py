@@ -1,11 +1,11 @@
-"""Coverage: how much of each language was sampled at least once."""
+"""Coverage: the fraction of each language's strings that was sampled at least once."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import jackknife_interval
 from .units import entries
 
@@ -18,40 +18,39 @@ def coverage(
     *,
     sizes: Mapping[str, int],
 ) -> dict[str, float]:
-    """`coverage/LANGUAGE`: the share of a language's strings that was sampled; `coverage`: the mean over languages.
+    """`coverage/LANGUAGE`: the fraction of a language's strings that was sampled; `coverage`: the mean over languages.
 
     texts: whole strings. right: 1 for a string of its language, 0 otherwise. prompts, languages: which each belongs
-    to. sizes: how many strings each language has. With intervals over prompts, by the jackknife: what would be lost
-    without each. It rises with the number of samples, so that only equal numbers compare. `generation` tells lengths
-    apart.
+    to. sizes: how many strings each language has. With jackknife intervals over prompts. Coverage rises with
+    the number of samples, so compare equal numbers only. `generation` has coverage by length.
     """
-    shares, losses = {}, {}
+    fractions, losses = {}, {}
     for language, size in sizes.items():
         sampled: dict[Hashable, set[str]] = {}
         for text, is_right, prompt, own in zip(texts, right, prompts, languages, strict=True):
             if own == language:
                 sampled.setdefault(prompt, set()).update([text] if is_right else [])
-        shares[language], losses[language] = _share(sampled, size, language)
-    mean, lost = np.mean(list(shares.values())), np.concatenate(list(losses.values())) / len(losses)
-    found = entries("coverage", jackknife_interval(float(mean), mean - lost))
-    for language, share in shares.items():
-        found |= entries(f"coverage/{language}", jackknife_interval(share, share - losses[language]))
-    return found
+        fractions[language], losses[language] = _fraction(sampled, size, language)
+    mean, lost = np.mean(list(fractions.values())), np.concatenate(list(losses.values())) / len(losses)
+    results = entries("coverage", jackknife_interval(float(mean), mean - lost))
+    for language, fraction in fractions.items():
+        results |= entries(f"coverage/{language}", jackknife_interval(fraction, fraction - losses[language]))
+    return results
 
 
-def _share(sampled: Mapping[Hashable, set[str]], size: int, language: str) -> tuple[float, np.ndarray]:
-    """The share of a language's strings, and what each prompt alone contributes to it, float64 [prompts]."""
+def _fraction(sampled: Mapping[Hashable, set[str]], size: int, language: str) -> tuple[float, np.ndarray]:
+    """Return the fraction of a language's strings, and what is lost from it without each prompt, float64 [prompts]."""
     if not sampled:
-        raise ValueError(f"coverage: got no sample of {language}, whose size is given; wanted one at least")
+        raise ValueError(f"coverage: got no sample of {language}, which is in `sizes`; wanted one or more")
     owners = Counter(text for texts in sampled.values() for text in texts)
     if len(owners) > size:
         raise ValueError(f"coverage: got {len(owners)} different right strings of {language}, which has {size}")
-    alone = [sum(owners[text] == 1 for text in texts) for texts in sampled.values()]
-    return len(owners) / size, np.array(alone) / size
+    lost = [sum(owners[text] == 1 for text in texts) for texts in sampled.values()]
+    return len(owners) / size, np.array(lost) / size
 
 
-class Coverage(SampleMetric):
+class Coverage(FunctionMetric):
     """`coverage` as a metric of `evaluate`: `compute(predictions=texts, right=..., references=prompts, ...)`."""
 
-    measure = staticmethod(coverage)
+    function = staticmethod(coverage)
     columns = {"predictions": "string", "right": "float64", "references": "string", "languages": "string"}

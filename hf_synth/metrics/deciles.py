@@ -1,12 +1,12 @@
-"""Reward by density decile: what prompts of the crowded head and of the rare tail get."""
+"""Reward by density decile, from the densest prompts to the rarest."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
-from .units import by_prompt, entries
+from .units import by_group, entries
 
 
 def deciles(
@@ -17,25 +17,25 @@ def deciles(
     parts: int = 10,
     name: str = "reward",
 ) -> dict[str, float]:
-    """`NAME/decile_1`, the most crowded tenth of the prompts, to `NAME/decile_10`, the rarest: the mean of values.
+    """`NAME/decile_1`, the densest tenth of the prompts, to `NAME/decile_10`, the rarest: the mean of the values.
 
-    values: the reward of each completion, or what else is asked. densities: of its prompt, larger is more crowded.
-    prompts: which prompt each belongs to. Prompts weigh alike, and intervals are over them. Tenths of the prompts by
-    rank, equal densities in the order in which they come; `parts` of them, which needs as many prompts.
+    values: the reward of each completion, or another number. densities: of its prompt, larger is denser. prompts:
+    which prompt each belongs to. Prompts are weighted equally, and intervals are over prompts. Parts are by rank;
+    equal densities keep their order. `parts` needs at least as many prompts.
     """
-    means = np.array([np.mean(member) for member in by_prompt(values, prompts, "deciles").values()])
-    crowding = np.array([member[0] for member in by_prompt(densities, prompts, "deciles").values()])
-    if len(means) < parts or not np.isfinite(crowding).all():
-        raise ValueError(f"deciles: got {len(means)} prompts, wanted {parts} or more, each with a density")
-    order = np.argsort(-crowding, kind="stable")
-    found: dict[str, float] = {}
+    means = np.array([np.mean(own) for own in by_group(values, prompts, "deciles").values()])
+    density = np.array([own[0] for own in by_group(densities, prompts, "deciles").values()])
+    if len(means) < parts or not np.isfinite(density).all():
+        raise ValueError(f"deciles: got {len(means)} prompts, wanted {parts} or more, each with a finite density")
+    order = np.argsort(-density, kind="stable")
+    results: dict[str, float] = {}
     for number, part in enumerate(np.array_split(means[order], parts), 1):
-        found |= entries(f"{name}/decile_{number}", mean_interval(part))
-    return found
+        results |= entries(f"{name}/decile_{number}", mean_interval(part))
+    return results
 
 
-class Deciles(SampleMetric):
+class Deciles(FunctionMetric):
     """`deciles` as a metric of `evaluate`: `compute(predictions=rewards, densities=..., references=prompts)`."""
 
-    measure = staticmethod(deciles)
+    function = staticmethod(deciles)
     columns = {"predictions": "float64", "densities": "float64", "references": "string"}

@@ -1,8 +1,8 @@
-"""Distinct-n: the share of different n-grams among all."""
+"""Distinct-n: distinct n-grams as a fraction of all n-grams."""
 
 from collections.abc import Hashable, Sequence
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
 from .units import entries, equal_blocks
 from .words import FIRST, Split, ngrams, words
@@ -17,24 +17,24 @@ def distinct_n(
     first: int = FIRST,
     split: Split = words,
 ) -> dict[str, float]:
-    """`distinct_N` for each of `orders`: different N-grams / N-grams, the mean over blocks of `size` N-grams.
+    """`distinct_N` for each of `orders`: distinct N-grams / all N-grams, the mean over blocks of `size` N-grams.
 
     texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read. From 1 / size,
-    one over and over, to 1, none twice.
+    all the same, to 1, no two the same.
 
     Source: Li et al. (2016), A diversity-promoting objective function for neural conversation models; blocks of equal
-    size, because the share falls with the amount of text.
+    size, because the fraction falls with the amount of text.
     """
     tokens = [split(text)[:first] for text in texts]
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for n in orders:
         name = f"distinct_{n}"
         blocks = equal_blocks([ngrams(text, n) for text in tokens], prompts, size, name)
-        found |= entries(name, mean_interval([len(set().union(*block)) / size for block in blocks]))
-    return found
+        results |= entries(name, mean_interval([len(set().union(*block)) / size for block in blocks]))
+    return results
 
 
-class DistinctN(SampleMetric):
+class DistinctN(FunctionMetric):
     """`distinct_n` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
 
-    measure = staticmethod(distinct_n)
+    function = staticmethod(distinct_n)

@@ -1,10 +1,10 @@
-"""Em dashes: how often a text has one, a habit that language models fall into."""
+"""Em dashes per 1,000 words, a habit of language models."""
 
 from collections.abc import Hashable, Sequence
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import ratio_interval
-from .units import entries, sums_by_prompt
+from .units import entries
 from .words import letters_only, words
 
 EM_DASH = "\u2014"
@@ -13,15 +13,14 @@ EM_DASH = "\u2014"
 def em_dash(texts: Sequence[str], prompts: Sequence[Hashable]) -> dict[str, float]:
     """`em_dash`: em dashes (U+2014) per 1,000 words of all texts together, with its interval over prompts.
 
-    texts: completions. prompts: which prompt each belongs to. Double hyphens and en dashes are others' habits and do
-    not count.
+    texts: completions. prompts: which prompt each belongs to. Double hyphens and en dashes do not count.
     """
     counts = [1000 * text.count(EM_DASH) for text in texts]
     sizes = [len(letters_only(words(text))) for text in texts]
-    return entries("em_dash", ratio_interval(*sums_by_prompt(counts, sizes, prompts, "em_dash")))
+    return entries("em_dash", ratio_interval(counts, sizes, prompts, "em_dash"))
 
 
-class EmDash(SampleMetric):
+class EmDash(FunctionMetric):
     """`em_dash` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
 
-    measure = staticmethod(em_dash)
+    function = staticmethod(em_dash)

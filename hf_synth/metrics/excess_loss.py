@@ -1,12 +1,10 @@
-"""Excess loss: how far a model's loss lies above the exact floor, on the same rows."""
+"""Excess loss: a model's loss minus the exact floor, on the same rows."""
 
 from collections.abc import Sequence
 
-import datasets
-import evaluate
 import numpy as np
 
-from .base import inputs_of
+from .base import FunctionMetric
 from .checks import log_probabilities
 from .intervals import t_quantile
 
@@ -14,14 +12,15 @@ from .intervals import t_quantile
 def excess_loss(
     log_probs: np.ndarray, optimal_log_probs: np.ndarray, mask: np.ndarray, *, confidence: float = 0.95
 ) -> dict[str, float]:
-    """`loss`, `floor` and `excess` = loss - floor, in nats per token; `excess_share` of the floor where that is not 0.
+    """`loss`, `floor` and `excess` = loss - floor, in nats per token; `excess_share` of the floor if that is not 0.
 
     log_probs, optimal_log_probs: ln P(token | all before) of the model and of the best predictor, [rows, width].
-    mask: the tokens that carry loss, bool [rows, width].
+    mask: the tokens that carry loss, bool [rows, width]. As a metric of `evaluate` it takes no mask, but one list per
+    row with the tokens that carry loss.
 
-    `excess/rows_standard_error`, `excess/rows_low` and `excess/rows_high` say how sure the excess of THIS model is,
-    given the number of test rows: a ratio estimator over paired differences per row, with Student's quantile; NaN for
-    one row. They say nothing about other training seeds. The excess may be negative on few rows, by chance.
+    `excess/rows_standard_error`, `excess/rows_low` and `excess/rows_high` are about the excess of THIS model, given
+    the number of test rows: a ratio estimator over paired differences per row, with a t quantile; NaN for one row.
+    They say nothing about other training seeds. On few rows the excess may be negative by chance.
     """
     mask = np.asarray(mask, bool)
     tokens = mask.sum(axis=1)
@@ -43,16 +42,18 @@ def excess_loss(
 
 
 def _row_losses(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The summed loss of each row, float64 [rows]."""
+    """Return the summed loss of each row, float64 [rows]."""
     values = np.asarray(values, np.float64)
     if values.shape != mask.shape or not mask.any():
-        raise ValueError(f"got values {values.shape} and a mask {mask.shape}, wanted one shape, and a token with loss")
+        raise ValueError(
+            f"excess_loss: got values {values.shape} and a mask {mask.shape}, wanted one shape, and a token with loss"
+        )
     log_probabilities("excess_loss", values[mask])
     return 0.0 - np.where(mask, values, 0.0).sum(axis=1)
 
 
 def _standard_error(differences: np.ndarray, tokens: np.ndarray) -> float:
-    """Of sum(differences) / sum(tokens) over rows with tokens; NaN for one row."""
+    """Return that of sum(differences) / sum(tokens) over rows with tokens; NaN for one row."""
     rows = np.count_nonzero(tokens)
     if rows < 2:
         return float("nan")
@@ -60,28 +61,18 @@ def _standard_error(differences: np.ndarray, tokens: np.ndarray) -> float:
     return float(np.sqrt(rows / (rows - 1) * np.square(residuals).sum()) / tokens.sum())
 
 
-class ExcessLoss(evaluate.Metric):
-    """`excess_loss` as a metric of `evaluate`: `compute(predictions=log_probs, references=optimal_log_probs)`.
+class ExcessLoss(FunctionMetric):
+    """`excess_loss` as a metric of `evaluate`: `compute(predictions=log_probs, references=optimal_log_probs)`."""
 
-    Both are one list a row, of any length, of the tokens that carry loss.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        numbers = datasets.Sequence(datasets.Value("float64"))
-        return evaluate.MetricInfo(
-            description="How far a model's loss lies above the exact floor, in nats per token.",
-            citation="",
-            inputs_description="One list a row, of the tokens that carry loss and no others; so there is no mask. "
-            + inputs_of(excess_loss, predictions="log_probs", references="optimal_log_probs"),
-            features=datasets.Features({"predictions": numbers, "references": numbers}),
-        )
+    function = staticmethod(excess_loss)
+    columns = {"predictions": ["float64"], "references": ["float64"]}
 
     def _compute(
         self, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[float]], confidence: float = 0.95
     ) -> dict[str, float]:
         widths = [len(row) for row in predictions]
         if widths != [len(row) for row in references]:
-            raise ValueError("got rows of different lengths, wanted one log probability of each predictor a token")
+            raise ValueError("excess_loss: got rows of different lengths, wanted two log probabilities of each token")
         mask = np.arange(max(widths, default=0)) < np.array(widths)[:, None]
         padded = np.zeros((2, *mask.shape))
         for values, rows in zip(padded, (predictions, references), strict=True):

@@ -1,4 +1,4 @@
-"""The geometry of analogy: how embeddings lay out the entities e of E1, their images f(e) in E2, and the functor."""
+"""Geometry of the embeddings in the analogy task: entities e of E1, their images f(e) in E2, and the functor f."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,14 @@ def geometry(embeddings: np.ndarray, pairs: np.ndarray | Sequence[Sequence[int]]
       from 0 (each e lies on its image) to 4, about 2 for random vectors.
     - `parallelogram`: the mean cosine of f(e) - e and the functor's embedding; 1 if the functor is that step.
     - `translation_consistency`: the mean cosine of f(e) - e over all pairs of entities; 1 if they take one step.
-    - `isometry`: the correlation of distances within E1 with those between the images; 1 if one is the other's
-      shape, in any size. NaN with fewer than 3 pairs or equal distances.
-    - `distortion`: the mean difference of these distances as a share of their mean; 0 if the sizes agree too.
+    - `isometry`: the correlation of distances within E1 with those between the images; 1 if the two have one
+      shape, at any scale. NaN with fewer than 3 pairs or equal distances.
+    - `distortion`: the mean difference of these distances as a fraction of their mean; 0 if the scales agree too.
     - `separation`: the mean silhouette of the two clusters E1 and E2; from -1 to 1, 0 where they overlap.
 
     Distances are Euclidean. Source: Emergent analogical reasoning in Transformers, arXiv 2602.01992.
     """
-    first, second, functor = _places(np.asarray(embeddings, np.float64), np.asarray(pairs), functor_id)
+    first, second, functor = _rows(np.asarray(embeddings, np.float64), np.asarray(pairs), functor_id)
     edges, steps = normalize(first) - normalize(second), normalize(second - first)
     distances = [pairwise_distances(points)[np.triu_indices(len(points), 1)] for points in (first, second)]
     return {
@@ -34,13 +34,13 @@ def geometry(embeddings: np.ndarray, pairs: np.ndarray | Sequence[Sequence[int]]
     }
 
 
-def _places(embeddings: np.ndarray, pairs: np.ndarray, functor_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The embeddings of E1 and of E2 [pairs, width], and the functor's [width]."""
+def _rows(embeddings: np.ndarray, pairs: np.ndarray, functor_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the embeddings of E1 and of E2 [pairs, width], and the functor's [width]."""
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) < 2:
         raise ValueError(f"geometry: got pairs of shape {pairs.shape}, wanted [pairs, 2] with two pairs or more")
     if embeddings.ndim != 2 or not -1 < min(pairs.min(), functor_id) <= max(pairs.max(), functor_id) < len(embeddings):
         raise ValueError(
-            f"geometry: got embeddings {embeddings.shape}, wanted [vocabulary, width] with every id in it"
+            f"geometry: got embeddings {embeddings.shape}, wanted [vocabulary, width] with a row for every id"
         )
     return embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], embeddings[functor_id]
 

@@ -1,4 +1,4 @@
-"""Predictors that count: the loss of unigrams, bigrams and trigrams, for a trained model to be held against."""
+"""N-gram predictors (unigram, bigram, trigram) from counts: baselines for a trained model."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ def ngram_log_probs(
 ) -> np.ndarray:
     """Ln P(token | the order - 1 tokens before it) by counts of `train`, float64 [rows, width] like `test`.
 
-    train, test: ids int [rows, width], of equal length in each, below 2**20. A context reaches at most to a row's
-    first token. `smoothing` is added to every count, over `vocabulary` tokens that can follow. Column 0 is 0.
+    train, test: ids int [rows, width], of equal length in each, below 2**20. Contexts are shorter at the start
+    of a row. `smoothing` is added to the count of each of the `vocabulary` tokens. Column 0 is 0.
     Errors: ValueError for an order below 1, or above 3: longer contexts do not fit the codes.
     """
     if not 1 <= order <= 3:
@@ -18,15 +18,15 @@ def ngram_log_probs(
     seen, counts = np.unique(whole, return_counts=True)
     before, totals = np.unique(context, return_counts=True)
     test_context, test_whole = _codes(test, order)
-    hits = _looked_up(seen, counts, test_whole) + smoothing
-    out = np.log(hits / (_looked_up(before, totals, test_context) + smoothing * vocabulary))
+    hits = _count_of(seen, counts, test_whole) + smoothing
+    out = np.log(hits / (_count_of(before, totals, test_context) + smoothing * vocabulary))
     return np.concatenate([np.zeros((len(test), 1)), out], axis=1)
 
 
 def _codes(tokens: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """A number for the context of each token after the first, and one for context and token, int64 [rows, width - 1].
+    """Return codes of the context of each token after the first, and of context and token, int64 [rows, width - 1].
 
-    Three tokens of 20 bits; a context that reaches the row's start is short, which a mark of its own says.
+    A code holds three tokens of 20 bits. Tokens of a context are stored plus 1, so that 0 means "before the row".
     """
     wide = tokens.astype(np.int64)
     context = np.zeros((len(tokens), tokens.shape[1] - 1), np.int64)
@@ -36,6 +36,6 @@ def _codes(tokens: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
     return context, context | wide[:, 1:]
 
 
-def _looked_up(keys: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, counts[place], 0)
+def _count_of(keys: np.ndarray, counts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    nearest = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[nearest] == wanted, counts[nearest], 0)

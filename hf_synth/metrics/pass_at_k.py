@@ -1,44 +1,42 @@
-"""Pass@k: the chance that one of k completions of a prompt is right."""
+"""Pass@k: the probability that at least one of k completions of a prompt is right."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 from scipy.special import comb
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
-from .units import by_prompt, entries
+from .units import by_group, entries
 
 
 def pass_at_k(
     right: Sequence[float] | np.ndarray, prompts: Sequence[Hashable], *, ks: Sequence[int] = (1, 4)
 ) -> dict[str, float]:
-    """`pass_at_K` for each of `ks`, from 0 to 1, the mean over prompts alike with its interval over prompts.
+    """`pass_at_K` for each of `ks`, on [0, 1]: the mean over prompts, with its interval over prompts.
 
-    right: 1 or 0 for each completion. prompts: which prompt each belongs to; each has as many completions as the
-    largest k or more. Unbiased: 1 - C(n - c, k) / C(n, k) where c of n are right.
+    right: 1 or 0 for each completion. prompts: which prompt each belongs to; each needs at least as many
+    completions as the largest k. Unbiased: 1 - C(n - c, k) / C(n, k) if c of n are right.
 
     Source: Chen et al. (2021), Evaluating large language models trained on code, equation 1.
     """
-    members = by_prompt(np.asarray(right, np.float64).tolist(), prompts, "pass_at_k")
-    tried = np.array([len(member) for member in members.values()])
-    wrong = tried - np.array([sum(member) for member in members.values()])
+    groups = by_group(np.asarray(right, np.float64).tolist(), prompts, "pass_at_k")
+    tried = np.array([len(group) for group in groups.values()])
+    wrong = tried - np.array([sum(group) for group in groups.values()])
     if not np.isin(right, (0, 1)).all():
-        raise ValueError("pass_at_k: got values other than 0 and 1, wanted whether each completion is right")
+        raise ValueError("pass_at_k: got values other than 0 and 1, wanted 1 for each right completion, else 0")
     if min(ks) < 1 or max(ks) > tried.min():
         raise ValueError(
             f"pass_at_k: got ks={list(ks)}, wanted 1 to {tried.min()}, the fewest completions of a prompt"
         )
-    chances = {k: 1 - comb(wrong, k) / comb(tried, k) for k in ks}
-    return {
-        key: value
-        for k, chance in chances.items()
-        for key, value in entries(f"pass_at_{k}", mean_interval(chance)).items()
-    }
+    results: dict[str, float] = {}
+    for k in ks:
+        results |= entries(f"pass_at_{k}", mean_interval(1 - comb(wrong, k) / comb(tried, k)))
+    return results
 
 
-class PassAtK(SampleMetric):
+class PassAtK(FunctionMetric):
     """`pass_at_k` as a metric of `evaluate`: `compute(predictions=right, references=prompts, ks=[1, 4])`."""
 
-    measure = staticmethod(pass_at_k)
+    function = staticmethod(pass_at_k)
     columns = {"predictions": "float64", "references": "string"}

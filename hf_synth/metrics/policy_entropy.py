@@ -1,30 +1,30 @@
-"""Entropy of the policy, from the log probabilities that it gives to its own samples."""
+"""Entropy of the policy, from its log probabilities of its own samples."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import clustered_mean, ratio_interval
-from .units import entries, sums_by_prompt
+from .units import entries
 
 
 def policy_entropy(
     log_probs: Sequence[float] | np.ndarray, tokens: Sequence[int] | np.ndarray, prompts: Sequence[Hashable]
 ) -> dict[str, float]:
-    """`entropy/mean`: nats a completion, the mean of -ln P over prompts alike; `entropy/token`: nats a token.
+    """`entropy/mean`: nats per completion, the mean of -ln P, prompts weighted equally; `entropy/token`: per token.
 
     log_probs: ln P of each completion under the policy that sampled it at temperature 1, summed over its tokens and
-    its end. tokens: how many these are. prompts: which prompt each belongs to. With intervals over prompts. Unbiased,
-    for all completions together; lower is closer to one answer a prompt.
+    the end token. tokens: how many these are. prompts: which prompt each belongs to. With intervals over prompts. The
+    estimate is unbiased; lower means closer to one answer per prompt.
     """
     nats = -np.asarray(log_probs, np.float64)
-    per_token = ratio_interval(*sums_by_prompt(nats, tokens, prompts, "entropy"))
+    per_token = ratio_interval(nats, tokens, prompts, "policy_entropy")
     return {**entries("entropy/mean", clustered_mean(nats, prompts)), **entries("entropy/token", per_token)}
 
 
-class PolicyEntropy(SampleMetric):
+class PolicyEntropy(FunctionMetric):
     """`policy_entropy` as a metric of `evaluate`: `compute(predictions=log_probs, tokens=..., references=prompts)`."""
 
-    measure = staticmethod(policy_entropy)
+    function = staticmethod(policy_entropy)
     columns = {"predictions": "float64", "tokens": "int64", "references": "string"}

@@ -1,12 +1,13 @@
-"""KL divergence of the policy from its reference, from the log probabilities that both give to its samples."""
+"""KL divergence of the policy from its reference, from both models' log probabilities of the policy's samples."""
 
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
+from .checks import same_length
 from .intervals import clustered_mean, ratio_interval
-from .units import entries, sums_by_prompt
+from .units import entries
 
 
 def policy_kl(
@@ -15,26 +16,22 @@ def policy_kl(
     tokens: Sequence[int] | np.ndarray,
     prompts: Sequence[Hashable],
 ) -> dict[str, float]:
-    """`kl/mean`: KL(policy || reference) in nats a completion, prompts weighing alike; `kl/token`: nats a token.
+    """`kl/mean`: KL(policy || reference) in nats per completion, prompts weighted equally; `kl/token`: per token.
 
     log_probs, reference_log_probs: ln P of each completion under the policy that sampled it at temperature 1, and
-    under the reference, summed over its tokens and its end. tokens: how many these are. prompts: which prompt each
-    belongs to. With intervals over prompts. The mean of ln P - ln Q: unbiased, and a sample of it may be below 0.
+    under the reference, summed over its tokens and the end token. tokens: how many these are. prompts: which
+    prompt each belongs to. With intervals over prompts. The mean of ln P - ln Q: unbiased; an estimate may be below 0.
     """
-    own, other = np.asarray(log_probs, np.float64), np.asarray(reference_log_probs, np.float64)
-    if own.shape != other.shape:
-        raise ValueError(
-            f"policy_kl: got {own.size} and {other.size} log probabilities, wanted both of each completion"
-        )
-    nats = own - other
-    per_token = ratio_interval(*sums_by_prompt(nats, tokens, prompts, "kl"))
+    same_length("policy_kl", log_probs=log_probs, reference_log_probs=reference_log_probs)
+    nats = np.subtract(log_probs, reference_log_probs, dtype=np.float64)
+    per_token = ratio_interval(nats, tokens, prompts, "policy_kl")
     return {**entries("kl/mean", clustered_mean(nats, prompts)), **entries("kl/token", per_token)}
 
 
-class PolicyKl(SampleMetric):
+class PolicyKl(FunctionMetric):
     """`policy_kl` as a metric of `evaluate`: `compute(predictions=log_probs, references=prompts, ...)`."""
 
-    measure = staticmethod(policy_kl)
+    function = staticmethod(policy_kl)
     columns = {
         "predictions": "float64",
         "reference_log_probs": "float64",

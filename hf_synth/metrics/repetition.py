@@ -1,45 +1,43 @@
-"""Repetition: how much of a text says again what it said just before."""
+"""Repetition: how much of a text repeats what stands shortly before."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import ratio_interval
-from .units import entries, sums_by_prompt
+from .units import entries
 from .words import Split, ngrams, words
 
 
 def repetition(
     texts: Sequence[str], prompts: Sequence[Hashable], *, order: int = 4, window: int = 64, split: Split = words
 ) -> dict[str, float]:
-    """`repetition`: the share of n-grams of `order` tokens that one of the `window` n-grams before was, from 0 to 1.
+    """`repetition`: the fraction of n-grams of `order` tokens that are among the `window` n-grams before them.
 
     texts: completions. prompts: which prompt each belongs to. Of all texts together, with its interval over prompts;
-    NaN where no text has n-grams. The window keeps a long text from counting as repetitive for its length.
+    NaN if no text has n-grams. Without the window, a longer text would be more repetitive by its length alone.
 
     Source: Welleck et al. (2020), Neural text generation with unlikelihood training: seq-rep-n, within a window as
     their rep/l.
     """
     grams = [ngrams(split(text), order) for text in texts]
-    again = [_repeated(text, window) for text in grams]
-    return entries(
-        "repetition", ratio_interval(*sums_by_prompt(again, [len(text) for text in grams], prompts, "repetition"))
-    )
+    counts = [_repeated(text, window) for text in grams]
+    return entries("repetition", ratio_interval(counts, [len(text) for text in grams], prompts, "repetition"))
 
 
 def _repeated(grams: Sequence[tuple[str, ...]], window: int) -> int:
-    """How many were among the `window` before them."""
+    """Return how many n-grams were among the `window` before them."""
     recent: Counter[tuple[str, ...]] = Counter()
-    found = 0
-    for place, gram in enumerate(grams):
-        found += recent[gram] > 0
+    repeated = 0
+    for position, gram in enumerate(grams):
+        repeated += recent[gram] > 0
         recent[gram] += 1
-        if place >= window:
-            recent[grams[place - window]] -= 1
-    return found
+        if position >= window:
+            recent[grams[position - window]] -= 1
+    return repeated
 
 
-class Repetition(SampleMetric):
+class Repetition(FunctionMetric):
     """`repetition` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
 
-    measure = staticmethod(repetition)
+    function = staticmethod(repetition)

@@ -1,11 +1,10 @@
-"""Self-BLEU: how alike sampled completions are, of one prompt and of different prompts."""
+"""Self-BLEU: how similar sampled completions are, within a prompt and across prompts."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
-from sacrebleu.metrics import BLEU
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
 from .units import across, entries, within
 from .words import FIRST, Split, words
@@ -20,42 +19,46 @@ def self_bleu(
     split: Split = words,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The mean BLEU-4 of pairs of texts, from 0 to 1, 1 where all are the same; with intervals over prompts.
+    """The mean BLEU-4 of pairs of texts, from 0 to 1, all the same; with intervals over prompts.
 
-    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read, so that long
-    ones are not alike for their length.
+    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read; otherwise
+    longer texts would be more similar.
 
-    `self_bleu`: of two completions of one prompt; at most `pairs` ordered pairs of each, which `seed` chooses.
-    `self_bleu/across`: of completions of two prompts, which `seed` pairs off. Each is left out where there is no pair.
-    Pairs, because BLEU against all others at once rises with their number. BLEU is SacreBLEU's of sentences, with
-    effective order; two empty texts are the same.
+    `self_bleu`: of two completions of one prompt; at most `pairs` ordered pairs of each prompt, chosen by `seed`.
+    `self_bleu/across`: of completions of two prompts, which `seed` pairs at random. Each is left out if there is no
+    pair. Pairs are used because BLEU against all other texts at once rises with their number. BLEU is SacreBLEU's
+    sentence BLEU with effective order; two empty texts count as the same. Needs `pip install "hf_synth[metrics]"`.
 
     Source: Zhu et al. (2018), Texygen; pairs as in Shen et al. (2019), Mixture models for diverse machine translation.
     """
     read = [" ".join(split(text)[:first]) for text in texts]
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     rng = np.random.default_rng(seed)
     if groups := within(read, prompts, "self_bleu"):
         means = [_mean_bleu((group[a], group[b]) for a, b in _some_pairs(len(group), pairs, rng)) for group in groups]
-        found |= entries("self_bleu", mean_interval(means))
+        results |= entries("self_bleu", mean_interval(means))
     if matched := across(read, prompts, 2, "self_bleu", seed):
         means = [_mean_bleu(pair for one, two in match for pair in ((one, two), (two, one))) for match in matched]
-        found |= entries("self_bleu/across", mean_interval(means))
-    return found
+        results |= entries("self_bleu/across", mean_interval(means))
+    return results
 
 
 def _some_pairs(texts: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Different ordered pairs of different texts, int [pairs, 2]."""
+    """Return distinct ordered pairs of distinct texts, int [pairs, 2]."""
     pairs = np.argwhere(~np.eye(texts, dtype=bool))
     return pairs[rng.choice(len(pairs), min(most, len(pairs)), replace=False)]
 
 
 def _mean_bleu(pairs: Iterable[tuple[str, str]]) -> float:
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError:
+        raise ValueError('self_bleu: sacrebleu is not installed; run pip install "hf_synth[metrics]"') from None
     judge = BLEU(effective_order=True, tokenize="none", force=True)
     return float(np.mean([1.0 if one == two else judge.sentence_score(one, [two]).score / 100 for one, two in pairs]))
 
 
-class SelfBleu(SampleMetric):
+class SelfBleu(FunctionMetric):
     """`self_bleu` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
 
-    measure = staticmethod(self_bleu)
+    function = staticmethod(self_bleu)

@@ -1,11 +1,12 @@
-"""Gini of token frequencies: whether a few words do all the work."""
+"""Gini coefficient of token frequencies: how unequally often tokens are used."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from itertools import chain
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
 from .units import entries, equal_blocks
 from .words import FIRST, Split, words
@@ -20,33 +21,29 @@ def token_gini(
     vocabulary: int | None = None,
     split: Split = words,
 ) -> dict[str, float]:
-    """`token_gini`: how unevenly tokens are used, the mean over blocks of `size` tokens; 0 even, 1 one token alone.
+    """`token_gini`: the mean over blocks of `size` tokens; from 0, all equally often, to 1, one token alone.
 
-    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read. vocabulary: how
-    many different tokens there could be, those that never come counted too; by default `size`. Over the tokens that do
-    come, a text of a single word would be perfectly even.
+    texts: completions. prompts: which prompt each belongs to. first: how many tokens of each are read. vocabulary: the
+    number of possible tokens, by default `size`; unused ones count as 0. Over used tokens alone, a text of a single
+    word would be perfectly equal.
 
-    Source: Gini (1912), as in Zhu et al. (2018) for words; blocks, because frequencies are the less even the longer a
-    text is.
+    Source: Gini (1912), as in Zhu et al. (2018) for words; blocks, because inequality grows with the amount of text.
     """
     blocks = equal_blocks([split(text)[:first] for text in texts], prompts, size, "token_gini")
-    return entries("token_gini", mean_interval([gini(_counts(block), vocabulary or size) for block in blocks]))
-
-
-def _counts(block: Sequence[Sequence[str]]) -> list[int]:
-    return list(Counter(token for tokens in block for token in tokens).values())
+    counts = [list(Counter(chain.from_iterable(block)).values()) for block in blocks]
+    return entries("token_gini", mean_interval([gini(own, vocabulary or size) for own in counts]))
 
 
 def gini(counts: Sequence[int], kinds: int) -> float:
-    """The Gini coefficient of counts over `kinds` kinds, those without a count being 0; from 0 to 1 - 1 / kinds."""
+    """Return the Gini coefficient of counts over `kinds` kinds, unlisted ones being 0; from 0 to 1 - 1 / kinds."""
     if len(counts) > kinds:
-        raise ValueError(f"token_gini: got {len(counts)} different tokens, more than the {kinds} that there could be")
+        raise ValueError(f"token_gini: got {len(counts)} different tokens, wanted at most {kinds}; raise `vocabulary`")
     ordered = np.sort(np.asarray(counts, np.float64))
     ranks = kinds - len(counts) + np.arange(1, len(counts) + 1)
     return float(2 * (ranks * ordered).sum() / (kinds * ordered.sum()) - (kinds + 1) / kinds)
 
 
-class TokenGini(SampleMetric):
+class TokenGini(FunctionMetric):
     """`token_gini` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
 
-    measure = staticmethod(token_gini)
+    function = staticmethod(token_gini)

@@ -1,17 +1,16 @@
-"""Tone spread: how much the tone of completions differs with what they are about.
+"""Tone spread: how much the tone of completions differs between contexts.
 
-The tone is numbers that short lists of English words give: a crude instrument, which knows no negation, no irony and
-no language but one. Its use is to compare samples of one policy with those of another, to the same prompts; a
-classifier or embeddings can take its place.
+Tone is measured by short lists of English words. This is crude: it ignores negation and irony. Use it to compare
+samples of two policies to the same prompts, or pass a classifier or embeddings instead.
 """
 
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import Interval, jackknife_interval
-from .units import by_prompt, entries
+from .units import by_group, entries
 from .words import letters_only, words
 
 Features = Callable[[Sequence[str]], np.ndarray]
@@ -41,9 +40,9 @@ _LISTS = [
 
 
 def tone(texts: Sequence[str]) -> np.ndarray:
-    """The tone of each text, float64 [texts, 6] in the order of FEATURES: marks of it per 100 words.
+    """Return the tone of each text, float64 [texts, 6] in the order of FEATURES: points per 100 words.
 
-    formality: formal words less informal ones and contractions. sentiment: positive words less negative ones.
+    formality: formal words minus informal ones and contractions. sentiment: positive words minus negative ones.
     hedging, politeness, address (you, your): such words. excitement: exclamation marks. 0 for a text without words.
     """
     return np.array([_tone(words(text.replace("\u2019", "'"))) for text in texts]).reshape(len(texts), len(FEATURES))
@@ -53,8 +52,8 @@ def _tone(tokens: Sequence[str]) -> list[float]:
     own = letters_only(tokens)
     formal, informal, positive, negative, hedges, polite, address = (sum(t in known for t in own) for known in _LISTS)
     informal += sum(token.endswith(_CONTRACTIONS) for token in own)
-    marks = (formal - informal, positive - negative, hedges, polite, address, tokens.count("!"))
-    return [100 * mark / max(len(own), 1) for mark in marks]
+    points = (formal - informal, positive - negative, hedges, polite, address, tokens.count("!"))
+    return [100 * point / max(len(own), 1) for point in points]
 
 
 def tone_spread(
@@ -64,15 +63,15 @@ def tone_spread(
     *,
     features: Features = tone,
 ) -> dict[str, float]:
-    """`tone_spread`: the standard deviation of tone between contexts; 0 where every context gets the same tone.
+    """`tone_spread`: the standard deviation of tone between contexts; 0 if every context gets the same tone.
 
     texts: completions. prompts: which prompt each belongs to. contexts: which context its prompt belongs to (a topic,
-    a source, a cluster); without them each prompt is a context of its own, and needs two completions or more.
-    features: texts -> float [texts, any], by default `tone`, in marks per 100 words; embeddings fit too.
+    a source, a cluster); by default each prompt is a context, and needs two completions or more. features:
+    texts -> float [texts, any], by default `tone`, in points per 100 words; embeddings work too.
 
-    Summed over features. Chance differences between the means of contexts are taken out: the variance component
-    between groups of a one-way analysis of variance, of prompts' means in contexts, or of completions in prompts. A
-    component below 0 counts as 0. With its interval over prompts, by the jackknife.
+    The variance component between groups of a one-way analysis of variance, summed over features: chance differences
+    between groups are subtracted. Values are the prompts' means in contexts, or the completions of prompts. A negative
+    component counts as 0. With its jackknife interval over prompts.
 
     Source: Searle, Casella and McCulloch (1992), Variance components, section 3.6.
     """
@@ -82,14 +81,14 @@ def tone_spread(
     else:
         groups, values = _prompt_means(tones, prompts, contexts)
         units = np.arange(len(groups))
-    whole = _between(values, groups)
+    whole = _between_variance(values, groups)
     if np.isnan(whole):
         raise ValueError(
             f"tone_spread: got {len(values)} values in {len(set(groups))} contexts, wanted two contexts or more, and "
-            "several values in one of them at least: several completions a prompt, or several prompts a context"
+            "several values in one of them at least: several completions of a prompt, or several prompts in a context"
         )
     kept = [units != unit for unit in range(units.max() + 1)]
-    spread = jackknife_interval(whole, [_between(values[keep], groups[keep]) for keep in kept])
+    spread = jackknife_interval(whole, [_between_variance(values[keep], groups[keep]) for keep in kept])
     return entries("tone_spread", Interval(*np.sqrt(np.maximum(spread, 0)).tolist()))
 
 
@@ -101,18 +100,18 @@ def _numbered(labels: Sequence[Hashable]) -> np.ndarray:
 def _prompt_means(
     tones: np.ndarray, prompts: Sequence[Hashable], contexts: Sequence[Hashable]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The context of each prompt, int [prompts], and the mean tone of its completions, float64 [prompts, features]."""
-    means = np.array([np.mean(rows, axis=0) for rows in by_prompt(tones, prompts, "tone_spread").values()])
-    owners = by_prompt(contexts, prompts, "tone_spread")
-    if torn := [prompt for prompt, owner in owners.items() if len(set(owner)) > 1]:
-        raise ValueError(f"tone_spread: got prompt {torn[0]!r} in several contexts, wanted one context a prompt")
+    """Return each prompt's context, int [prompts], and its completions' mean tone, float64 [prompts, features]."""
+    means = np.array([np.mean(rows, axis=0) for rows in by_group(tones, prompts, "tone_spread").values()])
+    owners = by_group(contexts, prompts, "tone_spread")
+    if mixed := [prompt for prompt, owner in owners.items() if len(set(owner)) > 1]:
+        raise ValueError(f"tone_spread: got prompt {mixed[0]!r} in several contexts, wanted one context per prompt")
     return _numbered([owner[0] for owner in owners.values()]), means
 
 
-def _between(values: np.ndarray, groups: np.ndarray) -> float:
-    """The variance component between groups, summed over features; below 0 where they differ less than by chance.
+def _between_variance(values: np.ndarray, groups: np.ndarray) -> float:
+    """Return the variance component between groups, summed over features; negative if they differ less than by chance.
 
-    NaN where there is one group, or one value in each.
+    NaN if there is one group, or one value in each.
     """
     _, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) < 2 or len(values) == len(sizes):
@@ -126,7 +125,7 @@ def _between(values: np.ndarray, groups: np.ndarray) -> float:
     return float((among - inside) / typical)
 
 
-class ToneSpread(SampleMetric):
+class ToneSpread(FunctionMetric):
     """`tone_spread` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, contexts=[...])`."""
 
-    measure = staticmethod(tone_spread)
+    function = staticmethod(tone_spread)

@@ -1,12 +1,11 @@
-"""Generation validity: the share of completions that a verifier accepts, in each group and over all groups alike."""
+"""Validity: the fraction of completions that a verifier accepts, in each group and over groups."""
 
 from collections.abc import Callable, Hashable, Sequence
 
-import datasets
-import evaluate
 import numpy as np
 
-from .base import inputs_of
+from .base import FunctionMetric
+from .units import by_group
 
 
 def validity(
@@ -15,10 +14,10 @@ def validity(
     verify: Callable[[str, str], float],
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, float]:
-    """The share of right completions: `validity`, the mean over groups each weighing alike, and one entry a group.
+    """`validity`: the fraction of right completions; with groups their mean, and one entry for each group.
 
-    prompts, completions: one each; a completion of None is an unfinished one and counts as wrong. verify: takes a
-    prompt and its completion, gives 1 or 0. groups: a name each, else all are one. Shares are on [0, 1].
+    prompts, completions: one each; None stands for an unfinished completion and counts as wrong. verify: takes a
+    prompt and its completion, returns 1 or 0. groups: a name for each; groups are weighted equally.
     """
     scores = [
         0.0 if text is None else float(verify(prompt, text)) for prompt, text in zip(prompts, completions, strict=True)
@@ -27,37 +26,17 @@ def validity(
 
 
 def grouped_mean(scores: Sequence[float], groups: Sequence[Hashable] | None, *, name: str) -> dict[str, float]:
-    """`name`: the mean over groups of their means, and `name/GROUP` for each group."""
-    if not len(scores):
-        raise ValueError(f"{name}: got no completion, wanted at least one")
+    """Return `name`, the mean over groups of their means, and `name/GROUP` for each group."""
     if groups is None:
+        if not len(scores):
+            raise ValueError(f"{name}: got no completion, wanted at least one")
         return {name: float(np.mean(scores))}
-    if len(groups) != len(scores):
-        raise ValueError(f"{name}: got {len(groups)} groups for {len(scores)} completions, wanted one each")
-    members: dict[Hashable, list[float]] = {}
-    for score, group in zip(scores, groups, strict=True):
-        members.setdefault(group, []).append(score)
-    means = {f"{name}/{group}": float(np.mean(values)) for group, values in members.items()}
+    means = {f"{name}/{group}": float(np.mean(own)) for group, own in by_group(scores, groups, name).items()}
     return {name: float(np.mean(list(means.values()))), **means}
 
 
-class Validity(evaluate.Metric):
+class Validity(FunctionMetric):
     """`validity` as a metric of `evaluate`: `compute(predictions=completions, references=prompts, verify=...)`."""
 
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="The share of completions that a verifier accepts, over all groups alike.",
-            citation="",
-            inputs_description=inputs_of(validity, predictions="completions", references="prompts"),
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def _compute(
-        self,
-        predictions: Sequence[str],
-        references: Sequence[str],
-        verify: Callable[[str, str], float],
-        groups: Sequence[Hashable] | None = None,
-    ) -> dict[str, float]:
-        return validity(references, predictions, verify, groups)
+    function = staticmethod(validity)
+    columns = {"references": "string", "predictions": "string"}

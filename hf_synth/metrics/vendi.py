@@ -1,4 +1,4 @@
-"""Vendi score: the effective number of different completions."""
+"""Vendi score: the effective number of distinct completions."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
-from .base import SampleMetric
+from .base import FunctionMetric
 from .intervals import mean_interval
 from .units import across, entries, within
 from .words import FIRST, Split, ngrams, words
@@ -25,15 +25,15 @@ def vendi(
     split: Split = words,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The effective number of different texts among m: 1 where all are the same, m where no two are alike.
+    """The effective number of distinct texts among m: 1 if all are the same, m if no two have anything in common.
 
-    texts: completions. prompts: which prompt each belongs to. embeddings: float [texts, width], for the cosine that
-    says how alike two are; by default of their n-gram counts, n = 1 to 4, which know no meaning.
-    first: how many tokens of each are read for these, so that long texts are not alike for their length.
+    texts: completions. prompts: which prompt each belongs to. embeddings: float [texts, width], whose cosine is
+    the similarity of two texts; by default counts of n-grams, n = 1 to 4, which ignore meaning.
+    first: how many tokens of each are read for n-grams; otherwise longer texts would be more similar.
 
-    `vendi`: among the completions of a prompt, m the fewest that one has. `vendi/across`: among one completion each of
-    `prompts_at_once` prompts, which `seed` groups. Means, with intervals over prompts; each is left out where there
-    is no group. Scores of different m do not compare.
+    `vendi`: among the completions of a prompt, m being the smallest number a prompt has. `vendi/across`: among one
+    completion each of `prompts_at_once` prompts, grouped at random by `seed`. Means, with intervals over prompts; each
+    is left out if there is no group. Scores of different m are not comparable.
 
     Source: Friedman and Dieng (2023), The Vendi score, arXiv 2210.02410, definition 3.1, of order 1.
     """
@@ -42,25 +42,25 @@ def vendi(
     else:
         rows = _directions(np.asarray(embeddings, np.float64), len(texts))
     numbers = list(range(len(texts)))
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     if groups := within(numbers, prompts, "vendi"):
-        found |= entries("vendi", mean_interval([vendi_score(rows[group]) for group in groups]))
+        results |= entries("vendi", mean_interval([vendi_score(rows[group]) for group in groups]))
     if groups_across := across(numbers, prompts, prompts_at_once, "vendi", seed):
         means = [float(np.mean([vendi_score(rows[list(group)]) for group in many])) for many in groups_across]
-        found |= entries("vendi/across", mean_interval(means))
-    return found
+        results |= entries("vendi/across", mean_interval(means))
+    return results
 
 
 def vendi_score(directions: Any) -> float:
-    """Exp of the entropy of the eigenvalues of the similarities / m, of unit vectors [m, width], dense or sparse."""
+    """Return exp(entropy of the eigenvalues of similarities / m) of unit vectors [m, width], dense or sparse."""
     similar = directions @ directions.T
-    chances = np.linalg.eigvalsh(np.asarray(similar.todense() if hasattr(similar, "todense") else similar))
-    chances = np.clip(chances / len(chances), 1e-12, None)  # rounding leaves zeros a little below
-    return float(np.exp(-(chances * np.log(chances)).sum()))
+    p = np.linalg.eigvalsh(np.asarray(similar.todense() if hasattr(similar, "todense") else similar))
+    p = np.clip(p / len(p), 1e-12, None)  # rounding makes zeros slightly negative
+    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def _profiles(texts: Sequence[Sequence[str]]) -> Any:
-    """How often each n-gram comes in each text, sparse [texts, n-grams]; an empty text has one of its own."""
+    """Return the count of each n-gram in each text, sparse [texts, n-grams]; empty texts have one n-gram, ()."""
 
     def every_order(tokens: Sequence[str]) -> list[tuple[str, ...]]:
         return [gram for n in range(1, _ORDERS + 1) for gram in ngrams(tokens, n)] or [()]
@@ -69,7 +69,7 @@ def _profiles(texts: Sequence[Sequence[str]]) -> Any:
 
 
 def _directions(embeddings: np.ndarray, texts: int) -> np.ndarray:
-    """The rows scaled to unit length."""
+    """Return the rows scaled to unit length."""
     if embeddings.ndim != 2 or len(embeddings) != texts:
         raise ValueError(f"vendi: got embeddings of shape {embeddings.shape} for {texts} texts, wanted one row each")
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -80,7 +80,7 @@ def _directions(embeddings: np.ndarray, texts: int) -> np.ndarray:
     return embeddings / lengths
 
 
-class Vendi(SampleMetric):
+class Vendi(FunctionMetric):
     """`vendi` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, embeddings=...)`."""
 
-    measure = staticmethod(vendi)
+    function = staticmethod(vendi)

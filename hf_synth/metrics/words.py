@@ -1,22 +1,21 @@
-"""Words of a text, for measures of text: one way for natural text; formal languages are split at white space."""
+"""Splitting of a text into words, and into n-grams. Formal languages use `str.split` instead."""
 
 import re
 from collections.abc import Callable, Sequence
 
 Split = Callable[[str], Sequence[str]]
 
-# Tokens of each completion that are read where completions are compared: long ones are not alike for their length, and
-# a block of text holds many.
+# Tokens read of each completion. Otherwise longer completions would be more similar, and a block would hold few.
 FIRST = 64
 
-# Letters with what joins them, a Chinese or Japanese character by itself, or one mark.
+# Letters with apostrophes and hyphens inside, one Chinese or Japanese character, or one punctuation mark.
 _WORD = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff])\w)+(?:['\u2019-]\w+)*|[^\w\s]"
 )
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and punctuation marks of a natural text.
+    """Return the lower-case words and punctuation marks of a natural text.
 
     >>> words("It's not just well-kept — it's fast.")
     ["it's", 'not', 'just', 'well-kept', '—', "it's", 'fast', '.']
@@ -25,10 +24,10 @@ def words(text: str) -> list[str]:
 
 
 def letters_only(tokens: Sequence[str]) -> list[str]:
-    """Those that are no punctuation marks."""
+    """Return the tokens that are not punctuation marks."""
     return [token for token in tokens if token[0].isalnum()]
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Each run of n tokens, in their order."""
+    """Return each run of n tokens, in order."""
     return list(zip(*(tokens[start:] for start in range(n)), strict=False))

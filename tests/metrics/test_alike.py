@@ -3,6 +3,7 @@
 import collections
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -130,3 +131,9 @@ def test_what_cannot_be_compared():
     for bad in (0.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="NaN or infinity in row 1"):
             vendi(["a", "b"], ["p", "p"], embeddings=[[1.0], [bad]])
+
+
+def test_without_sacrebleu_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    with pytest.raises(ValueError, match=r'^self_bleu: [^\n]*pip install "hf_synth\[metrics\]"$'):
+        self_bleu(["a", "b"], ["p", "p"])

@@ -62,7 +62,7 @@ def test_one_word_over_and_over_is_the_most_uneven_text():
     all_different = [f"w{number}x" for number in range(100)]
     assert token_gini(all_different, range(100), size=100)["token_gini"] == pytest.approx(0)
     assert token_gini(["a b"] * 50, range(50), size=100, vocabulary=2)["token_gini"] == pytest.approx(0)
-    with pytest.raises(ValueError, match="got 2 different tokens, more than the 1"):
+    with pytest.raises(ValueError, match="got 2 different tokens, wanted at most 1"):
         token_gini(["a b"] * 50, range(50), size=100, vocabulary=1)
 
 

@@ -39,7 +39,7 @@ def test_what_is_no_test_is_an_error():
         completion(["a", "a"], [[0.5], [0.5]], [[0.1], [0.1]])
     with pytest.raises(ValueError, match="one or more"):
         completion([], [], [])
-    with pytest.raises(ValueError, match="2 names, 1 and 1 lists"):
+    with pytest.raises(ValueError, match="completion: got 2 points, 1 p_valid, 1 p_invalid"):
         completion(["a", "b"], [[0.5]], [[0.5]])
     with pytest.raises(ValueError, match="a: got 1 valid and 0 invalid tokens"):
         completion(["a"], [[0.5]], [[]])

@@ -40,9 +40,9 @@ def test_a_model_that_memorises_fails_on_held_out_types_alone():
 
 
 def test_columns_of_different_lengths_are_an_error():
-    with pytest.raises(ValueError, match="2 values, 1 hits, 2 types"):
+    with pytest.raises(ValueError, match="2 log_probs, 1 hits, 2 types"):
         fact_types([-1.0, -1.0], [True], ["a", "b"])
-    with pytest.raises(ValueError, match="0 values"):
+    with pytest.raises(ValueError, match="0 log_probs"):
         fact_types([], [], [])
 
 

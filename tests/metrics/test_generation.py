@@ -62,11 +62,11 @@ def test_each_fault_of_a_model_shows_in_its_own_number():
 
 
 def test_what_cannot_be_counted_is_an_error():
-    with pytest.raises(ValueError, match="got no completion"):
+    with pytest.raises(ValueError, match="got no completion|got 0 values"):
         generation([], [])
-    with pytest.raises(ValueError, match="got 2 different valid strings of 1"):
+    with pytest.raises(ValueError, match="got 2 different valid strings, wanted at most 1"):
         generation(TEXTS, VALID, counts=1)
-    with pytest.raises(ValueError, match="got 1 different valid strings of 0"):
+    with pytest.raises(ValueError, match="got 1 different valid strings, wanted at most 0"):
         generation(TEXTS, VALID, counts={3: 0})
     with pytest.raises(ValueError, match="zip"):
         generation(TEXTS, VALID[:2])

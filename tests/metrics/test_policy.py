@@ -51,7 +51,7 @@ def test_samples_of_one_prompt_are_no_units():
 
 
 def test_what_does_not_match_is_an_error():
-    with pytest.raises(ValueError, match="got 2 and 1 log probabilities"):
+    with pytest.raises(ValueError, match="policy_kl: got 2 log_probs, 1 reference_log_probs"):
         policy_kl([1.0, 2.0], [1.0], [1, 1], ["a", "b"])
-    with pytest.raises(ValueError, match="entropy: got 1 sizes for 2 counts"):
+    with pytest.raises(ValueError, match="policy_entropy: got 2 counts, 1 sizes"):
         policy_entropy([-1.0, -2.0], [1], ["a", "b"])

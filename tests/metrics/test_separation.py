@@ -59,9 +59,9 @@ def test_an_impossible_string_comes_last():
 
 
 def test_what_cannot_be_compared_is_an_error():
-    with pytest.raises(ValueError, match="strings of one sort"):
+    with pytest.raises(ValueError, match="separation: got 2 valid strings of 2"):
         separation([0.1, 0.2], [True, True], [1, 1])
-    with pytest.raises(ValueError, match="2 scores, 2 labels, 1 lengths"):
+    with pytest.raises(ValueError, match="2 scores, 2 valid, 1 lengths"):
         separation([0.1, 0.2], [True, False], [1])
     with pytest.raises(ValueError, match="separation: got nan, wanted a score"):
         separation([0.1, np.nan], [True, False], [1, 1])

@@ -99,5 +99,5 @@ def test_grammar_errors_are_a_hundred_words_and_of_any_checker():
     assert found["grammar_errors"] > 0
     words_of_two = grammar_errors(["one two", "three"], ["p", "q"], check=lambda text: len(text.split()) - 1)
     assert words_of_two["grammar_errors"] == pytest.approx(100 / 3)
-    with pytest.raises(ValueError, match="check gave -1"):
+    with pytest.raises(ValueError, match="check returned -1"):
         grammar_errors(["a"], ["p"], check=lambda text: -1)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from statsmodels.regression.linear_model import WLS
 
 from hf_synth.metrics.intervals import mean_interval, ratio_interval
-from hf_synth.metrics.units import across, by_prompt, entries, equal_blocks, sums_by_prompt, within
+from hf_synth.metrics.units import across, by_group, entries, equal_blocks, within
 
 PROMPTS = [number // 3 for number in range(60)]  # 20 prompts, 3 sequences each
 SEQUENCES = [[(number, place) for place in range(1 + number % 5)] for number in range(60)]
@@ -43,7 +44,7 @@ def test_within_takes_as_many_of_each_and_across_one_of_each():
 
 
 def ratio_by_prompt(counts, sizes, prompts):
-    return ratio_interval(*sums_by_prompt(counts, sizes, prompts, "x"))
+    return ratio_interval(counts, sizes, prompts, "x")
 
 
 def test_ratio_of_equal_sizes_is_a_mean_over_prompts():
@@ -51,6 +52,16 @@ def test_ratio_of_equal_sizes_is_a_mean_over_prompts():
     counts, sizes = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3], [4] * 12
     found = ratio_by_prompt(counts, sizes, [number // 2 for number in range(12)])
     assert found == pytest.approx(mean_interval(np.arange(6) / 8))
+
+
+def test_the_interval_of_a_ratio_is_that_of_a_weighted_regression_with_robust_errors():
+    """Counts per size on a constant, weighted by sizes: its HC1 errors are those of the ratio estimator."""
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(1, 50, 30)
+    counts = rng.poisson(0.2 * sizes)
+    fit = WLS(counts / sizes, np.ones(30), weights=sizes).fit(cov_type="HC1", use_t=True)
+    wanted = (fit.params[0], *fit.conf_int(0.05)[0])
+    assert ratio_by_prompt(counts, sizes, range(30)) == pytest.approx(wanted)
 
 
 def test_ratio_is_of_sums_and_not_a_mean_of_ratios():
@@ -78,7 +89,9 @@ def test_an_interval_as_entries():
 
 def test_values_without_their_prompts_are_an_error():
     for values, prompts in (([1], []), ([], [])):
-        with pytest.raises(ValueError, match=r"x: got . values for 0 prompts"):
-            by_prompt(values, prompts, "x")
-    with pytest.raises(ValueError, match="got 1 sizes for 2 counts"):
+        with pytest.raises(
+            ValueError, match=r"x: got . values, 0 groups; wanted the same number of each, one or more"
+        ):
+            by_group(values, prompts, "x")
+    with pytest.raises(ValueError, match="x: got 2 counts, 1 sizes, 2 prompts"):
         ratio_by_prompt([1, 2], [1], ["a", "b"])

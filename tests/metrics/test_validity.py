@@ -46,7 +46,7 @@ def test_unfinished_is_wrong_and_is_not_verified(verify):
 def test_what_cannot_be_counted_is_an_error(verify):
     with pytest.raises(ValueError, match="got no completion"):
         validity([], [], verify)
-    with pytest.raises(ValueError, match="got 1 groups for 2 completions"):
+    with pytest.raises(ValueError, match="validity: got 2 values, 1 groups"):
         validity(["START"] * 2, ["END"] * 2, verify, ["a"])
     with pytest.raises(ValueError, match="zip"):
         validity(["START"], ["END", "END"], verify)

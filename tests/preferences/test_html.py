@@ -1,6 +1,7 @@
 """HTML to text: code as it was, structure as Markdown, entities as characters."""
 
 import html
+import sys
 
 import pytest
 from hypothesis import given
@@ -53,3 +54,9 @@ def test_fragments(source, text):
 @given(st.text(alphabet="<>/pabcode &;#!-\"'= \n", max_size=60))
 def test_no_text_stops_it(source):
     assert isinstance(html_to_text(source), str)
+
+
+def test_without_the_library_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "html_to_markdown", None)
+    with pytest.raises(ValueError, match=r'^[^\n]*pip install "hf_synth\[preferences\]"$'):
+        html_to_text("<p>one</p>")
