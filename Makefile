@@ -39,7 +39,7 @@ benchmarks: .venv/installed-test
 	touch $@
 
 .venv/installed: .venv/torch pyproject.toml
-	$(PIP) -c constraints.txt -e .
+	$(PIP) -c constraints.txt -e ".[metrics]"
 	touch $@
 
 .venv/installed-test: .venv/torch pyproject.toml

@@ -1,5 +1,7 @@
 """How far a policy has collapsed: every measure of a run's samples, from its table of sampled completions alone."""
 
+import importlib.util
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -33,6 +35,8 @@ _TENTHS = 10
 
 Columns = dict[str, list[Any]]
 
+_logger = logging.getLogger(__name__)
+
 
 def sample_metrics(
     table: pa.Table, tasks: Mapping[str, Task] | None = None, *, cluster_sizes: Mapping[str, int] | None = None
@@ -48,6 +52,8 @@ def sample_metrics(
     """
     if not table.num_rows:
         raise ValueError("sample_metrics: got a table of no rows, wanted sampled completions")
+    if importlib.util.find_spec("sacrebleu") is None:
+        _logger.warning('self_bleu is left out: sacrebleu is not installed; run pip install "hf_synth[metrics]"')
     columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
     formal = _known(columns, "truth")
     split: Split = str.split if formal else words
@@ -108,7 +114,9 @@ def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
     if verified:
         found |= entries(f"validity/{part}", clustered_mean(columns["truth"], prompts))
     place = "" if part == "all" else f"/{part}"
-    alike = {**self_bleu(texts, prompts, split=split), **vendi(texts, prompts, split=split)}
+    alike = vendi(texts, prompts, split=split)
+    if importlib.util.find_spec("sacrebleu"):
+        alike |= self_bleu(texts, prompts, split=split)
     for name in ("self_bleu", "vendi"):
         kinds = {name: f"collapse/{name}{place}", f"{name}/across": f"collapse/{name}/across{place}"}
         found |= _renamed(alike, kinds)

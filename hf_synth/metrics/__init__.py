@@ -1,7 +1,6 @@
-"""One measure per file: a pure function, and an `evaluate.Metric` over it where inputs are texts, labels or numbers.
+"""One metric per file: a pure function, and an `evaluate.Metric` over it where inputs are texts, labels or numbers.
 
-Files import one another relatively: `evaluate.load` copies such files along, so that a metric's file also loads where
-hf_synth is not installed.
+Files import one another relatively. `evaluate.load` copies such imports too, so that a metric loads without hf_synth.
 """
 
 import difflib
@@ -37,7 +36,7 @@ NAMES = (
 
 
 def path(name: str) -> str:
-    """The file of a metric, from any working directory: `evaluate.load(hf_synth.metrics.path("perplexity"))`."""
+    """Return the path of a metric's file: `evaluate.load(hf_synth.metrics.path("perplexity"))`."""
     if name not in NAMES:
         close = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

@@ -62,7 +62,7 @@ def test_each_fault_of_a_model_shows_in_its_own_number():
 
 
 def test_what_cannot_be_counted_is_an_error():
-    with pytest.raises(ValueError, match="got no completion|got 0 values"):
+    with pytest.raises(ValueError, match="got 0 values"):
         generation([], [])
     with pytest.raises(ValueError, match="got 2 different valid strings, wanted at most 1"):
         generation(TEXTS, VALID, counts=1)

@@ -1,5 +1,7 @@
 """The measures of a table of samples: planted faults show in their own names, and what is not known is left out."""
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -180,3 +182,10 @@ def test_one_row_is_measured_and_none_is_an_error():
 
 def test_the_same_table_gives_the_same_numbers(good):
     assert sample_metrics(made(), TASKS, cluster_sizes=SIZES) == good
+
+
+def test_without_sacrebleu_self_bleu_is_left_out_and_said(monkeypatch, caplog, good):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    left = sample_metrics(made(), TASKS, cluster_sizes=SIZES)
+    assert left == {name: value for name, value in good.items() if "self_bleu" not in name}
+    assert 'pip install "hf_synth[metrics]"' in caplog.text
