@@ -15,7 +15,7 @@ from hf_synth.metrics.coverage import coverage
 from hf_synth.metrics.deciles import deciles
 from hf_synth.metrics.distinct_n import distinct_n
 from hf_synth.metrics.em_dash import em_dash
-from hf_synth.metrics.intervals import clustered_mean
+from hf_synth.metrics.intervals import clustered_mean, entries
 from hf_synth.metrics.not_just import not_just
 from hf_synth.metrics.pass_at_k import pass_at_k
 from hf_synth.metrics.policy_entropy import policy_entropy
@@ -24,7 +24,6 @@ from hf_synth.metrics.repetition import repetition
 from hf_synth.metrics.self_bleu import self_bleu
 from hf_synth.metrics.token_gini import token_gini
 from hf_synth.metrics.tone_spread import tone_spread
-from hf_synth.metrics.units import entries
 from hf_synth.metrics.variety import variety
 from hf_synth.metrics.vendi import vendi
 from hf_synth.metrics.words import FIRST, Split, words

@@ -16,7 +16,7 @@ from transformers import (
 
 from hf_synth.evaluation.generation import Completion, Decoding, sample_completions
 from hf_synth.io import is_main_process, whole_file
-from hf_synth.metrics.validity import grouped_mean
+from hf_synth.metrics.intervals import grouped_mean
 from hf_synth.rewards import RewardFunction
 from hf_synth.sampling import prompt_text
 

@@ -1,18 +1,10 @@
-"""Checks of inputs that several metrics share: equal lengths, ranges, and both valid and invalid strings."""
+"""Checks of inputs that several metrics share: ranges, and both valid and invalid strings."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 
 import numpy as np
 
 _ROUNDING = 1e-3  # log probabilities computed in half precision may exceed 0 by as much
-
-
-def same_length(metric: str, **columns: Sized) -> None:
-    """Raise ValueError unless all columns have the same number of values, one or more."""
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1 or not all(lengths.values()):
-        counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise ValueError(f"{metric}: got {counts}; wanted the same number of each, one or more")
 
 
 def between(metric: str, values: Sequence[float] | np.ndarray, low: float, high: float, wanted: str) -> np.ndarray:

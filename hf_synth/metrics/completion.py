@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import same_length
+from .intervals import same_length
 
 Probabilities = Sequence[Sequence[float]]
 

@@ -4,8 +4,7 @@ import zlib
 from collections.abc import Hashable, Sequence
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import entries, equal_blocks
+from .intervals import entries, equal_blocks, mean_interval
 from .words import FIRST, Split, words
 
 

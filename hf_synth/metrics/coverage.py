@@ -6,8 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import jackknife_interval
-from .units import entries
+from .intervals import entries, jackknife_interval
 
 
 def coverage(

@@ -5,8 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import by_group, entries
+from .intervals import by_group, entries, mean_interval
 
 
 def deciles(

@@ -3,8 +3,7 @@
 from collections.abc import Hashable, Sequence
 
 from .base import FunctionMetric
-from .intervals import ratio_interval
-from .units import entries
+from .intervals import entries, ratio_interval
 from .words import letters_only, words
 
 EM_DASH = "\u2014"

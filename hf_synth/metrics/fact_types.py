@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import log_probabilities, same_length
+from .checks import log_probabilities
+from .intervals import same_length
 
 
 def fact_types(

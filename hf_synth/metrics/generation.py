@@ -7,7 +7,7 @@ import numpy as np
 
 from .base import FunctionMetric
 from .checks import between
-from .validity import grouped_mean
+from .intervals import grouped_mean
 
 
 def generation(

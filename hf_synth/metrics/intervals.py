@@ -1,19 +1,25 @@
-"""Confidence intervals and tests for means over independent units, and the number of units they need.
+"""Intervals and tests over independent units, power, and the grouping of values into units and equal blocks.
+
+It imports no other file of this folder, because `evaluate.load` copies only what a metric's own file imports.
 
 A unit is what a claim generalises over: training seeds, graphs or prompts. Values that share a unit, such as the test
 rows of one trained model or the facts of one graph, form a cluster; they are not units.
+
+An interval is over prompts, not over completions, because a claim about sampled text generalises over prompts.
+Metrics whose value depends on the amount of text are computed on blocks of one size. A block holds whole prompts and
+no prompt is in two blocks, so that blocks are independent. A bootstrap would not do: it repeats prompts, and
+repetition is what these metrics measure.
 """
 
 import bisect
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence, Sized
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
 from scipy.special import nctdtrinc
 
-from .checks import same_length
-from .units import by_group
+T = TypeVar("T")
 
 _MOST_UNITS = 1_000_000
 
@@ -24,6 +30,14 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+def same_length(metric: str, **columns: Sized) -> None:
+    """Raise ValueError unless all columns have the same number of values, one or more."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1 or not all(lengths.values()):
+        counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"{metric}: got {counts}; wanted the same number of each, one or more")
 
 
 def t_quantile(confidence: float, freedom: int) -> float:
@@ -181,3 +195,83 @@ def units_needed(difference: float, differences_sd: float, power: float = 0.8, a
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"got confidence={confidence}, wanted a number between 0 and 1, such as 0.95")
+
+
+def entries(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
+    """Return an `Interval` as `name`, `name/low` and `name/high`."""
+    return dict(zip((name, f"{name}/low", f"{name}/high"), interval, strict=True))
+
+
+def by_group(
+    values: Sequence[Any] | np.ndarray, labels: Sequence[Hashable] | np.ndarray, name: str
+) -> dict[Hashable, list[Any]]:
+    """Return the values of each group, such as a prompt, in order of first occurrence; `name` is for the error."""
+    same_length(name, values=values, groups=labels)
+    groups: dict[Hashable, list[Any]] = {}
+    for value, label in zip(values, labels, strict=True):
+        groups.setdefault(label, []).append(value)
+    return groups
+
+
+def grouped_mean(scores: Sequence[float], groups: Sequence[Hashable] | None, *, name: str) -> dict[str, float]:
+    """Return `name`, the mean over groups of their means, and `name/GROUP` for each group."""
+    if groups is None:
+        if not len(scores):
+            raise ValueError(f"{name}: got no completion, wanted at least one")
+        return {name: float(np.mean(scores))}
+    means = {f"{name}/{group}": float(np.mean(own)) for group, own in by_group(scores, groups, name).items()}
+    return {name: float(np.mean(list(means.values()))), **means}
+
+
+def shuffled(prompts: Sequence[Hashable], seed: int) -> list[Hashable]:
+    """Return the distinct prompts in a random order that the seed determines."""
+    distinct = list(dict.fromkeys(prompts))
+    return [distinct[number] for number in np.random.default_rng(seed).permutation(len(distinct))]
+
+
+def equal_blocks(
+    sequences: Sequence[Sequence[T]], prompts: Sequence[Hashable], size: int, name: str, seed: int = 0
+) -> list[list[Sequence[T]]]:
+    """Return blocks of `size` items each: the sequences of shuffled prompts, the last one of a block cut short.
+
+    Each block starts with a new prompt. Items left over at the end are dropped. Raises ValueError if there are too
+    few items for one block.
+    """
+    groups, blocks = by_group(sequences, prompts, name), []
+    block: list[Sequence[T]] = []
+    room = size
+    for prompt in shuffled(prompts, seed):
+        for sequence in groups[prompt]:
+            if room:
+                block.append(sequence[:room])
+                room -= len(block[-1])
+        if not room:
+            blocks.append(block)
+            block, room = [], size
+    if not blocks:
+        total = sum(map(len, sequences))
+        raise ValueError(
+            f"{name}: got {total} items in all, wanted {size} or more; sample more, or ask for smaller blocks"
+        )
+    return blocks
+
+
+def within(values: Sequence[T], prompts: Sequence[Hashable], name: str) -> list[list[T]]:
+    """Return the first m values of each prompt, m being the smallest number a prompt has; [] if m is 1."""
+    groups = list(by_group(values, prompts, name).values())
+    fewest = min(map(len, groups))
+    return [group[:fewest] for group in groups] if fewest > 1 else []
+
+
+def across(
+    values: Sequence[T], prompts: Sequence[Hashable], size: int, name: str, seed: int = 0
+) -> list[list[tuple[T, ...]]]:
+    """Return, for each of disjoint sets of `size` shuffled prompts, tuples with one value of each prompt.
+
+    There are as many tuples as the prompt with the fewest values has. Prompts left over are dropped; [] if there are
+    fewer than `size` prompts.
+    """
+    groups = by_group(values, prompts, name)
+    order = shuffled(prompts, seed)
+    sets = [order[start : start + size] for start in range(0, len(order) - size + 1, size)]
+    return [list(zip(*(groups[prompt] for prompt in chosen), strict=False)) for chosen in sets]

@@ -4,8 +4,7 @@ import re
 from collections.abc import Hashable, Sequence
 
 from .base import FunctionMetric
-from .intervals import ratio_interval
-from .units import entries
+from .intervals import entries, ratio_interval
 from .words import letters_only, words
 
 # A negation with "just" or a synonym; then, in the same sentence or at the start of the next, the alternative.

@@ -6,8 +6,7 @@ import numpy as np
 from scipy.special import comb
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import by_group, entries
+from .intervals import by_group, entries, mean_interval
 
 
 def pass_at_k(

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import log_probabilities, same_length, valid_and_invalid
+from .checks import log_probabilities, valid_and_invalid
+from .intervals import same_length
 
 
 def perplexity(

@@ -5,8 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import clustered_mean, ratio_interval
-from .units import entries
+from .intervals import clustered_mean, entries, ratio_interval
 
 
 def policy_entropy(

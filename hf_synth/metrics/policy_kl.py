@@ -5,9 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import same_length
-from .intervals import clustered_mean, ratio_interval
-from .units import entries
+from .intervals import clustered_mean, entries, ratio_interval, same_length
 
 
 def policy_kl(

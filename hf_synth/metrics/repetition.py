@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from .base import FunctionMetric
-from .intervals import ratio_interval
-from .units import entries
+from .intervals import entries, ratio_interval
 from .words import Split, ngrams, words
 
 

@@ -5,8 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import across, entries, within
+from .intervals import across, entries, mean_interval, within
 from .words import FIRST, Split, words
 
 

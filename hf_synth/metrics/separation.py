@@ -6,7 +6,8 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from .base import FunctionMetric
-from .checks import between, same_length, valid_and_invalid
+from .checks import between, valid_and_invalid
+from .intervals import same_length
 
 
 def separation(

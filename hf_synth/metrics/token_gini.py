@@ -7,8 +7,7 @@ from itertools import chain
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import entries, equal_blocks
+from .intervals import entries, equal_blocks, mean_interval
 from .words import FIRST, Split, words
 
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .intervals import Interval, jackknife_interval
-from .units import by_group, entries
+from .intervals import Interval, by_group, entries, jackknife_interval
 from .words import letters_only, words
 
 Features = Callable[[Sequence[str]], np.ndarray]

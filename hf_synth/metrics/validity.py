@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
-import numpy as np
-
 from .base import FunctionMetric
-from .units import by_group
+from .intervals import grouped_mean
 
 
 def validity(
@@ -23,16 +21,6 @@ def validity(
         0.0 if text is None else float(verify(prompt, text)) for prompt, text in zip(prompts, completions, strict=True)
     ]
     return grouped_mean(scores, groups, name="validity")
-
-
-def grouped_mean(scores: Sequence[float], groups: Sequence[Hashable] | None, *, name: str) -> dict[str, float]:
-    """Return `name`, the mean over groups of their means, and `name/GROUP` for each group."""
-    if groups is None:
-        if not len(scores):
-            raise ValueError(f"{name}: got no completion, wanted at least one")
-        return {name: float(np.mean(scores))}
-    means = {f"{name}/{group}": float(np.mean(own)) for group, own in by_group(scores, groups, name).items()}
-    return {name: float(np.mean(list(means.values()))), **means}
 
 
 class Validity(FunctionMetric):

@@ -3,8 +3,7 @@
 from collections.abc import Hashable, Sequence
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import entries, within
+from .intervals import entries, mean_interval, within
 
 
 def variety(texts: Sequence[str], right: Sequence[float], prompts: Sequence[Hashable]) -> dict[str, float]:

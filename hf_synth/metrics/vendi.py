@@ -8,8 +8,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 from .base import FunctionMetric
-from .intervals import mean_interval
-from .units import across, entries, within
+from .intervals import across, entries, mean_interval, within
 from .words import FIRST, Split, ngrams, words
 
 _ORDERS = 4

@@ -94,7 +94,7 @@ def test_two_pairs_have_no_isometry():
 def test_what_is_no_table_is_an_error(first):
     with pytest.raises(ValueError, match="two pairs or more"):
         geometry(first, [[0, 1]], 2)
-    with pytest.raises(ValueError, match="every id in it"):
+    with pytest.raises(ValueError, match="a row for every id"):
         geometry(first, [[0, 1], [2, 6]], 3)
-    with pytest.raises(ValueError, match="every id in it"):
+    with pytest.raises(ValueError, match="a row for every id"):
         geometry(first, [[0, 1], [2, 3]], -1)

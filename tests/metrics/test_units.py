@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.regression.linear_model import WLS
 
-from hf_synth.metrics.intervals import mean_interval, ratio_interval
-from hf_synth.metrics.units import across, by_group, entries, equal_blocks, within
+from hf_synth.metrics.intervals import across, by_group, entries, equal_blocks, mean_interval, ratio_interval, within
 
 PROMPTS = [number // 3 for number in range(60)]  # 20 prompts, 3 sequences each
 SEQUENCES = [[(number, place) for place in range(1 + number % 5)] for number in range(60)]
