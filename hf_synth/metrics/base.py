@@ -38,6 +38,6 @@ class FunctionMetric(evaluate.Metric, abc.ABC):
             ),
         )
 
-    def _compute(self, **inputs: Any) -> dict[str, float]:
+    def _compute(self, *args: Any, **inputs: Any) -> dict[str, float]:
         columns = [inputs.pop(name) for name in self.columns]
         return self.function(*columns, **inputs)
