@@ -24,15 +24,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_synth.corpora.tokenizers import check_vocabulary
 from hf_synth.errors import json_dict, nearest, option, user_errors
-from hf_synth.evaluation.language import is_language, language_measures
+from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics
+from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.lm_eval import command, write_lm_eval
 from hf_synth.evaluation.model import Measured, Plan, Setting, check_positions, word_ids
-from hf_synth.evaluation.rows import completed, foretold, prompted
+from hf_synth.evaluation.scoring import teacher_forced_metrics
 from hf_synth.experiments.plan import COMPARISON
 from hf_synth.io import is_main_process, whole_file
 from hf_synth.reports.evaluation import Evaluation, write_evaluation
 from hf_synth.tasks import Task, get_task
-from hf_synth.tasks.base import SPLITS, Rows
+from hf_synth.tasks.base import SPLITS, Rows, is_language
 from hf_synth.training.arguments import parse_recipe, read_yaml
 from hf_synth.training.models import from_pretrained, require_checkpoint
 from hf_synth.training.run_directory import RESOLVED_CONFIG, run_directory, write_metrics
@@ -238,10 +239,10 @@ def _measured(
 ) -> Measures:
     task, found = setting.task, {"rows": float(min(len(rows), arguments.samples))}
     if ids is not None:
-        found = foretold(measured, task, rows, ids)
+        found = teacher_forced_metrics(measured, task, rows, ids)
         if task.verifiable and arguments.completions:
             some = rows.select(np.arange(min(len(rows), arguments.completions)))
-            found |= completed(measured, task, prompted(some, arguments.split, plan.rows_seed), ids)
+            found |= greedy_completion_metrics(measured, task, add_prompts(some, arguments.split, plan.rows_seed), ids)
     if arguments.samples and is_language(task, rows):
         asked: dict[str, Any] = {"split": arguments.split, "samples": arguments.samples, "seed": plan.rows_seed}
         found |= language_measures(measured, task, rows, ids, **asked)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hf_synth.evaluation.language import is_language
 from hf_synth.metrics.compression import compression
 from hf_synth.metrics.coverage import coverage
 from hf_synth.metrics.deciles import deciles
@@ -27,7 +26,7 @@ from hf_synth.metrics.tone_spread import tone_spread
 from hf_synth.metrics.variety import variety
 from hf_synth.metrics.vendi import vendi
 from hf_synth.metrics.words import FIRST, Split, words
-from hf_synth.tasks.base import Task
+from hf_synth.tasks.base import Task, is_language
 
 BLOCK = 500  # tokens or n-grams: what depends on the amount of text is measured on as much in every run
 _TENTHS = 10

@@ -1,18 +1,22 @@
-"""Completions that a policy samples for prompts, and what the policy and its reference say of each."""
+"""Answers that a model writes: prompts to ids, batches, decoding, and what became of the answers."""
 
-import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.evaluation.model import Measured
+from hf_synth.evaluation.model import Measured, map_over_processes
+from hf_synth.evaluation.scoring import evaluating, policy_statistics, share_of
+from hf_synth.rng import RowRandom
+from hf_synth.tasks.base import EOS, Rows, Task
 from hf_synth.tasks.families.grammars import Grammar
+from hf_synth.tokenization import all_words, render
+from hf_synth.views import with_prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +59,51 @@ def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ]
 
 
+def generate(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    end: int | None,
+    pad: int | None,
+    temperature: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Return ids [B, P + C] after prompts padded on the left, and the prompts' mask [B, P].
+
+    Greedy where the temperature is None, else sampled from the whole vocabulary, by torch's global generator.
+    end: the id that ends an answer; None: nothing does. pad: what stands before short prompts and after answers.
+    """
+    width = max(map(len, prompts))
+    pad = next((token for token in (pad, end) if token is not None), 0)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    decoding: dict[str, Any] = {"do_sample": False}
+    if temperature is not None:
+        decoding = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+        # An id that no model writes, where nothing ends an answer: None would be the config's end token.
+        eos_token_id=model.get_input_embeddings().weight.shape[0] if end is None else end,
+        **decoding,
+    )
+    return output, mask
+
+
+def random_state(device: torch.device) -> Any:
+    """Return a context after which torch's generators, of a GPU too, are as they were before."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def until_end(made: Tensor, end: int | None) -> Tensor:
+    """Return for ids [B, C] which of them belong to the answer, bool [B, C]: those up to and with the first end."""
+    ends = made.eq(-1 if end is None else end)
+    return ends.cumsum(-1) - ends.long() == 0
+
+
 def sample_completions(
     policy: PreTrainedModel,
     reference: PreTrainedModel | None,
@@ -68,96 +117,35 @@ def sample_completions(
     """
     rows = [row for row in range(len(prompts)) for _ in range(decoding.samples)]
     ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
-    found: list[Completion] = []
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _evaluating(policy):
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    completions: list[Completion] = []
+    with random_state(policy.device), evaluating(policy):
         torch.manual_seed(decoding.seed)
         for start in range(0, len(rows), decoding.batch_size):
             part = rows[start : start + decoding.batch_size]
-            found += _sample(policy, reference, part, ids, tokenizer, decoding, len(found))
-    return found
-
-
-@contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
-@torch.no_grad()
-def _sample(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
-    rows: list[int],
-    ids: list[list[int]],
-    tokenizer: PreTrainedTokenizerBase,
-    decoding: Decoding,
-    first: int,
-) -> list[Completion]:
-    given = {"input_ids": [ids[row] for row in rows]}
-    batch = tokenizer.pad(given, padding_side="left", return_tensors="pt").to(policy.device)
-    output = policy.generate(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        do_sample=True,
-        temperature=decoding.temperature,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=decoding.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    made = output[:, batch["input_ids"].shape[1] :]
-    real = _until_end(made, tokenizer.eos_token_id)
-    told = _told(policy, reference, output, batch["attention_mask"], real, decoding.temperature)
-    completions = []
-    for place, row in enumerate(rows):
-        own = made[place][real[place]].tolist()
-        finished = bool(own) and own[-1] == tokenizer.eos_token_id
-        text = tokenizer.decode(own, skip_special_tokens=True)
-        number = (first + place) % decoding.samples
-        completions.append(Completion(row, number, own, text, finished, *(float(value[place]) for value in told)))
+            batch = [ids[row] for row in part]
+            output, mask = generate(
+                policy, batch, decoding.max_new_tokens, end=end, pad=pad, temperature=decoding.temperature
+            )
+            made = output[:, mask.shape[1] :]
+            real = until_end(made, end)
+            statistics = policy_statistics(policy, reference, output, mask, real, decoding.temperature)
+            for number, row in enumerate(part):
+                own = made[number][real[number]].tolist()
+                completions.append(
+                    Completion(
+                        row,
+                        (start + number) % decoding.samples,
+                        own,
+                        tokenizer.decode(own, skip_special_tokens=True),
+                        bool(own) and own[-1] == end,
+                        *(float(values[number]) for values in statistics),
+                    )
+                )
     return completions
 
 
-def _until_end(made: torch.Tensor, end: int | None) -> torch.Tensor:
-    """[B, C] ids -> bool [B, C]: the tokens up to and with the first `<eos>`."""
-    ends = made.eq(-1 if end is None else end)
-    return ends.cumsum(-1) - ends.long() == 0
-
-
-def _told(
-    policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
-    output: torch.Tensor,
-    prompt_mask: torch.Tensor,
-    real: torch.Tensor,
-    temperature: float,
-) -> tuple[torch.Tensor, ...]:
-    """log_prob, reference_log_prob, entropy and kl of each completion, float64 [B]."""
-    chosen = output[:, -real.shape[1] :]
-    mask = torch.cat([prompt_mask, real.long()], dim=1)
-    own = _log_probs(policy, output, mask, real.shape[1], temperature)  # [B, C, V]
-    with policy.disable_adapter() if reference is None else contextlib.nullcontext():
-        other = _log_probs(policy if reference is None else reference, output, mask, real.shape[1], temperature)
-    picked = [values.gather(-1, chosen[..., None])[..., 0] for values in (own, other)]
-    chance = own.exp()
-    per_token = (*picked, -(chance * own).sum(-1), (chance * (own - other)).sum(-1))
-    return tuple((values.double() * real).sum(-1) for values in per_token)
-
-
-def _log_probs(
-    model: PreTrainedModel, output: torch.Tensor, mask: torch.Tensor, length: int, temperature: float
-) -> torch.Tensor:
-    logits = model(input_ids=output, attention_mask=mask).logits[:, -length - 1 : -1]
-    return (logits.float() / temperature).log_softmax(-1)
-
-
-def completions(
+def write_completions(
     measured: Measured,
     prompts: Sequence[Sequence[int]],
     budgets: Sequence[int],
@@ -165,7 +153,7 @@ def completions(
     end: int | None,
     seed: int | None = None,
 ) -> list[list[int]]:
-    """The ids that follow each prompt, up to and with the id `end`, or as many as its budget where none comes.
+    """Return the ids that follow each prompt, up to and with the id `end`, or as many as its budget where none comes.
 
     Greedy, or with a `seed` sampled at temperature 1 from the whole distribution. The same for any number of
     processes; random state outside is left as it was. No batch, padding included, exceeds the model's positions.
@@ -180,20 +168,40 @@ def completions(
     def write(number: int) -> list[list[int]]:
         rows = batches[number]
         new = max(budgets[row] for row in rows)
-        address = None if seed is None else seed * 1_000_003 + number
-        written = _written(measured, [prompts[row] for row in rows], new, end, address) if new else [[]] * len(rows)
-        return [_until(ids[: budgets[row]], end) for ids, row in zip(written, rows, strict=True)]
+        if not new:
+            return [[]] * len(rows)
+        with random_state(measured.model.device), evaluating(measured.model):
+            torch.manual_seed(0 if seed is None else seed * 1_000_003 + number)
+            output, mask = generate(
+                measured.model,
+                [prompts[row] for row in rows],
+                new,
+                end=end,
+                pad=measured.tokenizer.pad_token_id,
+                temperature=None if seed is None else 1.0,
+            )
+        made = output[:, mask.shape[1] :]
+        kept = until_end(made, end)
+        return [ids[real][: budgets[row]].tolist() for ids, real, row in zip(made, kept, rows, strict=True)]
 
-    found: list[list[int]] = [[]] * len(prompts)
-    for rows, written in zip(batches, shared(write, len(batches)), strict=True):
-        for row, ids in zip(rows, written, strict=True):
-            found[row] = ids
-    return found
+    written: list[list[int]] = [[]] * len(prompts)
+    for rows, parts in zip(batches, map_over_processes(write, len(batches)), strict=True):
+        for row, ids in zip(rows, parts, strict=True):
+            written[row] = ids
+    return written
 
 
 def texts(measured: Measured, ids: Sequence[Sequence[int]], end: int | None) -> list[str | None]:
-    """Completions in words, without their end; None for one that did not come to it."""
-    return [_text(measured, row, end) for row in ids]
+    """Return completions in words, without their end; None for one that did not come to it."""
+    return [
+        None
+        if end is not None and (not row or row[-1] != end)
+        else " ".join(
+            word or "<unk>"
+            for word in measured.tokenizer.convert_ids_to_tokens(list(row if end is None else row[:-1]))
+        )
+        for row in ids
+    ]
 
 
 def _batches(lengths: Sequence[int], budgets: Sequence[int], measured: Measured) -> Iterator[list[int]]:
@@ -210,55 +218,6 @@ def _batches(lengths: Sequence[int], budgets: Sequence[int], measured: Measured)
         yield batch
 
 
-@torch.no_grad()
-def _written(
-    measured: Measured, prompts: Sequence[Sequence[int]], new: int, end: int | None, seed: int | None
-) -> list[list[int]]:
-    model, width = measured.model, max(map(len, prompts))
-    pad = next((token for token in (measured.tokenizer.pad_token_id, end) if token is not None), 0)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    how: dict[str, Any] = {"do_sample": False}
-    if seed is not None:
-        how = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed or 0)
-        output = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            num_beams=1,
-            max_new_tokens=new,
-            pad_token_id=pad,
-            # An id that no model writes, where nothing ends a completion: None would be the config's end token.
-            eos_token_id=model.get_input_embeddings().weight.shape[0] if end is None else end,
-            **how,
-        )
-    return output[:, width:].tolist()
-
-
-def _until(ids: list[int], end: int | None) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
-
-
-def _text(measured: Measured, ids: Sequence[int], end: int | None) -> str | None:
-    if end is not None:
-        if not ids or ids[-1] != end:
-            return None
-        ids = ids[:-1]
-    return " ".join(word or "<unk>" for word in measured.tokenizer.convert_ids_to_tokens(list(ids)))
-
-
-ResultT = TypeVar("ResultT")
-
-
-def shared(work: Callable[[int], ResultT], count: int) -> list[ResultT]:
-    """work(0) .. work(count - 1), every process doing its part; all of them get all results."""
-    state = PartialState()
-    mine = [(number, work(number)) for number in range(state.process_index, count, state.num_processes)]
-    return [result for _, result in sorted(gather_object(mine), key=lambda pair: pair[0])]
-
-
-@torch.no_grad()
 def sample_strings(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -270,48 +229,29 @@ def sample_strings(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[str | None]:
-    """One string from each opening: up to and with the closing delimiter, or without one up to the end token.
+    """Return one string from each opening: up to and with the closing delimiter, or without one up to the end token.
 
     None for a string that neither comes to by itself. At temperature 1 from the whole distribution, on the model's
     device; random state outside is left as it was. Strings are grouped by their opening.
     """
-    was_training = model.training
-    model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    most = getattr(model.config, "max_position_embeddings", None)
     strings: list[str | None] = []
-    with torch.random.fork_rng(devices=devices):
+    with random_state(model.device), evaluating(model):
         torch.manual_seed(seed)
         for opening, count in Counter(openings).items():
             ids = [start_token_id, *tokenizer(opening, add_special_tokens=False)["input_ids"]]
+            new = max_new_tokens if most is None else min(max_new_tokens, most - len(ids))
             for first in range(0, count, batch_size):
-                found = _continued(model, tokenizer, ids, min(batch_size, count - first), max_new_tokens)
-                strings += [_string(tokenizer, row[1:], closing) for row in found]
-    model.train(was_training)
+                prompts = [ids] * min(batch_size, count - first)
+                output, _ = generate(model, prompts, new, end=end, pad=pad, temperature=1.0)
+                strings += [_string(tokenizer, row[1:], closing) for row in output.tolist()]
     return strings
 
 
 def is_valid(task: Grammar, string: str | None) -> bool:
     """Whether a string is one of the language, its delimiters included; an unfinished one is not."""
     return string is not None and task.verify("", string) == 1.0
-
-
-def _continued(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[int], count: int, max_new_tokens: int
-) -> list[list[int]]:
-    most = getattr(model.config, "max_position_embeddings", None) or len(ids) + max_new_tokens
-    prompt = torch.tensor([ids] * count, device=model.device)
-    output = model.generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        do_sample=True,
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=min(max_new_tokens, most - len(ids)),
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return output.tolist()
 
 
 def _string(tokenizer: PreTrainedTokenizerBase, ids: list[int], closing: str | None) -> str | None:
@@ -321,3 +261,35 @@ def _string(tokenizer: PreTrainedTokenizerBase, ids: list[int], closing: str | N
         return text if ended else None
     sentence, found, _ = text.partition(closing)
     return f"{sentence}{found}" if found else None
+
+
+def add_prompts(rows: Rows, split: str, seed: int) -> Rows:
+    """The rows with a prompt each: where loss begins with the row, a random beginning of it, as views have it."""
+    return with_prompts(rows, RowRandom(seed=seed, split=split, purpose="prompt", index=np.arange(len(rows))))
+
+
+def greedy_completion_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
+    """Greedy completions of rows with prompts: `verified`, the share that the task's verifier finds right.
+
+    `finished`: the share that came to an end, where rows have one; others are wrong, and cut off once they are longer
+    than any right answer. `exact_match`: the share that is the row's own completion, where prompts leave no other.
+    """
+    every = np.arange(len(rows))
+    ended = bool((rows.tokens[every, rows.lengths - 1] == EOS).all())
+    end = int(ids[EOS]) if ended else None
+    sizes = rows.loss_stop - rows.loss_start
+    determined = not (task.optimal_log_probs(rows) * rows.loss_mask).any()
+    budgets = sizes if determined or not ended else 2 * int(rows.lengths.max()) - rows.loss_start
+    prompts = [ids[row[:start]].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
+    written = texts(measured, write_completions(measured, prompts, budgets.tolist(), end=end), end)
+    words = all_words(task)
+    given = render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, words).to_pylist()
+    wanted = render(rows.tokens, rows.loss_start, rows.loss_stop - ended, words).to_pylist()
+    pairs = zip(given, written, strict=True)
+    right = np.array([text is not None and task.verify(prompt, text) == 1.0 for prompt, text in pairs])
+    found = {**share_of("verified", right), "completions": float(len(rows))}
+    if ended:
+        found |= {"finished": float(np.mean([text is not None for text in written]))}
+    if determined:
+        found |= {"exact_match": float(np.mean([text == own for text, own in zip(written, wanted, strict=True)]))}
+    return found

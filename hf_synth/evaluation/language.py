@@ -10,10 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.corpora.blocks import Blocks
 from hf_synth.corpora.tokenizers import check_vocabulary
-from hf_synth.evaluation.generation import completions, is_valid, sample_strings, shared, texts
-from hf_synth.evaluation.model import Measured
-from hf_synth.evaluation.rows import share_of
-from hf_synth.evaluation.scoring import common_start, token_log_probs, with_ends
+from hf_synth.evaluation.generation import is_valid, sample_strings, texts, write_completions
+from hf_synth.evaluation.model import Measured, map_over_processes
+from hf_synth.evaluation.scoring import common_start, share_of, token_log_probs, with_ends
 from hf_synth.metrics.completion import completion
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.metrics.generation import generation
@@ -77,7 +76,7 @@ def language_scores(
     Raises ValueError where the task is no language, or the tokenizer has ids that the model has not.
     """
     if not isinstance(task, Grammar):
-        raise ValueError(f"task {task.name}: is no language, wanted one such as tivari3 or palindrome")
+        raise ValueError(f"task {task.name} is not a formal language, wanted one such as tivari3 or palindrome")
     check_vocabulary(model, tokenizer)
     own = tokenizer.get_vocab() == {word: number for number, word in enumerate(all_words(task))}
     if start_token_id is None:
@@ -222,11 +221,6 @@ def _texts(task: Task, rows: Rows) -> list[str]:
     return render(rows.tokens, np.ones_like(rows.lengths), rows.lengths - 1, all_words(task)).to_pylist()
 
 
-def is_language(task: Task, rows: Rows) -> bool:
-    """Whether whole rows are to be foretold, and some texts are wrong: then strings can be sampled and judged."""
-    return task.verifiable and bool((rows.loss_start == 1).all())
-
-
 def language_measures(
     measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, split: str, samples: int, seed: int
 ) -> dict[str, float]:
@@ -240,7 +234,7 @@ def language_measures(
         asked |= {"samples": samples, "seed": seed}
         model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
         # One process does it: its samples come in an order that batches on several would change.
-        found = shared(lambda _: language_scores(model, tokenizer, task, batch_size=size, **asked), 1)[0]
+        found = map_over_processes(lambda _: language_scores(model, tokenizer, task, batch_size=size, **asked), 1)[0]
     else:
         assert ids is not None  # only grammars are read by tokenizers that split words
         found = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}
@@ -250,7 +244,7 @@ def language_measures(
 
 def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, samples: int, seed: int) -> dict[str, float]:
     end, longest = int(ids[EOS]), int(rows.lengths.max())
-    written = completions(measured, [[int(ids[BOS])]] * samples, [2 * longest] * samples, end=end, seed=seed)
+    written = write_completions(measured, [[int(ids[BOS])]] * samples, [2 * longest] * samples, end=end, seed=seed)
     strings = texts(measured, written, end)
     valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
     contents, one_length = task.contents(), (rows.lengths == longest).all()

@@ -1,8 +1,12 @@
 """The model that is measured: loaded on its device, its tokenizer matched with the words of a task."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
@@ -10,6 +14,8 @@ from hf_synth.tasks import Task
 from hf_synth.tasks.base import Rows
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +30,13 @@ class Measured:
     def positions(self) -> int | None:
         """The most tokens that a row may have, where there is a limit."""
         return getattr(self.model.config, "max_position_embeddings", None)
+
+
+def map_over_processes(work: Callable[[int], ResultT], count: int) -> list[ResultT]:
+    """Return work(0) .. work(count - 1): every process does its part, and all of them get all results."""
+    state = PartialState()
+    mine = [(number, work(number)) for number in range(state.process_index, count, state.num_processes)]
+    return [result for _, result in sorted(gather_object(mine), key=lambda pair: pair[0])]
 
 
 def word_ids(measured: Measured, task: Task) -> np.ndarray | None:

@@ -1,18 +1,28 @@
-"""How well a model foretells rows, its input given up to each token: log probabilities and hits, token by token."""
+"""The log-probabilities that a model gives labels, the input given up to each; and what follows from them."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.tasks.base import Rows
+from hf_synth.evaluation.model import Measured, map_over_processes
+from hf_synth.metrics.excess_loss import excess_loss
+from hf_synth.metrics.fact_types import fact_types
+from hf_synth.metrics.intervals import share_interval, wilson_interval
+from hf_synth.tasks.base import Rows, Task
+from hf_synth.views import IGNORED
+
+_MOST_TOKENS = 16_384  # of a batch, padding included: its logits have to fit into memory
 
 
 @dataclasses.dataclass(frozen=True)
 class RowScores:
-    """What a model gave each token of some rows; 0 and False where no loss is.
+    """The scores of each token of some rows; 0 and False where no loss is.
 
     log_probs: float64 [rows, width], ln P(token | all before it). hits: bool [rows, width], whether the token was the
     most likely one. mask: bool [rows, width], the tokens that carry loss.
@@ -38,32 +48,86 @@ class RowScores:
         return (self.hits | ~self.mask).all(axis=1)
 
 
-@torch.no_grad()
-def score_rows(model: PreTrainedModel, rows: Rows, *, batch_size: int = 256) -> RowScores:
-    """Score rows of a task on the model's device; the model is left in the mode that it was in.
-
-    Only positions that carry loss go through the softmax; it is taken in float32.
-    """
+@contextlib.contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode, without gradients, and back into the mode that it was in."""
     was_training = model.training
     model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each label its ln P and whether it was the most likely token: two float32 [rows, width].
+
+    Both are 0 where the label is IGNORED, and at position 0, before which nothing is read. Only positions with a label
+    go through the softmax; it is taken in float32.
+    """
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    targets = labels[:, 1:]
+    carries = targets != IGNORED
+    chosen, wanted = logits[:, :-1][carries].float(), targets[carries]
+    log_probs, hits = (torch.zeros(labels.shape, device=labels.device) for _ in range(2))
+    log_probs[:, 1:][carries] = chosen.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+    hits[:, 1:][carries] = (chosen.argmax(-1) == wanted).float()
+    return log_probs, hits
+
+
+def target_mask(labels: np.ndarray) -> np.ndarray:
+    """Return where `label_scores` scores a token, bool like `labels`."""
+    mask = labels != IGNORED
+    mask[:, 0] = False
+    return mask
+
+
+def score_rows(model: PreTrainedModel, rows: Rows, *, batch_size: int = 256) -> RowScores:
+    """Score rows of a task on the model's device; the model is left in the mode that it was in."""
     mask = rows.loss_mask
     log_probs, hits = np.zeros(mask.shape), np.zeros(mask.shape, bool)
-    for start in range(0, len(rows), batch_size):
-        part = slice(start, start + batch_size)
-        tokens = torch.from_numpy(rows.tokens[part]).long().to(model.device)
-        real = torch.arange(tokens.shape[1]) < torch.from_numpy(rows.lengths[part])[:, None]
-        logits = model(input_ids=tokens, attention_mask=real.long().to(model.device)).logits
-        carries = torch.from_numpy(mask[part])
-        before = carries[:, 1:].to(model.device)
-        chosen, targets = logits[:, :-1][before].float(), tokens[:, 1:][before]
-        found = chosen.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-        log_probs[part][mask[part]] = found.double().cpu().numpy()
-        hits[part][mask[part]] = (chosen.argmax(-1) == targets).cpu().numpy()
-    model.train(was_training)
+    with evaluating(model):
+        for start in range(0, len(rows), batch_size):
+            part = slice(start, start + batch_size)
+            tokens = torch.from_numpy(rows.tokens[part]).long().to(model.device)
+            real = torch.arange(tokens.shape[1]) < torch.from_numpy(rows.lengths[part])[:, None]
+            logits = model(input_ids=tokens, attention_mask=real.long().to(model.device)).logits
+            labels = tokens.masked_fill(~torch.from_numpy(mask[part]).to(model.device), IGNORED)
+            log_probs[part], hits[part] = (values.double().cpu().numpy() for values in label_scores(logits, labels))
     return RowScores(log_probs, hits, mask)
 
 
-_MOST_TOKENS = 16_384  # of a batch, padding included: its logits have to fit into memory
+def policy_statistics(
+    policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    ids: Tensor,
+    prompt_mask: Tensor,
+    completion_mask: Tensor,
+    temperature: float,
+) -> tuple[Tensor, ...]:
+    """Return log_prob, reference_log_prob, entropy and kl of each completion, float64 [B], nats summed over tokens.
+
+    ids: [B, P + C], prompts padded on the left; prompt_mask [B, P], completion_mask bool [B, C]. Entropy of the policy
+    and its kl to the reference are exact sums over the vocabulary at every token, both at the temperature. Without a
+    reference the policy is an adapter, whose base is the reference.
+    """
+    length = completion_mask.shape[1]
+    chosen = ids[:, -length:]
+    mask = torch.cat([prompt_mask, completion_mask.long()], dim=1)
+
+    def log_probs(model: PreTrainedModel) -> Tensor:  # [B, C, V]
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, -length - 1 : -1]
+        return (logits.float() / temperature).log_softmax(-1)
+
+    with torch.no_grad():
+        own = log_probs(policy)
+        with policy.disable_adapter() if reference is None else contextlib.nullcontext():
+            other = log_probs(policy if reference is None else reference)
+        picked = [values.gather(-1, chosen[..., None])[..., 0] for values in (own, other)]
+        chance = own.exp()
+        per_token = (*picked, -(chance * own).sum(-1), (chance * (own - other)).sum(-1))
+        return tuple((values.double() * completion_mask).sum(-1) for values in per_token)
 
 
 def token_log_probs(
@@ -102,3 +166,44 @@ def _padded(sequences: Sequence[Sequence[int]], width: int) -> Rows:
     tokens = np.zeros((len(sequences), width), np.int32)
     tokens[np.arange(width) < lengths[:, None]] = np.concatenate([np.asarray(ids, np.int32) for ids in sequences])
     return Rows(tokens, lengths, np.ones_like(lengths), lengths.copy())
+
+
+def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
+    """The share of hits [rows], and Wilson's 95 % interval over rows: `NAME`, `NAME_rows_low`, `NAME_rows_high`."""
+    found = wilson_interval(int(hits.sum()), hits.size)
+    return {name: found.mean, f"{name}_rows_low": found.low, f"{name}_rows_high": found.high}
+
+
+def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
+    """`loss`, `floor`, `excess` (nats per token), `accuracy` of tokens, `row_accuracy`; the table of types of facts.
+
+    ids: the tokenizer's ids of the task's words. The model is given each row up to the token that it predicts.
+    """
+    scores = scored(measured, dataclasses.replace(rows, tokens=ids[rows.tokens]))
+    against = excess_loss(scores.log_probs, task.optimal_log_probs(rows), scores.mask)
+    found = {name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"}
+    found |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
+    found |= _token_bounds(scores.token_accuracy, len(rows))
+    found |= {"rows": float(len(rows)), "tokens": float(scores.mask.sum())}
+    if (kinds := rows.columns.get("fact_type")) is not None:
+        found |= fact_types(scores.log_probs.sum(axis=1), scores.row_hits, kinds)
+    return found
+
+
+def _token_bounds(share: float, rows: int) -> dict[str, float]:
+    """Wilson's interval of a share of tokens with one trial a row: tokens of a row are no independent trials."""
+    _, low, high = share_interval(share, rows)
+    return {"accuracy_rows_low": low, "accuracy_rows_high": high}
+
+
+def scored(measured: Measured, rows: Rows) -> RowScores:
+    """`score_rows`, its batches shared by the processes."""
+    starts = range(0, len(rows), measured.batch_size)
+
+    def score(number: int) -> RowScores:
+        index = np.arange(starts[number], min(starts[number] + measured.batch_size, len(rows)))
+        return score_rows(measured.model, rows.select(index), batch_size=measured.batch_size)
+
+    parts = map_over_processes(score, len(starts))
+    names = [field.name for field in dataclasses.fields(RowScores)]
+    return RowScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

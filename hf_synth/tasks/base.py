@@ -363,3 +363,8 @@ class Task(ABC, Generic[ConfigT]):
             f"task {self.name}: {pending.size} rows of the {split} split were not found in {_MOST_ATTEMPTS} draws "
             'each; this config has too few distinct contents for holdout="content"'
         )
+
+
+def is_language(task: Task, rows: Rows) -> bool:
+    """Return whether whole rows carry loss and some texts are wrong: then strings can be sampled and judged."""
+    return task.verifiable and bool((rows.loss_start == 1).all())

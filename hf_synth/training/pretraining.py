@@ -14,6 +14,7 @@ from trl import get_peft_config
 from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.evaluation.language import language_scores
+from hf_synth.evaluation.scoring import target_mask
 from hf_synth.io import is_main_process, whole_file, write_json
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.online import HeldRows
@@ -44,7 +45,7 @@ from hf_synth.training.pretraining_data import (
     pretraining_tokenizer,
     resolve_max_steps,
 )
-from hf_synth.training.pretraining_trainer import PretrainingTrainer, foretold
+from hf_synth.training.pretraining_trainer import PretrainingTrainer
 from hf_synth.training.run_directory import TRANSFER, claim, write_metrics
 from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
 
@@ -227,7 +228,7 @@ def _flat(name: str) -> str:
 
 
 def _against_floor(output: Any, optimal: np.ndarray) -> dict[str, float]:
-    log_probs, mask = output.predictions[0], foretold(output.label_ids)
+    log_probs, mask = output.predictions[0], target_mask(output.label_ids)
     width = log_probs.shape[1]
     found = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
     names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}

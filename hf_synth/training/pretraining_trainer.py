@@ -18,10 +18,10 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
 from transformers.utils import PushInProgress
 
+from hf_synth.evaluation.scoring import label_scores, target_mask
 from hf_synth.online import HeldRows, only_batch
 from hf_synth.training.callbacks import VALIDATION_LOSS
 from hf_synth.training.pretraining_data import ScheduleArguments
-from hf_synth.views import IGNORED
 
 _LOWER = "lower learning_rate, raise warmup_steps or set max_grad_norm; checkpoints written before are whole"
 
@@ -146,7 +146,7 @@ class PretrainingTrainer(Trainer):
         """As usual, with means over tokens in place of the mean over batches."""
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         log_probs, hits = output.predictions
-        found = summary(log_probs, hits == 1, foretold(output.label_ids), dataloader.dataset)
+        found = summary(log_probs, hits == 1, target_mask(output.label_ids), dataloader.dataset)
         metrics = {**output.metrics, **{f"{metric_key_prefix}_{name}": value for name, value in found.items()}}
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
@@ -206,25 +206,6 @@ def cosine_factor(step: int, *, warmup: int, horizon: int, floor: float) -> floa
         return step / warmup
     done = min(1.0, (step - warmup) / max(1, horizon - warmup))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each label its ln P and whether it was the most likely token: two of [rows, width], 0 elsewhere."""
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    targets = labels[:, 1:]
-    carries = targets != IGNORED
-    chosen, wanted = logits[:, :-1][carries].float(), targets[carries]
-    log_probs, hits = (torch.zeros(labels.shape, device=labels.device) for _ in range(2))
-    log_probs[:, 1:][carries] = chosen.log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
-    hits[:, 1:][carries] = (chosen.argmax(-1) == wanted).float()
-    return log_probs, hits
-
-
-def foretold(labels: np.ndarray) -> np.ndarray:
-    """Where a model is asked for a token, bool like `labels`: nowhere at position 0, before which nothing is read."""
-    mask = labels != IGNORED
-    mask[:, 0] = False
-    return mask
 
 
 def summary(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray, dataset: Any) -> dict[str, float]:

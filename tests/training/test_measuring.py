@@ -16,10 +16,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
 from hf_synth import get_task
-from hf_synth.evaluation.generation import completions, texts
+from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics, texts, write_completions
 from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.model import Measured, word_ids
-from hf_synth.evaluation.rows import completed, foretold, prompted
+from hf_synth.evaluation.scoring import teacher_forced_metrics
 from hf_synth.io import directory_lock
 from hf_synth.online import batch_of
 from hf_synth.preferences import train_bpe_tokenizer
@@ -107,7 +107,7 @@ def test_loss_and_accuracy_are_those_of_rows_one_by_one(sort, sorter):
         span = range(rows.loss_start[number], rows.loss_stop[number])
         losses.append([-float(log_probs[at - 1, ids[at]]) for at in span])
         hits.append([int(log_probs[at - 1].argmax()) == int(ids[at]) for at in span])
-    found = foretold(sorter, sort, rows, ids_of(sorter, sort))
+    found = teacher_forced_metrics(sorter, sort, rows, ids_of(sorter, sort))
     assert found["loss"] == pytest.approx(np.mean(np.concatenate(losses)), abs=1e-5)
     assert found["accuracy"] == np.mean(np.concatenate(hits))
     assert found["row_accuracy"] == np.mean([all(row) for row in hits])
@@ -128,31 +128,31 @@ def test_ids_are_those_of_the_tokenizer_not_those_of_the_rows(sort, sorter):
         for word, number in own.items():
             model.transformer.wte.weight[known[word]] = sorter.model.transformer.wte.weight[number]
     moved = Measured(model, tokenizer, 7)
-    rows = prompted(sort.rows(0, 40, split="test"), "test", 0)
-    here, there = (completed(one, sort, rows, ids_of(one, sort)) for one in (sorter, moved))
+    rows = add_prompts(sort.rows(0, 40, split="test"), "test", 0)
+    here, there = (greedy_completion_metrics(one, sort, rows, ids_of(one, sort)) for one in (sorter, moved))
     assert ids_of(moved, sort).tolist() != ids_of(sorter, sort).tolist()
     assert here["exact_match"] == there["exact_match"] > 0
 
 
 def test_completions_are_those_written_one_by_one(dyck, speaker):
-    rows = prompted(dyck.rows(0, 60, split="test"), "test", 0)
+    rows = add_prompts(dyck.rows(0, 60, split="test"), "test", 0)
     prompts = [row[:start].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
     assert len({len(prompt) for prompt in prompts}) > 4
-    found = completions(speaker, prompts, [50] * len(prompts), end=EOS)
+    found = write_completions(speaker, prompts, [50] * len(prompts), end=EOS)
     assert found == [greedy(speaker.model, prompt, 10 - len(prompt), EOS) for prompt in prompts]
     assert any(row[-1] == EOS for row in found)
 
 
 def test_completions_without_an_end_are_as_long_as_their_budgets(sort, sorter):
     prompts, budgets = [[1, 5, 3], [1, 3], [1, 6, 6, 3]], [4, 2, 5]
-    found = completions(sorter, prompts, budgets, end=None)
+    found = write_completions(sorter, prompts, budgets, end=None)
     pairs = zip(prompts, budgets, strict=True)
     assert found == [greedy(sorter.model, prompt, budget, None) for prompt, budget in pairs]
 
 
 def test_a_completion_is_right_only_if_it_ends(sort, sorter):
-    rows = prompted(sort.rows(0, 40, split="test"), "test", 0)
-    found = completed(sorter, sort, rows, ids_of(sorter, sort))
+    rows = add_prompts(sort.rows(0, 40, split="test"), "test", 0)
+    found = greedy_completion_metrics(sorter, sort, rows, ids_of(sorter, sort))
     right = []
     for row, start, stop in zip(rows.tokens, rows.loss_start, rows.loss_stop, strict=True):
         right.append(greedy(sorter.model, row[:start].tolist(), stop - start, EOS) == row[start:stop].tolist())
@@ -161,9 +161,9 @@ def test_a_completion_is_right_only_if_it_ends(sort, sorter):
 
 
 def test_samples_follow_from_the_seed_alone(speaker):
-    draw = [completions(speaker, [[1]] * 20, [9] * 20, end=EOS, seed=seed) for seed in (0, 0, 1)]
+    draw = [write_completions(speaker, [[1]] * 20, [9] * 20, end=EOS, seed=seed) for seed in (0, 0, 1)]
     before = torch.random.get_rng_state()
-    completions(speaker, [[1]] * 3, [9] * 3, end=EOS, seed=0)
+    write_completions(speaker, [[1]] * 3, [9] * 3, end=EOS, seed=0)
     assert draw[0] == draw[1] != draw[2]
     assert len({tuple(ids) for ids in draw[0]}) > 10
     assert torch.equal(before, torch.random.get_rng_state())
@@ -332,7 +332,7 @@ def test_an_adapter_is_measured_as_its_merged_model(run_folder, sort, tmp_path):
     measured = load(arguments(str(tmp_path), task="sort"))
     merged = dataclasses.replace(measured, model=adapted.merge_and_unload())
     plain = load(arguments(run_folder))
-    losses = [foretold(one, sort, rows, ids_of(one, sort))["loss"] for one in (measured, merged, plain)]
+    losses = [teacher_forced_metrics(one, sort, rows, ids_of(one, sort))["loss"] for one in (measured, merged, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     assert abs(losses[0] - losses[2]) > 1e-3
 
