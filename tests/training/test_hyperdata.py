@@ -355,7 +355,7 @@ def test_blank_text_is_named(content, task, arguments, tokenizer, tmp_path):
     blank = dataclasses.replace(arguments, canonical=str(path))
     for checkpoint in (None, str(tmp_path)):
         with pytest.raises(ValueError, match=r"canonical: got '.*blank\.txt', which has no text to train on"):
-            corpus_tokenizer(task, blank, pretrained=AutoTokenizer.from_pretrained(checkpoint))
+            corpus_tokenizer(task, blank, pretrained=checkpoint and AutoTokenizer.from_pretrained(checkpoint))
 
 
 def test_files_of_either_kind_of_names_load(tokenizer, model, tmp_path):
