@@ -32,11 +32,11 @@ def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
 
     Raises ValueError for an unknown task, preset or field, naming the nearest known one, and for a value out of range.
     """
-    found = task_class(name)
-    chosen = preset if preset is not None else next(iter(found.presets))
-    if chosen not in found.presets:
-        raise ValueError(f"task {name}: got unknown preset {chosen!r}; {nearest(chosen, found.presets)}")
-    return found(found.presets[chosen].replace(**config))
+    task = task_class(name)
+    chosen = preset if preset is not None else next(iter(task.presets))
+    if chosen not in task.presets:
+        raise ValueError(f"task {name}: got unknown preset {chosen!r}; {nearest(chosen, task.presets)}")
+    return task(task.presets[chosen].replace(**config))
 
 
 def task_class(name: str) -> type[Task]:
@@ -59,12 +59,12 @@ def _own_names() -> list[str]:
 
 
 def _entry_points() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found or entry.name in _own_names():
+        if entry.name in entries or entry.name in _own_names():
             raise ValueError(f"task {entry.name!r} is registered twice, again by {entry.value}; rename or remove one")
-        found[entry.name] = entry
-    return found
+        entries[entry.name] = entry
+    return entries
 
 
 class _FreshLoader(SourceFileLoader):
@@ -103,12 +103,12 @@ def _task_in(module: ModuleType, where: str) -> type[Task]:
     return _whole(own[0], where)
 
 
-def _whole(found: type[Task], where: str) -> type[Task]:
+def _whole(task: type[Task], where: str) -> type[Task]:
     """The class, unless something is missing that every task must say; `where` it was found goes into the error."""
-    unwritten = sorted(found.__abstractmethods__)
-    if lacking := [*unwritten, *(name for name in _SAID if not hasattr(found, name))]:
-        raise ValueError(f"{where}: class {found.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README")
-    wanted = f"at least one {found.config_class.__name__}, and nothing else"
-    if not found.presets or not all(isinstance(config, found.config_class) for config in found.presets.values()):
-        raise ValueError(f"{where}: {found.__name__}.presets: got {found.presets!r}, wanted {wanted}")
-    return found
+    unwritten = sorted(task.__abstractmethods__)
+    if lacking := [*unwritten, *(name for name in _SAID if not hasattr(task, name))]:
+        raise ValueError(f"{where}: class {task.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README")
+    wanted = f"at least one {task.config_class.__name__}, and nothing else"
+    if not task.presets or not all(isinstance(config, task.config_class) for config in task.presets.values()):
+        raise ValueError(f"{where}: {task.__name__}.presets: got {task.presets!r}, wanted {wanted}")
+    return task

@@ -76,10 +76,10 @@ class Agreement(Grammar[AgreementConfig]):
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); nouns are uniform, verbs certain."""
-        place = np.arange(rows.tokens.shape[1]) - _FIRST_NOUN
-        end = end_chance(place // 2, self.config.max_pairs)
+        position = np.arange(rows.tokens.shape[1]) - _FIRST_NOUN
+        end = end_chance(position // 2, self.config.max_pairs)
         chance = np.where(rows.tokens == _CLOSE, end, (1.0 - end) / self.config.kinds)
-        decided = (place >= 0) & (place % 2 == 0) & (place < rows.lengths[:, None] - _FIRST_NOUN - 1)
+        decided = (position >= 0) & (position % 2 == 0) & (position < rows.lengths[:, None] - _FIRST_NOUN - 1)
         return np.log(np.where(decided & rows.loss_mask, chance, 1.0))
 
     def statements(self) -> tuple[str, ...]:

@@ -72,8 +72,8 @@ class Analogy(Task[AnalogyConfig]):
 
     def verify(self, prompt: str, completion: str) -> float:
         """Whether the completion is one entity, and the prompt followed by it a fact of the graph, held out or not."""
-        given = completion.split()
-        return float(len(given) == 1 and given[0] in self.answers(prompt))
+        words = completion.split()
+        return float(len(words) == 1 and words[0] in self.answers(prompt))
 
     def answers(self, prompt: str) -> tuple[str, ...]:
         """The right answers to `h r`, `h r1 r2` or `e <f>` in the whole graph; none where that is no prompt."""
@@ -137,7 +137,7 @@ class Analogy(Task[AnalogyConfig]):
         """
         facts = self.graph.facts[self._places(rows)]
         kind = _NAMES[kinds(facts)]
-        inferred = (kind == "ood_analogical") & self.graph.told_apart()[heads(facts)]
+        inferred = (kind == "ood_analogical") & self.graph.has_unique_twin()[heads(facts)]
         return IN_TRAINING[kinds(facts)] | (kind == "near_ood_compositional") | inferred
 
     def fact_counts(self) -> dict[str, int]:

@@ -116,10 +116,10 @@ class Rows:
         `counts`: for each part how many of its tokens each row has, int [rows], or None where a row has them all.
         """
         rows = parts[0].shape[0]
-        given = counts if counts is not None else [None] * len(parts)
+        part_counts = counts if counts is not None else [None] * len(parts)
         sizes = [
             np.full(rows, part.shape[1], np.int32) if count is None else count.astype(np.int32, copy=False)
-            for part, count in zip(parts, given, strict=True)
+            for part, count in zip(parts, part_counts, strict=True)
         ]
         start = 1 + sum(size + 1 for size in sizes[:-1]) + np.zeros(rows, np.int32)
         stop = (start + sizes[-1] + 1).astype(np.int32)

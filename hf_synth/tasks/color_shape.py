@@ -72,10 +72,10 @@ class ColorShape(Grammar[ColorShapeConfig]):
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); colors and shapes are uniform."""
-        place = np.arange(rows.tokens.shape[1]) - 1
-        end = end_chance(place // 2, self.config.max_pairs)
-        color = np.where(place == rows.lengths[:, None] - 2, end, (1.0 - end) / 2)
-        return np.log(np.where(rows.loss_mask, np.where(place % 2 == 0, color, 0.5), 1.0))
+        position = np.arange(rows.tokens.shape[1]) - 1
+        end = end_chance(position // 2, self.config.max_pairs)
+        color = np.where(position == rows.lengths[:, None] - 2, end, (1.0 - end) / 2)
+        return np.log(np.where(rows.loss_mask, np.where(position % 2 == 0, color, 0.5), 1.0))
 
     def statements(self) -> tuple[str, ...]:
         """The pairs, what goes with each color, and how many pairs there may be."""

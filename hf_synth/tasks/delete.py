@@ -42,17 +42,17 @@ class Delete(SequenceTask[DeleteConfig]):
 
     def generate(self, rng: RowRandom) -> Rows:
         """Uniform numbers, one to delete, and the others."""
-        given, counts = self.uniform(rng)
+        sequences, counts = self.uniform(rng)
         threshold = round(self.config.token_present * 2**32)
-        token, target, sizes = _delete(given, counts, rng.keys(), self.config.vocab_size, threshold)
-        return Rows.transduction(given, token, target, counts=(counts, None, sizes))
+        token, target, sizes = _delete(sequences, counts, rng.keys(), self.config.vocab_size, threshold)
+        return Rows.transduction(sequences, token, target, counts=(counts, None, sizes))
 
     def target(self, *inputs: list[str]) -> list[str] | None:
         """The input without the first occurrence, as it is where there is none."""
-        given, token = inputs
-        if len(token) != 1 or given == token:
+        sequence, token = inputs
+        if len(token) != 1 or sequence == token:
             return None
-        left = list(given)
+        left = list(sequence)
         if token[0] in left:
             left.remove(token[0])
         return left
@@ -66,21 +66,21 @@ class Delete(SequenceTask[DeleteConfig]):
 
 
 @njit(cache=True, nogil=True)
-def _delete(given, counts, keys, vocab_size, threshold):  # type: ignore[no-untyped-def]
-    rows = given.shape[0]
+def _delete(sequences, counts, keys, vocab_size, threshold):  # type: ignore[no-untyped-def]
+    rows = sequences.shape[0]
     token, sizes = np.empty((rows, 1), np.int32), np.empty(rows, np.int32)
-    target = np.empty(given.shape, np.int32)
+    target = np.empty(sequences.shape, np.int32)
     met = np.zeros(FIRST_CONTENT + vocab_size, np.int32)  # the row, counted from 1, that met an id last
     for row in range(rows):
-        words, key = given[row, : counts[row]], keys[row]
+        words, key = sequences[row, : counts[row]], keys[row]
         gone = words[below_wide(draw(key, 0), len(words))]
         if draw(key, 1) >> np.uint64(32) >= np.uint64(threshold):
             gone = _absent(words, gone, key, vocab_size, met, row + 1)
-        size, found = 0, False
+        size, deleted = 0, False
         for word in words:
             target[row, size] = word
-            first = (word == gone) & (not found)
-            found |= first
+            first = (word == gone) & (not deleted)
+            deleted |= first
             size += 1 - first
         token[row, 0], sizes[row] = gone, size
     return token, target, sizes

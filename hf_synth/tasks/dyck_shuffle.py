@@ -80,7 +80,7 @@ def _walk(tokens, keys, k, threshold, max_depth, balanced):  # type: ignore[no-u
     length = tokens.shape[1] - 2
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     counts = np.empty(k, np.int64)  # how many brackets of each type are open
-    kinds = np.empty(k + 1, np.int64)  # the types that are open, `distinct` of them; behind them a place for a draw
+    kinds = np.empty(k + 1, np.int64)  # the types that are open, `distinct` of them; behind them room for a draw
     for row in range(tokens.shape[0]):
         words, state, step = tokens[row], keys[row], step_of(keys[row])
         counts[:] = 0
@@ -93,13 +93,14 @@ def _walk(tokens, keys, k, threshold, max_depth, balanced):  # type: ignore[no-u
             opens = np.int64(depth == 0) | free
             closes = 1 - opens
             kinds[np.uint64(distinct)] = np.int64(((number & low) * np.uint64(k)) >> half)
-            place = np.int64(((number & low) * np.uint64(distinct)) >> half)
-            place += (distinct - place) * opens
-            kind = kinds[np.uint64(place)]
+            position = np.int64(((number & low) * np.uint64(distinct)) >> half)
+            position += (distinct - position) * opens
+            kind = kinds[np.uint64(position)]
             words[at + 1] = FIRST_CONTENT + kind + k * closes
             count = counts[np.uint64(kind)] + opens - closes
             counts[np.uint64(kind)] = count
             gone = closes & np.int64(count == 0)
-            kinds[np.uint64(place)] = kinds[np.uint64(place + (distinct - 1 - place) * gone)]  # the last fills the gap
+            last = position + (distinct - 1 - position) * gone  # fills the gap
+            kinds[np.uint64(position)] = kinds[np.uint64(last)]
             distinct += (opens & np.int64(count == 1)) - gone
             depth += opens - closes

@@ -10,7 +10,7 @@ from numba import njit
 
 from hf_synth.rng import RowRandom, hash_rows
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
-from hf_synth.tasks.families.determined import spoil
+from hf_synth.tasks.families.determined import corrupt_rows
 
 _ZERO, _ONE = FIRST_CONTENT, FIRST_CONTENT + 1
 
@@ -71,9 +71,9 @@ class Eca(Task[EcaConfig]):
         states, rest = divmod(len(words), config.width)
         if rest or states < 2 or states - 1 not in (config.steps, config.test_steps) or set(words) - {"0", "1"}:
             return 0.0
-        found = np.array([_ZERO if word == "0" else _ONE for word in words], np.int32)[None]
-        right = self._run(found[:, : config.width], states - 1)
-        return float(np.array_equal(right.tokens[:, 1:-1], found))
+        states_read = np.array([_ZERO if word == "0" else _ONE for word in words], np.int32)[None]
+        right = self._run(states_read[:, : config.width], states - 1)
+        return float(np.array_equal(right.tokens[:, 1:-1], states_read))
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Swap two neighbours that differ, none of the first state; where there are none, one cell becomes another.
@@ -82,7 +82,7 @@ class Eca(Task[EcaConfig]):
         """
         wrong = rows.select(np.arange(len(rows)))
         first = np.maximum(rows.loss_start, 1 + self.config.width).astype(np.int32)
-        spoil(wrong.tokens, wrong.lengths, first, rng.keys(), _ZERO, _ONE + 1)
+        corrupt_rows(wrong.tokens, wrong.lengths, first, rng.keys(), _ZERO, _ONE + 1)
         return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:

@@ -43,7 +43,7 @@ class Haystack(Determined[HaystackConfig]):
         keys = (f"k{number}" for number in range(1, self.config.max_keys + 1))
         return (*keys, *(f"v{number}" for number in range(1, self.config.num_values + 1)))
 
-    def spoiling_ids(self) -> tuple[int, int]:
+    def corruption_ids(self) -> tuple[int, int]:
         """The ids of the values."""
         first = FIRST_CONTENT + self.config.max_keys
         return first, first + self.config.num_values
@@ -60,11 +60,11 @@ class Haystack(Determined[HaystackConfig]):
         if len(parts) != 3 or len(parts[0]) % 2 or len(parts[1]) != 1 or parts[2]:
             return None
         keys, values = parts[0][::2], parts[0][1::2]
-        found = dict(zip(keys, values, strict=True))
-        if len(found) < len(keys) or not self._are("k", keys) or not self._are("v", values):
+        value_of = dict(zip(keys, values, strict=True))
+        if len(value_of) < len(keys) or not self._are("k", keys) or not self._are("v", values):
             return None
         query = parts[1][0]
-        return [found[query]] if query in found else None
+        return [value_of[query]] if query in value_of else None
 
     def explanations(self) -> tuple[str, ...]:
         """One sentence."""
@@ -102,8 +102,8 @@ def _pairs(keys, counts, max_keys, num_values):  # type: ignore[no-untyped-def]
         moved[:] = 0
         for pair in range(counts[row]):
             state += step
-            place = pair + below_wide(mix(state), max_keys - pair)
-            pairs[row, 2 * pair] = FIRST_CONTENT + exchange(moved, pair, place)
+            position = pair + below_wide(mix(state), max_keys - pair)
+            pairs[row, 2 * pair] = FIRST_CONTENT + exchange(moved, pair, position)
             state += step
             pairs[row, 2 * pair + 1] = first_value + below_wide(mix(state), num_values)
         asked = 2 * below_wide(mix(state + step), counts[row])

@@ -24,9 +24,9 @@ class Identity(UniformSequenceTask[IdentityConfig]):
     config_class = IdentityConfig
     presets = sequence_presets(IdentityConfig)
 
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inputs."""
-        return given, counts
+        return sequences, counts
 
     def target(self, *inputs: list[str]) -> list[str]:
         """The same numbers in the same order."""

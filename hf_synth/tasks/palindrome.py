@@ -183,9 +183,9 @@ def _fill(tokens, lengths, levels, letters, max_depth, max_half):  # type: ignor
         while nested:
             words[at], words[last - at] = _OPEN, _CLOSE
             half, nested, centred = _level(levels[row], depth, max_depth, max_half)
-            for place in range(at + 1, at + 1 + half + centred):
+            for position in range(at + 1, at + 1 + half + centred):
                 number = draw(letters[row], drawn // 32) >> np.uint64(2 * (drawn % 32))
-                words[place] = words[last - place] = _LETTER + np.int64(number & np.uint64(LETTERS - 1))
+                words[position] = words[last - position] = _LETTER + np.int64(number & np.uint64(LETTERS - 1))
                 drawn += 1
             at += 1 + half
             depth += 1
@@ -203,9 +203,9 @@ def _rank(tokens, counts):  # type: ignore[no-untyped-def]
             nested = words[at + size] == _OPEN
             half = size if nested else size // 2
             number, weight, shorter = 0, 1, 0
-            for place in range(half):
+            for position in range(half):
                 shorter += weight
-                number += weight * (words[at + place] - _LETTER)
+                number += weight * (words[at + position] - _LETTER)
                 weight *= LETTERS
             number += shorter - 1  # among the halves that are not empty
             if nested:

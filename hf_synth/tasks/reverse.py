@@ -25,9 +25,9 @@ class Reverse(UniformSequenceTask[ReverseConfig]):
     config_class = ReverseConfig
     presets = sequence_presets(ReverseConfig)
 
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row from its own end."""
-        return _reversed(given, counts), counts
+        return _reversed(sequences, counts), counts
 
     def target(self, *inputs: list[str]) -> list[str]:
         """The same numbers from last to first."""
@@ -39,10 +39,10 @@ class Reverse(UniformSequenceTask[ReverseConfig]):
 
 
 @njit(cache=True, nogil=True)
-def _reversed(given, counts):  # type: ignore[no-untyped-def]
-    target = np.empty(given.shape, np.int32)
-    for row in range(given.shape[0]):
+def _reversed(sequences, counts):  # type: ignore[no-untyped-def]
+    target = np.empty(sequences.shape, np.int32)
+    for row in range(sequences.shape[0]):
         last = counts[row] - 1
         for at in range(last + 1):
-            target[row, at] = given[row, last - at]
+            target[row, at] = sequences[row, last - at]
     return target

@@ -24,9 +24,9 @@ class Set(UniformSequenceTask[SetConfig]):
     config_class = SetConfig
     presets = sequence_presets(SetConfig)
 
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row's distinct numbers."""
-        return distinct(given, counts, self.config.vocab_size)
+        return distinct(sequences, counts, self.config.vocab_size)
 
     def target(self, *inputs: list[str]) -> list[str]:
         """Each number where it first appears."""

@@ -24,10 +24,10 @@ class Sort(UniformSequenceTask[SortConfig]):
     config_class = SortConfig
     presets = sequence_presets(SortConfig)
 
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row in order; what lies behind a shorter row is moved to its end first."""
-        beyond = np.arange(given.shape[1]) >= counts[:, None]
-        return np.sort(np.where(beyond, np.iinfo(np.int32).max, given), axis=1), counts
+        beyond = np.arange(sequences.shape[1]) >= counts[:, None]
+        return np.sort(np.where(beyond, np.iinfo(np.int32).max, sequences), axis=1), counts
 
     def target(self, *inputs: list[str]) -> list[str]:
         """The same numbers in ascending order."""

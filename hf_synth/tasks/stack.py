@@ -45,8 +45,8 @@ class Stack(SequenceTask[StackConfig]):
     def generate(self, rng: RowRandom) -> Rows:
         """Programs, and the stacks that they leave."""
         most, counts = self.config.sizes(rng.split)[1], self.counts(rng)
-        given, target, sizes = _programs(rng.keys(), counts, most, self.config.vocab_size)
-        return Rows.transduction(given, target, counts=(counts, sizes))
+        sequences, target, sizes = _programs(rng.keys(), counts, most, self.config.vocab_size)
+        return Rows.transduction(sequences, target, counts=(counts, sizes))
 
     def target(self, *inputs: list[str]) -> list[str] | None:
         """The stack from top to bottom; None for a program that is not legal."""
@@ -72,7 +72,7 @@ class Stack(SequenceTask[StackConfig]):
 def _programs(keys, counts, most, vocab_size):  # type: ignore[no-untyped-def]
     """The numbers stand in a line, those on the stack first, from bottom to top: a push fetches one from behind."""
     rows, numbers = keys.size, vocab_size - 1
-    given, target = np.empty((rows, most), np.int32), np.empty((rows, most), np.int32)
+    sequences, target = np.empty((rows, most), np.int32), np.empty((rows, most), np.int32)
     sizes = np.empty(rows, np.int32)
     moved = np.zeros(numbers, np.int32)
     fetched = np.empty(most, np.int32)  # the places that numbers were fetched from, to put the line in order again
@@ -87,18 +87,18 @@ def _programs(keys, counts, most, vocab_size):  # type: ignore[no-untyped-def]
             free = at < count - 1 and depth < numbers and np.int64(number >> np.uint64(62)) < quarters
             if depth > 1 and not free:
                 depth -= 1
-                given[row, at] = FIRST_CONTENT
+                sequences[row, at] = FIRST_CONTENT
                 continue
-            place = depth + below_wide(number << np.uint64(2), numbers - depth)
-            given[row, at] = FIRST_NUMBER + exchange(moved, depth, place)
-            fetched[pushes] = place
+            position = depth + below_wide(number << np.uint64(2), numbers - depth)
+            sequences[row, at] = FIRST_NUMBER + exchange(moved, depth, position)
+            fetched[pushes] = position
             depth += 1
             pushes += 1
         for at in range(depth):
-            place = depth - 1 - at
-            target[row, at] = FIRST_NUMBER + place + moved[place]
+            position = depth - 1 - at
+            target[row, at] = FIRST_NUMBER + position + moved[position]
         sizes[row] = depth
         moved[: min(pushes, numbers)] = 0
         for at in range(pushes):
             moved[fetched[at]] = 0
-    return given, target, sizes
+    return sequences, target, sizes

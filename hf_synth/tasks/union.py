@@ -34,15 +34,15 @@ class Union(UniformSequenceTask[UnionConfig]):
 
     def generate(self, rng: RowRandom) -> Rows:
         """Uniform numbers, cut in the middle."""
-        given, counts = self.uniform(rng)
-        target, sizes = self.targets(given, counts)
+        sequences, counts = self.uniform(rng)
+        target, sizes = self.targets(sequences, counts)
         half = counts // 2
-        second = _from(given, half)
-        return Rows.transduction(given, second, target, counts=(half, counts - half, sizes))
+        second = _from(sequences, half)
+        return Rows.transduction(sequences, second, target, counts=(half, counts - half, sizes))
 
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row's distinct numbers."""
-        return distinct(given, counts, self.config.vocab_size)
+        return distinct(sequences, counts, self.config.vocab_size)
 
     def target(self, *inputs: list[str]) -> list[str]:
         """Each number where it first appears."""
@@ -62,7 +62,7 @@ class Union(UniformSequenceTask[UnionConfig]):
         return super().content_rank(dataclasses.replace(rows, tokens=joined))
 
 
-def _from(given: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _from(sequences: np.ndarray, start: np.ndarray) -> np.ndarray:
     """The columns of each row from `start` [rows] on, as many as the longest needs; beyond a row's end anything."""
-    most = given.shape[1]
-    return np.take_along_axis(given, np.minimum(start[:, None] + np.arange((most + 1) // 2), most - 1), axis=1)
+    most = sequences.shape[1]
+    return np.take_along_axis(sequences, np.minimum(start[:, None] + np.arange((most + 1) // 2), most - 1), axis=1)

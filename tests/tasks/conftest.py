@@ -95,16 +95,16 @@ def rows_of() -> Callable[[Task, Iterable[Words]], Rows]:
 def goodness() -> Callable[[Counter, dict], float]:
     """A chi-square test of counts under exact probabilities."""
 
-    def p_value(found: Counter, expected: dict) -> float:
+    def p_value(counts: Counter, expected: dict) -> float:
         """The p-value of counts under probabilities; values that are expected fewer than ten times count as one."""
-        total = sum(found.values())
-        assert {value for value in found if found[value]} <= {value for value, chance in expected.items() if chance}
+        total = sum(counts.values())
+        assert {value for value in counts if counts[value]} <= {value for value, chance in expected.items() if chance}
         large = [value for value, chance in expected.items() if chance * total >= 10]
         rest = (
-            total - sum(found[value] for value in large),
+            total - sum(counts[value] for value in large),
             total * (1 - math.fsum(expected[value] for value in large)),
         )
-        pairs = [(found[value], expected[value] * total) for value in large] + ([rest] if rest[1] > 1e-6 else [])
+        pairs = [(counts[value], expected[value] * total) for value in large] + ([rest] if rest[1] > 1e-6 else [])
         if len(pairs) == 1:
             return 1.0
         seen, wanted = zip(*pairs, strict=True)

@@ -30,8 +30,8 @@ def valid(text: str, kinds: int = 6, dialect: int = 1) -> float:
 
 def test_small_language_is_enumerated_by_its_rows(texts):
     task = get_task("agreement", kinds=2, max_pairs=3)
-    found = {completion for _, completion in texts(task, task.rows(0, 2_000))}
-    assert found == {" ".join(words) for words, _ in strings(2, 3)}
+    sampled = {completion for _, completion in texts(task, task.rows(0, 2_000))}
+    assert sampled == {" ".join(words) for words, _ in strings(2, 3)}
 
 
 def test_pairs_and_kinds_are_uniform():
@@ -45,8 +45,8 @@ def test_pairs_and_kinds_are_uniform():
 def test_floor_equals_enumeration(language, rows_of):
     task, enumerated = get_task("agreement", kinds=3, max_pairs=3), language(strings(3, 3))
     every = list(enumerated.strings)
-    found = task.optimal_log_probs(rows_of(task, every))
-    for row, words in zip(found, every, strict=True):
+    log_probs = task.optimal_log_probs(rows_of(task, every))
+    for row, words in zip(log_probs, every, strict=True):
         assert row[1 : len(words) + 2] == pytest.approx(enumerated.log_probs(words), abs=1e-12)
 
 

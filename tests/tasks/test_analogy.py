@@ -30,9 +30,9 @@ def words_of(task: Task, rows: Rows) -> list[Fact]:
 def facts_of(task: Task, split: str = "test") -> dict[Fact, str]:
     """Every fact of a split and its kind, from one pass of rows."""
     rows = task.rows(0, task.size(split), split=split)
-    found = dict(zip(words_of(task, rows), rows.columns["fact_type"].tolist(), strict=True))
-    assert len(found) == len(rows)
-    return found
+    types = dict(zip(words_of(task, rows), rows.columns["fact_type"].tolist(), strict=True))
+    assert len(types) == len(rows)
+    return types
 
 
 class World:
@@ -53,20 +53,20 @@ class World:
 
     def compositions(self) -> dict[Fact, bool]:
         """Every composition, and whether each of its paths has a hop that is held out."""
-        found: dict[Fact, bool] = {}
+        is_far: dict[Fact, bool] = {}
         for one, two in itertools.product(self.atomic, repeat=2):
             if one[2] == two[0] and one[0] != two[2]:
                 fact = (one[0], one[1], two[1], two[2])
                 far = one in self.held or two in self.held
-                found[fact] = found.get(fact, True) and far
-        return found
+                is_far[fact] = is_far.get(fact, True) and far
+        return is_far
 
     def answers(self) -> dict[Fact, set[str]]:
         """The right answers to every prompt that has one."""
-        found = defaultdict(set)
+        answers_of = defaultdict(set)
         for *prompt, answer in [*self.atomic, *self.compositions(), *self.analogical]:
-            found[tuple(prompt)].add(answer)
-        return found
+            answers_of[tuple(prompt)].add(answer)
+        return answers_of
 
 
 def pairs(entities: list[str]) -> set[tuple[str, str]]:
@@ -76,7 +76,7 @@ def pairs(entities: list[str]) -> set[tuple[str, str]]:
 def assert_is_by_definition(task: Task) -> None:
     """Every fact of the graph, none missing and none beyond, of the kind that the definition gives it."""
     world, config = World(task), task.config
-    of = {kind: {fact for fact, found in world.kinds.items() if found == kind} for kind in KINDS}
+    of = {kind: {fact for fact, actual in world.kinds.items() if actual == kind} for kind in KINDS}
     assert sum(map(len, of.values())) == len(world.kinds)
     assert task.fact_counts() == {kind: len(facts) for kind, facts in of.items()}
     assert len({*world.first, *world.second}) == 2 * config.sub_size
@@ -194,17 +194,17 @@ def graphs(count: int, **config: object) -> list[Task]:
     return [get_task("analogy", graph_seed=seed, **config) for seed in range(count)]
 
 
-def assert_uniform(found: list, cells: int) -> None:
-    counts = Counter(found)
+def assert_uniform(values: list, cells: int) -> None:
+    counts = Counter(values)
     assert len(counts) <= cells
     assert stats.chisquare([*counts.values(), *[0] * (cells - len(counts))]).pvalue > 1e-4
 
 
 def test_number_of_near_compositions_is_binomial():
-    found = np.bincount([task.fact_counts()["near_ood_compositional"] for task in graphs(2_000)], minlength=30)
+    held_out = np.bincount([task.fact_counts()["near_ood_compositional"] for task in graphs(2_000)], minlength=30)
     edges = [(0, 7), *((at, at + 1) for at in range(7, 18)), (18, 121)]
     chances = [stats.binom.pmf(range(*edge), 120, 0.1).sum() for edge in edges]
-    counts = [found[slice(*edge)].sum() for edge in edges]
+    counts = [held_out[slice(*edge)].sum() for edge in edges]
     assert stats.chisquare(counts, 2_000 * np.array(chances)).pvalue > 1e-4
 
 
@@ -393,8 +393,8 @@ def test_floor_is_the_enumerated_entropy_of_the_answer_given_the_prompt(config, 
     facts = words_of(task, rows)
     prompts = Counter(fact[:-1] for fact in facts)
     given_prompt = {fact: count / prompts[fact[:-1]] for fact, count in Counter(facts).items()}
-    found = task.optimal_log_probs(rows)[np.arange(len(rows)), rows.lengths - 1]
-    np.testing.assert_allclose(found, [math.log(given_prompt[fact]) for fact in facts], rtol=0, atol=1e-12)
+    log_probs = task.optimal_log_probs(rows)[np.arange(len(rows)), rows.lengths - 1]
+    np.testing.assert_allclose(log_probs, [math.log(given_prompt[fact]) for fact in facts], rtol=0, atol=1e-12)
     entropy = math.fsum(-math.log(given_prompt[fact]) / len(facts) for fact in facts)
     assert -task.optimal_log_probs(rows).sum() / len(rows) == pytest.approx(entropy, abs=1e-12)
     if split == "train" or holdout == "none":

@@ -36,12 +36,12 @@ def right(name: str, prompt: str, completion: str) -> float:
 
 def operands(task: Task, texts, count: int, split: str = "train") -> list[tuple[list[int], list[int]]]:
     """The digits of both operands of each row, the highest first."""
-    found = []
+    pairs = []
     for prompt, _ in texts(task, task.rows(0, count, split=split)):
         left, right_ = prompt.removesuffix(" <sep>").split(f" {SIGNS[task.name]} ")
         step = -1 if task.name == "reversed_addition" else 1
-        found.append((list(map(int, left.split()))[::step], list(map(int, right_.split()))[::step]))
-    return found
+        pairs.append((list(map(int, left.split()))[::step], list(map(int, right_.split()))[::step]))
+    return pairs
 
 
 @pytest.fixture(params=NAMES)
@@ -61,19 +61,19 @@ def test_rows_are_right_by_the_definition(name, digits, texts):
 
 @pytest.mark.parametrize("digits", [1, 3, 5])
 def test_operands_have_their_digits_and_are_uniform(name, digits, texts):
-    found = operands(get_task(name, digits=digits), texts, 3_000)
+    pairs_of_operands = operands(get_task(name, digits=digits), texts, 3_000)
     for side in (0, 1):
-        assert {len(pair[side]) for pair in found} == {digits}
+        assert {len(pair[side]) for pair in pairs_of_operands} == {digits}
         for place in range(digits):
-            counts = Counter(pair[side][place] for pair in found)
+            counts = Counter(pair[side][place] for pair in pairs_of_operands)
             assert set(counts) == set(range(place == 0, 10))
             assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 def test_digits_of_a_pair_are_independent(name, texts):
-    found = operands(get_task(name, digits=2), texts, 20_000)
+    pairs_of_operands = operands(get_task(name, digits=2), texts, 20_000)
     for one, other in [((0, 0), (1, 0)), ((0, 1), (1, 1)), ((0, 0), (0, 1)), ((1, 0), (1, 1)), ((0, 1), (1, 0))]:
-        counts = Counter((pair[one[0]][one[1]], pair[other[0]][other[1]]) for pair in found)
+        counts = Counter((pair[one[0]][one[1]], pair[other[0]][other[1]]) for pair in pairs_of_operands)
         assert len(counts) == (10 - (one[1] == 0)) * (10 - (other[1] == 0))
         assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
@@ -91,9 +91,9 @@ def test_rows_hold_sums_and_products_of_every_length(texts):
 def test_numbers_of_digits_are_uniform_and_those_of_the_test_split_larger(name, texts):
     task = get_task(name, digits=5, min_digits=2, test_digits=8)
     for split, expected in [("train", range(2, 6)), ("validation", range(2, 6)), ("test", range(6, 9))]:
-        found = operands(task, texts, 1_500, split)
-        assert all(len(left) == len(right_) for left, right_ in found)
-        counts = Counter(len(left) for left, _ in found)
+        pairs_of_operands = operands(task, texts, 1_500, split)
+        assert all(len(left) == len(right_) for left, right_ in pairs_of_operands)
+        counts = Counter(len(left) for left, _ in pairs_of_operands)
         assert set(counts) == set(expected)
         assert stats.chisquare(list(counts.values())).pvalue > 1e-4
         assert all(right(name, *pair) for pair in texts(task, task.rows(0, 50, split=split)))
@@ -102,8 +102,8 @@ def test_numbers_of_digits_are_uniform_and_those_of_the_test_split_larger(name, 
 @pytest.mark.parametrize("config", [{"min_digits": 1}, {"min_digits": 1, "test_digits": 4}])
 def test_holdout_with_several_sizes_keeps_the_contents_of_splits_apart(name, config, texts):
     task = get_task(name, digits=3, holdout="content", **config)
-    found = [set(texts(task, task.rows(0, 1_000, split=split))) for split in SPLITS]
-    assert len(set().union(*found)) == sum(map(len, found))
+    by_split = [set(texts(task, task.rows(0, 1_000, split=split))) for split in SPLITS]
+    assert len(set().union(*by_split)) == sum(map(len, by_split))
 
 
 @pytest.mark.parametrize(("name", "preset"), [("addition", "5"), ("reversed_addition", "10"), ("multiplication", "5")])

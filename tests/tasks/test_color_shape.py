@@ -35,16 +35,16 @@ def valid(text: str, max_pairs: int = 4) -> float:
 
 def test_default_has_340_strings_and_all_are_made(texts):
     task = get_task("color_shape")
-    found = {completion for _, completion in texts(task, task.rows(0, 20_000))}
-    assert found == {" ".join(words) for words, _ in strings(4)}
-    assert len(found) == task.contents() == 340
+    sampled = {completion for _, completion in texts(task, task.rows(0, 20_000))}
+    assert sampled == {" ".join(words) for words, _ in strings(4)}
+    assert len(sampled) == task.contents() == 340
 
 
 def test_pairs_are_uniform_in_number_and_kind(texts):
     task = get_task("color_shape")
-    found = [completion.split() for _, completion in texts(task, task.rows(0, 20_000))]
-    assert stats.chisquare(np.bincount([len(words) // 2 for words in found], minlength=5)[1:]).pvalue > 1e-4
-    kinds = Counter(" ".join(words[at : at + 2]) for words in found for at in range(0, len(words), 2))
+    sentences = [completion.split() for _, completion in texts(task, task.rows(0, 20_000))]
+    assert stats.chisquare(np.bincount([len(words) // 2 for words in sentences], minlength=5)[1:]).pvalue > 1e-4
+    kinds = Counter(" ".join(words[at : at + 2]) for words in sentences for at in range(0, len(words), 2))
     assert set(kinds) == set(PAIRS)
     assert stats.chisquare(list(kinds.values())).pvalue > 1e-4
 
@@ -98,10 +98,10 @@ def test_verify_refuses_empty_completions_and_foreign_words(prompt, completion):
 def test_floor_equals_the_enumerated_one(max_pairs, language, rows_of):
     task, enumerated = get_task("color_shape", max_pairs=max_pairs), language(strings(max_pairs))
     rows = rows_of(task, enumerated.strings)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(found[row, 1 : rows.lengths[row]], enumerated.log_probs(words), atol=1e-12)
-    mean = -np.average(found.sum(axis=1), weights=list(enumerated.strings.values()))
+        np.testing.assert_allclose(log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), atol=1e-12)
+    mean = -np.average(log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
     assert mean == pytest.approx(math.log(max_pairs) + (max_pairs + 1) / 2 * math.log(4), abs=1e-12)
 

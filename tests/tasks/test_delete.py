@@ -57,9 +57,9 @@ def test_absent_number_is_uniform_among_those_that_do_not_occur(vocab_size, text
         absent = [number for number in range(1, vocab_size) if number not in numbers]
         places.setdefault(len(absent), Counter())[absent.index(token)] += 1
     assert len(places) == 4
-    for count, found in places.items():
-        assert set(found) <= set(range(count))
-        assert count == 1 or stats.chisquare([found[place] for place in range(count)]).pvalue > 1e-4
+    for count, counts in places.items():
+        assert set(counts) <= set(range(count))
+        assert count == 1 or stats.chisquare([counts[place] for place in range(count)]).pvalue > 1e-4
 
 
 def test_number_to_delete_is_present_where_all_numbers_occur(texts):

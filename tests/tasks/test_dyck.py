@@ -57,14 +57,14 @@ def valid(words) -> bool:
 
 def depths(length: int, p_open: float) -> list[dict[int, float]]:
     """P(so many are open) after each number of brackets."""
-    found = [{0: 1.0}]
+    chances = [{0: 1.0}]
     for at in range(length):
         after = defaultdict(float)
-        for depth, chance in found[-1].items():
+        for depth, chance in chances[-1].items():
             for opens, step in steps(depth, length - at, p_open):
                 after[depth + (1 if opens else -1)] += chance * step
-        found.append(dict(after))
-    return found
+        chances.append(dict(after))
+    return chances
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def test_rows_are_valid(config, texts):
 def test_rows_of_a_small_language_have_the_enumerated_probabilities(k, length, p_open, language, texts, goodness):
     task = get_task("dyck", k=k, length=length, p_open=p_open)
     enumerated = language(strings(k, length, p_open))
-    found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
-    assert goodness(found, enumerated.strings) > 1e-4
+    counts = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
+    assert goodness(counts, enumerated.strings) > 1e-4
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 10, 32, 51, 60, 63])
@@ -180,11 +180,11 @@ def test_words_of_any_length_are_of_the_language():
 def test_floor_of_every_token_equals_the_enumerated_one(k, length, p_open, language, rows_of):
     task = get_task("dyck", k=k, length=length, p_open=p_open)
     enumerated = language(strings(k, length, p_open))
-    found = task.optimal_log_probs(rows_of(task, enumerated.strings))
+    log_probs = task.optimal_log_probs(rows_of(task, enumerated.strings))
     expected = [[0.0, *enumerated.log_probs(words)] for words in enumerated.strings]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    assert math.fsum(np.exp(found.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
-    mean = np.average(-found.sum(axis=1), weights=list(enumerated.strings.values()))
+    np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-12)
+    assert math.fsum(np.exp(log_probs.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
+    mean = np.average(-log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
 
 
@@ -194,8 +194,8 @@ def test_mean_floor_of_long_rows_approaches_the_exact_one():
     losses = -task.optimal_log_probs(task.rows(0, 1_000)).sum(axis=1)
     choices = sum(
         chance * (0 < depth < 2048 - at)
-        for at, found in enumerate(depths(2048, 0.49))
-        for depth, chance in found.items()
+        for at, chances in enumerate(depths(2048, 0.49))
+        for depth, chance in chances.items()
     )
     expected = 1024 * math.log(64) - choices * (p * math.log(p) + (1 - p) * math.log(1 - p))
     assert losses.mean() == pytest.approx(expected, abs=4 * losses.std() / 1_000**0.5)
@@ -259,9 +259,9 @@ def test_violations_are_what_their_names_say(k, length, texts, rng):
     }
     kinds = {"corrupted", "unmatched_open", "unmatched_close", "wrong_order", "odd_length"}
     assert set(made) == kinds | ({"wrong_type"} if k > 1 else set())
-    assert not any(valid(words) for found in made.values() for words in found)
-    for name, found in made.items():
-        for words, right in zip(found, gold, strict=True):
+    assert not any(valid(words) for texts_of_kind in made.values() for words in texts_of_kind)
+    for name, texts_of_kind in made.items():
+        for words, right in zip(texts_of_kind, gold, strict=True):
             differing = [(one, two) for one, two in zip(right, words, strict=False) if one != two]
             if name == "odd_length":
                 (extra,) = (Counter(words) - Counter(right)).elements()
@@ -327,9 +327,9 @@ def test_contents_are_not_counted_where_lengths_or_shapes_are_not_all_alike():
 
 def test_holdout_shares_few_words_out_8_to_1_to_1(texts):
     task = get_task("dyck", k=2, length=6, holdout="content")
-    found = {split: {text for _, text in texts(task, task.rows(0, 3_000, split=split))} for split in SPLITS}
-    assert {split: len(words) for split, words in found.items()} == {"train": 32, "validation": 4, "test": 4}
-    assert len(set().union(*found.values())) == 40
+    sampled = {split: {text for _, text in texts(task, task.rows(0, 3_000, split=split))} for split in SPLITS}
+    assert {split: len(words) for split, words in sampled.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert len(set().union(*sampled.values())) == 40
 
 
 def test_holdout_of_too_few_words_is_an_error_that_says_so():
@@ -345,8 +345,8 @@ def test_rows_of_the_test_split_have_test_length(language, rows_of, texts):
     rows = task.rows(0, 20, split="test")
     assert {task.verify(*pair) for pair in texts(task, rows)} == {1.0}
     enumerated = language(strings(2, 8, 0.3))
-    for (_, text), found in zip(texts(task, rows), task.optimal_log_probs(rows), strict=True):
-        np.testing.assert_allclose(found[1:], enumerated.log_probs(tuple(text.split())), rtol=0, atol=1e-12)
+    for (_, text), log_probs in zip(texts(task, rows), task.optimal_log_probs(rows), strict=True):
+        np.testing.assert_allclose(log_probs[1:], enumerated.log_probs(tuple(text.split())), rtol=0, atol=1e-12)
 
 
 @settings(max_examples=30)

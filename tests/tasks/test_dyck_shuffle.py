@@ -69,14 +69,14 @@ def valid(words, max_depth: int = 16, balanced: bool = True, length: int | None 
 
 def depths(length: int, p_open: float, max_depth: int, balanced: bool) -> list[dict[int, float]]:
     """P(so many are open) after each number of brackets."""
-    found = [{0: 1.0}]
+    chances = [{0: 1.0}]
     for at in range(length):
         after = defaultdict(float)
-        for depth, chance in found[-1].items():
+        for depth, chance in chances[-1].items():
             for opens, step in steps(depth, length - at, p_open, max_depth, balanced):
                 after[depth + (1 if opens else -1)] += chance * step
-        found.append(dict(after))
-    return found
+        chances.append(dict(after))
+    return chances
 
 
 def task_of(k, length, max_depth, balanced, **config):
@@ -102,8 +102,8 @@ def test_rows_are_valid(preset, texts):
 )
 def test_rows_of_a_small_language_have_the_enumerated_probabilities(config, p_open, language, texts, goodness):
     task, enumerated = task_of(*config, p_open=p_open), language(strings(*config, p_open))
-    found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
-    assert goodness(found, enumerated.strings) > 1e-4
+    counts = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
+    assert goodness(counts, enumerated.strings) > 1e-4
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -216,11 +216,11 @@ def test_pairs_may_cross_and_depth_is_part_of_the_language():
 @pytest.mark.parametrize("config", SHORT, ids=str)
 def test_floor_of_every_token_equals_the_enumerated_one(config, p_open, language, rows_of):
     task, enumerated = task_of(*config, p_open=p_open), language(strings(*config, p_open))
-    found = task.optimal_log_probs(rows_of(task, enumerated.strings))
+    log_probs = task.optimal_log_probs(rows_of(task, enumerated.strings))
     expected = [[0.0, *enumerated.log_probs(words)] for words in enumerated.strings]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
-    assert math.fsum(np.exp(found.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
-    mean = np.average(-found.sum(axis=1), weights=list(enumerated.strings.values()))
+    np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-12)
+    assert math.fsum(np.exp(log_probs.sum(axis=1))) == pytest.approx(1.0, abs=1e-12)
+    mean = np.average(-log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
 
 
@@ -228,15 +228,15 @@ def test_floor_of_every_token_equals_the_enumerated_one(config, p_open, language
 def test_floor_of_a_long_row_equals_the_definition_along_it(preset, texts):
     task = get_task("dyck_shuffle", preset)
     config, rows = task.config, task.rows(0, 200)
-    for (_, text), found in zip(texts(task, rows), task.optimal_log_probs(rows), strict=True):
+    for (_, text), log_probs in zip(texts(task, rows), task.optimal_log_probs(rows), strict=True):
         still_open: Counter[str] = Counter()
         for at, word in enumerate(text.split()):
             chances = dict(steps(still_open.total(), config.length - at, 0.5, 16, config.balanced))
             opens = word[0] == "("
             kinds = config.k if opens else len(+still_open)
-            assert found[at + 1] == pytest.approx(math.log(chances[opens] / kinds), abs=1e-12)
+            assert log_probs[at + 1] == pytest.approx(math.log(chances[opens] / kinds), abs=1e-12)
             still_open[word[1:]] += 1 if opens else -1
-        assert found[0] == found[-1] == 0
+        assert log_probs[0] == log_probs[-1] == 0
 
 
 # Wrong texts
@@ -317,8 +317,8 @@ def test_violations_are_what_their_names_say(config, texts, rng):
     kinds |= {"odd_length", "unmatched_open", "wrong_order"} if balanced else {"wrong_length"}
     kinds |= {"wrong_type"} if balanced and k > 1 else set()
     assert set(made) == kinds | ({"too_deep"} if length // 2 > max_depth else set())
-    for name, found in made.items():
-        for words, right in zip(found, gold, strict=True):
+    for name, texts_of_kind in made.items():
+        for words, right in zip(texts_of_kind, gold, strict=True):
             assert "<sep>" in words or not valid(words, max_depth, balanced, length)
             if name in ("too_deep", "wrong_order"):
                 assert Counter(words) == Counter(right)
@@ -353,9 +353,9 @@ def test_decision_points_of_the_presets():
 
 def test_holdout_shares_words_out_by_their_hash(texts):
     task = task_of(2, 6, 16, True, holdout="content")
-    found = [{text for _, text in texts(task, task.rows(0, 1_000, split=split))} for split in SPLITS]
-    assert sum(map(len, found)) == len(set().union(*found))
-    assert set().union(*found) == {" ".join(words) for words, _ in strings(2, 6, 16, True)}
+    sampled = [{text for _, text in texts(task, task.rows(0, 1_000, split=split))} for split in SPLITS]
+    assert sum(map(len, sampled)) == len(set().union(*sampled))
+    assert set().union(*sampled) == {" ".join(words) for words, _ in strings(2, 6, 16, True)}
 
 
 @pytest.mark.parametrize("balanced", [True, False])

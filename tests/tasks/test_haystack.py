@@ -33,7 +33,7 @@ def right(prompt: str, completion: str) -> float:
 def numbers(texts, count: int, **config) -> list[tuple[list[int], list[int], int, int]]:
     """Keys, values, query and answer of each row."""
     task = get_task("haystack", **config)
-    found = []
+    parsed = []
     for prompt, completion in texts(task, task.rows(0, count)):
         pairs, query, rest = prompt.split("<sep>")
         assert rest == ""
@@ -41,12 +41,12 @@ def numbers(texts, count: int, **config) -> list[tuple[list[int], list[int], int
         assert {word[0] for word in words[0::2]} | {query.strip()[0]} == {"k"}
         assert {word[0] for word in words[1::2]} | {completion[0]} == {"v"}
         keys, values = ([int(word[1:]) for word in words[start::2]] for start in (0, 1))
-        found.append((keys, values, int(query.strip()[1:]), int(completion[1:])))
-    return found
+        parsed.append((keys, values, int(query.strip()[1:]), int(completion[1:])))
+    return parsed
 
 
-def uniform(found: Counter, expected: range) -> bool:
-    return set(found) == set(expected) and stats.chisquare(list(found.values())).pvalue > 1e-4
+def uniform(counts: Counter, expected: range) -> bool:
+    return set(counts) == set(expected) and stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 # The generator
@@ -72,14 +72,14 @@ def test_pair_that_is_asked_for_is_uniform(texts):
     for keys, _, query, _ in numbers(texts, 10_000, max_keys=5):
         asked.setdefault(len(keys), Counter())[keys.index(query)] += 1
     assert set(asked) == {1, 2, 3, 4, 5}
-    assert all(count == 1 or uniform(found, range(count)) for count, found in asked.items())
+    assert all(count == 1 or uniform(counts, range(count)) for count, counts in asked.items())
 
 
 def test_choices_of_keys_in_order_are_uniform(texts):
-    found = Counter(tuple(keys) for keys, *_ in numbers(texts, 12_000, max_keys=4))
+    counts = Counter(tuple(keys) for keys, *_ in numbers(texts, 12_000, max_keys=4))
     for count in range(1, 5):
         orders = list(itertools.permutations(range(1, 5), count))
-        assert stats.chisquare([found[order] for order in orders]).pvalue > 1e-4
+        assert stats.chisquare([counts[order] for order in orders]).pvalue > 1e-4
 
 
 def test_values_of_two_pairs_are_independent(texts):
@@ -150,9 +150,9 @@ def test_wrong_answer_is_another_value_each_as_likely(rng):
     rows = task.rows(0, 6_000)
     wrong = task.corrupt(rows, rng(6_000, "corrupt"))
     last = (np.arange(6_000), rows.lengths - 2)
-    found = Counter(zip(rows.tokens[last].tolist(), wrong.tokens[last].tolist(), strict=True))
-    assert set(found) == {(one, other) for one in range(7, 11) for other in range(7, 11) if one != other}
-    assert stats.chisquare(list(found.values())).pvalue > 1e-4
+    counts = Counter(zip(rows.tokens[last].tolist(), wrong.tokens[last].tolist(), strict=True))
+    assert set(counts) == {(one, other) for one in range(7, 11) for other in range(7, 11) if one != other}
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(("max_keys", "num_values"), [(1, 2), (2, 3), (3, 2)])
@@ -173,9 +173,9 @@ def test_rank_numbers_every_row(max_keys, num_values, texts):
 
 def test_holdout_shares_few_contents_out_8_to_1_to_1(texts):
     task = get_task("haystack", max_keys=2, num_values=3, holdout="content")
-    found = [len(set(texts(task, task.rows(0, 2_000, split=split)))) for split in SPLITS]
-    assert sum(found) == task.contents() == 42
-    assert found == [pytest.approx(share * 42, abs=1) for share in (0.8, 0.1, 0.1)]
+    by_split = [len(set(texts(task, task.rows(0, 2_000, split=split)))) for split in SPLITS]
+    assert sum(by_split) == task.contents() == 42
+    assert by_split == [pytest.approx(share * 42, abs=1) for share in (0.8, 0.1, 0.1)]
 
 
 def test_first_preset_is_the_papers():

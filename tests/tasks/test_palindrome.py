@@ -78,9 +78,11 @@ def test_rows_are_valid(texts):
 @pytest.mark.parametrize("config", [(0, 1), (1, 1), (0, 2)])
 def test_rows_of_a_small_language_have_the_enumerated_probabilities(config, enumerated, texts):
     task, known = task_of(*config), enumerated(*config).strings
-    found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 40_000)))
-    assert set(found) <= set(known)
-    assert stats.chisquare([found[words] for words in known], [40_000 * known[words] for words in known]).pvalue > 1e-4
+    counts = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 40_000)))
+    assert set(counts) <= set(known)
+    assert (
+        stats.chisquare([counts[words] for words in known], [40_000 * known[words] for words in known]).pvalue > 1e-4
+    )
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +96,18 @@ def levels() -> list[list[str]]:
 
 
 def test_depth_doubles_its_rarity_up_to_the_deepest(levels):
-    found = np.bincount([len(level) for level in levels], minlength=5)[1:]
-    assert stats.chisquare(found, 20_000 * np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])).pvalue > 1e-4
+    counts = np.bincount([len(level) for level in levels], minlength=5)[1:]
+    assert stats.chisquare(counts, 20_000 * np.array([1 / 2, 1 / 4, 1 / 8, 1 / 8])).pvalue > 1e-4
 
 
 def test_halves_are_uniform_in_length_and_centres_come_half_the_time(levels):
     around = Counter(len(half) for level in levels for half in level[:-1])
     assert set(around) == {1, 2, 3}
     assert stats.chisquare(list(around.values())).pvalue > 1e-4
-    found = Counter(len(level[-1]) for level in levels)
-    assert set(found) == {0, 2, 3, 4, 5, 6, 7}
-    expected = [20_000 / 4 if length == 0 else 20_000 / 8 for length in sorted(found)]
-    assert stats.chisquare([found[length] for length in sorted(found)], expected).pvalue > 1e-4
+    counts = Counter(len(level[-1]) for level in levels)
+    assert set(counts) == {0, 2, 3, 4, 5, 6, 7}
+    expected = [20_000 / 4 if length == 0 else 20_000 / 8 for length in sorted(counts)]
+    assert stats.chisquare([counts[length] for length in sorted(counts)], expected).pvalue > 1e-4
 
 
 def test_words_of_halves_and_centres_are_uniform_and_independent(levels):
@@ -200,9 +202,9 @@ def test_floor_of_every_token_equals_the_enumerated_one(config, enumerated, rows
     task, known = task_of(*config), enumerated(*config)
     every = list(known.strings)[:: 1 + len(known.strings) // 4_000]
     rows = rows_of(task, every)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row, words in enumerate(every):
-        np.testing.assert_allclose(found[row, 1 : rows.lengths[row]], known.log_probs(words), atol=1e-12)
+        np.testing.assert_allclose(log_probs[row, 1 : rows.lengths[row]], known.log_probs(words), atol=1e-12)
 
 
 @pytest.mark.parametrize("config", [*SMALL, (2, 2)])

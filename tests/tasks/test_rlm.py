@@ -34,11 +34,11 @@ def strings_under(task: Task, symbol: int, depth: int) -> dict[tuple[int, ...], 
     if depth == 0:
         return {(symbol,): 1.0}
     below = [strings_under(task, child, depth - 1) for child in range(task.config.vocab_size)]
-    found: Counter[tuple[int, ...]] = Counter()
+    counts: Counter[tuple[int, ...]] = Counter()
     for (left, right), probability in np.ndenumerate(task.rules[symbol]):
         for first, second in itertools.product(below[left].items(), below[right].items()):
-            found[first[0] + second[0]] += probability * first[1] * second[1]
-    return found
+            counts[first[0] + second[0]] += probability * first[1] * second[1]
+    return counts
 
 
 def all_strings(task: Task, language):
@@ -67,12 +67,12 @@ def leaves_of(task: Task, count: int) -> np.ndarray:
 
 def p_value(pairs: tuple[np.ndarray, np.ndarray], joint: np.ndarray) -> float:
     """Chi-square of pairs against P(pair); the pairs expected fewer than ten times count together."""
-    found = np.bincount(pairs[0] * joint.shape[1] + pairs[1], minlength=joint.size)
+    observed = np.bincount(pairs[0] * joint.shape[1] + pairs[1], minlength=joint.size)
     expected = joint.ravel() * len(pairs[0])
     rare = expected < 10
-    assert not found[expected == 0].any()
-    found, expected = (np.append(counts[~rare], counts[rare].sum()) for counts in (found, expected))
-    return stats.chisquare(found[expected > 0], expected[expected > 0]).pvalue
+    assert not observed[expected == 0].any()
+    observed, expected = (np.append(counts[~rare], counts[rare].sum()) for counts in (observed, expected))
+    return stats.chisquare(observed[expected > 0], expected[expected > 0]).pvalue
 
 
 # The rules
@@ -154,9 +154,9 @@ def test_rules_at_the_greatest_beta_are_almost_certain():
     task = get_task("rlm", vocab_size=128, depth=3, beta=20.0, loss="all")
     np.testing.assert_allclose(task.rules.sum(axis=(1, 2)), 1.0, rtol=1e-12)
     assert np.median(task.rules.max(axis=(1, 2))) > 0.99
-    found = task.optimal_log_probs(task.rows(0, 200))
-    assert np.isfinite(found).all()
-    assert math.log(128) < -found.sum(axis=1).mean() < 1.5 * math.log(128)
+    log_probs = task.optimal_log_probs(task.rows(0, 200))
+    assert np.isfinite(log_probs).all()
+    assert math.log(128) < -log_probs.sum(axis=1).mean() < 1.5 * math.log(128)
 
 
 # The rows
@@ -264,10 +264,10 @@ def assert_floor_equals_enumeration(task: Task, language) -> None:
     np.testing.assert_allclose(task.optimal_log_probs(rows)[:, 1:], expected, atol=1e-10)
     last = get_task("rlm", **{**vars(task.config), "loss": "last"})
     rows.loss_start[:] = last.rows(0, 1).loss_start
-    found = last.optimal_log_probs(rows)
-    np.testing.assert_allclose(found[:, -1], expected[:, -1], atol=1e-10)
-    assert not found[:, :-1].any()
-    mean = -math.fsum(enumerated.strings[words] * found[row, -1] for row, words in enumerate(possible))
+    log_probs = last.optimal_log_probs(rows)
+    np.testing.assert_allclose(log_probs[:, -1], expected[:, -1], atol=1e-10)
+    assert not log_probs[:, :-1].any()
+    mean = -math.fsum(enumerated.strings[words] * log_probs[row, -1] for row, words in enumerate(possible))
     assert last.conditional_entropy() == pytest.approx(mean, abs=1e-10)
 
 
@@ -278,11 +278,11 @@ def test_floor_of_four_levels_equals_sums_over_all_strings():
         below = np.einsum("ijk,ja,kb->iab", task.rules, below, below).reshape(2, -1)
     strings = below.mean(axis=0).reshape((2,) * 16)
     rows = task.rows(0, 200)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row in range(200):
         leaves = tuple(rows.tokens[row, 1:] - FIRST_CONTENT)
         chances = [1.0, *(strings[leaves[:stop]].sum() for stop in range(1, 17))]
-        np.testing.assert_allclose(found[row, 1:], np.diff(np.log(chances)), atol=1e-10)
+        np.testing.assert_allclose(log_probs[row, 1:], np.diff(np.log(chances)), atol=1e-10)
 
 
 @pytest.mark.parametrize("start", range(1, 17))
@@ -323,15 +323,17 @@ def test_entropies_are_those_of_the_joint_distribution(prior):
     ("beta", "published", "spread"), [(1, 1.616, 0.057), (2, 1.099, 0.183), (3, 0.704, 0.211)], ids=str
 )
 def test_floor_of_two_levels_over_400_grammars_is_the_reference_s(beta, published, spread):
-    found = [get_task("rlm", vocab_size=6, depth=2, beta=beta, rule_seed=s).conditional_entropy() for s in range(400)]
-    assert np.mean(found) == pytest.approx(published, abs=4 * spread * (2 / 400) ** 0.5)
-    assert np.std(found) == pytest.approx(spread, rel=0.2)
+    entropies = [
+        get_task("rlm", vocab_size=6, depth=2, beta=beta, rule_seed=s).conditional_entropy() for s in range(400)
+    ]
+    assert np.mean(entropies) == pytest.approx(published, abs=4 * spread * (2 / 400) ** 0.5)
+    assert np.std(entropies) == pytest.approx(spread, rel=0.2)
 
 
 @pytest.mark.parametrize(("beta", "published"), [(0.8, 3.378), (1.2, 3.109), (1.8, 2.458), (2.4, 1.909)])
 def test_floor_of_one_level_over_grammars_is_the_reference_s(beta, published):
-    found = [get_task("rlm", f"v32-l1-b{beta}", rule_seed=seed).conditional_entropy() for seed in range(40)]
-    assert np.mean(found) == pytest.approx(published, abs=0.035)
+    entropies = [get_task("rlm", f"v32-l1-b{beta}", rule_seed=seed).conditional_entropy() for seed in range(40)]
+    assert np.mean(entropies) == pytest.approx(published, abs=0.035)
 
 
 def test_shipped_experiment_has_the_reference_s_entropies():
@@ -443,9 +445,9 @@ def test_every_legal_config_makes_rows_whose_next_tokens_sum_to_one(
     assert rows.tokens.shape == (vocab_size, 1 + 2**depth)
     assert rows.tokens[:, 1:].min() >= 4
     assert rows.tokens.max() < 4 + vocab_size
-    found = task.optimal_log_probs(rows)
-    assert np.isfinite(found).all()
-    assert (found <= 0).all()
+    log_probs = task.optimal_log_probs(rows)
+    assert np.isfinite(log_probs).all()
+    assert (log_probs <= 0).all()
     rows.tokens[:, :-1] = rows.tokens[0, :-1]
     rows.tokens[:, -1] = 4 + np.arange(vocab_size)
     with np.errstate(divide="ignore", invalid="ignore"):

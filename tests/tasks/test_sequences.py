@@ -99,17 +99,17 @@ def test_rows_are_right_by_the_definition(name, vocab_size, split, texts):
 def test_numbers_are_uniform_and_never_zero(name, vocab_size, texts):
     task = get_task(name, length=20, vocab_size=vocab_size)
     prompts = [prompt for prompt, _ in texts(task, task.rows(0, 1_500))]
-    found = Counter(number for prompt in prompts for number in joined(inputs_of(name, prompt)))
-    assert set(found) == set(range(1, vocab_size))
-    assert vocab_size == 2 or stats.chisquare(list(found.values())).pvalue > 1e-4
+    counts = Counter(number for prompt in prompts for number in joined(inputs_of(name, prompt)))
+    assert set(counts) == set(range(1, vocab_size))
+    assert vocab_size == 2 or stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("name", UNIFORM)
 def test_places_of_a_row_are_independent(name, texts):
     task = get_task(name, length=2, vocab_size=6)
-    found = Counter(tuple(joined(inputs_of(name, prompt))) for prompt, _ in texts(task, task.rows(0, 10_000)))
-    assert len(found) == 25
-    assert stats.chisquare(list(found.values())).pvalue > 1e-4
+    counts = Counter(tuple(joined(inputs_of(name, prompt))) for prompt, _ in texts(task, task.rows(0, 10_000)))
+    assert len(counts) == 25
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 def test_scratch_memory_of_one_row_does_not_leak_into_the_next(name):
@@ -132,9 +132,9 @@ def test_without_other_lengths_every_row_has_the_length(name, texts):
 def test_lengths_are_uniform_from_the_least_on(name, texts):
     task = get_task(name, length=9, min_length=3)
     for split in ("train", "validation", "test"):
-        found = Counter(lengths_of(task, texts, 2_000, split))
-        assert set(found) == set(range(3, 10))
-        assert stats.chisquare(list(found.values())).pvalue > 1e-4
+        counts = Counter(lengths_of(task, texts, 2_000, split))
+        assert set(counts) == set(range(3, 10))
+        assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("holdout", ["none", "content"])
@@ -146,15 +146,15 @@ def test_inputs_of_the_test_split_are_longer_than_any_other(name, holdout, texts
 
 
 def test_lengths_of_the_test_split_are_uniform(name, texts):
-    found = Counter(lengths_of(get_task(name, length=9, test_length=14), texts, 2_000, "test"))
-    assert set(found) == set(range(10, 15))
-    assert stats.chisquare(list(found.values())).pvalue > 1e-4
+    counts = Counter(lengths_of(get_task(name, length=9, test_length=14), texts, 2_000, "test"))
+    assert set(counts) == set(range(10, 15))
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 def test_holdout_with_a_least_length_keeps_the_contents_of_splits_apart(name, texts):
     task = get_task(name, length=8, min_length=2, vocab_size=6, holdout="content")
-    found = [set(texts(task, task.rows(0, 2_000, split=split))) for split in ("train", "validation", "test")]
-    assert len(set().union(*found)) == sum(map(len, found))
+    by_split = [set(texts(task, task.rows(0, 2_000, split=split))) for split in ("train", "validation", "test")]
+    assert len(set().union(*by_split)) == sum(map(len, by_split))
 
 
 def test_presets_begin_with_the_papers_and_generalise_to_longer_inputs(name):
@@ -248,9 +248,9 @@ def test_number_that_takes_the_place_of_the_only_one_is_uniform_among_the_others
     task = get_task("identity", length=1, vocab_size=6)
     rows = task.rows(0, 8_000)
     wrong = task.corrupt(rows, rng(8_000, "corrupt"))
-    found = Counter(zip(rows.tokens[:, 3].tolist(), wrong.tokens[:, 3].tolist(), strict=True))
-    assert set(found) == {(one, other) for one in range(5, 10) for other in range(5, 10) if one != other}
-    assert stats.chisquare(list(found.values())).pvalue > 1e-4
+    counts = Counter(zip(rows.tokens[:, 3].tolist(), wrong.tokens[:, 3].tolist(), strict=True))
+    assert set(counts) == {(one, other) for one in range(5, 10) for other in range(5, 10) if one != other}
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-4
 
 
 def test_zero_takes_the_place_of_the_only_number_that_there_is(rng):

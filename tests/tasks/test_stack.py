@@ -69,8 +69,8 @@ def test_pushed_number_is_uniform_among_those_not_on_the_stack(texts):
             if operation:
                 places.setdefault(len(free), Counter())[free.index(operation)] += 1
     assert set(places) == {1, 2, 3, 4, 5}
-    for count, found in places.items():
-        assert count == 1 or stats.chisquare([found[place] for place in range(count)]).pvalue > 1e-4
+    for count, counts in places.items():
+        assert count == 1 or stats.chisquare([counts[place] for place in range(count)]).pvalue > 1e-4
 
 
 def test_number_comes_back_after_a_pop_as_often_as_any_other(texts):

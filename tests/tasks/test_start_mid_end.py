@@ -28,8 +28,8 @@ def valid(text: str) -> float:
 
 def test_rows_are_the_strings_of_the_language(texts):
     task = get_task("start_mid_end")
-    found = {completion for _, completion in texts(task, task.rows(0, 500))}
-    assert found == {" ".join(words) for words, _ in strings(10)}
+    sampled = {completion for _, completion in texts(task, task.rows(0, 500))}
+    assert sampled == {" ".join(words) for words, _ in strings(10)}
 
 
 def test_number_of_middles_is_uniform():
@@ -39,12 +39,12 @@ def test_number_of_middles_is_uniform():
 
 def test_default_has_ten_strings_shared_out_8_1_1(texts):
     held = get_task("start_mid_end", holdout="content")
-    found = [
+    by_split = [
         {completion for _, completion in texts(held, held.rows(0, 500, split=split))}
         for split in ("train", "validation", "test")
     ]
-    assert [len(split) for split in found] == [8, 1, 1]
-    assert len(set.union(*found)) == 10
+    assert [len(split) for split in by_split] == [8, 1, 1]
+    assert len(set.union(*by_split)) == 10
 
 
 def test_rows_under_holdout_are_uniform_over_the_contents_of_their_split():
@@ -77,9 +77,11 @@ def test_verify_refuses_foreign_words(text):
 def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, rows_of):
     task, enumerated = get_task("start_mid_end", max_middle=max_middle), language(strings(max_middle))
     rows = rows_of(task, enumerated.strings)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(found[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12
+        )
 
 
 def test_mean_floor_of_a_string_is_the_entropy_of_the_language(language, rows_of):
@@ -131,9 +133,9 @@ def test_violations_are_what_their_names_say(texts, rng):
         "doubled_start": r"START( MID)* START( MID)* END",
         "doubled_end": r"START( MID)* END( MID)* END",
     }
-    found = {name: texts(task, violation.make(rows, rng(60))) for name, violation in task.violations().items()}
-    assert set(found) == set(patterns)
-    for name, made in found.items():
+    texts_of_kind = {name: texts(task, violation.make(rows, rng(60))) for name, violation in task.violations().items()}
+    assert set(texts_of_kind) == set(patterns)
+    for name, made in texts_of_kind.items():
         assert all(re.fullmatch(patterns[name], text) for _, text in made), name
 
 

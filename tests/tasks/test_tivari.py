@@ -28,8 +28,8 @@ def valid(text: str) -> float:
 
 def test_rows_are_the_strings_of_the_language(texts):
     task = get_task("tivari")
-    found = {completion for _, completion in texts(task, task.rows(0, 500))}
-    assert found == {" ".join(words) for words, _ in strings(10)}
+    sampled = {completion for _, completion in texts(task, task.rows(0, 500))}
+    assert sampled == {" ".join(words) for words, _ in strings(10)}
 
 
 def test_number_of_middles_is_uniform():
@@ -56,10 +56,12 @@ def test_verify_wants_the_delimiters_as_words_and_nothing_else(text):
 def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, rows_of):
     task, enumerated = get_task("tivari", max_middle=max_middle), language(strings(max_middle))
     rows = rows_of(task, enumerated.strings)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(found[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12)
-    mean = -np.average(found.sum(axis=1), weights=list(enumerated.strings.values()))
+        np.testing.assert_allclose(
+            log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12
+        )
+    mean = -np.average(log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
 
 

@@ -67,10 +67,10 @@ def test_rows_are_valid(texts):
 
 def test_rows_of_a_small_language_have_the_enumerated_probabilities(language, texts):
     task, enumerated = get_task("tivari3", max_half=1), language(strings(1))
-    found = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
-    assert set(found) == set(enumerated.strings)
-    expected = [20_000 * enumerated.strings[words] for words in found]
-    assert stats.chisquare(list(found.values()), expected).pvalue > 1e-4
+    counts = Counter(tuple(text.split()) for _, text in texts(task, task.rows(0, 20_000)))
+    assert set(counts) == set(enumerated.strings)
+    expected = [20_000 * enumerated.strings[words] for words in counts]
+    assert stats.chisquare(list(counts.values()), expected).pvalue > 1e-4
 
 
 def test_length_of_the_half_is_uniform(contents):
@@ -130,9 +130,11 @@ def test_verify_wants_the_delimiters_as_words_and_nothing_else(text):
 def test_floor_of_every_token_equals_the_enumerated_one(max_half, language, rows_of):
     task, enumerated = get_task("tivari3", max_half=max_half), language(strings(max_half))
     rows = rows_of(task, enumerated.strings)
-    found = task.optimal_log_probs(rows)
+    log_probs = task.optimal_log_probs(rows)
     for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(found[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("max_half", [0, 1, 2, 3])

@@ -55,7 +55,7 @@ class ArithmeticTask(Determined[ArithmeticConfigT]):
         """Digits of operands, the sign, digits of results."""
         return (*_DIGITS, self.sign, *(f"r{digit}" for digit in _DIGITS))
 
-    def spoiling_ids(self) -> tuple[int, int]:
+    def corruption_ids(self) -> tuple[int, int]:
         """The ids of the result's digits."""
         return _FIRST_RESULT, _FIRST_RESULT + len(_DIGITS)
 
@@ -63,8 +63,8 @@ class ArithmeticTask(Determined[ArithmeticConfigT]):
         """Two uniform numbers of as many digits, and their result."""
         fewest, most = self.config.sizes(rng.split)
         digits = rng.integers(fewest, most + 1, 1)[:, 0]
-        given, target, sizes = _calculate(rng.keys(), digits, most, self.sign == "*", self.lowest_first)
-        return Rows.transduction(given, target, counts=(2 * digits + 1, sizes))
+        inputs, target, sizes = _calculate(rng.keys(), digits, most, self.sign == "*", self.lowest_first)
+        return Rows.transduction(inputs, target, counts=(2 * digits + 1, sizes))
 
     def answer(self, prompt: list[str]) -> list[str] | None:
         """The result's digits; operands of any two sizes count, up to MOST_DIGITS."""
@@ -106,34 +106,34 @@ def _is_operand(digits: list[str]) -> bool:
 @njit(cache=True, nogil=True)
 def _calculate(keys, digits, most, multiplies, lowest_first):  # type: ignore[no-untyped-def]
     rows = keys.size
-    given, target = np.empty((rows, 2 * most + 1), np.int32), np.empty((rows, 2 * most), np.int32)
+    inputs, target = np.empty((rows, 2 * most + 1), np.int32), np.empty((rows, 2 * most), np.int32)
     sizes = np.empty(rows, np.int32)
     left, right, result = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(2 * most, np.int64)
     for row in range(rows):
         count, state, step = digits[row], keys[row], step_of(keys[row])
-        for place in range(count):  # place 0 is the lowest
-            highest = np.int64(place == count - 1)
+        for position in range(count):  # position 0 is the lowest digit's
+            highest = np.int64(position == count - 1)
             state += step
-            left[place] = highest + below(mix(state), 10 - highest)
+            left[position] = highest + below(mix(state), 10 - highest)
             state += step
-            right[place] = highest + below(mix(state), 10 - highest)
+            right[position] = highest + below(mix(state), 10 - highest)
         size = _multiply(left, right, count, result) if multiplies else _add(left, right, count, result)
-        _write(given[row, :count], left, FIRST_CONTENT, lowest_first)
-        given[row, count] = _SIGN
-        _write(given[row, count + 1 : 2 * count + 1], right, FIRST_CONTENT, lowest_first)
+        _write(inputs[row, :count], left, FIRST_CONTENT, lowest_first)
+        inputs[row, count] = _SIGN
+        _write(inputs[row, count + 1 : 2 * count + 1], right, FIRST_CONTENT, lowest_first)
         _write(target[row, :size], result, _FIRST_RESULT, lowest_first)
         sizes[row] = size
-    return given, target, sizes
+    return inputs, target, sizes
 
 
 @njit(cache=True, nogil=True)
 def _add(left, right, count, result):  # type: ignore[no-untyped-def]
     """The sum's digits, and how many they are."""
     carry = 0
-    for place in range(count):
-        total = left[place] + right[place] + carry
+    for position in range(count):
+        total = left[position] + right[position] + carry
         carry = np.int64(total > 9)
-        result[place] = total - 10 * carry
+        result[position] = total - 10 * carry
     result[count] = carry
     return count + carry
 
@@ -144,15 +144,15 @@ def _multiply(left, right, count, result):  # type: ignore[no-untyped-def]
     result[:] = 0
     for low in range(count):
         carry = 0
-        for place in range(count):
-            total = result[low + place] + left[low] * right[place] + carry
+        for position in range(count):
+            total = result[low + position] + left[low] * right[position] + carry
             carry = total // 10
-            result[low + place] = total - 10 * carry
+            result[low + position] = total - 10 * carry
         result[low + count] = carry
     return 2 * count - np.int64(result[2 * count - 1] == 0)
 
 
 @njit(cache=True, nogil=True)
 def _write(words, digits, zero, lowest_first):  # type: ignore[no-untyped-def]
-    for place in range(words.size):
-        words[place if lowest_first else words.size - 1 - place] = zero + digits[place]
+    for position in range(words.size):
+        words[position if lowest_first else words.size - 1 - position] = zero + digits[position]

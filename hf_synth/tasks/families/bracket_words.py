@@ -1,6 +1,6 @@
-"""Words of brackets in kernels: what is one, how to spoil one, and how well its brackets can be predicted.
+"""Words of brackets in kernels: what is one, how to make a wrong one, and how well its brackets can be predicted.
 
-Each kernel is told the rule of the language: `k` types; `nested`, whether the bracket that was opened last is closed
+Each kernel takes the rule of the language: `k` types; `nested`, whether the bracket that was opened last is closed
 first; `closes`, whether none is open at the end; `deepest`, how many may be open at once.
 """
 
@@ -40,7 +40,7 @@ def is_word(words, stop, k, nested, closes, deepest):  # type: ignore[no-untyped
 
 
 @njit(cache=True, nogil=True)
-def spoil(tokens, lengths, loss_start, keys, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+def corrupt_rows(tokens, lengths, loss_start, keys, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Make each row no word, by a swap from loss_start on where one does it, else by another bracket or `<sep>`."""
     for row in range(tokens.shape[0]):
         words, start, stop, key = tokens[row], loss_start[row], lengths[row] - 1, keys[row]
@@ -81,16 +81,16 @@ def _next(words, start, stop, first, word):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _replace(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Make words[1:stop] invalid by one other word inside words[start:stop]; where all are closed, any does."""
-    place = start
+    position = start
     for attempt in range(_TRIES):
-        place = start + below(draw(key, 2 * (_TRIES + attempt)), stop - start)
-        old = words[place]
+        position = start + below(draw(key, 2 * (_TRIES + attempt)), stop - start)
+        old = words[position]
         other = 1 + below(draw(key, 2 * (_TRIES + attempt) + 1), 2 * k - 1)
-        words[place] = FIRST_CONTENT + (old - FIRST_CONTENT + other) % (2 * k)
+        words[position] = FIRST_CONTENT + (old - FIRST_CONTENT + other) % (2 * k)
         if not is_word(words, stop, k, nested, closes, deepest):
             return
-        words[place] = old
-    words[place] = SEP
+        words[position] = old
+    words[position] = SEP
 
 
 @njit(cache=True, nogil=True)

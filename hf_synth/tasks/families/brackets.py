@@ -11,7 +11,7 @@ import numpy as np
 
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
-from hf_synth.tasks.families.bracket_words import is_word, log_probs, spoil
+from hf_synth.tasks.families.bracket_words import corrupt_rows, is_word, log_probs
 
 LONGEST = 65_536
 MOST_TYPES = 32_768
@@ -103,7 +103,7 @@ class BracketTask(Task[BracketConfigT]):
         tried, one becomes `<sep>`.
         """
         wrong = rows.select(np.arange(len(rows)))
-        spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), *self._rule)
+        corrupt_rows(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), *self._rule)
         return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
@@ -147,13 +147,13 @@ class BracketTask(Task[BracketConfigT]):
             ("most open", " ".join(["(0"] * room), False, (")0",), room == config.deepest),
             ("one left", "(0 )0 " * (config.length // 2 - 1) + "(0", False, (")0",), ends),
         ]
-        found = []
+        decided = []
         for name, prefix, opens, closes, reached in points:
             valid = (*(every[: config.k] if opens else ()), *closes)
             invalid = tuple(word for word in (every[config.k :] if opens else every) if word not in closes)
             if reached and invalid:
-                found.append(DecisionPoint(name, prefix, valid, invalid))
-        return tuple(found)
+                decided.append(DecisionPoint(name, prefix, valid, invalid))
+        return tuple(decided)
 
     def alphabet(self) -> str:
         """The vocabulary in a sentence, to begin an explanation with."""
@@ -173,7 +173,7 @@ class BracketTask(Task[BracketConfigT]):
 
     @property
     def _rule(self) -> tuple[int, bool, bool, int]:
-        """What the kernels are told of the language."""
+        """The rule of the language, as the kernels take it."""
         return self.config.k, self.nested, self.config.closes, self.config.deepest
 
     def _unmatched_close(self, rows: Rows, rng: RowRandom) -> Rows:
@@ -204,9 +204,9 @@ class BracketTask(Task[BracketConfigT]):
 
     def _too_deep(self, rows: Rows, rng: RowRandom) -> Rows:
         """All openings come first, in their order, then all closings."""
-        place = np.where(rows.tokens == EOS, 2, np.where(rows.tokens == PAD, 3, self._closings(rows)))
+        position = np.where(rows.tokens == EOS, 2, np.where(rows.tokens == PAD, 3, self._closings(rows)))
         wrong = rows.select(np.arange(len(rows)))
-        wrong.tokens = np.take_along_axis(rows.tokens, np.argsort(place, axis=1, kind="stable"), axis=1)
+        wrong.tokens = np.take_along_axis(rows.tokens, np.argsort(position, axis=1, kind="stable"), axis=1)
         return wrong
 
     def _closings(self, rows: Rows) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tasks whose prompt determines the one right completion: nothing to lose at best, and how to spoil an answer."""
+"""Tasks whose prompt determines the one right completion: a floor of 0, and how an answer is corrupted."""
 
 import dataclasses
 from abc import abstractmethod
@@ -57,7 +57,7 @@ class Determined(Task[ConfigT]):
     def answer(self, prompt: list[str]) -> list[str] | None:
         """The words of the right completion after a prompt's words; None where those are no prompt of this task."""
 
-    def spoiling_ids(self) -> tuple[int, int]:
+    def corruption_ids(self) -> tuple[int, int]:
         """The half-open range of ids, at least two, that `corrupt` takes another word of an answer from."""
         return FIRST_CONTENT, FIRST_CONTENT + len(self.vocabulary())
 
@@ -69,8 +69,8 @@ class Determined(Task[ConfigT]):
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Swap two neighbours of the answer that differ; where there are none, one word becomes another."""
         wrong = rows.select(np.arange(len(rows)))
-        low, high = self.spoiling_ids()
-        spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), low, high)
+        low, high = self.corruption_ids()
+        corrupt_rows(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), low, high)
         return wrong
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
@@ -97,7 +97,7 @@ def is_number(word: str, low: int, high: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def spoil(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-untyped-def]
+def corrupt_rows(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-untyped-def]
     """Swap two neighbours that differ, from loss_start on; where there are none, put another id of low .. high - 1."""
     for row in range(tokens.shape[0]):
         words, first = tokens[row], loss_start[row]
@@ -107,9 +107,9 @@ def spoil(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-unty
         for at in range(first, stop - 1):
             steps += words[at] != words[at + 1]
         if steps == 0:
-            place = first + np.int64(pick * (stop - first))
+            position = first + np.int64(pick * (stop - first))
             other = 1 + below_wide(draw(keys[row], 1), high - low - 1)
-            words[place] = low + (words[place] - low + other) % (high - low)
+            words[position] = low + (words[position] - low + other) % (high - low)
             continue
         left = np.int64(pick * steps)
         for at in range(first, stop - 1):

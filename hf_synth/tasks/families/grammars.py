@@ -78,8 +78,8 @@ def sequence_rank(digits: np.ndarray, counts: np.ndarray, base: int) -> np.ndarr
 
     digits: int [rows, any], the first `counts` [rows] of each row. Returns int64 [rows].
     """
-    place, counts = np.arange(digits.shape[1]), counts.astype(np.int64)
-    number = np.where(place < counts[:, None], digits.astype(np.int64) * np.int64(base) ** place, 0).sum(axis=1)
+    position, counts = np.arange(digits.shape[1]), counts.astype(np.int64)
+    number = np.where(position < counts[:, None], digits.astype(np.int64) * np.int64(base) ** position, 0).sum(axis=1)
     return (np.int64(base) ** counts - base) // (base - 1) + number
 
 
@@ -92,7 +92,7 @@ def random_below(counts: np.ndarray, rng: RowRandom) -> np.ndarray:
 
 
 def replaced(rows: Rows, *changes: tuple[np.ndarray | int, np.ndarray | int]) -> Rows:
-    """A copy with other words: (place, id) pairs, each a number or int [rows]."""
+    """A copy with other words: (position, id) pairs, each a number or int [rows]."""
     every = np.arange(len(rows))
     wrong = rows.select(every)
     for at, word in changes:

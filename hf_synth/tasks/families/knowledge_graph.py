@@ -141,7 +141,7 @@ class KnowledgeGraph:
     second: np.ndarray
     facts: np.ndarray
 
-    def told_apart(self) -> np.ndarray:
+    def has_unique_twin(self) -> np.ndarray:
         """Whether exactly one other entity has the same relations leaving it, over training facts; bool [entities]."""
         atomic = self.facts[kinds(self.facts) == _ID_ATOMIC]
         head = heads(atomic)

@@ -60,7 +60,7 @@ class SequenceTask(Determined[SequenceConfigT]):
         """The numbers 0 .. vocab_size - 1 in decimal."""
         return tuple(map(str, range(self.config.vocab_size)))
 
-    def spoiling_ids(self) -> tuple[int, int]:
+    def corruption_ids(self) -> tuple[int, int]:
         """The ids of the numbers that are drawn; with 0 where there is but one."""
         low = FIRST_NUMBER if self.config.vocab_size > 2 else FIRST_CONTENT
         return low, FIRST_CONTENT + self.config.vocab_size
@@ -83,24 +83,24 @@ class SequenceTask(Determined[SequenceConfigT]):
     def uniform(self, rng: RowRandom) -> tuple[np.ndarray, np.ndarray]:
         """Ids int32 [rows, most] of uniform numbers, and how many of them each row has, int32 [rows]."""
         most = self.config.sizes(rng.split)[1]
-        given = rng.integers(FIRST_NUMBER, FIRST_CONTENT + self.config.vocab_size, most)
-        return given, self.counts(rng)
+        sequences = rng.integers(FIRST_NUMBER, FIRST_CONTENT + self.config.vocab_size, most)
+        return sequences, self.counts(rng)
 
 
 class UniformSequenceTask(SequenceTask[SequenceConfigT]):
     """A task on uniform numbers, which determine the row; a subclass maps them to targets, in blocks and in words."""
 
     @abstractmethod
-    def targets(self, given: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Target ids int32 [rows, any] of inputs int32 [rows, most], the first `counts` [rows] of each, and how many
         of the target's ids each row has, int32 [rows].
         """
 
     def generate(self, rng: RowRandom) -> Rows:
         """Uniform numbers, and what the task makes of them."""
-        given, counts = self.uniform(rng)
-        target, sizes = self.targets(given, counts)
-        return Rows.transduction(given, target, counts=(counts, sizes))
+        sequences, counts = self.uniform(rng)
+        target, sizes = self.targets(sequences, counts)
+        return Rows.transduction(sequences, target, counts=(counts, sizes))
 
     def contents(self) -> int | None:
         """The number of distinct inputs, where all have one length."""
@@ -114,15 +114,15 @@ class UniformSequenceTask(SequenceTask[SequenceConfigT]):
 
 
 @njit(cache=True, nogil=True)
-def distinct(given, counts, vocab_size):  # type: ignore[no-untyped-def]
+def distinct(sequences, counts, vocab_size):  # type: ignore[no-untyped-def]
     """The distinct ids among the first `counts` of each row in order of first appearance, and how many they are."""
-    target = np.empty(given.shape, np.int32)
-    sizes = np.empty(given.shape[0], np.int32)
+    target = np.empty(sequences.shape, np.int32)
+    sizes = np.empty(sequences.shape[0], np.int32)
     met = np.zeros(FIRST_CONTENT + vocab_size, np.int32)  # the row, counted from 1, that met an id last
-    for row in range(given.shape[0]):
+    for row in range(sequences.shape[0]):
         size = 0
         for at in range(counts[row]):
-            word = given[row, at]
+            word = sequences[row, at]
             target[row, size] = word
             size += met[word] != row + 1
             met[word] = row + 1
@@ -131,10 +131,11 @@ def distinct(given, counts, vocab_size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def exchange(moved, place, other):  # type: ignore[no-untyped-def]
-    """Exchange the numbers at two places of a line, in which number n stands at place n at first; what is now at
-    `place`. `moved` holds number minus place: zeros at first, so that a long line costs nothing until it is used.
+def exchange(moved, position, other):  # type: ignore[no-untyped-def]
+    """Exchange the numbers at two positions of a permutation of 0, 1, ...; returns the one that is now at `position`.
+
+    `moved` holds number minus position: all zeros before the first exchange, so that a long permutation costs nothing.
     """
-    here, there = place + moved[place], other + moved[other]
-    moved[place], moved[other] = there - place, here - other
+    here, there = position + moved[position], other + moved[other]
+    moved[position], moved[other] = there - position, here - other
     return there

@@ -125,8 +125,8 @@ def _alias(weights):  # type: ignore[no-untyped-def]
             larges -= 1
             small[smalls] = other
             smalls += 1
-    for place in range(larges):
-        table[large[place]] = np.uint64(large[place])
+    for position in range(larges):
+        table[large[position]] = np.uint64(large[position])
     return table
 
 
