@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.selection import add_output, add_selection, selected_task
+from hf_synth.cli.common import add_output, add_selection, selected_task
 from hf_synth.corpora.streams import UNITS, share_of
 from hf_synth.tasks import Task
 
@@ -23,7 +23,7 @@ _UNIT_HELP = "the number of documents (default), or of their tokens as --tokeniz
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arm, the canonical text, and where the corpus goes."""
+    """Add the arm, the canonical text, and where the corpus goes."""
     add_selection(parser, size=None, size_help="how many documents, canonical ones included (required)")
     add_output(parser, default=None, help="a .jsonl or .jsonl.gz file, or a folder; -: JSONL on standard output")
     parser.add_argument("--kind", action="store_true", help='add "kind": example, explanation or canonical')
@@ -97,7 +97,7 @@ def _write(
 
 
 def _stream(task: Task, ratio: Fraction, arguments: argparse.Namespace, chosen: dict[str, Any]) -> "Stream":
-    """The arm, among canonical text where there is some."""
+    """Return the arm, among canonical text where there is some."""
     from hf_synth.corpora import arm_stream, interleave
 
     count_tokens = _counter(arguments.tokenizer)
@@ -124,7 +124,7 @@ def _canonical(arguments: argparse.Namespace) -> "Stream":
 
 
 def _canonical_spec(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the canonical documents depend on; of files here their sizes and times, so that a change is noticed."""
+    """Return what the canonical documents depend on; of local files their sizes and times, so that changes show."""
     from hf_synth.corpora.text import local_files
 
     names = ("document", "text_column", "repeat", "canonical_config", "canonical_split", "canonical_revision")

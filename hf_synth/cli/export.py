@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hf_synth.cli.selection import add_output, add_selection, selected_task
+from hf_synth.cli.common import add_output, add_selection, selected_task
 from hf_synth.io import json_lines, refuse_existing, write_tables
 
 _BLOCK_ROWS = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The task, its rows, the view and the file."""
+    """Add the task, its rows, the view and the file."""
     add_selection(parser, size=None, size_help="how many rows; may be left out for a finite task")
     parser.add_argument("--view", default="text", help="tokens, text, labelled, prompt_completion, prompt, preference")
     add_output(parser, default="-", help="a .jsonl, .jsonl.gz, .parquet or .arrow file; -: JSONL (default)")

@@ -4,14 +4,12 @@ For languages the rule in words comes first; --violations adds a wrong text of e
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from hf_synth.cli.selection import add_selection, selected_task
-from hf_synth.cli.terminal import Terminal
+from hf_synth.cli.common import BOLD, FAINT, add_selection, selected_task, styled
 from hf_synth.errors import json_dict, whole_number
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task
@@ -20,7 +18,7 @@ _SHOWN_AT_THE_END = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The task, its rows, and what to show of them."""
+    """Add the task, its rows, and what to show of them."""
     add_selection(parser, size=5, size_help="how many rows (default: 5)")
     parser.add_argument("--words", type=int, default=80, help="words shown of a longer text; 0: all (default: 80)")
     parser.add_argument("--violations", action="store_true", help="add a text of each kind of violation")
@@ -35,30 +33,29 @@ def run(arguments: argparse.Namespace) -> None:
     task = selected_task(arguments)
     if whole_number("size", arguments.size) < 1:
         raise ValueError(f"size: got {arguments.size}, wanted at least 1 row")
-    terminal = Terminal(sys.stdout)
     rows = task.rows(0, arguments.size, split=arguments.split, seed=arguments.seed)
     if arguments.figure is not None:
         _draw(task, arguments)
         return
     texts = trees(task, arguments) if arguments.tree else described(task, rows, arguments.words)
     for line in _head(task, arguments):
-        print(terminal.faint(line))
+        print(styled(line, FAINT))
     for number, text in enumerate(texts):
-        print(f"{terminal.strong(f'row {number}')}\n{text}")
+        print(f"{styled(f'row {number}', BOLD)}\n{text}")
     if arguments.violations:
         for kind, text in violations(task, rows, arguments.words):
-            print(f"{terminal.strong(kind)}\n{text}")
+            print(f"{styled(kind, BOLD)}\n{text}")
 
 
 def trees(task: Task, arguments: argparse.Namespace) -> list[str]:
-    """The derivations of the rows; not of rows that were drawn again to keep splits apart."""
+    """Return the derivations of the rows; not of rows that were drawn again to keep splits apart."""
     if task.config.holdout != "none":
         raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
     return task.trees(task.row_random(0, arguments.size, split=arguments.split, seed=arguments.seed))
 
 
 def described(task: Task, rows: Rows, most: int) -> Iterator[str]:
-    """Each row as lines: what is given, what is asked for, the task's own columns, and the floor (nats a token)."""
+    """Yield each row as lines: prompt, target, the task's own columns, and the floor (nats a token)."""
     words = _vocabulary(task)
     loss = -np.where(rows.loss_mask, task.optimal_log_probs(rows), 0.0).sum(axis=1) + 0.0
     for row in range(len(rows)):
@@ -70,18 +67,18 @@ def described(task: Task, rows: Rows, most: int) -> Iterator[str]:
 
 
 def violations(task: Task, rows: Rows, most: int) -> Iterator[tuple[str, str]]:
-    """Each kind of violation, with whether it keeps the length, and a text of it."""
+    """Yield each kind of violation, with whether it keeps the length, and a text of it."""
     words = _vocabulary(task)
     for name, violation in (task.violations() if task.verifiable else {}).items():
         rng = RowRandom(seed=0, split="train", purpose="violation", index=np.arange(len(rows)))
         wrong = violation.make(rows, rng)
         kept = "same length" if violation.keeps_length else "another length"
-        right, spoilt = (words[found.tokens[0, : found.lengths[0]]] for found in (rows, wrong))
-        yield f"violation {name} ({kept})", f"  {compared(spoilt, right, most)}"
+        right_text, wrong_text = (words[block.tokens[0, : block.lengths[0]]] for block in (rows, wrong))
+        yield f"violation {name} ({kept})", f"  {compared(wrong_text, right_text, most)}"
 
 
 def compared(wrong: np.ndarray, right: np.ndarray, most: int) -> str:
-    """Words joined by spaces, >marked< where they are not those of `right`; >< where words are only missing.
+    """Join words by spaces, >marked< where they are not those of `right`; >< where words are only missing.
 
     Of more than `most` words those around the first mark. Of texts of unequal length all is marked that stands between
     their common beginning and their common end.
@@ -102,7 +99,7 @@ def compared(wrong: np.ndarray, right: np.ndarray, most: int) -> str:
 
 
 def _differences(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The places of `wrong` that are to be marked, int [any]."""
+    """Return the positions in `wrong` that are to be marked, int [any]."""
     if len(wrong) == len(right):
         return np.flatnonzero(wrong != right)
     first = _agreeing(wrong, right)
@@ -111,13 +108,13 @@ def _differences(wrong: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _agreeing(one: np.ndarray, other: np.ndarray) -> int:
-    """How many words at the beginning are the same."""
+    """Count the words at the beginning that are the same."""
     shorter = min(len(one), len(other))
     return int(np.argmin(np.append(one[:shorter] == other[:shorter], False)))
 
 
-def shortened(words: np.ndarray, most: int) -> str:
-    """Words joined by spaces; of more than `most` the beginning and the end."""
+def shortened(words: np.ndarray | tuple[str, ...], most: int) -> str:
+    """Join words by spaces; of more than `most` the beginning and the end."""
     if not most or len(words) <= most:
         return " ".join(words)
     end = min(_SHOWN_AT_THE_END, most // 2)
@@ -139,7 +136,7 @@ def _head(task: Task, arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _called(task: Task, arguments: argparse.Namespace) -> str:
-    """The task, its preset, and what was put over it."""
+    """Name the task, its preset, and the values that override it."""
     preset = arguments.preset if arguments.preset is not None else next(iter(task.presets))
     changes = json_dict(arguments.task_args, "task_args")
     return " ".join([task.name, preset, *(f"{name}={value}" for name, value in changes.items())])

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_synth import list_tasks
+from hf_synth.checks import PROMISES, promises_of
 from hf_synth.cli import main
+from hf_synth.tasks import task_class
 
 ROOT = Path(__file__).parents[2]
 ZORVAN = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own_language.md").read_text(encoding="utf-8"), re.DOTALL)[
@@ -15,17 +16,66 @@ ZORVAN = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "own_language.md").r
 REVERSE = re.search(r"```python\n(\"\"\"Reverse.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[
     1
 ]
-UNLIKE = {  # promise: what to change in Zorvan's file to break it
-    "rows are well-formed": ("return framed(words, 2 * count[:, 0],", "return framed(words + 9, 2 * count[:, 0],"),
-    "a row is the same alone and in a block": (
-        "rng.integers(1, self.config.most + 1, 1)", "np.full((rng.rows, 1), 1 + rng.rows % 5)"
+METHOD = "    def vocabulary"  # another method is put before this one
+OWN_ROWS = """\
+    def rows(self, start, count, *, split='train', seed=0):
+        return self.generate(self.row_random(start, count, split=split, seed=seed))
+
+"""
+NEVER_REPEATED = """\
+    def size(self, split):
+        return 37
+
+    def row_random(self, start, count, *, split='train', seed=0):
+        index = np.arange(start, start + count, dtype=np.uint64)
+        return RowRandom(seed=seed, split=split, purpose='generate', index=index)
+
+"""
+NO_CHOICE = """\
+    def decision_points(self):
+        return (DecisionPoint('on', 'ON', ('OFF',), ('OFF',)),)
+
+"""
+CONFIG = "    most: int = bounded(100, 1, 10_000)  # 1 .. most ON, their number uniform\n"
+DEFECTS = {  # promise: what to change in Zorvan's file to break it
+    "rows are well-formed, and the vocabulary has no doubles": (
+        "return framed(words, 2 * count[:, 0],", "return framed(words + 9, 2 * count[:, 0],"
     ),
-    "the floor is finite": ("1.0 - turn)", "2.0 - turn)"),
-    "right completions": ("< count, _ON, _OFF", "< count, _OFF, _ON"),
-    "completions truncated": ('== ["ON"] * half + ["OFF"] * half', '[:half] == ["ON"] * half'),
-    "corrupted rows are verified 0.0": ("rows.loss_start), _ON)", "rows.loss_start), _OFF)"),
-    "violations are verified 0.0": ("np.full(len(rows), 2), rows.lengths - 3", "*np.full((2, len(rows)), 2)"),
+    "a row is the same alone and in a block": (
+        "rng.integers(1, self.config.most + 1, 1)",
+        "1 + (rng.integers(0, self.config.most, 1) + rng.rows) % self.config.most",
+    ),
+    "another split, seed or purpose gives other rows": (
+        "rng.integers(1,", 'RowRandom(seed=0, split="train", purpose=rng.purpose, index=rng.index).integers(1,'
+    ),
+    "every pass over finite rows holds the same ones, in another order": (METHOD, NEVER_REPEATED + METHOD),
+    "text tokenises back to the rows": ('"ON"', '"<zorvan></zorvan>"'),
+    "every view shows the rows": ('"wrong_order": Violation(', '"": Violation('),
+    "the floor is finite, at most 0, and 0 outside the loss": ("1.0 - turn)", "2.0 - turn)"),
+    "right completions are verified 1.0": ("< count, _ON, _OFF", "< count, _OFF, _ON"),
+    "completions truncated, extended or empty, and garbage, are verified 0.0": (
+        'words == ["ON"] * half + ["OFF"] * half', 'words[:half] == ["ON"] * half'
+    ),
+    "any text is verified 0.0 or 1.0": ("half = len(words) // 2", 'half = words.index("OFF")'),
+    "corrupted rows are verified 0.0; lengths and prompts are kept": (
+        "rows.loss_start), _ON)", "rows.loss_start), _OFF)"
+    ),
+    "violations are verified 0.0, and keep the length where they say so": (
+        "np.full(len(rows), 2), rows.lengths - 3", "*np.full((2, len(rows)), 2)"
+    ),
+    "decision points have valid and invalid words of the vocabulary": (METHOD, NO_CHOICE + METHOD),
+    "config fields refuse illegal values, and work at their least": (
+        CONFIG, CONFIG + "\n    def __post_init__(self):\n        pass\n"
+    ),
+    'holdout="content" keeps splits apart, or says why it cannot': (METHOD, OWN_ROWS + METHOD),
 }  # fmt: skip
+WITHOUT_ROW = {  # what is wrong there is not a row
+    "another split, seed or purpose gives other rows",
+    "every pass over finite rows holds the same ones, in another order",
+    "any text is verified 0.0 or 1.0",
+    "decision points have valid and invalid words of the vocabulary",
+    "config fields refuse illegal values, and work at their least",
+}
 
 
 @pytest.fixture
@@ -53,25 +103,42 @@ def test_tasks_of_the_pages_keep_every_promise(text, presets, check):
     code, lines = check(text)
     assert code == 0
     assert [line for line in lines if not line.startswith("  ok ")] == presets
-    assert len(lines) == 10 * len(presets)
+    assert len(lines) == (1 + len(PROMISES)) * len(presets)
 
 
-@pytest.mark.parametrize(("promise", "change"), UNLIKE.items(), ids=UNLIKE)
+def broken(lines: list[str]) -> list[str]:
+    """The promises that are broken."""
+    return [line.removeprefix("  broken  ") for line in lines if line.startswith("  broken")]
+
+
+def test_each_promise_has_a_defect_below():
+    assert list(DEFECTS) == [promise.name for promise in PROMISES]
+
+
+@pytest.mark.parametrize(("promise", "change"), DEFECTS.items(), ids=[one.problems.__name__ for one in PROMISES])
 def test_broken_promise_is_named_with_a_row(promise, change, check):
     old, new = change
-    assert ZORVAN.count(old) == 1
-    code, lines = check(ZORVAN.replace(old, new), "--preset", "default")
+    assert old in ZORVAN
+    text = ZORVAN.replace(old, new).replace("import Rows", "import DecisionPoint, Rows")
+    code, lines = check(text, "--preset", "default")
     assert code == 1
-    at = next(number for number, line in enumerate(lines) if line.startswith("  broken  "))
-    assert lines[at].startswith(f"  broken  {promise}")
-    assert re.match(r" {10}(train|validation|test) row \d+(, cut)?: <bos> ", lines[at + 2])
+    assert promise in broken(lines)
+    if promise not in WITHOUT_ROW:
+        at = lines.index(f"  broken  {promise}")
+        assert re.match(r" {10}(train|validation|test) row \d+(, cut)?: <bos> ", lines[at + 2])
 
 
-def test_row_that_depends_on_the_block_breaks_one_promise_alone(check):
-    _, lines = check(ZORVAN.replace(*UNLIKE["a row is the same alone and in a block"]), "--preset", "default")
-    assert [line for line in lines if line.startswith("  broken")] == [
-        "  broken  a row is the same alone and in a block"
-    ]
+def test_nothing_else_is_checked_in_rows_that_are_malformed(check):
+    _, lines = check(ZORVAN.replace(*next(iter(DEFECTS.values()))), "--preset", "default")
+    assert broken(lines) == [PROMISES[0].name]
+    assert len([line for line in lines if line.startswith("  ok")]) == 0
+
+
+def test_violation_that_depends_on_the_block_breaks_one_promise_alone(check):
+    swap = "swapped(rows, np.full(len(rows), 2), rows.lengths - 3)"
+    assert swap in ZORVAN
+    text = ZORVAN.replace(swap, f"{swap} if len(rows) > 1 else replaced(rows, (2, _OFF))")
+    assert broken(check(text, "--preset", "default")[1]) == ["a row is the same alone and in a block"]
 
 
 def test_corrupt_that_changes_its_argument_is_told_so(check):
@@ -79,17 +146,13 @@ def test_corrupt_that_changes_its_argument_is_told_so(check):
     code, lines = check(text)
     assert code == 1
     assert "          corrupt changes the rows that it is given; wanted a copy (rows.select)" in lines
-    assert [line for line in lines if line.startswith("  broken")] == [
-        "  broken  corrupted rows are verified 0.0; lengths and prompts are kept"
-    ]
+    assert "corrupted rows are verified 0.0; lengths and prompts are kept" in broken(lines)
 
 
-def test_holdout_that_is_not_held_is_broken(check):
-    own = "    def rows(self, start, count, *, split='train', seed=0):\n        return self.generate(self.row_random(start, count, split=split, seed=seed))\n\n"  # fmt: skip # noqa: E501
-    code, lines = check(ZORVAN.replace("    def vocabulary", own + "    def vocabulary"), "--preset", "default")
-    assert code == 1
-    at = lines.index('  broken  holdout="content" keeps splits apart, or says why it cannot')
-    assert lines[at + 1].strip() == "this row is in the train split as well"
+def test_row_of_two_splits_is_shown_with_both(check):
+    promise = 'holdout="content" keeps splits apart, or says why it cannot'
+    _, lines = check(ZORVAN.replace(*DEFECTS[promise]), "--preset", "default")
+    assert lines[lines.index(f"  broken  {promise}") + 1].strip() == "this row is in the train split as well"
 
 
 @pytest.mark.parametrize(
@@ -106,9 +169,8 @@ def test_mistake_of_the_user_is_one_line_and_exit_code_2(text, arguments, messag
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("name", list_tasks())
-def test_default_preset_of_every_task_keeps_every_promise(name, capsys):
-    from hf_synth.tasks import task_class
-
-    main(("check", name, "--preset", next(iter(task_class(name).presets))))
-    assert "broken" not in capsys.readouterr().out
+@pytest.mark.parametrize(("name", "preset"), [("sort", "8"), ("rlm", "v6-l2-b1")])
+def test_installed_task_is_checked_by_name(name, preset, capsys):
+    main(("check", name, "--preset", preset))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{name} {preset}", *(f"  ok      {one.name}" for one in promises_of(task_class(name)))]

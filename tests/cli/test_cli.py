@@ -61,13 +61,13 @@ def test_table_holds_every_task_with_all_presets(printed):
 
 
 def test_tasks_as_json_hold_the_whole_config_of_each_preset(printed):
-    found = {entry["name"]: entry for entry in json.loads(printed("tasks", "--json"))}
-    assert sorted(found) == list_tasks()
-    entry = found["sort"]
+    listed = {entry["name"]: entry for entry in json.loads(printed("tasks", "--json"))}
+    assert sorted(listed) == list_tasks()
+    entry = listed["sort"]
     assert list(entry) == ["name", "about", "presets", "verifiable", "source"]
     assert entry["presets"]["8"] == json.loads(get_task("sort", "8").config.to_json())
     assert entry["verifiable"] is True
-    assert all(list(entry["presets"]) == list(task_class(name).presets) for name, entry in found.items())
+    assert all(list(entry["presets"]) == list(task_class(name).presets) for name, entry in listed.items())
 
 
 def test_a_narrow_table_has_presets_below():
@@ -223,7 +223,7 @@ def test_failed_export_leaves_an_earlier_file_and_nothing_else(refused, tmp_path
     message = refused("export", "tivari", "--size", "10", "--split", "test", "--overwrite", "--output", str(path),
                       "--task_args", '{"max_middle": 2, "holdout": "content"}')  # fmt: skip
     assert 'holdout="content" leaves the test split empty' in message[0]
-    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("rows.jsonl", "before")]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("rows.jsonl", "before")]
 
 
 def test_a_file_is_replaced_only_where_that_is_asked_for(printed, refused, tmp_path):

@@ -1,10 +1,14 @@
-"""The arguments that choose a task and some of its rows, the same for every subcommand."""
+"""What the subcommands share: arguments that choose a task and some of its rows, and letters on a terminal."""
 
 import argparse
+import os
+import sys
 
 from hf_synth.errors import json_dict
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import SPLITS
+
+BOLD, FAINT = 1, 2
 
 
 def add_selection(parser: argparse.ArgumentParser, *, size: int | None, size_help: str) -> None:
@@ -24,5 +28,11 @@ def add_output(parser: argparse.ArgumentParser, *, default: str | None, help: st
 
 
 def selected_task(arguments: argparse.Namespace) -> Task:
-    """The task that the arguments name."""
+    """Return the task that the arguments name."""
     return get_task(arguments.task, arguments.preset, **json_dict(arguments.task_args, "task_args"))
+
+
+def styled(text: str, style: int) -> str:
+    """Return text in BOLD or FAINT on a terminal; as it is for pipes and files, and wherever NO_COLOR is set."""
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[{style}m{text}\x1b[0m"
