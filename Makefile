@@ -1,10 +1,11 @@
 # make quickstart: install, then run recipes/grpo.py to its report.   make test: install, then the whole test suite.
 # make stress: train small models to the floors and write docs/floors.md, kill runs ten times a kind (an hour).
+# make nightly: the tests that are left out of `make test` for their time, such as the promises of the largest presets.
 PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test stress lint docs benchmarks clean
+.PHONY: quickstart test stress nightly lint docs benchmarks clean
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --quiet recipes/grpo.py
@@ -14,6 +15,9 @@ test: .venv/installed-test
 
 stress: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress -s tests/stress tests/models
+
+nightly: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

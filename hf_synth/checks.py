@@ -135,11 +135,6 @@ def same_in_any_block(samples: Samples) -> Iterator[Problem]:
     So are its corruption and its violations.
     """
     task, again = samples.task, type(samples.task)(samples.task.config)
-    if len(task.rows(5, 0)):
-        yield Problem("a block of no rows has some")
-    far = _as_lists(task.rows(_FAR, 3))
-    if _as_lists(task.rows(_FAR + 2, 1)) != far[2:]:
-        yield Problem(f"train row {_FAR + 2} is another one alone than in a block of three")
     for sample in samples.whole:
         rows, split, size = sample.rows, sample.split, len(sample.rows)
         together = _as_lists(rows)
@@ -159,6 +154,11 @@ def same_in_any_block(samples: Samples) -> Iterator[Problem]:
                 for one in np.arange(size)[:, None]
             ]
             yield from sample.problems(_unequal(alone, changed), f"{name}: changed otherwise in the block than alone")
+    if len(task.rows(5, 0)):
+        yield Problem("a block of no rows has some")
+    far = _as_lists(task.rows(_FAR, 3))
+    if _as_lists(task.rows(_FAR + 2, 1)) != far[2:]:
+        yield Problem(f"train row {_FAR + 2} is another one alone than in a block of three")
 
 
 def different(samples: Samples) -> Iterator[Problem]:

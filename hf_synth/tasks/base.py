@@ -337,7 +337,7 @@ class Task(ABC, Generic[ConfigT]):
         contents = self.contents()
         if contents is None or contents > _MOST_RANKED_CONTENTS:
             return None
-        order = np.argsort([int(mix(np.uint64(rank + 1))) for rank in range(contents)], kind="stable")
+        order = np.argsort(mix(np.arange(1, contents + 1, dtype=np.uint64)), kind="stable")
         return np.argsort(order)
 
     def _redraw_foreign(self, rows: Rows, index: np.ndarray, split: str, seed: int) -> None:
