@@ -139,6 +139,8 @@ def check_fields(arguments: Any) -> None:
         elif "choices" in limits:
             if value not in limits["choices"]:
                 raise ValueError(f"{name}: got {value!r}; {nearest(value, limits['choices'])}")
-        elif not all(holds(value, limits[limit]) for limit, (holds, _) in _LIMITS.items() if limit in limits):
-            wanted = " and ".join(f"{text} {limits[limit]}" for limit, (_, text) in _LIMITS.items() if limit in limits)
-            raise ValueError(f"{name}: got {value}, wanted {wanted}")
+        elif bounds := [(text, holds, limits[limit]) for limit, (holds, text) in _LIMITS.items() if limit in limits]:
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not number or not all(holds(value, bound) for _, holds, bound in bounds):
+                wanted = " and ".join(f"{text} {bound}" for text, _, bound in bounds)
+                raise ValueError(f"{name}: got {value!r}, wanted {wanted}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import option, user_errors
 from hf_synth.io import directory_lock
 from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
 from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
@@ -34,7 +34,7 @@ LONGEST_WAIT = timedelta(days=7)  # of a process for the others
 class DensityArguments:
     """What this recipe adds to data and weights."""
 
-    output_dir: str = dataclasses.field(default="runs/density", metadata={"help": "Where all results go."})
+    output_dir: str = option("runs/density", "Where all results go.")
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trl import DPOConfig, get_peft_config
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import option, user_errors
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedDPOTrainer
@@ -31,9 +31,7 @@ CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
 class DPOArguments:
     """What this recipe adds to data, weights, model and TRL's DPOConfig."""
 
-    policy_made_by: str | None = dataclasses.field(
-        default=None, metadata={"help": "The command to name in the error where model_name_or_path is missing."}
-    )
+    policy_made_by: str | None = option(None, "The command to name in the error where model_name_or_path is missing.")
 
 
 CLASSES = (DPOArguments, DataArguments, WeightArguments, PolicyArguments, DPOConfig)

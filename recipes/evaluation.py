@@ -23,7 +23,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_synth.corpora.tokenizers import check_vocabulary
-from hf_synth.errors import json_dict, nearest, option, user_errors
+from hf_synth.errors import check_fields, nearest, option, user_errors
 from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics
 from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.lm_eval import command, write_lm_eval
@@ -51,33 +51,26 @@ class MeasuringArguments:
     dtype: str | None = option(None, "float32, bfloat16, ...; that of the checkpoint by default.")
     task: str | None = option(None, "A task's name, or the path of its file; by default that of the run.")
     preset: str | None = option(None, "A preset of the task.")
-    task_args: dict[str, Any] | str | None = dataclasses.field(
-        default=None, metadata={"help": "Config values over the preset, as JSON."}
-    )
-    lengths: list[int] | None = dataclasses.field(
-        default=None, metadata={"help": "Values of length_field, each measured by itself; they may exceed training's."}
+    task_args: dict[str, Any] | str | None = option(None, "Config values over the preset, as JSON.", json=True)
+    lengths: list[int] | None = option(
+        None, "Values of length_field, each measured by itself; they may exceed training's."
     )
     length_field: str | None = option(None, "A field of the task's config; by default its size, such as length.")
-    split: str = option("test", "The split whose rows are measured.")
-    rows: int = option(4096, "Rows for loss and accuracy, of each length.")
+    split: str = option("test", "The split whose rows are measured.", choices=SPLITS)
+    rows: int = option(4096, "Rows for loss and accuracy, of each length.", at_least=2)
     rows_seed: int | None = option(None, "The seed of rows and of samples; that of the run by default, else 0.")
-    completions: int = option(1024, "How many of the rows are also completed greedily; 0: none.")
-    samples: int = option(1000, "Strings sampled of a language; 0: no measures of a language.")
-    batch_size: int = option(128, "Rows in a batch, on each process.")
+    completions: int = option(1024, "How many of the rows are also completed greedily; 0: none.", at_least=0)
+    samples: int = option(1000, "Strings sampled of a language; 0: no measures of a language.", at_least=0)
+    batch_size: int = option(128, "Rows in a batch, on each process.", at_least=1)
     output_dir: str | None = option(None, "By default MODEL/evaluation, and runs/evaluation/NAME for a Hub id.")
     lm_eval: str | None = option(None, "Also write tasks for lm-eval into this folder.")
 
     def __post_init__(self) -> None:
         """Read JSON, and refuse words that are not known and numbers out of range."""
         self.task = self.task or None
-        self.task_args = json_dict(self.task_args, "task_args")
+        check_fields(self)
         if not self.model_name_or_path:
             raise ValueError("got no model_name_or_path, wanted the folder or Hub id of a model to measure")
-        if self.split not in SPLITS:
-            raise ValueError(f"split: got {self.split!r}, wanted one of {', '.join(SPLITS)}")
-        for name, least in (("rows", 2), ("completions", 0), ("samples", 0), ("batch_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: got {getattr(self, name)}, wanted at least {least}")
         if self.lengths is not None and len(set(self.lengths)) < len(self.lengths):
             raise ValueError(f"lengths: got {self.lengths}, wanted each once")
         if self.length_field and not self.lengths:

@@ -16,7 +16,7 @@ import pretrain
 from replication.page import STUDIES, study_config, write_page
 from replication.records import add_record, read_records, record_of, run_key
 
-from hf_synth.errors import nearest, user_errors
+from hf_synth.errors import nearest, option, user_errors
 from hf_synth.experiments.arms import PlannedRun, planned_runs
 from hf_synth.io import directory_lock
 from hf_synth.training.arguments import parse_recipe
@@ -28,14 +28,10 @@ CONFIGS = Path(__file__).parent / "configs" / "replicate"
 class ReplicateArguments:
     """Which studies are run, and where their results go."""
 
-    only: list[str] | None = dataclasses.field(
-        default=None, metadata={"help": f"Studies to run; all by default: {', '.join(STUDIES)}."}
-    )
-    most_runs: int | None = dataclasses.field(default=None, metadata={"help": "Stop after so many runs."})
-    docs: str = dataclasses.field(default="docs", metadata={"help": "The folder that gets reproduction.md."})
-    canonical: str | None = dataclasses.field(
-        default=None, metadata={"help": "Natural text for the study of hyperdata: a file, such as wikitext-2's."}
-    )
+    only: list[str] | None = option(None, f"Studies to run; all by default: {', '.join(STUDIES)}.")
+    most_runs: int | None = option(None, "Stop after so many runs.")
+    docs: str = option("docs", "The folder that gets reproduction.md.")
+    canonical: str | None = option(None, "Natural text for the study of hyperdata: a file, such as wikitext-2's.")
 
     def __post_init__(self) -> None:
         """Refuse studies that are not known."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from trl import RewardConfig, get_peft_config
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import option, user_errors
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedRewardTrainer
@@ -37,16 +37,12 @@ CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
 class RewardArguments:
     """What this recipe adds to data, weights, model and TRL's RewardConfig."""
 
-    policy_made_by: str | None = dataclasses.field(
-        default=None, metadata={"help": "The command to name in the error where model_name_or_path is missing."}
+    policy_made_by: str | None = option(None, "The command to name in the error where model_name_or_path is missing.")
+    heads: list[str] | None = option(
+        None, "Aspects with a score each, such as quality diversity; pairs need columns that tell them."
     )
-    heads: list[str] | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Aspects with a score each, such as quality diversity; pairs need columns that tell them."},
-    )
-    aspect_column: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "The column that names the head a pair is about; else HEAD_chosen and HEAD_rejected score."},
+    aspect_column: str | None = option(
+        None, "The column that names the head a pair is about; else HEAD_chosen and HEAD_rejected score."
     )
 
     def __post_init__(self) -> None:

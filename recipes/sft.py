@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import option, user_errors
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedSFTTrainer
@@ -33,9 +33,8 @@ QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
 class SFTWeightArguments(WeightArguments):
     """Weights are off here unless they are asked for."""
 
-    sampling_strength: list[float] = dataclasses.field(
-        default_factory=lambda: [0.0],
-        metadata={"help": "Weights are density**-strength; 0 is uniform, and density is not measured then."},
+    sampling_strength: list[float] = option(
+        [0.0], "Weights are density**-strength; 0 is uniform, and density is not measured then."
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import json_dict
+from hf_synth.errors import check_fields, json_dict, option
 from hf_synth.metrics.intervals import mean_interval
 
 
@@ -15,27 +15,28 @@ from hf_synth.metrics.intervals import mean_interval
 class ArmsArguments:
     """Several runs by one command. Alone, a run is one arm with one seed, in the output directory itself."""
 
-    arms: dict[str, Any] | str | None = dataclasses.field(
-        default=None, metadata={"help": "Arm name -> the values it differs in, as JSON; each arm is a run of its own."}
+    arms: dict[str, Any] | str | None = option(
+        None, "Arm name -> the values it differs in, as JSON; each arm is a run of its own.", json=True
     )
-    seeds: list[int] | None = dataclasses.field(
-        default=None, metadata={"help": "Train each arm with these seeds; the model and its training, not the rows."}
+    seeds: list[int] | None = option(
+        None, "Train each arm with these seeds; the model and its training, not the rows."
     )
-    quick: bool = dataclasses.field(default=False, metadata={"help": "Use the values of quick_args: minutes, to try."})
-    quick_args: dict[str, Any] | str | None = dataclasses.field(
-        default=None, metadata={"help": "The values that --quick puts in place of others, as JSON."}
+    quick: bool = option(False, "Use the values of quick_args: minutes, to try.")
+    quick_args: dict[str, Any] | str | None = option(
+        None, "The values that --quick puts in place of others, as JSON.", json=True
     )
 
     def __post_init__(self) -> None:
         """Read JSON; refuse arms that are no mappings and seeds that are there twice."""
-        self.arms, self.quick_args = json_dict(self.arms, "arms"), json_dict(self.quick_args, "quick_args")
-        for name, values in self.arms.items():
+        check_fields(self)
+        arms, quick_args = json_dict(self.arms, "arms"), json_dict(self.quick_args, "quick_args")
+        for name, values in arms.items():
             if not isinstance(values, dict | None):
                 raise ValueError(f"arms.{name}: got {values!r}, wanted a mapping of names to values, or nothing")
             _refuse(f"arms.{name}", values or {}, _NOT_AN_ARMS)
             if not name.strip(".") or not set(name) <= _PLAIN:
                 raise ValueError(f"arms: got the name {name!r}, wanted letters, digits, '-', '_' and '.'")
-        _refuse("quick_args", self.quick_args, {"quick", "quick_args", "hub_token"})
+        _refuse("quick_args", quick_args, {"quick", "quick_args", "hub_token"})
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: got {self.seeds}, wanted each once")
         if self.quick and not self.quick_args:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from hf_synth.errors import json_dict, nearest
+from hf_synth.errors import check_fields, nearest, option
 from hf_synth.experiments.arms import ArmsArguments
 from hf_synth.io import write_text
 from hf_synth.training.arguments import read_yaml
@@ -30,56 +30,32 @@ _TAKEN = {
 class CompareArguments:
     """A comparison; all other names in its config are the recipe's."""
 
-    recipe: str = dataclasses.field(default="grpo", metadata={"help": "The recipe that makes a run, without .py."})
-    vary: list[str] = dataclasses.field(
-        default_factory=list,
-        metadata={"help": "NAME=VALUE,VALUE...: an arm for each value, the first is what others meet."},
+    recipe: str = option("grpo", "The recipe that makes a run, without .py.", choices=RECIPES)
+    vary: list[str] = option([], "NAME=VALUE,VALUE...: an arm for each value, the first is what others meet.")
+    arms: dict[str, Any] = option({}, "Instead of vary: arm name -> the values it differs in, as JSON.", json=True)
+    against: dict[str, Any] = option(
+        {}, "Arm -> the arms that it is compared with; each with the first by default.", json=True
     )
-    arms: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata={"help": "Instead of vary: arm name -> the values it differs in, as JSON."}
+    seeds: list[int] = option([0], "How many seeds, 8 for 0 to 7; or several of them by name.")
+    shared: dict[str, Any] = option(
+        {}, "What the arms of a seed share: name -> {recipe, config, ...}; {name} is its folder.", json=True
     )
-    against: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "Arm -> the arms that it is compared with; each with the first by default."},
+    primary: str = option("validity/tail", "The one measure that the answer rests on, as metrics.json has it.")
+    better: str = option("higher", "Whether higher or lower is better in it.", choices=DIRECTIONS)
+    smallest_effect: float | None = option(None, "The smallest difference in it that would matter, in its own unit.")
+    noise: float | None = option(
+        None, "The standard deviation over seeds of a paired difference in it, from earlier runs."
     )
-    seeds: list[int] = dataclasses.field(
-        default_factory=lambda: [0], metadata={"help": "How many seeds, 8 for 0 to 7; or several of them by name."}
-    )
-    shared: dict[str, Any] = dataclasses.field(
-        default_factory=dict,
-        metadata={"help": "What the arms of a seed share: name -> {recipe, config, ...}; {name} is its folder."},
-    )
-    primary: str = dataclasses.field(
-        default="validity/tail", metadata={"help": "The one measure that the answer rests on, as metrics.json has it."}
-    )
-    better: str = dataclasses.field(default="higher", metadata={"help": "Whether higher or lower is better in it."})
-    smallest_effect: float | None = dataclasses.field(
-        default=None, metadata={"help": "The smallest difference in it that would matter, in its own unit."}
-    )
-    noise: float | None = dataclasses.field(
-        default=None,
-        metadata={"help": "The standard deviation over seeds of a paired difference in it, from earlier runs."},
-    )
-    plan: bool = dataclasses.field(
-        default=False,
-        metadata={"help": "Write the configs of all runs and stop: each is a job of its own for its recipe."},
-    )
-    title: str = dataclasses.field(default="A comparison", metadata={"help": "The heading of the report."})
-    page: str | None = dataclasses.field(
-        default=None, metadata={"help": "Write the report to this Markdown file too, its figures beside it."}
-    )
-    page_prompts: int = dataclasses.field(
-        default=6, metadata={"help": "Prompts shown there with their answers; 0 where they are not yours to publish."}
+    plan: bool = option(False, "Write the configs of all runs and stop: each is a job of its own for its recipe.")
+    title: str = option("A comparison", "The heading of the report.")
+    page: str | None = option(None, "Write the report to this Markdown file too, its figures beside it.")
+    page_prompts: int = option(
+        6, "Prompts shown there with their answers; 0 where they are not yours to publish.", at_least=0
     )
 
     def __post_init__(self) -> None:
         """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
-        self.arms, self.against, self.shared = (
-            json_dict(getattr(self, name), name) for name in ("arms", "against", "shared")
-        )
-        for name, known in (("recipe", RECIPES), ("better", DIRECTIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; {nearest(getattr(self, name), known)}")
+        check_fields(self)
         given: Any = self.vary
         self.vary = [given] if isinstance(given, str) else list(given or [])
         if bool(self.vary) == bool(self.arms):
@@ -90,8 +66,6 @@ class CompareArguments:
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
         self.title = str(self.title)
-        if self.page_prompts < 0:
-            raise ValueError(f"page_prompts: got {self.page_prompts}, wanted at least 0")
         self._check_arms()
         for name in ("smallest_effect", "noise"):
             if (value := getattr(self, name)) is not None:

@@ -1,9 +1,11 @@
 """Arguments of recipes: flags over YAML over defaults, flat names, unknown names refused."""
 
 import argparse
+import copy
 import dataclasses
 import math
 import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,7 +15,7 @@ import yaml
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
 
-from hf_synth.errors import json_dict, nearest
+from hf_synth.errors import check_fields, nearest, option
 from hf_synth.sampling.neighbours import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
 
@@ -27,48 +29,33 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 class DataArguments:
     """What a recipe trains on: tasks of this package, preference pairs, or a file of prompts."""
 
-    task: str | None = dataclasses.field(default=None, metadata={"help": "A task's name, or the path of its file."})
-    preset: str | None = dataclasses.field(default=None, metadata={"help": "A preset of the task."})
-    task_args: dict[str, Any] | str | None = dataclasses.field(
-        default=None, metadata={"help": "Config values over the preset, as JSON."}
+    task: str | None = option(None, "A task's name, or the path of its file.")
+    preset: str | None = option(None, "A preset of the task.")
+    task_args: dict[str, Any] | str | None = option(None, "Config values over the preset, as JSON.", json=True)
+    mixture: dict[str, Any] | str | None = option(
+        None, "Several tasks: cluster name -> {task, share, preset, task_args}, as JSON.", json=True
     )
-    mixture: dict[str, Any] | str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Several tasks: cluster name -> {task, share, preset, task_args}, as JSON."},
+    preferences: str | None = option(
+        None,
+        "Preference pairs: a Hub id, hh, uf or se for the published ones, a .jsonl, .jsonl.gz or .parquet "
+        "file, or a folder, such as datasets_scripts/preferences.py writes.",
     )
-    preferences: str | None = dataclasses.field(
-        default=None,
-        metadata={
-            "help": "Preference pairs: a Hub id, hh, uf or se for the published ones, a .jsonl, .jsonl.gz or .parquet "
-            "file, or a folder, such as datasets_scripts/preferences.py writes."
-        },
+    preferences_dir: str | None = option(None, "A subfolder of the Hub dataset or folder, such as harmless-base.")
+    preferences_split: str | None = option(
+        None, "The split of the Hub dataset or folder (default: train); a single file is read whole."
     )
-    preferences_dir: str | None = dataclasses.field(
-        default=None, metadata={"help": "A subfolder of the Hub dataset or folder, such as harmless-base."}
+    prompts: str | None = option(None, "Your own prompts: a .jsonl file with a `prompt` in every line.")
+    num_rows: int = option(2000, "Rows to train on; for GRPO distinct prompts. Pairs are all used.", at_least=1)
+    duplicates: str = option(
+        "replace",
+        "Prompts that tasks draw again: replace (num_rows distinct ones), keep (num_rows as drawn), or "
+        "drop (the distinct ones of num_rows).",
+        choices=DUPLICATES,
     )
-    preferences_split: str | None = dataclasses.field(
-        default=None,
-        metadata={"help": "The split of the Hub dataset or folder (default: train); a single file is read whole."},
-    )
-    prompts: str | None = dataclasses.field(
-        default=None, metadata={"help": "Your own prompts: a .jsonl file with a `prompt` in every line."}
-    )
-    num_rows: int = dataclasses.field(
-        default=2000, metadata={"help": "Rows to train on; for GRPO distinct prompts. Pairs are all used."}
-    )
-    duplicates: str = dataclasses.field(
-        default="replace",
-        metadata={
-            "help": "Prompts that tasks draw again: replace (num_rows distinct ones), keep (num_rows as drawn), or "
-            "drop (the distinct ones of num_rows)."
-        },
-    )
-    rows_seed: int = dataclasses.field(default=0, metadata={"help": "The seed of the rows."})
-    max_prompt_tokens: int | None = dataclasses.field(
-        default=None, metadata={"help": "Longer prompts are left out, and counted in metrics.json."}
-    )
-    test_share: float = dataclasses.field(
-        default=0.1, metadata={"help": "The share of the prompts, of pairs or your own, that is held out."}
+    rows_seed: int = option(0, "The seed of the rows.")
+    max_prompt_tokens: int | None = option(None, "Longer prompts are left out, and counted in metrics.json.")
+    test_share: float = option(
+        0.1, "The share of the prompts, of pairs or your own, that is held out.", at_least=0, below=1
     )
 
     def __post_init__(self) -> None:
@@ -76,75 +63,56 @@ class DataArguments:
         self.task, self.preset, self.preferences, self.prompts = (
             name or None for name in (self.task, self.preset, self.preferences, self.prompts)
         )
-        self.task_args = json_dict(self.task_args, "task_args")
-        self.mixture = json_dict(self.mixture, "mixture")
+        check_fields(self)
         named = [name for name in SOURCES if getattr(self, name)]
         if len(named) != 1:
             raise ValueError(
                 f"got {' and '.join(named) or 'no source'} to train on, "
                 "wanted exactly one of task, mixture, preferences, prompts"
             )
-        if self.duplicates not in DUPLICATES:
-            raise ValueError(f"duplicates: got {self.duplicates!r}; {nearest(self.duplicates, DUPLICATES)}")
-        if self.num_rows < 1:
-            raise ValueError(f"num_rows: got {self.num_rows}, wanted at least 1")
-        if not 0 <= self.test_share < 1:
-            raise ValueError(f"test_share: got {self.test_share}, wanted a value from 0 to below 1")
 
 
 @dataclasses.dataclass
 class WeightArguments:
     """How prompts are weighed: by their density, or by what else `sampling_by` names; several multiply."""
 
-    sampling_by: list[str] = dataclasses.field(
-        default_factory=lambda: ["density"],
-        metadata={
-            "help": "density; permuted (its weights, dealt out at random: a control); cluster or source (equal mass "
-            "to each cluster or `src`); pass_rate (learnt while GRPO trains); curriculum (easy first: the column "
-            "difficulty, or else the prompt's length); uniform. Several multiply."
-        },
+    sampling_by: list[str] = option(
+        ["density"],
+        "density; permuted (its weights, dealt out at random: a control); cluster or source (equal mass "
+        "to each cluster or `src`); pass_rate (learnt while GRPO trains); curriculum (easy first: the column "
+        "difficulty, or else the prompt's length); uniform. Several multiply.",
     )
-    sampling_strength: list[float] = dataclasses.field(
-        default_factory=lambda: [1.0],
-        metadata={"help": "Weights are density**-strength; 0 is uniform. Several numbers: one arm of the run each."},
+    sampling_strength: list[float] = option(
+        [1.0], "Weights are density**-strength; 0 is uniform. Several numbers: one arm of the run each."
     )
-    strength_schedule: str = dataclasses.field(
-        default="constant",
-        metadata={"help": "constant; rising (from 0 to sampling_strength over the run, crowded first); falling."},
+    strength_schedule: str = option(
+        "constant",
+        "constant; rising (from 0 to sampling_strength over the run, crowded first); falling.",
+        choices=SCHEDULES,
     )
-    density_refresh: int | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Measure density again every so many steps, by the policy's own hidden states as they are."},
+    density_refresh: int | None = option(
+        None, "Measure density again every so many steps, by the policy's own hidden states as they are.", at_least=1
     )
-    round_size: int | None = dataclasses.field(
-        default=None,
-        metadata={"help": "Draws in a round, between which weights may change; as many as prompts where not given."},
+    round_size: int | None = option(
+        None, "Draws in a round, between which weights may change; as many as prompts where not given.", at_least=1
     )
-    density_k: int = dataclasses.field(default=10, metadata={"help": "Neighbours that measure density."})
-    density_estimator: str = dataclasses.field(default="volume", metadata={"help": "volume or mean_distance."})
-    density_smoothing: int = dataclasses.field(
-        default=0, metadata={"help": "Rounds of averaging each log density over the prompt and its neighbours."}
+    density_k: int = option(10, "Neighbours that measure density.", at_least=2)
+    density_estimator: str = option("volume", "volume or mean_distance.", choices=("volume", "mean_distance"))
+    density_smoothing: int = option(
+        0, "Rounds of averaging each log density over the prompt and its neighbours.", at_least=0
     )
-    max_ratio: float = dataclasses.field(default=100.0, metadata={"help": "The largest weight over the smallest."})
-    embedder: str = dataclasses.field(
-        default="hashing",
-        metadata={
-            "help": "hashing, policy:NAME (the hidden states of a causal model), or a sentence-transformers model; "
-            "NAME is a path or Hub id."
-        },
+    max_ratio: float = option(100.0, "The largest weight over the smallest.", at_least=1)
+    embedder: str = option(
+        "hashing",
+        "hashing, policy:NAME (the hidden states of a causal model), or a sentence-transformers model; "
+        "NAME is a path or Hub id.",
     )
-    embedder_layer: int = dataclasses.field(
-        default=-1, metadata={"help": "The layer of policy:NAME: 0 is the embeddings, -1 the last."}
+    embedder_layer: int = option(-1, "The layer of policy:NAME: 0 is the embeddings, -1 the last.")
+    embedding_cache: str | None = option(None, "A folder that keeps embeddings by content, for any number of runs.")
+    density_backend: str = option(
+        "auto", "auto, or exact: sklearn, faiss, torch; or approximate: ivf.", choices=("auto", *BACKENDS)
     )
-    embedding_cache: str | None = dataclasses.field(
-        default=None, metadata={"help": "A folder that keeps embeddings by content, for any number of runs."}
-    )
-    density_backend: str = dataclasses.field(
-        default="auto", metadata={"help": "auto, or exact: sklearn, faiss, torch; or approximate: ivf."}
-    )
-    density_from: str | None = dataclasses.field(
-        default=None, metadata={"help": "A folder of recipes/density.py: its densities instead of measuring any."}
-    )
+    density_from: str | None = option(None, "A folder of recipes/density.py: its densities instead of measuring any.")
 
     def __post_init__(self) -> None:
         """Take one number for a list of one; refuse repeated and negative strengths."""
@@ -157,20 +125,7 @@ class WeightArguments:
             raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
         self.sampling_strength = numbers
         self._check_kinds()
-        if self.density_estimator not in ("volume", "mean_distance"):
-            raise ValueError(f"density_estimator: got {self.density_estimator!r}, wanted 'volume' or 'mean_distance'")
-        if self.density_backend not in ("auto", *BACKENDS):
-            hint = nearest(self.density_backend, ("auto", *BACKENDS))
-            raise ValueError(f"density_backend: got {self.density_backend!r}; {hint}")
-        if self.density_k < 2:
-            raise ValueError(f"density_k: got {self.density_k}, wanted at least 2 neighbours")
-        if self.density_smoothing < 0:
-            raise ValueError(f"density_smoothing: got {self.density_smoothing}, wanted at least 0 rounds")
-        if not self.max_ratio >= 1:
-            raise ValueError(f"max_ratio: got {self.max_ratio}, wanted at least 1")
-        for name in ("round_size", "density_refresh"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}: got {value}, wanted at least 1, or none")
+        check_fields(self)
 
     @property
     def by_density(self) -> bool:
@@ -206,35 +161,27 @@ class WeightArguments:
                 f"sampling_strength: got {self.sampling_strength}, wanted one number: weights by {', '.join(kinds)} "
                 "have no strength, so the arms would not differ"
             )
-        if self.strength_schedule not in SCHEDULES:
-            hint = nearest(self.strength_schedule, SCHEDULES)
-            raise ValueError(f"strength_schedule: got {self.strength_schedule!r}; {hint}")
 
 
 @dataclasses.dataclass
 class PolicyArguments(ModelConfig):
     """TRL's model arguments, and the architecture of a model made from nothing for when no model is named."""
 
-    model_type: str = dataclasses.field(
-        default="rope_gpt",
-        metadata={"help": "A model made from nothing: rope_gpt, rlm_transformer, or any of transformers, small."},
+    model_type: str = option(
+        "rope_gpt", "A model made from nothing: rope_gpt, rlm_transformer, or any of transformers, small."
     )
-    new_model: dict[str, Any] | str | None = dataclasses.field(
-        default=None, metadata={"help": "Config values of a model made from nothing, as JSON."}
+    new_model: dict[str, Any] | str | None = option(
+        None, "Config values of a model made from nothing, as JSON.", json=True
     )
-    gpt2_size: str | None = dataclasses.field(
-        default=None, metadata={"help": "A GPT-2 made from nothing, as layers_heads_hidden: 12_12_768."}
-    )
-    tokenizer_vocab_size: int = dataclasses.field(
-        default=4096, metadata={"help": "Size of the byte-level BPE that a fresh model on natural text gets."}
-    )
+    gpt2_size: str | None = option(None, "A GPT-2 made from nothing, as layers_heads_hidden: 12_12_768.")
+    tokenizer_vocab_size: int = option(4096, "Size of the byte-level BPE that a fresh model on natural text gets.")
 
     def __post_init__(self) -> None:
         """Read JSON values; let LoRA adapt every linear layer unless some are named."""
         if self.use_peft and not self.lora_target_modules:  # type: ignore[has-type]
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
-        self.new_model = json_dict(self.new_model, "new_model")
+        check_fields(self)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -261,6 +208,13 @@ class RecipeParser(TrlParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing some hundred flags."""
         raise ValueError(message)
+
+    @staticmethod
+    def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
+        """Add the flag; argparse knows nothing of the limits that `option` gives a field."""
+        plain = copy.copy(field)
+        plain.metadata = types.MappingProxyType({k: v for k, v in field.metadata.items() if k in ("help", "aliases")})
+        TrlParser._parse_dataclass_field(parser, plain)
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
         """As usual, in a group whose title is the class with the first line that it says of itself."""

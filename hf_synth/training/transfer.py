@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.errors import nearest
+from hf_synth.errors import check_fields, nearest, option
 from hf_synth.training.transfer_source import EVERYTHING, Donor, Source, check_parts, freeze, parts_of, resolve
 
 
@@ -244,29 +244,23 @@ _FIELDS = {
 class TransferArguments:
     """Where the weights of a fresh model come from, and which of them train."""
 
-    init_from: list[dict[str, Any]] | str | None = dataclasses.field(
-        default=None,
-        metadata={
-            "help": "A checkpoint that hands on everything, by path or Hub id, or a list of {path, parts, revision, "
-            "shuffled}, as JSON. Parts: attention, mlp, norms, embeddings, positions, head, everything."
-        },
+    init_from: list[dict[str, Any]] | str | None = option(
+        None,
+        "A checkpoint that hands on everything, by path or Hub id, or a list of {path, parts, revision, "
+        "shuffled}, as JSON. Parts: attention, mlp, norms, embeddings, positions, head, everything.",
     )
-    init_embeddings: str = dataclasses.field(
-        default="by_token",
-        metadata={"help": "Embeddings and head: by_token (rows of the tokens that both know), averaged, or fresh."},
+    init_embeddings: str = option(
+        "by_token",
+        "Embeddings and head: by_token (rows of the tokens that both know), averaged, or fresh.",
+        choices=EMBEDDINGS,
     )
-    train_parts: list[str] = dataclasses.field(
-        default_factory=lambda: [EVERYTHING], metadata={"help": "The parts that train; the others stay as they are."}
-    )
+    train_parts: list[str] = option([EVERYTHING], "The parts that train; the others stay as they are.")
 
     def __post_init__(self) -> None:
         """Read JSON, take one name for a list of one, and check every value."""
         self.init_from = _entries(self.init_from)
         self.sources()
-        if self.init_embeddings not in EMBEDDINGS:
-            raise ValueError(
-                f"init_embeddings: got {self.init_embeddings!r}; {nearest(str(self.init_embeddings), EMBEDDINGS)}"
-            )
+        check_fields(self)
         self.train_parts = list(check_parts(_listed(self.train_parts), "train_parts"))
 
     def sources(self) -> list[Source]:

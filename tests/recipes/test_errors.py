@@ -72,7 +72,7 @@ def test_a_second_command_is_kept_out(recipe, run, config, tmp_path):
     with directory_lock(str(tmp_path / "out")):
         flags = ["--model_name_or_path", "policy", "--output_dir", "out"]
         done = run(f"{recipe}.py", "--config", config(), *flags, cwd=tmp_path)
-    assert "output_dir: locked by another process in 'out'" in done.error
+    assert "output_dir: 'out' is locked by another process" in done.error
 
 
 def test_pass_rates_of_scores_are_refused_before_anything_is_loaded(run, config, tmp_path):

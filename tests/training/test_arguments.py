@@ -8,7 +8,8 @@ import pytest
 from trl import GRPOConfig
 
 from hf_synth import get_task
-from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, json_dict, parse_recipe
+from hf_synth.errors import json_dict
+from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.data import clusters
 
 CLASSES = (DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
