@@ -191,7 +191,7 @@ def test_words_without_a_flag(yaml_file):
         ("use_cpu: 3", "use_cpu: got 3 (int), wanted bool"),
         ("max_prompt_tokens: {a: 1}", "max_prompt_tokens: got {'a': 1} (dict), wanted int"),
         ("test_share: 1", "test_share: got 1"),
-        ("test_share: -0.1", "test_share: got -0.1, wanted a value from 0 to below 1"),
+        ("test_share: -0.1", "test_share: got -0.1, wanted at least 0 and below 1"),
         ("num_rows: 0", "num_rows: got 0, wanted at least 1"),
         ("num_rows: -5", "num_rows: got -5, wanted at least 1"),
     ],
