@@ -276,7 +276,12 @@ def test_another_task_or_preset_or_architecture_puts_away_what_the_yaml_says_of_
     assert parsed("--model_type", "llama") == ("sort", "16", {"vocab_size": 9}, None)
 
 
-@pytest.mark.parametrize(("name", "value"), [("density_k", 1), ("max_ratio", 0.5), ("density_estimator", "mean")])
+@pytest.mark.parametrize(("name", "value"), [("density_k", 1), ("max_ratio", 0.5)])
 def test_weight_arguments_out_of_range_are_errors_before_anything_is_trained(name, value):
     with pytest.raises(ValueError, match=rf"^{name}: got .*{value}.*, wanted"):
         WeightArguments(**{name: value})
+
+
+def test_an_unknown_estimator_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"^density_estimator: got 'mean'; .*Known: mean_distance, volume"):
+        WeightArguments(density_estimator="mean")
