@@ -52,3 +52,10 @@ benchmarks: .venv/installed-test
 
 clean:
 	rm -rf .venv build *.egg-info
+
+# Mistakes planted in a copy of the checkout, each caught by its tests.
+.PHONY: faults
+nightly: faults
+
+faults: .venv/installed-test
+	$(BIN)/python tests/faults/run.py
