@@ -26,11 +26,11 @@ from accelerate import PartialState
 import hf_synth
 from hf_synth.errors import user_errors
 from hf_synth.experiments.plan import COMPARISON, CompareArguments, ComparedRun, planned, split_config
-from hf_synth.experiments.results import check_finished, check_primary
 from hf_synth.experiments.statistics import PREFIX as EQUAL_KL
 from hf_synth.experiments.statistics import power_statement
 from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
+from hf_synth.reports.read import check_finished, check_primary
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.run_directory import read_metrics, resolved
 

@@ -143,7 +143,7 @@ def _called(task: Task, arguments: argparse.Namespace) -> str:
 
 
 def _draw(task: Task, arguments: argparse.Namespace) -> None:
-    from hf_synth.reports.token_figures import token_distribution
+    from hf_synth.reports.figures import token_distribution
 
     rows = task.rows(0, 20_000, split=arguments.split, seed=arguments.seed)
     figure = token_distribution(task, rows, _called(task, arguments))

@@ -10,13 +10,20 @@ from hf_synth import __version__
 from hf_synth.hub.facts import about, words_of
 from hf_synth.hub.markdown import prose
 from hf_synth.hub.model_metadata import has_own_code, model_metadata, path_name, without_paths
-from hf_synth.reports.language import SCORES, corpus_table
-from hf_synth.reports.notes import essentials, settings_yaml
-from hf_synth.reports.opening import count_parameters, settings_of_task
-from hf_synth.reports.pretraining import excess, result_table, share_of_rows, trial, verdict
-from hf_synth.reports.run import Run, read_run
-from hf_synth.reports.stages import read_transfer, transfer_text
-from hf_synth.reports.words import code_block, number, spread, table
+from hf_synth.reports.pretraining import (
+    SCORES,
+    corpus_table,
+    excess,
+    read_transfer,
+    result_table,
+    share_of_rows,
+    transfer_text,
+    trial,
+    verdict,
+)
+from hf_synth.reports.read import Run, read_run
+from hf_synth.reports.report import count_parameters, essentials, settings_of_task, settings_yaml
+from hf_synth.reports.tables import code_block, number, spread, table
 from hf_synth.tasks import Task, get_task
 from hf_synth.tokenization import all_words
 

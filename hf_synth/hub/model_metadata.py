@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth.hub.metadata import TAG
-from hf_synth.reports.run import Run
+from hf_synth.reports.read import Run
 from hf_synth.tasks import Task
 
 _MEASURED = {  # name in metrics.json -> (type and name for the Hub)

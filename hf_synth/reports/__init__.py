@@ -3,17 +3,13 @@
 from pathlib import Path
 
 from hf_synth.experiments.plan import COMPARISON
-from hf_synth.reports.answers import answer_sections
 from hf_synth.reports.arms import comparison_sections
-from hf_synth.reports.comparing.page import write_comparison
-from hf_synth.reports.comparison import holds_arms, read_comparison
-from hf_synth.reports.notes import note_sections
-from hf_synth.reports.opening import opening_sections
-from hf_synth.reports.page import html_page
+from hf_synth.reports.comparison import write_comparison
+from hf_synth.reports.grpo import answer_sections
 from hf_synth.reports.pretraining import pretraining_sections
-from hf_synth.reports.run import Run, read_run
-from hf_synth.reports.supervised import learning_sections
-from hf_synth.reports.weights import weight_sections
+from hf_synth.reports.read import Run, holds_arms, read_comparison, read_run
+from hf_synth.reports.report import html_page, learning_sections, note_sections, opening_sections
+from hf_synth.reports.sampling_weights import weight_sections
 
 __all__ = ["write_report"]
 

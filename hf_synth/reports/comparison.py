@@ -1,110 +1,397 @@
-"""Several runs by one command, read once: arms that differ in named values, each with its seeds."""
+"""The report of a comparison: verdicts, figures, measures, differences and samples."""
 
-import dataclasses
+import csv
 import math
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from hf_synth.experiments.arms import ArmsArguments, planned_runs
-from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
-from hf_synth.reports.run import Arm, read_run
-from hf_synth.training.checkpoints import TRAINING_LOG
-from hf_synth.training.run_directory import RESOLVED_CONFIG, read_metrics
+from hf_synth.evaluation.held_out import SAMPLES
+from hf_synth.experiments.plan import COMPARISON
+from hf_synth.experiments.statistics import Difference, power_statement, verdict
+from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, WIDTH, blank, label, legend_columns, save
+from hf_synth.reports.read import Compared, read_compared
+from hf_synth.reports.report import html_page
+from hf_synth.reports.tables import code, code_block, escaped, listed, number, picture, spread, table
 
-_SHARE = re.compile(r"accuracy|validity|coverage|completion")
-
-
-@dataclasses.dataclass(frozen=True)
-class SeededArm:
-    """One arm: its name, the values that it differs in, and its finished runs by seed."""
-
-    name: str
-    values: Mapping[str, Any]
-    runs: Mapping[int, Arm]
-
-    @property
-    def label(self) -> str:
-        """How a table calls the arm; one that has no other beside it has no name."""
-        return self.name or "as configured"
-
-    def of(self, name: str) -> list[float]:
-        """A metric of each run that has it."""
-        return [run.metrics[name] for run in self.runs.values() if name in run.metrics]
-
-    def interval(self, name: str) -> Interval | None:
-        """The mean over seeds and Student's interval; NaN bounds of one seed, None where no run has it.
-
-        The bounds of a share are cut at 0 and 1.
-        """
-        values = self.of(name)
-        return _cut(mean_interval(values), name) if values else None
-
-    def curve(self, name: str) -> tuple[list[int], list[Interval]]:
-        """A logged quantity over the steps that all runs have, with its interval over seeds at each."""
-        found = [dict(zip(*run.series(name), strict=True)) for run in self.runs.values()]
-        steps = sorted(set.intersection(*map(set, found))) if found else []
-        return steps, [_cut(mean_interval([values[step] for values in found]), name) for step in steps]
+_STYLES = ("-", "--", ":", "-.")
+_MOST_CURVES = 8
 
 
-def _cut(interval: Interval, name: str) -> Interval:
-    if not _SHARE.search(name) or not math.isfinite(interval.high - interval.low):
-        return interval
-    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
+def draw_figures(compared: Compared) -> list[str]:
+    """Save the figures that the runs allow into the folder; returns their names."""
+    found = {"primary": primary_figure(compared)}
+    if (groups := head_to_tail(compared)) is not None:
+        found["groups"] = groups_figure(compared, *groups)
+    if (measure := curve_of(compared)) is not None:
+        found["steps"] = steps_figure(compared, measure)
+    for name, figure in found.items():
+        save(figure, compared.folder, name)
+    return list(found)
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A folder of arms and seeds; `missing` names the folders of runs that have not finished."""
-
-    folder: Path
-    config: dict[str, Any]
-    metrics: dict[str, float]
-    arms: list[SeededArm]
-    missing: list[str]
-
-    @property
-    def seeds(self) -> int:
-        """The fewest seeds of an arm."""
-        return min(len(arm.runs) for arm in self.arms)
-
-    def difference(self, arm: SeededArm, name: str) -> Interval | None:
-        """A metric of an arm less that of the first, seed by seed; None without two seeds that both have."""
-        first = self.arms[0]
-        seeds = [seed for seed in arm.runs if seed in first.runs]
-        pairs = [(arm.runs[seed].metrics.get(name), first.runs[seed].metrics.get(name)) for seed in seeds]
-        if len(pairs) < 2 or any(value is None for pair in pairs for value in pair):
-            return None
-        mine, other = np.array(pairs, dtype=np.float64).T
-        return paired_interval(mine, other)
+def look_of(compared: Compared, arm: str) -> tuple[str, Any]:
+    """The colour and the line style of an arm."""
+    index = list(compared.arguments.arms).index(arm)
+    return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
 
 
-def holds_arms(folder: Path) -> bool:
-    """Whether a folder is that of several runs, not of one."""
-    path = folder / RESOLVED_CONFIG
-    if not path.exists() or (folder / TRAINING_LOG).exists():
-        return False
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return bool(config.get("arms")) or len(config.get("seeds") or []) > 1
+@matplotlib.rc_context(STYLE)
+def primary_figure(compared: Compared) -> Figure:
+    """The primary measure by arm, and each pair's difference beside it."""
+    heights = [1.1 + 0.26 * len(compared.arms), 1.1 + 0.26 * len(compared.primary)]
+    parts = heights if compared.primary else heights[:1]
+    figure = Figure(figsize=(WIDTH, sum(parts)), layout="constrained")
+    axes = figure.subplots(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
+    top, bottom = axes if compared.primary else (axes[0], None)
+    for place, arm in enumerate(compared.arms):
+        colour, _ = look_of(compared, arm)
+        values = compared.values(arm, compared.arguments.primary)
+        top.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
+        if values:
+            _interval(top, mean_interval(values), place, colour)
+    _rows(top, [label(arm, 24) for arm in compared.arms])
+    top.set_title(label(compared.arguments.primary, 34), loc="left")
+    top.set_xlabel(f"{compared.arguments.better} is better")
+    if bottom is not None:
+        for place, difference in enumerate(compared.primary):
+            _interval(bottom, difference.interval, place, look_of(compared, difference.arm)[0])
+        bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
+        _rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in compared.primary])
+        bottom.set_title("paired differences", loc="left")
+        bottom.set_xlabel("in the same unit")
+    return figure
 
 
-def read_comparison(folder: Path) -> Comparison:
-    """Read all finished runs of a folder of arms; raises ValueError where none has finished."""
-    config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
-    arguments = ArmsArguments(arms=config.get("arms"), seeds=config.get("seeds"))
-    runs: dict[str, dict[int, Arm]] = {}
-    missing = []
-    for planned in planned_runs(arguments, folder, config.get("seed", 0)):
-        if not (planned.folder / TRAINING_LOG).exists():
-            missing.append(planned.folder.relative_to(folder).as_posix())
-            continue
-        runs.setdefault(planned.arm, {})[planned.seed] = read_run(planned.folder).arms[0]
-    if not runs:
-        raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
-    values = config.get("arms") or {}
-    arms = [SeededArm(name, values.get(name) or {}, found) for name, found in runs.items()]
-    return Comparison(folder, config, read_metrics(folder) or {}, arms, missing)
+def _interval(ax: Axes, interval: Interval, place: float, colour: str) -> None:
+    if math.isfinite(interval.high - interval.low):
+        ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
+    ax.plot(interval.mean, place, "D", color=colour, markersize=5)
+
+
+def _rows(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(False, axis="y")
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+
+
+def head_to_tail(compared: Compared) -> tuple[str, list[tuple[str, str]]] | None:
+    """What a measure is known for from the most crowded to the rarest: its title, and (name, label) of each place.
+
+    Clusters in the order of their size, or tenths of the prompts by density; None where there are neither.
+    """
+    run = next(iter(compared.runs[compared.arms[0]].values()))
+    mixture = compared.base.get("mixture")
+    if isinstance(mixture, dict) and len(mixture) > 1:
+        order = sorted(mixture, key=lambda name: -float(mixture[name].get("share", 1)))
+        names = [(f"validity/{name}", name) for name in order]
+        if all(name in run.metrics for name, _ in names):
+            return "validity by cluster, the largest first", names
+    tenths = sorted(
+        (name for name in run.metrics if re.fullmatch(r"reward/decile_\d+", name)), key=lambda name: int(name[14:])
+    )
+    return ("reward by tenth of density, the most crowded first", [(n, n[14:]) for n in tenths]) if tenths else None
+
+
+@matplotlib.rc_context(STYLE)
+def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, str]]) -> Figure:
+    """A measure at each place from head to tail, a line an arm."""
+    figure, (ax,) = blank(3.4)
+    x = np.arange(len(places))
+    arms = compared.arms[:_MOST_CURVES]
+    for index, arm in enumerate(arms):
+        colour, style = look_of(compared, arm)
+        found = [compared.interval(arm, name) for name, _ in places]
+        shift = (index - (len(arms) - 1) / 2) * 0.06
+        known = [(x[i] + shift, value) for i, value in enumerate(found) if value is not None]
+        ax.plot([at for at, _ in known], [value.mean for _, value in known], color=colour, linestyle=style,
+                marker="o", markersize=3, linewidth=1.2)  # fmt: skip
+        for at, value in known:
+            if math.isfinite(value.high - value.low):
+                ax.plot([at, at], [value.low, value.high], color=colour, linewidth=1)
+    if places[0][0].startswith("validity"):  # a share: an interval may reach beyond, no value can
+        ax.set_ylim(max(-0.03, ax.get_ylim()[0]), min(1.03, ax.get_ylim()[1]))
+    ax.set_xticks(x, [label(name, 14) for _, name in places], rotation=30, ha="right")
+    ax.set_title(title, loc="left")
+    _legend(figure, compared, arms)
+    return figure
+
+
+def curve_of(compared: Compared) -> str | None:
+    """The logged measure that curves are drawn of: the rare half's, or the measure itself."""
+    run = next(iter(compared.runs[compared.arms[0]].values()))
+    logged = {name for entry in run.history for name in entry}
+    candidates = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss")
+    return next((name for name in candidates if name in logged), None)
+
+
+@matplotlib.rc_context(STYLE)
+def steps_figure(compared: Compared, measure: str) -> Figure:
+    """A measure over steps, and over the KL divergence that the arm has come to."""
+    figure, axes = blank(3.2, 1, 2, share_y=True)
+    arms = compared.arms[:_MOST_CURVES]
+    for arm in arms:
+        colour, style = look_of(compared, arm)
+        runs = [_looks(run.history, measure) for run in compared.runs[arm].values()]
+        steps = sorted(set.intersection(*(set(run) for run in runs)))
+        means = [mean_interval([run[step][measure] for run in runs]) for step in steps]
+        axes[0].plot(steps, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5)
+        if len(runs) > 1:
+            axes[0].fill_between(steps, [found.low for found in means], [found.high for found in means],
+                                 color=colour, alpha=0.1, linewidth=0)  # fmt: skip
+        distances = [float(np.mean([run[step].get("held_out/kl", np.nan) for run in runs])) for step in steps]
+        axes[1].plot(distances, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5,
+                     marker="o", markersize=2.5)  # fmt: skip
+    axes[0].set_title(label(measure, 34), loc="left")
+    axes[0].set_xlabel("training step")
+    axes[1].set_title("the same at equal KL", loc="left")
+    axes[1].set_xlabel("KL to the reference, nats a completion")
+    _legend(figure, compared, arms)
+    return figure
+
+
+def _looks(history: Sequence[dict[str, float]], measure: str) -> dict[int, dict[str, float]]:
+    return {int(entry["step"]): entry for entry in history if measure in entry}
+
+
+def _legend(figure: Figure, compared: Compared, arms: Sequence[str]) -> None:
+    names = [label(arm, 24) for arm in arms]
+    handles = [
+        matplotlib.lines.Line2D([], [], color=colour, linestyle=style)
+        for colour, style in (look_of(compared, arm) for arm in arms)
+    ]
+    figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names), handlelength=3)
+
+
+DIFFERENCES = "differences.csv"
+_SIDE_BY_SIDE = 6
+_SHARE = "weights/effective_share"
+
+
+def write_comparison(folder: Path) -> Path:
+    """Write report.md, report.html, figures, differences.csv and all samples into the folder; returns report.html.
+
+    With `page` the report becomes a section of that Markdown file too.
+    """
+    compared = read_compared(folder)
+    figures = draw_figures(compared)
+    text = _text(compared, figures, _SIDE_BY_SIDE)
+    (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
+    (folder / "report.html").write_text(html_page(text), encoding="utf-8", newline="\n")
+    write_differences(compared)
+    write_all_samples(compared)
+    if compared.arguments.page:
+        shown = _text(compared, figures, compared.arguments.page_prompts)
+        add_to_page(Path(compared.arguments.page), compared, shown, figures)
+    return folder / "report.html"
+
+
+def _text(compared: Compared, figures: Sequence[str], prompts: int) -> str:
+    """The report in Markdown, with the answers to so many prompts."""
+    sections = [
+        f"# {escaped(compared.arguments.title)}",
+        *_question(compared),
+        *_answer(compared),
+        *_pictures(figures),
+        *_measures(compared),
+        *_side_by_side(compared, prompts),
+        *_again(compared),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _question(compared: Compared) -> list[str]:
+    arguments = compared.arguments
+    rows = [
+        [
+            code(arm),
+            ", ".join(code(f"{name}={value}") for name, value in (values or {}).items()) or "as configured",
+            number(len(compared.results.get(arm, {}))),
+            spread(compared.interval(arm, _SHARE)),
+        ]
+        for arm, values in arguments.arms.items()
+    ]
+    least = f" A difference below {arguments.smallest_effect:g} would not matter." if arguments.smallest_effect else ""
+    facts = [
+        f"Recipe: {code(f'recipes/{arguments.recipe}.py')}; arms of a seed differ in what the table says and in "
+        "nothing else, which is checked against the configs that the runs kept.",
+        f"Primary measure, named before the runs: {code(arguments.primary)}, {arguments.better} is better.{least}",
+        *power_statement(arguments),
+    ]
+    return [
+        "## What was asked",
+        "\n".join(f"- {fact}" for fact in facts),
+        table(["arm", "what it differs in", "seeds", "effective share"], rows, text_columns=2),
+        "The effective share is the effective sample size of the weights that a run begins with, over its prompts.",
+        *_unfinished(compared),
+    ]
+
+
+def _unfinished(compared: Compared) -> list[str]:
+    """Runs that are not in the report, or not in its answer."""
+    primary = compared.arguments.primary
+    without = [
+        f"{arm}/seed-{seed}" for arm, runs in compared.results.items() for seed in runs if primary not in runs[seed]
+    ]
+    told = ((compared.missing, "Not finished, so not in this report"), (without, "Without the primary measure"))
+    return [f"> {what}: {listed([code(name) for name in names])}." for names, what in told if names]
+
+
+def _answer(compared: Compared) -> list[str]:
+    arguments = compared.arguments
+    if not compared.primary:
+        return ["## Answer", "Fewer than two seeds have finished in both arms of any pair: nothing can be said."]
+    lines = []
+    for difference in compared.primary:
+        found = verdict(difference, arguments.better, arguments.smallest_effect, tests=len(compared.primary))
+        pair = f"{code(difference.arm)} does better than {code(difference.other)}"
+        lines.append(
+            f"- **{found.word}**: {pair} in {code(arguments.primary)}. {found.reason[0].upper()}{found.reason[1:]}."
+        )
+    meaning = (
+        "Differences are paired by seed, with Student's 95 % interval over seeds; p-values are Student's paired "
+        f"ones, corrected by Holm's method over all pairs ({len(compared.primary)})."
+    )
+    return ["## Answer", "\n".join(lines), meaning]
+
+
+def _pictures(figures: Sequence[str]) -> list[str]:
+    return [f"{_CAPTIONS[name]}\n\n{picture(name, _CAPTIONS[name].split('.')[0])}" for name in figures]
+
+
+_CAPTIONS = {
+    "primary": "The primary measure by arm. Diamonds are means, lines 95 % intervals over seeds, dots single seeds.",
+    "groups": "From the head to the tail. Means over seeds with 95 % intervals, the most crowded on the left.",
+    "steps": "Over training. Means over seeds at each look, with 95 % intervals; on the right against the KL "
+    "divergence from the reference policy, a point for each look.",
+}  # fmt: skip
+
+
+def _measures(compared: Compared) -> list[str]:
+    names = compared.shown
+    rows = [[code(name), *(spread(compared.interval(arm, name)) for arm in compared.arms)] for name in names]
+    sections = [
+        "## Measures",
+        "Means over seeds with Student's 95 % interval.",
+        table(["measure", *(code(arm) for arm in compared.arms)], rows),
+    ]
+    if not compared.primary:
+        return sections
+    pairs = compared.arguments.pairs
+    moved = [name for name in names if any(_moves(compared.of(name, *pair)) for pair in pairs)]
+    lines = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in moved]
+    header = ["measure", *(f"{code(arm)} less {code(other)}" for arm, other in pairs)]
+    text = (
+        "Differences, seed by seed; bold where the corrected p-value is below 0.05. Those of the primary measure are "
+        f"corrected among themselves, the others over all {len(compared.headlines)} of this table. What else was "
+        f"measured is in {code(DIFFERENCES)}, a family of its own."
+    )
+    return [*sections, "## Differences", text, table(header, lines)]
+
+
+def _moves(found: Difference | None) -> bool:
+    """Whether any seed differs at all."""
+    return found is not None and bool(found.sd or found.interval.mean)
+
+
+def _cell(compared: Compared, measure: str, arm: str, other: str) -> str:
+    found = compared.of(measure, arm, other)
+    if found is None:
+        return "-"
+    text = spread(found.interval)
+    return f"**{text}**" if found.corrected < 0.05 else text
+
+
+def _side_by_side(compared: Compared, shown: int) -> list[str]:
+    """The first answers of the arms of the first pair to a few prompts, spread evenly over all."""
+    arm, other = compared.arguments.pairs[0]
+    seeds = sorted(set(compared.runs.get(arm, {})) & set(compared.runs.get(other, {})))
+    if not seeds or not shown:
+        return []
+    tables = [compared.runs[name][seeds[0]].folder / SAMPLES for name in (arm, other)]
+    if not all(path.exists() for path in tables):
+        return []
+    one, two = (_first_answers(path) for path in tables)
+    prompts = [prompt for prompt in one if prompt in two]
+    step = max(1, len(prompts) // shown)
+    rows = [
+        [escaped(prompt[-160:]), escaped(one[prompt], 160), escaped(two[prompt], 160)]
+        for prompt in prompts[::step][:shown]
+    ]
+    text = f"Seed {seeds[0]}, the first sampled answer to each; all of them are in {code(SAMPLES)}."
+    return ["## Side by side", text, table(["prompt", code(arm), code(other)], rows, text_columns=3)]
+
+
+def _first_answers(path: Path) -> dict[str, str]:
+    columns = pq.read_table(path, columns=["prompt", "completion", "sample"]).to_pydict()
+    rows = zip(columns["prompt"], columns["completion"], columns["sample"], strict=True)
+    return {prompt: completion for prompt, completion, sample in rows if sample == 0}
+
+
+def _again(compared: Compared) -> list[str]:
+    kept: dict[str, Any] = yaml.safe_load((compared.folder / COMPARISON).read_text(encoding="utf-8"))
+    settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
+    command = "accelerate launch recipes/compare.py --config my.yaml --output_dir runs/again"
+    return [
+        "## Again",
+        "The settings, to be saved as `my.yaml`:",
+        code_block(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110), "yaml"),
+        "and from the repository:",
+        code_block(command, "bash"),
+        "Given again, the command that made this finds the finished runs and trains what is missing.",
+    ]
+
+
+def write_differences(compared: Compared) -> None:
+    """Write differences.csv: every measure and pair, with interval, standard deviation and p-values."""
+    header = ["measure", "arm", "other", "seeds", "mean", "low", "high", "sd", "p", "corrected_p"]
+    with (compared.folder / DIFFERENCES).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for found in compared.differences:
+            numbers = [*found.interval, found.sd, found.p, found.corrected]
+            writer.writerow(
+                [found.measure, found.arm, found.other, found.seeds, *(f"{value:.6g}" for value in numbers)]
+            )
+
+
+def write_all_samples(compared: Compared) -> None:
+    """Write samples.parquet: those of all runs, with their arm and seed."""
+    parts = []
+    for arm, runs in compared.runs.items():
+        for seed, run in sorted(runs.items()):
+            if (path := run.folder / SAMPLES).exists():
+                part = pq.read_table(path)
+                rows = len(part)
+                parts.append(part.add_column(0, "seed", pa.array([seed] * rows, pa.int32())).add_column(
+                    0, "arm", pa.array([arm] * rows)))  # fmt: skip
+    if parts:
+        pq.write_table(pa.concat_tables(parts), compared.folder / SAMPLES)
+
+
+def add_to_page(page: Path, compared: Compared, text: str, figures: Sequence[str]) -> None:
+    """Put the report into a Markdown file as a section of its own, in place of what the same folder put there."""
+    key = compared.folder.name
+    begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
+    place = page.parent / page.stem
+    place.mkdir(parents=True, exist_ok=True)
+    for name in figures:
+        shutil.copyfile(compared.folder / "figures" / f"{name}.png", place / f"{key}_{name}.png")
+        text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)")
+    section = "\n".join("#" + line if line.startswith("#") else line for line in text.splitlines())
+    before = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
+    head, _, rest = before.partition(begin)
+    _, _, tail = rest.partition(end)
+    page.write_text(f"{head.rstrip()}\n\n{begin}\n{section}\n{end}\n{tail.lstrip()}", encoding="utf-8", newline="\n")

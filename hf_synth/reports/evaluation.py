@@ -13,9 +13,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import share_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
-from hf_synth.reports.headlines import in_order
-from hf_synth.reports.page import html_page
-from hf_synth.reports.words import code, code_block, listed, number, picture, score, spread, table
+from hf_synth.reports.report import html_page
+from hf_synth.reports.tables import code, code_block, in_order, listed, number, picture, score, spread, table
 
 Measures = Mapping[str, float]
 

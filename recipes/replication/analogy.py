@@ -8,9 +8,9 @@ import numpy as np
 
 from hf_synth.experiments.arms import with_seed
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
-from hf_synth.reports.dynamics_figures import GEOMETRY
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
-from hf_synth.reports.words import MISSING, table
+from hf_synth.reports.pretraining import GEOMETRY
+from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import get_task
 from replication.records import Record, by_arm
 from replication.words import Claim, claims, share_over_units, standing, with_interval

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import mean_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
-from hf_synth.reports.words import MISSING, table
+from hf_synth.reports.tables import MISSING, table
 from replication.records import Record, by_arm
 from replication.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing, with_interval
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_synth.metrics.intervals import Interval, mean_interval
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
-from hf_synth.reports.words import MISSING, table
+from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import Rows, get_task
 from hf_synth.tasks.base import EOS
 from hf_synth.training.pretraining import seen_share

@@ -9,7 +9,7 @@ import numpy as np
 from hf_synth.metrics.intervals import mean_interval
 from hf_synth.metrics.ngram import ngram_log_probs
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
-from hf_synth.reports.words import table
+from hf_synth.reports.tables import table
 from hf_synth.tasks import Task, get_task
 from replication.records import Record
 from replication.words import Claim, claims, over_units, standing

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
-from hf_synth.reports.words import MISSING, table
+from hf_synth.reports.tables import MISSING, table
 
 ENOUGH_SEEDS = 8  # for a claim; fewer say only that it ran
 

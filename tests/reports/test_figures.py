@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hf_synth.reports.answer_figures import head_against_tail, score_over_steps, shown_groups, training_over_steps
 from hf_synth.reports.figures import label, save
-from hf_synth.reports.run import Prompts, read_run
-from hf_synth.reports.supervised import learning_curves
-from hf_synth.reports.weight_figures import density_histogram, prompt_map, weight_against_frequency
+from hf_synth.reports.grpo import head_against_tail, score_over_steps, shown_groups, training_over_steps
+from hf_synth.reports.read import Prompts, read_run
+from hf_synth.reports.report import learning_curves
+from hf_synth.reports.sampling_weights import density_histogram, prompt_map, weight_against_frequency
 
 
 def assert_labelled(figure: Figure | None) -> None:

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from hf_synth.reports import write_report
-from hf_synth.reports.run import read_run
+from hf_synth.reports.read import read_run
 
 
 def grpo_run(folder: Path, made_up: ModuleType, **config: object) -> Path:

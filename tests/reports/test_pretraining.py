@@ -8,14 +8,11 @@ from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
 from hf_synth.reports import write_report
-from hf_synth.reports.arm_figures import arms_figure
-from hf_synth.reports.comparison import read_comparison
-from hf_synth.reports.dynamics_figures import floor_of, geometry_figure, groups_figure, learning_figure
+from hf_synth.reports.arms import arms_figure
 from hf_synth.reports.figures import legend_columns, limit_shares
-from hf_synth.reports.notes import settings_yaml
-from hf_synth.reports.pretraining import verdict
-from hf_synth.reports.run import read_run
-from hf_synth.reports.stages import stages
+from hf_synth.reports.pretraining import floor_of, geometry_figure, groups_figure, learning_figure, stages, verdict
+from hf_synth.reports.read import read_comparison, read_run
+from hf_synth.reports.report import settings_yaml
 
 
 def report(folder: Path) -> str:

@@ -10,7 +10,6 @@ import yaml
 from scipy import stats
 
 from hf_synth.experiments.plan import CompareArguments, planned, read_flags, seed_numbers, split_config, varied
-from hf_synth.experiments.results import RunResult, check_alike, check_finished, check_primary, read_result
 from hf_synth.experiments.statistics import (
     all_measures,
     at_equal_kl,
@@ -20,6 +19,7 @@ from hf_synth.experiments.statistics import (
     power_statement,
     verdict,
 )
+from hf_synth.reports.read import RunResult, check_alike, check_finished, check_primary, read_result
 
 OUT = Path("out")
 TWO = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}}

@@ -1,1 +1,0 @@
-"""The report of a fair comparison: verdicts first, then measures, curves and answers side by side."""

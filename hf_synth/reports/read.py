@@ -1,0 +1,523 @@
+"""What the folder of a run, of arms or of a comparison holds: config, metrics, logs and weights, read once."""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from hf_synth.errors import nearest
+from hf_synth.experiments.arms import ArmsArguments, planned_runs
+from hf_synth.experiments.plan import COMPARISON, CONFIG, CompareArguments, ComparedRun, run_folder
+from hf_synth.experiments.statistics import Difference, all_measures, at_equal_kl, differences, known_measures
+from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
+from hf_synth.reports.tables import headlines
+from hf_synth.training.arguments import DataArguments, read_yaml
+from hf_synth.training.checkpoints import TRAINING_LOG, read_training_log
+from hf_synth.training.run_directory import (
+    FREE,
+    METRICS,
+    RESOLVED_CONFIG,
+    WEIGHTS_TABLE,
+    read_metrics,
+    read_trained_on,
+)
+
+MEASURES = ("validity", "sampled_reward")  # the measures of sampled answers, as the logs call them
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """The weights table of an arm, one row a prompt; `cluster` is None where no task made the prompts.
+
+    density: larger is more crowded. weight: mean 1. place: [N, 2], the first two principal components.
+    """
+
+    text: list[str]
+    cluster: np.ndarray | None
+    density: np.ndarray
+    weight: np.ndarray
+    place: np.ndarray
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all prompts weigh the same."""
+        return bool(np.ptp(self.weight) < 1e-9)
+
+    def sizes(self) -> dict[str, int]:
+        """Cluster -> number of prompts, the largest first; ties stay in the order of the table."""
+        return {} if self.cluster is None else dict(Counter(self.cluster.tolist()).most_common())
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One training run: `label` is how the report calls it; `strength` is None where nothing was weighed."""
+
+    label: str
+    strength: float | None
+    folder: Path
+    metrics: dict[str, float]
+    log: dict[str, Any]
+    prompts: Prompts | None
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and logged values of one quantity; of two entries for a step the later counts."""
+        found = {entry["step"]: entry[name] for entry in self.log["history"] if name in entry and "step" in entry}
+        steps = sorted(found)
+        return steps, [found[step] for step in steps]
+
+    def names(self) -> set[str]:
+        """Everything that was ever logged."""
+        return {name for entry in self.log["history"] for name in entry}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory; `arms` starts with the run itself. `missing` names arms that have not finished."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    arms: list[Arm]
+    missing: list[str]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What prompts are weighed by, as `sampling_by` names it; density where the config says nothing."""
+        return [kind for kind in self.config.get("sampling_by") or ["density"] if kind != "uniform"]
+
+    @property
+    def control(self) -> Arm | None:
+        """The arm that draws all prompts alike."""
+        return next((arm for arm in self.arms if arm.strength == 0), None)
+
+    @property
+    def weighted(self) -> list[Arm]:
+        """The arms that draw rare prompts more often."""
+        return [arm for arm in self.arms if arm.strength]
+
+    @cached_property
+    def measure(self) -> str | None:
+        """The measure of sampled answers, where there is one."""
+        return next((name for name in MEASURES if name in self.arms[0].names()), None)
+
+    @cached_property
+    def recipe(self) -> str:
+        """The recipe that made the run, told by what it logged."""
+        names = self.arms[0].names()
+        if "rows/trained" in self.metrics or "eval_validation_loss" in names:
+            return "pretrain"
+        if self.measure or "reward" in names:
+            return "grpo"
+        if "rewards/margins" in names:
+            return "dpo"
+        return "reward" if "accuracy/held_out" in self.metrics or {"margin", "eval_accuracy"} & names else "sft"
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """The groups that the measure is reported for: clusters, the largest first, or the crowded and the rare."""
+        found = [name.partition("/")[2] for name in _logged(self.arms[0], f"{self.measure}/")] if self.measure else []
+        order = [*self.sizes, "crowded", "rare"]
+        return sorted(found, key=lambda group: order.index(group) if group in order else len(order))
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Cluster -> number of prompts, the largest first; empty where no clusters are known."""
+        prompts = self.arms[0].prompts
+        return {} if prompts is None else prompts.sizes()
+
+    @cached_property
+    def ends(self) -> dict[str, str]:
+        """`head` and `tail` -> their group; empty where there are not two different ones."""
+        if {"crowded", "rare"} == set(self.groups):
+            return {"head": "crowded", "tail": "rare"}
+        # The first of the smallest, as the recipe chooses it: sizes are sorted, and stable.
+        smallest = min(self.sizes, key=self.sizes.__getitem__, default=None)
+        largest = next(iter(self.sizes), None)
+        if smallest is None or largest is None or smallest == largest or not {smallest, largest} <= set(self.groups):
+            return {}
+        return {"head": largest, "tail": smallest}
+
+    @property
+    def main(self) -> Arm:
+        """The arm whose weights are looked at closely: the first weighted one, or the run itself."""
+        return (self.weighted or self.arms)[0]
+
+
+def one_token(tokens: Sequence[float | None], rows: Sequence[float | None]) -> bool:
+    """Whether rows have one token with loss each, told by the accuracies of tokens and of rows at the same looks.
+
+    They are the same then; where all are 0 or 1 they are the same for rows of any length, and tell nothing.
+    """
+    return list(tokens) == list(rows) and any(value not in (None, 0, 1) for value in tokens)
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory; raises ValueError where it holds no finished run."""
+    log = read_training_log(folder) if folder.is_dir() else None
+    if log is None:
+        raise ValueError(_no_run(folder))
+    path = folder / RESOLVED_CONFIG
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    metrics = read_metrics(folder) or log.get("final", {})
+    others = _arm_folders(folder, config)
+    own = {
+        name: value for name, value in metrics.items() if name.partition("/")[0] not in {arm.name for arm in others}
+    }
+    strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or others else []
+    kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
+    strengths = strengths if kinds else [0.0]
+    arms = [Arm(_label(strengths, kinds), strengths[0] if strengths else None, folder, own, log, _prompts(folder))]
+    missing = []
+    for arm in others:
+        if (arm_log := read_training_log(arm)) is None:
+            missing.append(arm.name)
+            continue
+        strength = 0.0 if arm.name == "control" else float(arm.name.removeprefix("strength-"))
+        found = read_metrics(arm) or _without_prefix(metrics, f"{arm.name}/")
+        arms.append(Arm(_label([strength], kinds), strength, arm, found, arm_log, _prompts(arm)))
+    return Run(folder, config, metrics, arms, missing)
+
+
+def _no_run(folder: Path) -> str:
+    if (folder / RESOLVED_CONFIG).exists():
+        return (
+            f"got {str(folder)!r}, a run that has not finished ({TRAINING_LOG} is missing); "
+            "the command that started it goes on from its last checkpoint"
+        )
+    return (
+        f"got {str(folder)!r}, which holds no run; wanted a folder with {TRAINING_LOG} and {METRICS}: "
+        "accelerate launch recipes/grpo.py makes one, and so do the other recipes"
+    )
+
+
+def _strengths(config: dict[str, Any]) -> list[float]:
+    value = config.get("sampling_strength")
+    if value is None:
+        return []
+    return [float(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def _arm_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
+    """The folders of all arms but the first, in the config's order; without a config, those that are there."""
+    if config:
+        names = ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
+        return [folder / name for name in names]
+    return [*sorted(folder.glob("strength-*")), *folder.glob("control")]
+
+
+def _label(strengths: list[float], kinds: list[str]) -> str:
+    if not strengths:
+        return "run"
+    by_strength = {"density", "permuted"} & set(kinds)
+    if strengths[0] == 0 and not set(kinds) - by_strength:
+        return "control"
+    strength = f"strength {strengths[0]:g}"
+    if kinds == ["density"]:
+        return strength
+    return f"weights by {' and '.join(kinds)}" + (f", {strength}" if by_strength else "")
+
+
+def _logged(arm: Arm, prefix: str) -> Iterable[str]:
+    return dict.fromkeys(name for entry in arm.log["history"] for name in entry if name.startswith(prefix))
+
+
+def _without_prefix(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def _prompts(folder: Path) -> Prompts | None:
+    path = folder / WEIGHTS_TABLE
+    if not path.exists():
+        return None
+    table = pq.read_table(path)
+    number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
+    cluster = None
+    if "cluster" in table.column_names:
+        cluster = np.array([str(name) for name in table["cluster"].to_pylist()], dtype=object)
+    place = np.stack([number["x"], number["y"]], axis=1)
+    return Prompts(table["prompt"].to_pylist(), cluster, number["density"], number["sampling_weight"], place)
+
+
+_SHARE = re.compile(r"accuracy|validity|coverage|completion")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeededArm:
+    """One arm: its name, the values that it differs in, and its finished runs by seed."""
+
+    name: str
+    values: Mapping[str, Any]
+    runs: Mapping[int, Arm]
+
+    @property
+    def label(self) -> str:
+        """How a table calls the arm; one that has no other beside it has no name."""
+        return self.name or "as configured"
+
+    def of(self, name: str) -> list[float]:
+        """A metric of each run that has it."""
+        return [run.metrics[name] for run in self.runs.values() if name in run.metrics]
+
+    def interval(self, name: str) -> Interval | None:
+        """The mean over seeds and Student's interval; NaN bounds of one seed, None where no run has it.
+
+        The bounds of a share are cut at 0 and 1.
+        """
+        values = self.of(name)
+        return _cut(mean_interval(values), name) if values else None
+
+    def curve(self, name: str) -> tuple[list[int], list[Interval]]:
+        """A logged quantity over the steps that all runs have, with its interval over seeds at each."""
+        found = [dict(zip(*run.series(name), strict=True)) for run in self.runs.values()]
+        steps = sorted(set.intersection(*map(set, found))) if found else []
+        return steps, [_cut(mean_interval([values[step] for values in found]), name) for step in steps]
+
+
+def _cut(interval: Interval, name: str) -> Interval:
+    if not _SHARE.search(name) or not math.isfinite(interval.high - interval.low):
+        return interval
+    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A folder of arms and seeds; `missing` names the folders of runs that have not finished."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    arms: list[SeededArm]
+    missing: list[str]
+
+    @property
+    def seeds(self) -> int:
+        """The fewest seeds of an arm."""
+        return min(len(arm.runs) for arm in self.arms)
+
+    def difference(self, arm: SeededArm, name: str) -> Interval | None:
+        """A metric of an arm less that of the first, seed by seed; None without two seeds that both have."""
+        first = self.arms[0]
+        seeds = [seed for seed in arm.runs if seed in first.runs]
+        pairs = [(arm.runs[seed].metrics.get(name), first.runs[seed].metrics.get(name)) for seed in seeds]
+        if len(pairs) < 2 or any(value is None for pair in pairs for value in pair):
+            return None
+        mine, other = np.array(pairs, dtype=np.float64).T
+        return paired_interval(mine, other)
+
+
+def holds_arms(folder: Path) -> bool:
+    """Whether a folder is that of several runs, not of one."""
+    path = folder / RESOLVED_CONFIG
+    if not path.exists() or (folder / TRAINING_LOG).exists():
+        return False
+    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return bool(config.get("arms")) or len(config.get("seeds") or []) > 1
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Read all finished runs of a folder of arms; raises ValueError where none has finished."""
+    config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
+    arguments = ArmsArguments(arms=config.get("arms"), seeds=config.get("seeds"))
+    runs: dict[str, dict[int, Arm]] = {}
+    missing = []
+    for planned in planned_runs(arguments, folder, config.get("seed", 0)):
+        if not (planned.folder / TRAINING_LOG).exists():
+            missing.append(planned.folder.relative_to(folder).as_posix())
+            continue
+        runs.setdefault(planned.arm, {})[planned.seed] = read_run(planned.folder).arms[0]
+    if not runs:
+        raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
+    values = config.get("arms") or {}
+    arms = [SeededArm(name, values.get(name) or {}, found) for name, found in runs.items()]
+    return Comparison(folder, config, read_metrics(folder) or {}, arms, missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """A finished run: its folder, config as resolved, metrics, the log of its training, and what it trained on."""
+
+    folder: Path
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    history: list[dict[str, float]]
+    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Everything that a report of a comparison is made from.
+
+    runs: arm -> seed -> run. results: the same with the metrics alone, those at equal KL among them. missing: folders
+    of runs that have not finished. Differences are of three families, p-values corrected within each: primary, in the
+    primary measure; headlines, in the measures that tables show; others, in all that is left.
+    """
+
+    folder: Path
+    arguments: CompareArguments
+    base: dict[str, Any]
+    runs: Mapping[str, Mapping[int, RunResult]]
+    results: Mapping[str, Mapping[int, Mapping[str, float]]]
+    primary: list[Difference]
+    headlines: list[Difference]
+    others: list[Difference]
+    missing: list[str]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Those of all families."""
+        return [*self.primary, *self.headlines, *self.others]
+
+    @property
+    def shown(self) -> list[str]:
+        """The measures that tables show, the primary one first."""
+        return list(dict.fromkeys([self.arguments.primary, *headlines(all_measures(self.results))]))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms with a finished run, in the order of the config."""
+        return [arm for arm, found in self.results.items() if found]
+
+    def values(self, arm: str, measure: str) -> list[float]:
+        """A measure of each seed that has it."""
+        runs = self.results.get(arm, {})
+        return [runs[seed][measure] for seed in sorted(runs) if measure in runs[seed]]
+
+    def interval(self, arm: str, measure: str) -> Interval | None:
+        """The mean over seeds with Student's interval; None where no run has the measure."""
+        values = self.values(arm, measure)
+        return mean_interval(values) if values else None
+
+    def of(self, measure: str, arm: str, other: str) -> Difference | None:
+        """The difference of a pair in a measure."""
+        return next((d for d in self.differences if (d.measure, d.arm, d.other) == (measure, arm, other)), None)
+
+
+def read_compared(folder: Path) -> Compared:
+    """Read all finished runs; ValueError where none has, or where arms differ in more than they may."""
+    kept = read_yaml(folder / COMPARISON)
+    base = kept.pop("base")
+    arguments = CompareArguments(**kept)
+    runs, missing = read_all(arguments, folder)
+    if not any(runs.values()):
+        raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
+    results = with_equal_kl(runs)
+    check_primary(arguments.primary, results)
+    measures = [name for name in all_measures(results) if name != arguments.primary]
+    shown = [name for name in headlines(measures) if name != arguments.primary]
+    pairs = arguments.pairs
+    return Compared(
+        folder,
+        arguments,
+        base,
+        runs,
+        results,
+        differences(results, pairs, [arguments.primary]),
+        differences(results, pairs, shown),
+        differences(results, pairs, [name for name in measures if name not in shown]),
+        missing,
+    )
+
+
+def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, RunResult]], list[str]]:
+    """Arm -> seed -> run, of the finished ones, and the names of the others.
+
+    Raises ValueError where arms of a seed differ in more than they may.
+    """
+    arms = arguments.arms
+    found: dict[str, dict[int, RunResult]] = {arm: {} for arm in arms}
+    missing = []
+    for arm in found:
+        for seed in arguments.seeds:
+            if (result := read_result(run_folder(folder, arm, seed))) is None:
+                missing.append(run_folder(Path(), arm, seed).as_posix())
+            else:
+                found[arm][seed] = result
+    varied = {name for values in arms.values() for name in values or {}}
+    for seed in arguments.seeds:
+        alike = {arm: results[seed] for arm, results in found.items() if seed in results}
+        if len(alike) > 1:
+            check_alike(alike, varied)
+    return found, missing
+
+
+def check_finished(run: ComparedRun) -> None:
+    """Raise ValueError where the folder of a run was begun with another config, naming what differs."""
+    path = run.folder / CONFIG
+    if not path.exists() or not (run.folder / RESOLVED_CONFIG).exists():
+        return
+    before = read_yaml(path)
+    names = sorted((before.keys() | run.config.keys()) - FREE)
+    if differing := [name for name in names if before.get(name) != run.config.get(name)]:
+        name = differing[0]
+        raise ValueError(
+            f"got {str(run.folder)!r}, which was begun with other values of {', '.join(differing[:5])} ({name}: "
+            f"{before.get(name)!r} there, {run.config.get(name)!r} now); give another --output_dir, or remove it"
+        )
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """The run of a folder, or None while it has not finished."""
+    try:
+        metrics, log = read_metrics(folder), read_training_log(folder)
+        if metrics is None or log is None:
+            return None
+        config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
+        return RunResult(folder, dict(config), metrics, log["history"], read_trained_on(folder) or {})
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
+            "makes the run again"
+        ) from error
+
+
+def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
+    """Raise ValueError where the arms of a seed differ in more than the values that are varied.
+
+    runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ, and their rows
+    where a value is varied that says what these are.
+    """
+    free = {*varied, *FREE}
+    if free & {field.name for field in dataclasses.fields(DataArguments)}:
+        free |= {"trained_on.rows", "trained_on.fingerprint"}
+    (first, one), *others = runs.items()
+    for arm, run in others:
+        values, others_values = _compared(one, run), _compared(run, one)
+        names = sorted((values.keys() | others_values.keys()) - free)
+        if differing := [name for name in names if values.get(name) != others_values.get(name)]:
+            name = differing[0]
+            raise ValueError(
+                f"got arms {first!r} and {arm!r} that differ in {', '.join(differing[:5])} too "
+                f"({name}: {values.get(name)!r} and {others_values.get(name)!r}), wanted them to differ in "
+                f"{', '.join(sorted(varied)) or 'nothing'} alone; no difference could be put down to that"
+            )
+
+
+def _compared(run: RunResult, other: RunResult) -> dict[str, Any]:
+    """The config, and what trained_on.json says where both have one."""
+    both = {f"trained_on.{name}": value for name, value in run.trained_on.items() if name in other.trained_on}
+    return {**run.config, **both}
+
+
+def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Arm -> seed -> metrics, with those at equal KL for the seeds that all arms have."""
+    results = {arm: {seed: dict(run.metrics) for seed, run in found.items()} for arm, found in runs.items()}
+    for seed in set.intersection(*(set(found) for found in runs.values())):
+        for arm, found in at_equal_kl({arm: found[seed].history for arm, found in runs.items()}).items():
+            results[arm][seed] |= found
+    return results
+
+
+def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+    """Raise ValueError where no run has the primary measure."""
+    known = known_measures(results)
+    if primary not in known:
+        raise ValueError(f"primary: got {primary!r}, which no run has; {nearest(primary, known)[:400]}")
