@@ -45,7 +45,7 @@ def test_every_command_is_understood(command, recipe, monkeypatch):
     words = shlex.split(command)
     place = next(place for place, word in enumerate(words) if word.startswith("recipes/") and word.endswith(".py"))
     name = Path(words[place]).stem
-    if name == "evaluate":
+    if name == "evaluation":
         parse_recipe([MeasuringArguments], words[place + 1 :])
         return
     module = recipe(name)

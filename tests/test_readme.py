@@ -1,4 +1,4 @@
-"""The README's words, taken literally: its snippets run, its task works, its links lead somewhere."""
+"""The README taken literally: its snippets run, its task works. Links of all pages lead somewhere."""
 
 import re
 import subprocess
@@ -12,6 +12,7 @@ from hf_synth.rng import RowRandom
 from hf_synth.views import with_prompts
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 TASK = next(block for block in BLOCKS if "class Reverse" in block)
@@ -47,13 +48,19 @@ def test_own_task_keeps_the_promises(own_task):
     assert (with_prompts(rows, rng).loss_start == rows.loss_start).all()
 
 
-def test_links_and_pictures_lead_somewhere():
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))])
+def test_links_and_pictures_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
 
-def test_the_house_shows_every_module():
-    tree = README.split("## The house")[1].split("```")[1]
+def test_the_index_names_every_page():
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    assert sorted(path.name for path in DOCS.glob("*.md") if f"({path.name}" not in index) == ["README.md"]
+
+
+def test_the_repository_layout_shows_every_module():
+    tree = README.split("## Repository layout")[1].split("```")[1]
     modules = {path.name for path in (ROOT / "hf_synth").iterdir() if not path.name.startswith(("_", "py."))}
     assert sorted(name for name in modules if name.removesuffix(".py") not in tree) == []
