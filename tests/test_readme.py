@@ -13,6 +13,7 @@ from hf_synth.views import with_prompts
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 TASK = next(block for block in BLOCKS if "class Reverse" in block)
@@ -48,7 +49,7 @@ def test_own_task_keeps_the_promises(own_task):
     assert (with_prompts(rows, rng).loss_start == rows.loss_start).all()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
