@@ -23,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from hf_synth.sampling import embed_texts, intrinsic_dimension
 from hf_synth.sampling.indexes import ExactIndex, Frame
-from hf_synth.sampling.neighbours import find_neighbours, nearest
+from hf_synth.sampling.neighbors import find_neighbors, nearest
 
 K = 10
 
@@ -81,7 +81,7 @@ def benchmark_neighbours(vectors: np.ndarray, queries: int, repeats: int) -> Non
     exact = share * median_seconds(lambda: nearest(frame, ExactIndex(frame, "faiss"), rows, K), repeats)
     print(f"  exact                      {exact:7.1f} s   {sklearn / exact:4.1f} times as fast")
     found = []
-    seconds = median_seconds(lambda: found.append(find_neighbours(vectors, K, "ivf")), repeats)
+    seconds = median_seconds(lambda: found.append(find_neighbors(vectors, K, "ivf")), repeats)
     recall = found[-1].recall
     print(
         f"  approximate, recall {recall:.3f}  {seconds:7.1f} s   {sklearn / seconds:4.1f} times as fast, index and all"

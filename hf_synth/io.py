@@ -78,6 +78,12 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader finds the whole file or none."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -16,17 +16,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.sampling.callbacks import ChangingWeightsCallback
-    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density
-    from hf_synth.sampling.embeddings import embed_texts, prompt_text
-    from hf_synth.sampling.factors import Curriculum, FixedWeights, ScheduledRarity, WeightFactor
-    from hf_synth.sampling.pass_rates import PassRates
-    from hf_synth.sampling.refresh import (
-        DensityRefreshCallback,
+    from hf_synth.sampling.adaptive import (
+        Curriculum,
+        FixedWeights,
+        PassRates,
         RefreshedRarity,
+        ScheduledRarity,
+        WeightFactor,
+    )
+    from hf_synth.sampling.callbacks import (
+        ChangingWeightsCallback,
+        DensityRefreshCallback,
         hidden_state_embedder,
         policy_density,
     )
+    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density
+    from hf_synth.sampling.embeddings import embed_texts, prompt_text
     from hf_synth.sampling.samplers import DensityWeightedSampler
     from hf_synth.sampling.trainers import (
         WeightedDPOTrainer,
@@ -49,12 +54,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "callbacks": ("ChangingWeightsCallback",),
+    "adaptive": ("Curriculum", "FixedWeights", "PassRates", "RefreshedRarity", "ScheduledRarity", "WeightFactor"),
+    "callbacks": ("ChangingWeightsCallback", "DensityRefreshCallback", "hidden_state_embedder", "policy_density"),
     "density": ("intrinsic_dimension", "knn_density", "measure_knn_density"),
     "embeddings": ("embed_texts", "prompt_text"),
-    "factors": ("Curriculum", "FixedWeights", "ScheduledRarity", "WeightFactor"),
-    "pass_rates": ("PassRates",),
-    "refresh": ("DensityRefreshCallback", "RefreshedRarity", "hidden_state_embedder", "policy_density"),
     "samplers": ("DensityWeightedSampler",),
     "trainers": (
         "WeightedDPOTrainer",

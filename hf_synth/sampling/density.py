@@ -9,7 +9,7 @@ import logging
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_synth.sampling.neighbours import Neighbours, find_neighbours
+from hf_synth.sampling.neighbors import Neighbors, find_neighbors
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,8 @@ def measure_knn_density(
     if len(points) == 1:
         return MeasuredDensity(np.ones(len(inverse)), 0.0, 1, 0, "none", 1.0)
     k = check_k(k, len(points), estimator, reduce_k)
-    found = find_neighbours(points, k, backend)
-    logger.info("Neighbours of %d distinct points by %s, recall %.3f", len(points), found.backend, found.recall)
+    found = find_neighbors(points, k, backend)
+    logger.info("Neighbors of %d distinct points by %s, recall %.3f", len(points), found.backend, found.recall)
     density = density_of(found, copies, metric, estimator, smoothing, points.shape[1])
     dimension = levina_bickel(found.distances, points.shape[1]) if k > 1 else 0.0
     return MeasuredDensity(density[inverse], dimension, len(points), k, found.backend, found.recall)
@@ -133,12 +133,12 @@ def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "co
     points, _, _ = distinct_points(embeddings, metric)
     if len(points) == 1:
         return 0.0
-    distances = find_neighbours(points, check_k(k, len(points), "volume"), backend).distances
+    distances = find_neighbors(points, check_k(k, len(points), "volume"), backend).distances
     return levina_bickel(distances, points.shape[1])
 
 
 def density_of(
-    found: Neighbours, copies: np.ndarray, metric: str, estimator: str, smoothing: int, ambient: int
+    found: Neighbors, copies: np.ndarray, metric: str, estimator: str, smoothing: int, ambient: int
 ) -> np.ndarray:
     """[P] densities of distinct points from their neighbours [P, k] and copies [P]; arguments as `knn_density`."""
     if estimator == "volume":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Sampler
 
+from hf_synth.io import whole_file
 from hf_synth.sampling.weights import check_weights
 
 _ROWS_AT_A_TIME = 2**16  # rows turned into Python numbers at once
@@ -191,8 +192,8 @@ class DensityWeightedSampler(Sampler[int]):
         """Write `state_dict` to a safetensors file; a process killed meanwhile leaves the old file or the new one."""
         state = self.state_dict()
         arrays = {name: state.pop(name) for name in _ARRAYS}
-        save_file(arrays, path + ".part", metadata={"sampler": json.dumps(state)})
-        os.replace(path + ".part", path)
+        with whole_file(Path(path)) as part:
+            save_file(arrays, part, metadata={"sampler": json.dumps(state)})
 
     def load(self, path: str) -> None:
         """Take up the state in a file that `save` wrote; errors as `load_state_dict`."""

@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from hf_synth.sampling.cache import text_key, write_whole
+from hf_synth.io import write_bytes, write_json, write_tables
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
-from hf_synth.sampling.embeddings import Embedder
+from hf_synth.sampling.embeddings import Embedder, text_key
 from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame, Index
-from hf_synth.sampling.neighbours import EXACT, Neighbours, choose_backend, nearest, widen_to_recall
+from hf_synth.sampling.neighbors import EXACT, Neighbors, choose_backend, nearest, widen_to_recall
 
 PART = 50_000  # texts or points
 
@@ -128,8 +128,9 @@ class _Work:
         self._forget_what_is_lost()
         if not (self.folder / "rows.safetensors").exists():
             for number, part in enumerate(_first_texts(texts(), row)):
-                _write_table(self.folder / f"texts/{number:05}.parquet", pa.table({"text": part}))
-            write_whole(self.folder / "rows.safetensors", save({"row": row, "keys": keys}))
+                table = pa.table({"text": part})
+                write_tables(self.folder / f"texts/{number:05}.parquet", table.schema, [table])
+            write_bytes(self.folder / "rows.safetensors", save({"row": row, "keys": keys}))
 
     def _claim(self, name: str, wanted: dict[str, Any]) -> None:
         """Write what the work in this folder depends on, or find the same."""
@@ -143,7 +144,7 @@ class _Work:
             raise ValueError(
                 f"{self.folder}: holds work on another density ({'; '.join(changed)}); give another folder."
             )
-        write_whole(path, json.dumps(wanted, indent=2).encode())
+        write_json(path, wanted)
 
     def _forget_what_is_lost(self) -> None:
         """Parts count as done only while the file that holds them is there."""
@@ -167,7 +168,7 @@ class _Work:
             file = _file(self.folder / "vectors.f32", count, vectors.shape[1])
             file[number * PART : number * PART + len(texts)] = vectors
             file.flush()
-            write_whole(done, json.dumps({"dim": vectors.shape[1]}).encode())
+            write_json(done, {"dim": vectors.shape[1]})
         self.ranks.wait()
 
     def find_points(self) -> None:
@@ -180,7 +181,7 @@ class _Work:
             points, inverse, _ = distinct_points(_file(self.folder / "vectors.f32", count, dim), "cosine", room)
             room.flush()
             shape = np.array([len(points), dim])
-            write_whole(path, save({"shape": shape, "point": inverse}))
+            write_bytes(path, save({"shape": shape, "point": inverse}))
         points, wanted = self._points(), self.settings
         k = check_k(wanted.k, len(points), wanted.estimator, wanted.reduce_k) if len(points) > 1 else 0
         # Only now: settings that cannot be had must not stand in the way of others.
@@ -202,7 +203,7 @@ class _Work:
             index = ApproximateIndex(frame)
             facts["recall"] = widen_to_recall(frame, index, k)
             facts |= index.save(self.folder / "index.safetensors")
-        write_whole(done, json.dumps(facts).encode())
+        write_json(done, facts)
 
     def search(self) -> None:
         points = self._points()
@@ -219,7 +220,7 @@ class _Work:
             if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():
                 rows = np.arange(number * PART, min((number + 1) * PART, len(points)))
                 distances, ids = nearest(frame, index, rows, facts["k"])
-                write_whole(done, save({"distances": distances, "ids": ids}))
+                write_bytes(done, save({"distances": distances, "ids": ids}))
         self.ranks.wait()
 
     def finish(self) -> ShardedDensity:
@@ -237,7 +238,7 @@ class _Work:
         index, settings = self._json("index"), self.settings
         parts = [_read(path, load) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
         distances, ids = (np.concatenate([part[name] for part in parts]) for name in ("distances", "ids"))
-        found = Neighbours(distances, ids, index["backend"], index["recall"])
+        found = Neighbors(distances, ids, index["backend"], index["recall"])
         density = density_of(found, copies, "cosine", settings.estimator, settings.smoothing, points.shape[1])
         return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
 
@@ -291,9 +292,3 @@ def _file(path: Path, rows: int, columns: int) -> np.memmap:
     if path.stat().st_size != (size := 4 * rows * columns):
         os.truncate(path, size)
     return np.memmap(path, np.float32, "r+", shape=(int(rows), int(columns)))
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_whole(path, sink.getvalue().to_pybytes())

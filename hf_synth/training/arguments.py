@@ -16,7 +16,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from trl import ModelConfig, TrlParser
 
 from hf_synth.errors import check_fields, nearest, option
-from hf_synth.sampling.neighbours import BACKENDS
+from hf_synth.sampling.neighbors import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
 
 SOURCES = ("task", "mixture", "preferences", "prompts")
@@ -99,7 +99,7 @@ class WeightArguments:
     density_k: int = option(10, "Neighbours that measure density.", at_least=2)
     density_estimator: str = option("volume", "volume or mean_distance.", choices=("volume", "mean_distance"))
     density_smoothing: int = option(
-        0, "Rounds of averaging each log density over the prompt and its neighbours.", at_least=0
+        0, "Rounds of averaging each log density over the prompt and its neighbors.", at_least=0
     )
     max_ratio: float = option(100.0, "The largest weight over the smallest.", at_least=1)
     embedder: str = option(

@@ -31,9 +31,8 @@ from hf_synth.sampling import (
     policy_density,
     prompt_text,
 )
-from hf_synth.sampling.cache import text_key
 from hf_synth.sampling.density import measure_knn_density
-from hf_synth.sampling.embeddings import Embedder, load_embedder
+from hf_synth.sampling.embeddings import Embedder, load_embedder, text_key
 from hf_synth.sampling.shards import fingerprint
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.run_directory import WEIGHTS_TABLE

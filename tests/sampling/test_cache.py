@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_synth.sampling import cache, embed_texts
-from hf_synth.sampling.cache import EmbeddingCache
+from hf_synth.sampling import embed_texts, embeddings
+from hf_synth.sampling.embeddings import EmbeddingCache
 
 TEXTS = [f"text {number}" for number in range(25)]
 
@@ -25,7 +25,7 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(cache, "PART", 10)
+    monkeypatch.setattr(embeddings, "PART", 10)
 
 
 def test_known_texts_are_read_in_any_order(tmp_path):

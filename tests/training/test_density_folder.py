@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from hf_synth.sampling.cache import text_key
+from hf_synth.sampling.embeddings import text_key
 from hf_synth.sampling.shards import fingerprint
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.weighting import held_out_density, measure_density, read_density, write_density

@@ -1,13 +1,13 @@
-"""Neighbours against all distances sorted; what is approximate says how much it finds, and looks further if little."""
+"""Neighbors against all distances sorted; what is approximate says how much it finds, and looks further if little."""
 
 import importlib.util
 
 import numpy as np
 import pytest
 
-from hf_synth.sampling import indexes, neighbours
+from hf_synth.sampling import indexes, neighbors
 from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame
-from hf_synth.sampling.neighbours import choose_backend, find_neighbours, nearest
+from hf_synth.sampling.neighbors import choose_backend, find_neighbors, nearest
 
 
 def clusters(count=3000, dim=32):
@@ -30,9 +30,9 @@ def sorted_distances(points, k):
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_exact_backends_equal_all_distances_sorted(backend, dtype, monkeypatch):
     monkeypatch.setattr(indexes, "_CHUNK", 100)  # several chunks to merge, the last one small
-    monkeypatch.setattr(neighbours, "_QUERIES", 64)
+    monkeypatch.setattr(neighbors, "_QUERIES", 64)
     points = (np.random.default_rng(2).normal(size=(307, 9)) + 5).astype(dtype)
-    found = find_neighbours(points, 6, backend)
+    found = find_neighbors(points, 6, backend)
     distances, ids = sorted_distances(points, 6)
     np.testing.assert_allclose(found.distances, distances, rtol=1e-12)
     np.testing.assert_array_equal(found.ids, ids)
@@ -46,24 +46,24 @@ def test_neighbours_in_a_clump_that_float32_squares_cannot_tell_apart(backend, w
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=16) + width * rng.normal(size=(120, 16)), rng.normal(size=(120, 16))])
     points = points.astype(dtype)
-    found = find_neighbours(points, 10, backend)
+    found = find_neighbors(points, 10, backend)
     np.testing.assert_allclose(found.distances, sorted_distances(points, 10)[0], rtol=1e-9)
 
 
 def test_as_many_neighbours_as_there_are_others():
     points = np.random.default_rng(2).normal(size=(5, 3))
-    np.testing.assert_allclose(find_neighbours(points, 4, "faiss").distances, sorted_distances(points, 4)[0])
+    np.testing.assert_allclose(find_neighbors(points, 4, "faiss").distances, sorted_distances(points, 4)[0])
 
 
 def test_far_from_the_origin_distances_keep_their_digits():
     points = np.random.default_rng(2).normal(size=(200, 4))
-    near, far = (find_neighbours(points + shift, 5, "faiss").ids for shift in (0.0, 1e6))
+    near, far = (find_neighbors(points + shift, 5, "faiss").ids for shift in (0.0, 1e6))
     np.testing.assert_array_equal(near, far)
 
 
 def test_the_recall_that_is_said_is_the_recall_there_is():
     points = clusters()
-    found, truth = find_neighbours(points, 10, "ivf"), sorted_distances(points, 10)[1]
+    found, truth = find_neighbors(points, 10, "ivf"), sorted_distances(points, 10)[1]
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.ids, truth, strict=True)])
     assert recall == pytest.approx(found.recall, abs=0.02)
     assert found.recall >= 0.95
@@ -76,17 +76,17 @@ def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
     index = ApproximateIndex(frame)
     rows = np.arange(300)
     truth = nearest(frame, ExactIndex(frame, "faiss"), rows, 10)[0]
-    before = neighbours._recall(truth, nearest(frame, index, rows, 10)[0])
+    before = neighbors._recall(truth, nearest(frame, index, rows, 10)[0])
     assert before < 0.6
-    assert neighbours.widen_to_recall(frame, index, 10) >= 0.95
+    assert neighbors.widen_to_recall(frame, index, 10) >= 0.95
     assert index.width > 1
-    assert neighbours._recall(truth, nearest(frame, index, rows, 10)[0]) > 0.9
+    assert neighbors._recall(truth, nearest(frame, index, rows, 10)[0]) > 0.9
 
 
 def test_lists_with_fewer_than_k_points_are_no_end(monkeypatch):
     monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
     monkeypatch.setattr(indexes, "_WIDTH", 1)
-    found = find_neighbours(clusters(2000, 16), 60, "ivf")
+    found = find_neighbors(clusters(2000, 16), 60, "ivf")
     assert np.isfinite(found.distances).all()
     assert (found.ids >= 0).all()
     assert all(len(set(row)) == 60 for row in found.ids)
@@ -96,7 +96,7 @@ def test_a_search_that_cannot_be_widened_says_so(monkeypatch, caplog):
     monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
     monkeypatch.setattr(indexes, "_WIDTH", 1)
     frame = Frame.of(np.random.default_rng(0).normal(size=(2000, 16)).astype("f4"))
-    assert neighbours.widen_to_recall(frame, ApproximateIndex(frame), 10) < 0.95
+    assert neighbors.widen_to_recall(frame, ApproximateIndex(frame), 10) < 0.95
     assert "use backend='faiss'" in caplog.text
 
 
@@ -138,25 +138,25 @@ def test_a_saved_index_finds_the_same(tmp_path):
 
 def test_clumps_with_fewer_places_than_lists(recwarn):
     clumps = np.concatenate([np.random.default_rng(0).normal(size=(1500, 300)) * 1e-4 + side for side in (-1, 1)])
-    assert find_neighbours(clumps, 5, "ivf").recall >= 0.95
+    assert find_neighbors(clumps, 5, "ivf").recall >= 0.95
     assert not [warning for warning in recwarn if "clusters" in str(warning.message)]
 
 
 @pytest.mark.parametrize("shape", [(60, 7), (45, 32), (2000, 3)])
 def test_small_and_odd_shapes(shape):
     points = np.random.default_rng(1).normal(size=shape).astype("f4")
-    assert find_neighbours(points, 3, "ivf").recall >= 0.95
+    assert find_neighbors(points, 3, "ivf").recall >= 0.95
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (14, 2), (240, 4), (639, 2)])
 def test_the_approximate_search_of_few_points_is_quiet_and_exact(shape, capfd):
     points = np.random.default_rng(1).normal(size=shape)
-    np.testing.assert_allclose(find_neighbours(points, 2, "ivf").distances, sorted_distances(points, 2)[0], rtol=1e-6)
+    np.testing.assert_allclose(find_neighbors(points, 2, "ivf").distances, sorted_distances(points, 2)[0], rtol=1e-6)
     assert capfd.readouterr() == ("", "")
 
 
 def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):
-    monkeypatch.setattr(neighbours, "_cuda", lambda: False)
+    monkeypatch.setattr(neighbors, "_cuda", lambda: False)
     assert [choose_backend("auto", n) for n in (10, 1999, 2000, 50_000, 50_001)] == [
         "sklearn",
         "sklearn",
@@ -164,19 +164,19 @@ def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):
         "faiss",
         "ivf",
     ]
-    monkeypatch.setattr(neighbours, "_cuda", lambda: True)
+    monkeypatch.setattr(neighbors, "_cuda", lambda: True)
     assert [choose_backend("auto", n) for n in (10, 2000, 2_000_000, 2_000_001)] == [
         "sklearn",
         "torch",
         "torch",
         "ivf",
     ]
-    monkeypatch.setattr(neighbours, "_cuda", lambda: False)
+    monkeypatch.setattr(neighbors, "_cuda", lambda: False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert [choose_backend("auto", n) for n in (50_000, 50_001)] == ["sklearn", "ivf"], "without faiss"
-    assert find_neighbours(clusters(2000, 16), 5, "ivf").recall >= 0.95, "without faiss"
+    assert find_neighbors(clusters(2000, 16), 5, "ivf").recall >= 0.95, "without faiss"
 
 
 def test_an_unknown_backend():
     with pytest.raises(ValueError, match="wanted one of auto, sklearn, faiss, torch, ivf"):
-        find_neighbours(clusters(50), 3, "annoy")
+        find_neighbors(clusters(50), 3, "annoy")

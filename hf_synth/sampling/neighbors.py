@@ -34,7 +34,7 @@ _CANDIDATES_EACH = 4  # for each neighbour wanted, where widening begins
 
 
 @dataclasses.dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """distances [P, k] float64, ascending, all above 0; ids [P, k]; how they were found, and the recall at k."""
 
     distances: np.ndarray
@@ -61,7 +61,7 @@ def _exact() -> str:
     return "sklearn" if importlib.util.find_spec("faiss") is None else "faiss"
 
 
-def find_neighbours(points: np.ndarray, k: int, backend: str = "auto") -> Neighbours:
+def find_neighbors(points: np.ndarray, k: int, backend: str = "auto") -> Neighbors:
     """The k nearest others of each of P distinct points [P, D], by Euclidean distance; 0 < k < P.
 
     Raises:
@@ -76,7 +76,7 @@ def find_neighbours(points: np.ndarray, k: int, backend: str = "auto") -> Neighb
     index, recall = build_index(frame, k, backend)
     distances, ids = nearest(frame, index, np.arange(len(points)), k)
     limits = np.finfo(np.float64)
-    return Neighbours(np.clip(np.ldexp(distances, exponent), limits.tiny, limits.max), ids, backend, recall)
+    return Neighbors(np.clip(np.ldexp(distances, exponent), limits.tiny, limits.max), ids, backend, recall)
 
 
 def build_index(frame: Frame, k: int, backend: str) -> tuple[Index, float]:
