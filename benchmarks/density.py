@@ -4,13 +4,15 @@
 
 Ratios of medians within one run; seconds are of processor time over all threads, which other work on the machine
 disturbs less than the clock. Brute force is timed on some of the queries, since each costs the same, and the whole is
-told from it.
+told from it. With OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1 all of it runs on one thread. pynndescent, where it is
+installed, is timed twice: its first call in a process compiles, and numba cannot keep what that gives.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import json
 import logging
 import statistics
@@ -22,7 +24,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from hf_synth.sampling import embed_texts, intrinsic_dimension
-from hf_synth.sampling.indexes import ExactIndex, Frame
+from hf_synth.sampling.indexes import ExactIndex, Frame, sample_rows
 from hf_synth.sampling.neighbors import find_neighbors, nearest
 
 K = 10
@@ -88,6 +90,23 @@ def benchmark_neighbours(vectors: np.ndarray, queries: int, repeats: int) -> Non
     )
 
 
+def benchmark_pynndescent(vectors: np.ndarray, neighbors: int) -> None:
+    """Print what pynndescent takes for the same, compiling and compiled, and its recall at K of a sample of points."""
+    from pynndescent import NNDescent
+
+    def graph(points: np.ndarray) -> np.ndarray:
+        return NNDescent(points, "euclidean", n_neighbors=neighbors, random_state=0).neighbor_graph[0]
+
+    compiling = median_seconds(lambda: graph(vectors[:5_000]), 1)
+    found: list[np.ndarray] = []
+    seconds = median_seconds(lambda: found.append(graph(vectors)), 1)
+    frame, rows = Frame.of(vectors), sample_rows(len(vectors), 1_000)
+    limits = nearest(frame, ExactIndex(frame, "faiss"), rows, K)[0][:, -1:]
+    others = vectors[found[0][rows, 1 : K + 1]].astype(np.float64)
+    recall = (np.linalg.norm(vectors[rows, None] - others, axis=2) <= limits * (1 + 1e-6)).mean()
+    print(f"  pynndescent, recall {recall:.3f}  {seconds:7.1f} s, after {compiling:.1f} s of compiling")
+
+
 def main() -> None:
     """Run all parts."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,6 +114,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=90_000)
     parser.add_argument("--queries", type=int, default=16_384)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--pynndescent", type=int, default=24, help="its n_neighbors; fewer find fewer of the nearest")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     prompts = generated_prompts(arguments.points)
@@ -107,6 +127,8 @@ def main() -> None:
     dimension = intrinsic_dimension(vectors[:: max(1, len(vectors) // 20_000)])
     print(f"{K} neighbours of {len(vectors)} points of intrinsic dimension {dimension:.0f} in {vectors.shape[1]}")
     benchmark_neighbours(vectors, min(arguments.queries, len(vectors)), arguments.repeats)
+    if importlib.util.find_spec("pynndescent"):
+        benchmark_pynndescent(vectors, arguments.pynndescent)
 
 
 if __name__ == "__main__":
