@@ -1,4 +1,4 @@
-"""From the metrics of runs to paired differences, and from those to a verdict in words."""
+"""From the metrics of runs to paired differences, and from those to a verdict."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ _FEWEST = 2  # pairs that a standard deviation takes
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A measure of one arm less that of another, seed by seed.
+    """A measure of one arm minus that of another, seed by seed.
 
     sd: of the differences over seeds. p: Student's paired test, 1 below the seeds that a claim takes; corrected:
     Holm's over the family that it is in.
@@ -81,17 +81,16 @@ def verdict(difference: Difference, better: str, smallest_effect: float | None, 
     sign = 1.0 if better == "higher" else -1.0
     mean, low, high = sign * difference.interval.mean, *sorted(sign * end for end in difference.interval[1:])
     seen = f"{sign * mean:+.3g} [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
-    told = f"the difference is {seen} over {difference.seeds} seeds"
+    told = f"{seen}, {difference.seeds} seeds"
     if difference.seeds < FEWEST_FOR_A_CLAIM:
-        few = f"a claim takes {FEWEST_FOR_A_CLAIM} seeds, fewer show that it ran"
-        return Verdict("undecided", f"{told}; {few}; {needed(difference, tests)}")
+        return Verdict("undecided", f"{told}; a claim takes {FEWEST_FOR_A_CLAIM} seeds; {needed(difference, tests)}")
     told += f", corrected p = {difference.corrected:.2g}"
     if difference.corrected < LEVEL and low > 0:
         return Verdict("supported", told)
     if difference.corrected < LEVEL and high < 0:
-        return Verdict("not supported", f"{told}: in the other direction")
+        return Verdict("not supported", f"{told}; in the other direction")
     if smallest_effect is not None and high < smallest_effect:
-        return Verdict("not supported", f"{told}: smaller than {smallest_effect:g}, the least that would matter")
+        return Verdict("not supported", f"{told}; smaller than the minimum effect of {smallest_effect:g}")
     return Verdict("undecided", f"{told}; {needed(difference, tests)}")
 
 
@@ -99,31 +98,26 @@ def needed(difference: Difference, tests: int = 1) -> str:
     """How many seeds would decide, if the true difference is the one that was seen, at the strictest of `tests`."""
     seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / tests) if difference.sd else None
     if seeds is None:
-        return "no number of seeds below a million would tell a difference this small from none"
+        return "a million seeds would not distinguish a difference this small from none"
     seeds = max(seeds, FEWEST_FOR_A_CLAIM)
-    return f"if that is the true difference, {seeds} seeds would find it with a chance of {POWER:.0%}"
+    return f"if that is the true difference, {seeds} seeds detect it with {100 * POWER:.0f} % power"
 
 
 def power_statement(arguments: CompareArguments) -> list[str]:
     """The smallest difference that the seeds can detect in the primary measure, said before anything is trained."""
     seeds = len(arguments.seeds)
     if seeds < _FEWEST:
-        return ["One seed shows that it ran. No difference can be told from chance."]
-    pairs = len(arguments.pairs)
-    lines = [_detectable(arguments, LEVEL)]
-    if pairs > 1:
-        lines.append(f"With the correction for {pairs} pairs, at worst: {_detectable(arguments, LEVEL / pairs)}")
+        return ["One seed shows that it ran. It cannot distinguish a difference from chance."]
+    lines = []
+    for pairs in sorted({1, len(arguments.pairs)}):
+        corrected = f", corrected for {pairs} pairs" if pairs > 1 else ""
+        size = smallest_detectable(1.0, seeds, POWER, LEVEL / pairs)
+        noise = f" ({size * arguments.noise:.3g})" if arguments.noise else ""
+        lines.append(
+            f"Minimum detectable effect in {arguments.primary} ({100 * POWER:.0f} % power, {seeds} seeds{corrected}): "
+            f"{size:.2f} standard deviations of the paired differences{noise}."
+        )
     return lines
-
-
-def _detectable(arguments: CompareArguments, level: float) -> str:
-    seeds = len(arguments.seeds)
-    size = smallest_detectable(1.0, seeds, POWER, level)
-    own = f", which is {size * arguments.noise:.3g}" if arguments.noise else ""
-    return (
-        f"{seeds} seeds find, in {POWER:.0%} of such comparisons, a true difference in {arguments.primary} of "
-        f"{size:.2f} times the standard deviation of paired differences between seeds{own}."
-    )
 
 
 def known_measures(results: Results) -> list[str]:

@@ -10,6 +10,7 @@ from hf_synth import __version__
 from hf_synth.hub.facts import about, words_of
 from hf_synth.hub.markdown import prose
 from hf_synth.hub.model_metadata import has_own_code, model_metadata, path_name, without_paths
+from hf_synth.reports.page import count_parameters, essentials, settings_of_task, settings_yaml
 from hf_synth.reports.pretraining import (
     SCORES,
     corpus_table,
@@ -22,7 +23,6 @@ from hf_synth.reports.pretraining import (
     verdict,
 )
 from hf_synth.reports.read import Run, read_run
-from hf_synth.reports.report import count_parameters, essentials, settings_of_task, settings_yaml
 from hf_synth.reports.tables import code_block, number, spread, table
 from hf_synth.tasks import Task, get_task
 from hf_synth.tokenization import all_words

@@ -1,7 +1,7 @@
 """The report of arms of pretraining: what each reached, with its interval over seeds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -22,14 +22,14 @@ from hf_synth.reports.figures import (
     log_steps,
     save,
 )
-from hf_synth.reports.pretraining import copied_sections, floor_level, log_spaced, trial
+from hf_synth.reports.page import essentials, model_facts, render
+from hf_synth.reports.pretraining import PART, floor_level, log_spaced, transfer_facts, transfer_rows, trial
 from hf_synth.reports.read import Comparison, SeededArm, one_token
-from hf_synth.reports.report import again, essentials, model_facts, settings_block, settings_of_task
-from hf_synth.reports.tables import code, duration, escaped, in_order, listed, number, picture, spread, table
+from hf_synth.reports.tables import code, escaped, in_order, listed, number, spread, table
 
 _OVER_STEPS = {
     "eval_validation_loss": ("Validation loss", "nats per token"),
-    "eval_validation_accuracy": ("Validation accuracy", "share of tokens"),
+    "eval_validation_accuracy": ("Validation accuracy", "fraction of tokens"),
 }
 _STYLES = ("-", "--", ":", "-.")
 
@@ -53,7 +53,7 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
     columns = top.subplots(1, len(measures), squeeze=False, sharey=True)[0]
     for ax, (name, title, unit) in zip(columns, measures, strict=True):
         _by_arm(ax, comparison, name)
-        if unit.startswith("share") and ax.dataLim.width == 0:
+        if unit.startswith("fraction") and ax.dataLim.width == 0:
             ax.set_xlim(-0.05, 1.05)
         ax.set_title(title, loc="left")
         ax.set_xlabel(unit)
@@ -114,13 +114,13 @@ MEASURES = (
     ("excess/test", "Excess", "nats per token"),
     ("loss/test", "Loss", "nats per token"),
     ("floor/test", "Floor", "nats per token"),
-    ("accuracy/test", "Tokens foretold", "share"),
-    ("row_accuracy/test", "Rows foretold", "share"),
-    ("language/validity", "Valid samples", "share"),
-    ("language/coverage", "Coverage", "share of the language"),
+    ("accuracy/test", "Token accuracy", "fraction"),
+    ("row_accuracy/test", "Exact-match accuracy", "fraction"),
+    ("language/validity", "Valid samples", "fraction"),
+    ("language/coverage", "Coverage", "fraction of the language"),
     ("language/perplexity/ratio", "Perplexity ratio", "invalid over valid"),
-    ("language/perplexity/gap", "Perplexity gap", "invalid less valid"),
-    ("language/completion", "Decision points", "share passed"),
+    ("language/perplexity/gap", "Perplexity gap", "invalid minus valid"),
+    ("language/completion", "Decision points", "fraction passed"),
 )
 _DRAWN = (  # the first three that there are
     "language/validity", "excess/test", "row_accuracy/test", "loss/test", "language/perplexity/ratio", "accuracy/test",
@@ -131,64 +131,54 @@ def measures_of(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
     """The measures; where text was read, loss and accuracy are those of held-out natural text, and named so."""
     if not comparison.config.get("canonical"):
         return MEASURES
-    words = {"loss/test": "Loss on natural text", "accuracy/test": "Tokens of natural text foretold"}
+    words = {"loss/test": "Loss on natural text", "accuracy/test": "Token accuracy on natural text"}
     return tuple((name, words.get(name, title), unit) for name, title, unit in MEASURES)
 
 
-def comparison_sections(comparison: Comparison) -> list[str]:
+def arms_report(comparison: Comparison) -> str:
     """What was run, the table and the figure of all arms, differences between arms, and the settings."""
-    return [
-        "# Pretraining: " + ("arms compared" if len(comparison.arms) > 1 else "one way of training, several seeds"),
-        "## What was run",
-        _opening(comparison),
-        *_unfinished(comparison),
-        *_arms(comparison),
-        *copied_sections({arm.label: list(arm.runs.values()) for arm in comparison.arms}),
-        "## Result",
-        _result(comparison),
-        *_lacking(comparison),
-        _meaning(comparison),
-        *_figure(comparison),
-        *_differences(comparison),
-        *_groups(comparison),
-        *_notes(comparison),
-    ]
+    arms, config = comparison.arms, comparison.config
+    first = next(iter(arms[0].runs.values()))
+    runs = {arm.label: list(arm.runs.values()) for arm in arms}
+    floors = {run.metrics.get("floor/test") for of_arm in runs.values() for run in of_arm}
+    single = all(len(arm.runs) == 1 for arm in arms)
+    measures = {measure[0]: measure for measure in _measures(comparison)}
+    drawn = [measures[name] for name in _DRAWN if name in measures][:3]
+    if drawn:
+        save(arms_figure(comparison, drawn), comparison.folder, "arms")
+    kept = {name: config[name] for name in ("arms", "seeds") if config.get(name)}
+    return render(
+        "arms",
+        config=config,
+        arms=arms,
+        names=[code(arm.label) for arm in arms],
+        model=model_facts(first.folder, first.metrics),
+        rows=number(first.metrics.get("rows/trained")),
+        steps=number(first.log["steps"]),
+        seeds=[str(seed) for seed in sorted({seed for arm in arms for seed in arm.runs})],
+        seconds=comparison.metrics.get("seconds/total"),
+        missing=[code(name) for name in comparison.missing],
+        values=[[code(arm.name), code_values(arm.values)] for arm in arms] if any(arm.values for arm in arms) else [],
+        transfer=transfer_rows(runs),
+        transfer_header=["arm", *PART],
+        transfer_facts=transfer_facts(runs),
+        result=_result(comparison),
+        lacking=_lacking(comparison),
+        floor=floors.pop() if len(floors) == 1 else None,
+        single=single,
+        uneven=len({len(arm.runs) for arm in arms}) > 1,
+        trial=trial(config, 1 if single else comparison.seeds),
+        drawn=bool(drawn),
+        differences=_differences(comparison),
+        groups=_groups(comparison),
+        settings=kept | essentials(config),
+        places=[code(f"{arm.name}/" if arm.name else "seed-*/") for arm in arms],
+    )
 
 
-def _opening(comparison: Comparison) -> str:
-    run = next(iter(comparison.arms[0].runs.values()))
-    config = comparison.config
-    seeds = sorted({seed for arm in comparison.arms for seed in arm.runs})
-    facts = ["Recipe: `recipes/pretrain.py`"]
-    facts += [f"Task: {settings_of_task(config)}"] if config.get("task") else []
-    facts += [f"Natural text: {code(str(config['canonical']))}"] if config.get("canonical") else []
-    facts += model_facts(run)
-    facts += [f"Rows seen by a run: {number(run.metrics.get('rows/trained'))} in {number(run.log['steps'])} steps"]
-    if len(comparison.arms) > 1:
-        facts[-1] += " (the first; arms may differ)"
-        names = listed([code(arm.name) for arm in comparison.arms])
-        facts.append(f"Arms: {names}; they differ in what the next table says and in nothing else")
-    facts += [f"Seeds: {listed([str(seed) for seed in seeds])}; they change the model and its training, not the rows"]
-    if "seconds/total" in comparison.metrics:
-        facts.append(f"Wall time since the last start: {duration(comparison.metrics['seconds/total'])}")
-    return "\n".join(f"- {fact}" for fact in facts)
-
-
-def _unfinished(comparison: Comparison) -> list[str]:
-    if not comparison.missing:
-        return []
-    names = listed([code(name) for name in comparison.missing])
-    return [f"> Not finished, so not in this report: {names}. The command that began them goes on with what is left."]
-
-
-def _arms(comparison: Comparison) -> list[str]:
-    if not any(arm.values for arm in comparison.arms):
-        return []
-    rows = [
-        [code(arm.name), ", ".join(code(f"{name}={value}") for name, value in arm.values.items()) or "as configured"]
-        for arm in comparison.arms
-    ]
-    return [table(["arm", "what it differs in"], rows, text_columns=2)]
+def code_values(values: Mapping[str, Any]) -> str:
+    """The values that an arm differs in."""
+    return ", ".join(code(f"{name}={value}") for name, value in values.items()) or "as configured"
 
 
 def _measures(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -232,82 +222,27 @@ def _lacking(comparison: Comparison) -> list[str]:
                 title.lower() for name, title, _ in _measures(comparison) if name not in run.metrics and arm.of(name)
             ]
             if titles:
-                lines.append(f"> - {code(arm.label)}, seed {seed}: {listed(titles)}")
-    if not lines:
-        return []
-    text = "> Without a finite value, and so left out of the mean; a run whose loss grew beyond all numbers has none:"
-    return ["\n".join([text, ">", *lines])]
+                lines.append(f"{code(arm.label)}, seed {seed}: {listed(titles)}")
+    return lines
 
 
-def _meaning(comparison: Comparison) -> str:
-    some = " Arms have different numbers of seeds." if len({len(arm.runs) for arm in comparison.arms}) > 1 else ""
-    if all(len(arm.runs) == 1 for arm in comparison.arms):
-        return f"{_floor(comparison)}One seed of each arm, so there is no interval.\n\n> {trial(comparison.config)}"
-    return _floor(comparison) + (
-        "Means over training seeds; in brackets Student's 95 % interval over seeds, none where there is one "
-        "seed, and cut at 0 and 1 for shares. "
-        f"All runs are measured on the same test rows.{some}\n\n> {trial(comparison.config, comparison.seeds)}"
-    )
-
-
-def _floor(comparison: Comparison) -> str:
-    """The floor, where it is one and the same."""
-    floors = {run.metrics.get("floor/test") for arm in comparison.arms for run in arm.runs.values()}
-    if len(floors) > 1 or None in floors:
-        return ""
-    return f"No predictor can lose less than {floors.pop():.4f} nats per token on the test rows: the exact floor. "
-
-
-def _figure(comparison: Comparison) -> list[str]:
-    known = {measure[0]: measure for measure in _measures(comparison)}
-    shown = [known[name] for name in _DRAWN if name in known][:3]
-    if not shown:
-        return []
-    save(arms_figure(comparison, shown), comparison.folder, "arms")
-    text = (
-        "Above: diamonds are means, lines 95 % intervals over seeds, dots single seeds. "
-        "Below: means over seeds at each look, with the interval as a band; the floor there is that of the validation "
-        "rows."
-    )
-    return [text, picture("arms", "results by arm, and validation over training steps")]
-
-
-def _differences(comparison: Comparison) -> list[str]:
-    """Each arm less the first, paired by seed."""
+def _differences(comparison: Comparison) -> str:
+    """Each arm minus the first, paired by seed; empty where no pair of arms has two seeds."""
     measures = [measure for measure in _measures(comparison) if measure[0] != "floor/test"][:4]
     others = comparison.arms[1:]
     found = [[comparison.difference(arm, name) for name, _, _ in measures] for arm in others]
     if not any(interval for line in found for interval in line):
-        return []
+        return ""
     rows = [[code(arm.name), *map(spread, line)] for arm, line in zip(others, found, strict=True)]
-    text = (
-        f"Each arm less {code(comparison.arms[0].name)}, seed by seed, with the 95 % interval of the mean difference. "
-        "An interval that holds 0 shows no difference. The intervals are not corrected for how many there are."
-    )
-    return ["## Differences", text, table(["arm", *(title.lower() for _, title, _ in measures)], rows)]
+    return table(["arm", *(title.lower() for _, title, _ in measures)], rows)
 
 
-def _groups(comparison: Comparison) -> list[str]:
-    """Accuracy by group of rows and arm."""
+def _groups(comparison: Comparison) -> str:
+    """Exact-match accuracy by group of rows and arm."""
     prefix = "row_accuracy/test/"
     runs = [run.metrics for arm in comparison.arms for run in arm.runs.values()]
     names = in_order({name.removeprefix(prefix) for run in runs for name in run if name.startswith(prefix)})
     if not names:
-        return []
+        return ""
     rows = [[escaped(name), *(spread(arm.interval(prefix + name)) for arm in comparison.arms)] for name in names]
-    text = "Rows with all tokens foretold, share, with the interval over seeds."
-    return ["## By group of rows", text, table(["group", *(code(arm.label) for arm in comparison.arms)], rows)]
-
-
-def _notes(comparison: Comparison) -> list[str]:
-    settings = essentials(comparison.config)
-    names = {"arms": comparison.config.get("arms"), "seeds": comparison.config.get("seeds")}
-    settings = {name: value for name, value in names.items() if value} | settings
-    places = listed([code(f"{arm.name}/" if arm.name else "seed-*/") for arm in comparison.arms])
-    return [
-        "## Notes",
-        *settings_block(settings),
-        *again("pretrain"),
-        f"Models, dynamics and numbers of single runs are in {places}; `hf-synth report FOLDER` writes the report of "
-        "one.",
-    ]
+    return table(["group", *(code(arm.label) for arm in comparison.arms)], rows)

@@ -20,10 +20,11 @@ from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.experiments.plan import COMPARISON
 from hf_synth.experiments.statistics import Difference, power_statement, verdict
 from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.reports.arms import code_values
 from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, WIDTH, blank, label, legend_columns, save
+from hf_synth.reports.page import html_page, render
 from hf_synth.reports.read import Compared, read_compared
-from hf_synth.reports.report import html_page
-from hf_synth.reports.tables import code, code_block, escaped, listed, number, picture, spread, table
+from hf_synth.reports.tables import MISSING, code, escaped, number, spread, table
 
 _STYLES = ("-", "--", ":", "-.")
 _MOST_CURVES = 8
@@ -41,7 +42,7 @@ def draw_figures(compared: Compared) -> list[str]:
     return list(found)
 
 
-def look_of(compared: Compared, arm: str) -> tuple[str, Any]:
+def arm_style(compared: Compared, arm: str) -> tuple[str, Any]:
     """The colour and the line style of an arm."""
     index = list(compared.arguments.arms).index(arm)
     return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
@@ -56,7 +57,7 @@ def primary_figure(compared: Compared) -> Figure:
     axes = figure.subplots(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
     top, bottom = axes if compared.primary else (axes[0], None)
     for place, arm in enumerate(compared.arms):
-        colour, _ = look_of(compared, arm)
+        colour, _ = arm_style(compared, arm)
         values = compared.values(arm, compared.arguments.primary)
         top.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
         if values:
@@ -66,7 +67,7 @@ def primary_figure(compared: Compared) -> Figure:
     top.set_xlabel(f"{compared.arguments.better} is better")
     if bottom is not None:
         for place, difference in enumerate(compared.primary):
-            _interval(bottom, difference.interval, place, look_of(compared, difference.arm)[0])
+            _interval(bottom, difference.interval, place, arm_style(compared, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
         _rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in compared.primary])
         bottom.set_title("paired differences", loc="left")
@@ -88,7 +89,7 @@ def _rows(ax: Axes, names: Sequence[str]) -> None:
 
 
 def head_to_tail(compared: Compared) -> tuple[str, list[tuple[str, str]]] | None:
-    """What a measure is known for from the most crowded to the rarest: its title, and (name, label) of each place.
+    """What a measure is known for from the highest to the lowest density: its title, and (name, label) of each place.
 
     Clusters in the order of their size, or tenths of the prompts by density; None where there are neither.
     """
@@ -102,7 +103,7 @@ def head_to_tail(compared: Compared) -> tuple[str, list[tuple[str, str]]] | None
     tenths = sorted(
         (name for name in run.metrics if re.fullmatch(r"reward/decile_\d+", name)), key=lambda name: int(name[14:])
     )
-    return ("reward by tenth of density, the most crowded first", [(n, n[14:]) for n in tenths]) if tenths else None
+    return ("reward by tenth of density, the highest first", [(n, n[14:]) for n in tenths]) if tenths else None
 
 
 @matplotlib.rc_context(STYLE)
@@ -112,7 +113,7 @@ def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, st
     x = np.arange(len(places))
     arms = compared.arms[:_MOST_CURVES]
     for index, arm in enumerate(arms):
-        colour, style = look_of(compared, arm)
+        colour, style = arm_style(compared, arm)
         found = [compared.interval(arm, name) for name, _ in places]
         shift = (index - (len(arms) - 1) / 2) * 0.06
         known = [(x[i] + shift, value) for i, value in enumerate(found) if value is not None]
@@ -143,8 +144,8 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
     figure, axes = blank(3.2, 1, 2, share_y=True)
     arms = compared.arms[:_MOST_CURVES]
     for arm in arms:
-        colour, style = look_of(compared, arm)
-        runs = [_looks(run.history, measure) for run in compared.runs[arm].values()]
+        colour, style = arm_style(compared, arm)
+        runs = [_evaluations(run.history, measure) for run in compared.runs[arm].values()]
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         means = [mean_interval([run[step][measure] for run in runs]) for step in steps]
         axes[0].plot(steps, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5)
@@ -162,7 +163,7 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
     return figure
 
 
-def _looks(history: Sequence[dict[str, float]], measure: str) -> dict[int, dict[str, float]]:
+def _evaluations(history: Sequence[dict[str, float]], measure: str) -> dict[int, dict[str, float]]:
     return {int(entry["step"]): entry for entry in history if measure in entry}
 
 
@@ -170,7 +171,7 @@ def _legend(figure: Figure, compared: Compared, arms: Sequence[str]) -> None:
     names = [label(arm, 24) for arm in arms]
     handles = [
         matplotlib.lines.Line2D([], [], color=colour, linestyle=style)
-        for colour, style in (look_of(compared, arm) for arm in arms)
+        for colour, style in (arm_style(compared, arm) for arm in arms)
     ]
     figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names), handlelength=3)
 
@@ -200,105 +201,54 @@ def write_comparison(folder: Path) -> Path:
 
 def _text(compared: Compared, figures: Sequence[str], prompts: int) -> str:
     """The report in Markdown, with the answers to so many prompts."""
-    sections = [
-        f"# {escaped(compared.arguments.title)}",
-        *_question(compared),
-        *_answer(compared),
-        *_pictures(figures),
-        *_measures(compared),
-        *_side_by_side(compared, prompts),
-        *_again(compared),
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _question(compared: Compared) -> list[str]:
     arguments = compared.arguments
-    rows = [
-        [
-            code(arm),
-            ", ".join(code(f"{name}={value}") for name, value in (values or {}).items()) or "as configured",
-            number(len(compared.results.get(arm, {}))),
-            spread(compared.interval(arm, _SHARE)),
-        ]
-        for arm, values in arguments.arms.items()
-    ]
-    least = f" A difference below {arguments.smallest_effect:g} would not matter." if arguments.smallest_effect else ""
-    facts = [
-        f"Recipe: {code(f'recipes/{arguments.recipe}.py')}; arms of a seed differ in what the table says and in "
-        "nothing else, which is checked against the configs that the runs kept.",
-        f"Primary measure, named before the runs: {code(arguments.primary)}, {arguments.better} is better.{least}",
-        *power_statement(arguments),
-    ]
-    return [
-        "## What was asked",
-        "\n".join(f"- {fact}" for fact in facts),
-        table(["arm", "what it differs in", "seeds", "effective share"], rows, text_columns=2),
-        "The effective share is the effective sample size of the weights that a run begins with, over its prompts.",
-        *_unfinished(compared),
-    ]
-
-
-def _unfinished(compared: Compared) -> list[str]:
-    """Runs that are not in the report, or not in its answer."""
-    primary = compared.arguments.primary
     without = [
-        f"{arm}/seed-{seed}" for arm, runs in compared.results.items() for seed in runs if primary not in runs[seed]
+        f"{arm}/seed-{seed}"
+        for arm, runs in compared.results.items()
+        for seed in runs
+        if arguments.primary not in runs[seed]
     ]
-    told = ((compared.missing, "Not finished, so not in this report"), (without, "Without the primary measure"))
-    return [f"> {what}: {listed([code(name) for name in names])}." for names, what in told if names]
-
-
-def _answer(compared: Compared) -> list[str]:
-    arguments = compared.arguments
-    if not compared.primary:
-        return ["## Answer", "Fewer than two seeds have finished in both arms of any pair: nothing can be said."]
-    lines = []
+    primary = []
     for difference in compared.primary:
         found = verdict(difference, arguments.better, arguments.smallest_effect, tests=len(compared.primary))
-        pair = f"{code(difference.arm)} does better than {code(difference.other)}"
-        lines.append(
-            f"- **{found.word}**: {pair} in {code(arguments.primary)}. {found.reason[0].upper()}{found.reason[1:]}."
-        )
-    meaning = (
-        "Differences are paired by seed, with Student's 95 % interval over seeds; p-values are Student's paired "
-        f"ones, corrected by Holm's method over all pairs ({len(compared.primary)})."
-    )
-    return ["## Answer", "\n".join(lines), meaning]
+        primary.append((found.word, difference, found.reason))
+    kept: dict[str, Any] = yaml.safe_load((compared.folder / COMPARISON).read_text(encoding="utf-8"))
+    settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
+    text = render(
+        "comparison",
+        arguments=arguments,
+        power=power_statement(arguments),
+        arms=[
+            [code(arm), code_values(values or {}), number(len(compared.results.get(arm, {}))),
+             spread(compared.interval(arm, _SHARE))]
+            for arm, values in arguments.arms.items()
+        ],
+        unfinished={
+            "Not finished, so not in this report": [code(name) for name in compared.missing],
+            "Without the primary metric": [code(name) for name in without],
+        },
+        primary=primary,
+        figures=figures,
+        measures=_measures(compared),
+        differences=_differences(compared),
+        family=len(compared.headlines),
+        side_by_side=_side_by_side(compared, prompts),
+        settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110),
+    )  # fmt: skip
+    return text + "\n"
 
 
-def _pictures(figures: Sequence[str]) -> list[str]:
-    return [f"{_CAPTIONS[name]}\n\n{picture(name, _CAPTIONS[name].split('.')[0])}" for name in figures]
+def _measures(compared: Compared) -> str:
+    rows = [[code(name), *(spread(compared.interval(arm, name)) for arm in compared.arms)] for name in compared.shown]
+    return table(["metric", *(code(arm) for arm in compared.arms)], rows)
 
 
-_CAPTIONS = {
-    "primary": "The primary measure by arm. Diamonds are means, lines 95 % intervals over seeds, dots single seeds.",
-    "groups": "From the head to the tail. Means over seeds with 95 % intervals, the most crowded on the left.",
-    "steps": "Over training. Means over seeds at each look, with 95 % intervals; on the right against the KL "
-    "divergence from the reference policy, a point for each look.",
-}  # fmt: skip
-
-
-def _measures(compared: Compared) -> list[str]:
-    names = compared.shown
-    rows = [[code(name), *(spread(compared.interval(arm, name)) for arm in compared.arms)] for name in names]
-    sections = [
-        "## Measures",
-        "Means over seeds with Student's 95 % interval.",
-        table(["measure", *(code(arm) for arm in compared.arms)], rows),
-    ]
-    if not compared.primary:
-        return sections
+def _differences(compared: Compared) -> str:
+    """The shown measures in which any seed differs, a column a pair."""
     pairs = compared.arguments.pairs
-    moved = [name for name in names if any(_moves(compared.of(name, *pair)) for pair in pairs)]
-    lines = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in moved]
-    header = ["measure", *(f"{code(arm)} less {code(other)}" for arm, other in pairs)]
-    text = (
-        "Differences, seed by seed; bold where the corrected p-value is below 0.05. Those of the primary measure are "
-        f"corrected among themselves, the others over all {len(compared.headlines)} of this table. What else was "
-        f"measured is in {code(DIFFERENCES)}, a family of its own."
-    )
-    return [*sections, "## Differences", text, table(header, lines)]
+    moved = [name for name in compared.shown if any(_moves(compared.of(name, *pair)) for pair in pairs)]
+    rows = [[code(name), *(_cell(compared, name, *pair) for pair in pairs)] for name in moved]
+    return table(["metric", *(f"{code(arm)} minus {code(other)}" for arm, other in pairs)], rows)
 
 
 def _moves(found: Difference | None) -> bool:
@@ -309,20 +259,20 @@ def _moves(found: Difference | None) -> bool:
 def _cell(compared: Compared, measure: str, arm: str, other: str) -> str:
     found = compared.of(measure, arm, other)
     if found is None:
-        return "-"
+        return MISSING
     text = spread(found.interval)
     return f"**{text}**" if found.corrected < 0.05 else text
 
 
-def _side_by_side(compared: Compared, shown: int) -> list[str]:
-    """The first answers of the arms of the first pair to a few prompts, spread evenly over all."""
+def _side_by_side(compared: Compared, shown: int) -> dict[str, Any]:
+    """The first answers of the arms of the first pair to a few prompts, spread evenly over all; empty without any."""
     arm, other = compared.arguments.pairs[0]
     seeds = sorted(set(compared.runs.get(arm, {})) & set(compared.runs.get(other, {})))
     if not seeds or not shown:
-        return []
+        return {}
     tables = [compared.runs[name][seeds[0]].folder / SAMPLES for name in (arm, other)]
     if not all(path.exists() for path in tables):
-        return []
+        return {}
     one, two = (_first_answers(path) for path in tables)
     prompts = [prompt for prompt in one if prompt in two]
     step = max(1, len(prompts) // shown)
@@ -330,28 +280,13 @@ def _side_by_side(compared: Compared, shown: int) -> list[str]:
         [escaped(prompt[-160:]), escaped(one[prompt], 160), escaped(two[prompt], 160)]
         for prompt in prompts[::step][:shown]
     ]
-    text = f"Seed {seeds[0]}, the first sampled answer to each; all of them are in {code(SAMPLES)}."
-    return ["## Side by side", text, table(["prompt", code(arm), code(other)], rows, text_columns=3)]
+    return {"seed": seeds[0], "arm": arm, "other": other, "rows": rows}
 
 
 def _first_answers(path: Path) -> dict[str, str]:
     columns = pq.read_table(path, columns=["prompt", "completion", "sample"]).to_pydict()
     rows = zip(columns["prompt"], columns["completion"], columns["sample"], strict=True)
     return {prompt: completion for prompt, completion, sample in rows if sample == 0}
-
-
-def _again(compared: Compared) -> list[str]:
-    kept: dict[str, Any] = yaml.safe_load((compared.folder / COMPARISON).read_text(encoding="utf-8"))
-    settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
-    command = "accelerate launch recipes/compare.py --config my.yaml --output_dir runs/again"
-    return [
-        "## Again",
-        "The settings, to be saved as `my.yaml`:",
-        code_block(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110), "yaml"),
-        "and from the repository:",
-        code_block(command, "bash"),
-        "Given again, the command that made this finds the finished runs and trains what is missing.",
-    ]
 
 
 def write_differences(compared: Compared) -> None:

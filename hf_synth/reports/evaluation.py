@@ -13,30 +13,30 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import share_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
-from hf_synth.reports.report import html_page
-from hf_synth.reports.tables import code, code_block, in_order, listed, number, picture, score, spread, table
+from hf_synth.reports.page import html_page, render
+from hf_synth.reports.tables import code, in_order, number, score, spread, table
 
 Measures = Mapping[str, float]
 
-_SHARES = {  # measure -> (what it is, its name in the figure)
-    "accuracy": ("tokens foretold", "tokens foretold"),
-    "row_accuracy": ("rows foretold whole", "rows foretold whole"),
-    "verified": ("greedy completions right", "completions right"),
-    "language/validity": ("samples valid", "samples valid"),
+_SHARES = {  # measure -> its name
+    "accuracy": "token accuracy",
+    "row_accuracy": "exact-match accuracy",
+    "verified": "greedy completions accepted",
+    "language/validity": "valid samples",
 }
 _LOSSES = {"loss": "loss", "floor": "floor", "excess": "excess"}
 _STRINGS = {f"language/string/{name}": f"{name}, nats a string" for name in _LOSSES}
 _MORE = {
-    "exact_match": "greedy completions that are the row's own",
-    "finished": "greedy completions that come to an end",
+    "exact_match": "greedy completions equal to the row",
+    "finished": "greedy completions with an end",
     "language/distinct": "different samples",
     "language/coverage": "strings of the language among the samples",
     "language/completion": "decision points passed",
     "language/completion/strict": "decision points passed strictly",
     "language/perplexity/valid": "perplexity of valid strings",
     "language/perplexity/invalid": "perplexity of invalid strings",
-    "language/perplexity/ratio": "invalid over valid",
-    "language/auroc": "a valid string above an invalid one, by ln P",
+    "language/perplexity/ratio": "perplexity ratio, invalid over valid",
+    "language/auroc": "AUROC of valid against invalid strings, by ln P",
 }
 
 
@@ -53,32 +53,27 @@ class Evaluation:
 
 def write_evaluation(folder: Path, done: Evaluation) -> None:
     """Write report.md, report.html and, of several lengths, figures/lengths.png."""
-    sections = [
-        _opening(done),
-        _table(done, {**_LOSSES, **_STRINGS, **{key: name for key, (name, _) in _SHARES.items()}}),
-    ]
-    if len(done.found) > 1:
+    several = len(done.found) > 1
+    if several:
         save(lengths_figure(done), folder, "lengths")
-        sections.insert(1, picture("lengths", "Shares and excess loss by length"))
-    if any(name in measures for measures in done.found.values() for name in _MORE):
-        sections += ["## More measures", _table(done, _MORE)]
-    sections += [*_fact_types(done), *_reading(done)]
-    text = "\n\n".join(sections) + "\n"
-    (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
-    (folder / "report.html").write_text(html_page(text), encoding="utf-8", newline="\n")
-
-
-def _opening(done: Evaluation) -> str:
-    plan, model = done.plan, done.model
-    rows = listed(sorted({number(measures["rows"]) for measures in done.found.values()}))
-    where = ""
-    if plan.length_field:
-        trained = f"; training had {plan.trained_length}" if plan.trained_length is not None else ""
-        where = f", at {plan.length_field} {listed([setting.name for setting in plan.settings])}{trained}"
-    return (
-        f"# {code(plan.task_name)}, measured\n\n{code(model)} on {rows} rows of the {done.split} split"
-        f"{where}. Config: {code(_config(plan))}"
+    completions = {number(one["completions"]) for one in done.found.values() if "completions" in one}
+    text = render(
+        "evaluation",
+        model=done.model,
+        split=done.split,
+        plan=done.plan,
+        config=_config(done.plan),
+        rows=sorted({number(measures["rows"]) for measures in done.found.values()}),
+        settings=[setting.name for setting in done.plan.settings],
+        drawn=several,
+        results=_table(done, _LOSSES | _STRINGS | _SHARES),
+        more=_table(done, _MORE) if any(_has(done, name) for name in _MORE) else "",
+        fact_types={setting: _fact_types(measures) for setting, measures in done.found.items()},
+        completions=sorted(completions) if _has(done, "verified") else [],
+        lm_eval=done.lm_eval,
     )
+    (folder / "report.md").write_text(text + "\n", encoding="utf-8", newline="\n")
+    (folder / "report.html").write_text(html_page(text + "\n"), encoding="utf-8", newline="\n")
 
 
 def _config(plan: Plan) -> str:
@@ -103,16 +98,13 @@ def _cell(measures: Measures, name: str) -> str:
     return shown if low is None else f"{shown} [{score(low)}, {score(high)}]"
 
 
-def _fact_types(done: Evaluation) -> list[str]:
-    """The per-type table, of tasks that have types of facts."""
-    sections = []
-    for setting, measures in done.found.items():
-        kinds = in_order(name.removeprefix("ce/") for name in measures if name.startswith("ce/"))
-        keys = {"facts": "facts", "ce": "CE", "ppl": "PPL", "acc": "ACC", "prob": "PROB"}
-        rows = [[code(kind), *(_fact_cell(measures, key, kind) for key in keys)] for kind in kinds]
-        if rows:
-            sections += [f"## Types of facts, {setting}", table(["type", *keys.values()], rows)]
-    return sections
+def _fact_types(measures: Measures) -> list[list[str]]:
+    """A row for each type of facts, of tasks that have such."""
+    kinds = in_order(name.removeprefix("ce/") for name in measures if name.startswith("ce/"))
+    return [
+        [code(kind), *(_fact_cell(measures, key, kind) for key in ("facts", "ce", "ppl", "acc", "prob"))]
+        for kind in kinds
+    ]
 
 
 def _fact_cell(measures: Measures, key: str, kind: str) -> str:
@@ -122,44 +114,20 @@ def _fact_cell(measures: Measures, key: str, kind: str) -> str:
     return number(value) if key in ("facts", "ppl") else score(value)
 
 
-def _reading(done: Evaluation) -> list[str]:
-    """What the numbers mean, and what they do not."""
-    lines = [
-        "## How to read this",
-        "Loss is in nats per token that carries it, the input given up to each token; the floor is that of the best "
-        "predictor, exact; excess is what lies between. In brackets: 95 % intervals over rows of this one model "
-        "(Student's for the excess; Wilson's for shares, a row being one trial, of tokens too). "
-        "They say nothing about other training seeds.",
-    ]
-    if any("verified" in measures for measures in done.found.values()):
-        counts = listed(sorted({number(one["completions"]) for one in done.found.values() if "completions" in one}))
-        lines.append(
-            f"Greedy completions: of the first {counts} rows' prompts, judged by the task's verifier; what does not "
-            "come to its end is wrong. Where a row has no prompt of its own, a random beginning of it is the prompt."
-        )
-    if done.lm_eval:
-        lines += [
-            "## The same in lm-eval",
-            "Its `acc` is the share of rows foretold whole, its `loss` the loss above:",
-            code_block(done.lm_eval, "bash"),
-        ]
-    return lines
-
-
 @matplotlib.rc_context(STYLE)
 def lengths_figure(done: Evaluation) -> Figure:
-    """Shares on the left and excess loss on the right, over lengths, with intervals where there are some."""
+    """Accuracies on the left and excess loss on the right, over lengths, with intervals where there are some."""
     figure, (left, right) = blank(3.0, 1, 2)
-    lines = {key: name for key, (_, name) in _SHARES.items() if _has(done, key)}
+    lines = {key: name for key, name in _SHARES.items() if _has(done, key)}
     for (key, name), colour in zip(lines.items(), ARM_COLOURS, strict=False):
         _draw(left, done, key, colour, name)
     left.set_ylim(-0.03, 1.03)
-    left.set_title("Right, as a share", loc="left")
+    left.set_title("Accuracy, as a fraction", loc="left")
     excess = "excess" if _has(done, "excess") else "language/string/excess"
     _draw(right, done, excess, "black", "")
     right.margins(y=0.08)
     right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
-    right.set_title("Above the floor, nats per " + ("token" if excess == "excess" else "string"), loc="left")
+    right.set_title("Excess loss, nats per " + ("token" if excess == "excess" else "string"), loc="left")
     for ax in (left, right):
         ax.set_xlabel(str(done.plan.length_field))
         measured = sorted({setting.length for setting in done.plan.settings if setting.length is not None})

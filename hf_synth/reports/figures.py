@@ -142,8 +142,8 @@ def draw(panel: Panel, ax: Axes) -> None:
 
 
 def limit_shares(ax: Axes) -> None:
-    """Keep an axis of shares between 0 and 1 and a margin; all of that where nothing differs."""
-    if not ax.get_ylabel().startswith("share"):
+    """Keep an axis of fractions between 0 and 1 and a margin; all of that where nothing differs."""
+    if not ax.get_ylabel().startswith("fraction"):
         return
     low, high = ax.dataLim.intervaly
     low, high = (max(low, 0.0), min(high, 1.0)) if high > low else (0.0, 1.0)
@@ -182,7 +182,7 @@ def entropy(counts: np.ndarray) -> float:
 
 @matplotlib.rc_context(STYLE)
 def token_distribution(task: Task, rows: Rows, called: str) -> Figure:
-    """Shares of the tokens beside what equal shares would be; of a large vocabulary by rank as well.
+    """Fractions of the tokens beside equal ones; of a large vocabulary by rank as well.
 
     called: the task, its preset and whatever else the title should tell.
     """
@@ -203,9 +203,9 @@ def _by_id(ax: Axes, shares: np.ndarray, names: list[str]) -> None:
     ax.bar(ids, shares, width=0.7 if names else 1.0, color=ARM_COLOURS[0])
     ax.axhline(1 / len(shares), color=CONTROL_COLOUR, linestyle="--", linewidth=1)
     ax.set_ylim(top=1.18 * shares.max())
-    ax.annotate("dashed: all equally often", (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8,
+    ax.annotate("dashed: all equally frequent", (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8,
                 color=CONTROL_COLOUR)  # fmt: skip
-    ax.set(xlabel="" if names else "token, in the vocabulary's order", ylabel="share of tokens")
+    ax.set(xlabel="" if names else "token, in the vocabulary's order", ylabel="fraction of tokens")
     if names:
         ax.set_xticks(ids, names, rotation=90)
 
@@ -213,7 +213,7 @@ def _by_id(ax: Axes, shares: np.ndarray, names: list[str]) -> None:
 def _by_rank(ax: Axes, shares: np.ndarray) -> None:
     ranks = 1 + np.arange(len(shares))
     ax.plot(ranks, np.sort(shares)[::-1], color=ARM_COLOURS[0], linewidth=1.6, label="tokens by rank")
-    ax.axhline(1 / len(shares), color=CONTROL_COLOUR, linestyle="--", linewidth=1, label="all equally often")
-    ax.set(xlabel="rank", ylabel="share of tokens", xscale="log", yscale="log")
+    ax.axhline(1 / len(shares), color=CONTROL_COLOUR, linestyle="--", linewidth=1, label="all equally frequent")
+    ax.set(xlabel="rank", ylabel="fraction of tokens", xscale="log", yscale="log")
     ax.set_ylim(shares[shares > 0].min() / 3, shares.max() * 3)
     ax.legend(loc="lower left")

@@ -22,14 +22,15 @@ from hf_synth.reports.figures import (
     label,
     save,
 )
+from hf_synth.reports.page import render
 from hf_synth.reports.read import Arm, Run
-from hf_synth.reports.tables import code, escaped, headlines, listed, number, picture, score, spread, table
+from hf_synth.reports.tables import MISSING, code, headlines, number, score, spread, table
 
 _MOMENTS = ("warmup", "final")
 
 
 def parts_of(run: Run) -> dict[str, str]:
-    """`all`, and `head` and `tail` where there are such, with the words for them."""
+    """`all`, and `head` and `tail` where there are such, with their names in tables."""
     return {"all": "overall", **{end: end for end in run.ends}}
 
 
@@ -81,47 +82,40 @@ def mean_error(run: Run, arm: Arm, values: list[float]) -> float | None:
 MEASURES = {"validity": "validity", "sampled_reward": "sampled reward"}
 
 
-def answer_sections(run: Run) -> list[str]:
-    """Result, curves and bars, in this order; without a measure on held-out prompts only the training reward."""
-    if run.measure is None:
-        return ["## Result", *_reward_only(run), *_training(run)]
-    return [
-        "## Result",
-        _meaning(run),
-        _table(run),
-        *_verdict(run),
-        *_over_steps(run),
-        *_ends(run),
-        *sample_sections(run),
-    ]
+def grpo_section(run: Run) -> str:
+    """Result, curves and bars; without a measure on held-out prompts only the training reward."""
+    measure, training = run.measure, training_over_steps(run)
+    if training is not None:
+        save(training, run.folder, "training_over_steps")
+    if measure is not None:
+        save(score_over_steps(run), run.folder, f"{measure}_over_steps")
+        if run.ends:
+            save(head_against_tail(run), run.folder, "head_against_tail")
+    control = run.control
+    return render(
+        "grpo",
+        run=run,
+        measure=measure,
+        name=MEASURES.get(measure or ""),
+        result=_training_rewards(run) if measure is None else _result(run),
+        errors=error_of(run, run.arms[0], "final", "all") is not None,
+        evaluated=number(run.arms[0].metrics.get("prompts/evaluated")),
+        several=run.config.get("look_samples", 1) > 1,
+        changes=[f"{arm.label} {change:+.3f}" for arm in run.arms if (change := _change(run, arm)) is not None],
+        differences=[
+            [name, f"{arm.label} minus control", *_difference(run, arm, control, part)]
+            for arm in run.weighted
+            for part, name in parts_of(run).items()
+        ]
+        if control
+        else [],
+        compared=(run.folder / "../.." / COMPARISON).exists(),
+        training=training is not None,
+        samples=_samples(run) if measure is not None else "",
+    )
 
 
-def _meaning(run: Run) -> str:
-    if run.measure == "validity":
-        text = "Validity is the share of answers that the verifier accepts, from 0 to 1, on held-out prompts."
-    else:
-        text = "The sampled reward is the mean score that the reward model gives to answers, on held-out prompts."
-    if len(run.groups) > 1:
-        halves = not run.sizes
-        text += f" Overall: the mean over {'both halves' if halves else 'all clusters, each counting alike'}."
-    if run.ends:
-        head, tail = (escaped(run.ends[end]) for end in ("head", "tail"))
-        text += (
-            " Head: the half of the prompts with the most others near it. Tail: the other half."
-            if {head, tail} == {"crowded", "rare"} and not run.sizes
-            else f" Head: the largest cluster, {head}. Tail: the smallest, {tail}."
-        )
-    if error_of(run, run.arms[0], "final", "all") is not None:
-        evaluated = number(run.arms[0].metrics["prompts/evaluated"])
-        several = run.config.get("look_samples", 1) > 1
-        counted = "several answers each, counted as one" if several else "one answer each"
-        text += f" The numbers after ± are binomial standard errors: {evaluated} held-out prompts, {counted}."
-    elif run.measure == "sampled_reward":
-        text += " How widely the scores of single prompts spread was not recorded, so no standard error is given."
-    return text
-
-
-def _table(run: Run) -> str:
+def _result(run: Run) -> str:
     parts = parts_of(run)
     header = ["arm", *(f"{name}, {moment}" for name in parts.values() for moment in ("before", "after"))]
     rows = []
@@ -134,106 +128,30 @@ def _table(run: Run) -> str:
     return table(header, rows)
 
 
-def _verdict(run: Run) -> list[str]:
-    lines = [_progress(run)]
-    lines += [_comparison(run, arm, part, name) for arm in run.weighted for part, name in parts_of(run).items()
-              if run.control]  # fmt: skip
-    seed = (
-        "This is one seed. A difference between two arms of one seed is no evidence: another seed can turn it round. "
-        "Run both arms with several values of `--seed` before believing it."
-    )
-    if (run.folder / "../.." / COMPARISON).exists():
-        seed = (
-            f"This run is one arm of a comparison, at one seed. {code('../../report.html')} has it against the other "
-            "arms, over seeds."
-        )
-    elif not run.control:
-        seed = (
-            "This run has no control, so nothing here says what the weights changed. Add 0 to `sampling_strength` for "
-            "an arm that draws all prompts alike, and run several seeds: one seed is no evidence."
-        )
-    elif not run.weighted:
-        seed = "All prompts were drawn alike here: there are no weights to judge. And one seed is no evidence."
-    return ["\n".join(f"- {line}" for line in lines if line), f"> {seed}"]
-
-
-def _progress(run: Run) -> str:
-    parts = []
-    for arm in run.arms:
-        before, after = before_and_after(run, arm, "all")
-        if before is not None and after is not None and math.isfinite(after - before):
-            change = after - before
-            word = "not at all" if change == 0 else f"{'up' if change > 0 else 'down'} by {abs(change):.3f}"
-            parts.append(f"{arm.label} {word}")
-    return f"Training moved the overall {MEASURES[run.measure or '']}: {listed(parts)}." if parts else ""
-
-
-def _comparison(run: Run, arm: Arm, part: str, name: str) -> str:
-    """Who is ahead at the end, in words that do not take sides."""
-    control = run.control
-    assert control is not None
-    mine, other = (before_and_after(run, one, part)[1] for one in (arm, control))
-    if mine is None or other is None or not math.isfinite(mine - other):
-        return f"{name.capitalize()}: {arm.label} and the control cannot be compared, a value is missing."
-    difference = mine - other
-    if difference == 0:
-        return f"{name.capitalize()}: {arm.label} and the control end alike, at {score(mine)}."
-    ahead = (
-        f"{arm.label} does better than the control" if difference > 0 else f"the control does better than {arm.label}"
-    )
-    numbers = f"{score(max(mine, other))} against {score(min(mine, other))}"
-    errors = [error_of(run, one, "final", part) for one in (arm, control)]
-    size = ""
-    if all(error is not None for error in errors) and (both := math.hypot(*(error or 0 for error in errors))) > 0:
-        times = abs(difference) / both
-        size = f"; {times:.1f} standard errors of a difference" + (", within chance" if times < 2 else "")
-    return f"{name.capitalize()}: {ahead} by {abs(difference):.3f} ({numbers}{size})."
-
-
-def _over_steps(run: Run) -> list[str]:
-    name = MEASURES[run.measure or ""]
-    file = f"{(run.measure or '').replace('/', '_')}_over_steps"
-    save(score_over_steps(run), run.folder, file)
-    bands = " The bands are one standard error." if error_of(run, run.arms[0], "final", "all") is not None else ""
-    text = f"The {name} of sampled answers while training.{bands}"
-    if run.sizes and len(run.groups) > 1:
-        text += " In brackets: how many prompts of the cluster are trained on."
-    return ["## Over the steps", text, picture(file, f"{name} over training steps"), *_training(run)]
-
-
-def _training(run: Run) -> list[str]:
-    if (figure := training_over_steps(run)) is None:
-        return []
-    save(figure, run.folder, "training_over_steps")
-    text = "What was logged while training. The training reward is the mean over the prompts that were just drawn."
-    if run.weighted and len(run.arms) > 1:
-        text += (
-            " The arms draw different prompts, so a lower curve may only mean harder ones: do not compare them by it."
-        )
-    return [text, picture("training_over_steps", "training reward and other quantities over training steps")]
-
-
-def _ends(run: Run) -> list[str]:
-    if not run.ends:
-        return []
-    save(head_against_tail(run), run.folder, "head_against_tail")
-    text = "The same numbers as in the table, before training and after it. Weights are meant to lift the tail."
-    return ["## Head against tail", text, picture("head_against_tail", "bars of the measure on head and tail, by arm")]
-
-
-def _reward_only(run: Run) -> list[str]:
+def _training_rewards(run: Run) -> str:
     rows = []
     for arm in run.arms:
         values = arm.series("reward")[1]
         rows.append([arm.label, score(values[0] if values else None), score(values[-1] if values else None)])
-    text = (
-        "No prompts were held out, so there is only the reward on the prompts that were just drawn. "
-        "It says that training works; it does not say which arm is better, because arms draw different prompts."
-    )
-    return [text, table(["arm", "training reward, first logged", "training reward, last logged"], rows)]
+    return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
 
 
-_UNITS = {"validity": "validity", "sampled_reward": "sampled reward"}
+def _change(run: Run, arm: Arm) -> float | None:
+    """The overall measure after training minus before; None where either is unknown or not finite."""
+    before, after = before_and_after(run, arm, "all")
+    return after - before if before is not None and after is not None and math.isfinite(after - before) else None
+
+
+def _difference(run: Run, arm: Arm, control: Arm, part: str) -> tuple[str, str]:
+    """The measure of an arm minus the control's after training, and the same in its standard errors."""
+    mine, other = (before_and_after(run, one, part)[1] for one in (arm, control))
+    if mine is None or other is None or not math.isfinite(mine - other):
+        return MISSING, MISSING
+    errors = [error_of(run, one, "final", part) for one in (arm, control)]
+    both = math.hypot(*(error or 0 for error in errors)) if None not in errors else 0
+    return f"{mine - other:+.3f}", f"{abs(mine - other) / both:.1f}" if both else MISSING
+
+
 _TRAINING = {  # what TRL logs: (title, label with unit)
     "reward": ("Training reward", "mean reward"),
     "completions/mean_length": ("Length of answers", "tokens"),
@@ -259,7 +177,7 @@ def arm_styles(run: Run) -> dict[str, tuple]:
 
 def score_over_steps(run: Run) -> Figure:
     """The measure over steps: overall in black, then a panel a group in the group's colour; arms by line style."""
-    unit = _UNITS[run.measure or ""]
+    unit = MEASURES[run.measure or ""]
     groups = shown_groups(run)
     title = "Overall" if not groups else "Overall (groups alike)"
     panels = [Panel(title, unit, [_line(run, arm, None, "black") for arm in run.arms])]
@@ -276,8 +194,8 @@ def _line(run: Run, arm: Arm, group: str | None, colour: str) -> Line:
     if group:
         errors = [group_error(run, arm, value) for value in values]
     elif run.groups:
-        looks = zip(*(arm.series(f"{run.measure}/{name}")[1] for name in run.groups), strict=False)
-        errors = [mean_error(run, arm, list(look)) for look in looks]
+        evaluations = zip(*(arm.series(f"{run.measure}/{name}")[1] for name in run.groups), strict=False)
+        errors = [mean_error(run, arm, list(evaluation)) for evaluation in evaluations]
     else:
         errors = [group_error(run, arm, value, groups=1) for value in values]
     known = [error for error in errors if error is not None]
@@ -322,7 +240,7 @@ def head_against_tail(run: Run) -> Figure:
             _write_value(ax, position, height, error, len(bars))
     ax.set_xticks(range(len(parts)), [_part_label(run, part, name) for part, name in parts.items()])
     ax.set_xlabel("held-out prompts")
-    ax.set_ylabel(_UNITS[run.measure or ""])
+    ax.set_ylabel(MEASURES[run.measure or ""])
     ax.grid(False, axis="x")
     ax.margins(y=0.12)
     figure.legend(loc="outside lower center", ncols=min(len(bars), 4))
@@ -341,19 +259,13 @@ def _part_label(run: Run, part: str, name: str) -> str:
     return name if part == "all" else f"{name}: {label(run.ends[part], 20)}"
 
 
-def sample_sections(run: Run) -> list[str]:
-    """A table of the measures of each arm's samples; nothing for runs that kept none."""
+def _samples(run: Run) -> str:
+    """A table of the measures of each arm's samples; empty for runs that kept none."""
     if not any("length/low" in arm.metrics for arm in run.arms):
-        return []
+        return ""
     shown = [name for name in headlines(_measured(run.arms[0])) if not _repeats(run, name)]
     rows = [[code(name), *(spread(_interval(arm, name)) for arm in run.arms)] for name in shown]
-    samples = number(run.config.get("final_samples", 4))
-    text = (
-        f"The trained policy answers each held-out prompt {samples} times (`samples.parquet`); in brackets 95 % "
-        "intervals over prompts, of this one policy. docs/metrics.md says what each measure is; `halves/` are means "
-        "over the larger and the smaller half of the clusters."
-    )
-    return ["## The answers", text, table(["measure", *(arm.label for arm in run.arms)], rows)]
+    return table(["measure", *(arm.label for arm in run.arms)], rows)
 
 
 def _measured(arm: Arm) -> list[str]:

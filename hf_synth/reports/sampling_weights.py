@@ -9,43 +9,35 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, blank, label, save
 from hf_synth.reports.grpo import arm_styles
+from hf_synth.reports.page import render
 from hf_synth.reports.read import Arm, Prompts, Run
-from hf_synth.reports.tables import escaped, listed, number, percent, picture, table
+from hf_synth.reports.tables import escaped, number, percent, table
 
 _EXAMPLES = 5
 _CHANGING = ("strength_schedule", "density_refresh")
 
 
-def weight_sections(run: Run) -> list[str]:
-    """Tables and figures of the weights; nothing where the run has no table of them."""
-    main = run.main
-    if main.prompts is None or not len(main.prompts.text):
-        return []
-    found = ["## Weights", _meaning(run), _facts(run)]
-    found += _clusters(run) if len(run.sizes) > 1 else []
-    found += _density(run, main.prompts)
-    found += [] if run.sizes else _examples(main.prompts)
-    return found
+def weights_section(run: Run, *, quote_texts: bool = True) -> str:
+    """Tables and figures of the weights; empty where the run has no table of them.
 
-
-def _meaning(run: Run) -> str:
-    text = (
-        "Density says how many other prompts lie near one: larger is more crowded. A prompt's weight says how often "
-        "it is drawn, compared with the average prompt: 2 is twice as often."
-    )
-    if run.kinds == ["density"]:
-        text += " Weights fall as density rises."
-    else:
-        text += f" Here weights are by {listed(run.kinds) if run.kinds else 'nothing, all alike'}."
-    if changing := [name for name in _CHANGING if run.config.get(name) not in (None, "constant")]:
-        text += f" They change while the model trains ({listed(changing)}); shown are those of the first round."
-    elif {"pass_rate", "curriculum"} & set(run.kinds):
-        text += " They change while the model trains; shown are those of the first round."
-    if not run.weighted:
-        return text + " In this run every weight is 1, and density was only measured."
-    return (
-        text + " The effective sample size is the number of equally weighted prompts that would be as much data. "
-        "The intrinsic dimension is the number of directions in which neighbours of a prompt spread."
+    quote_texts: whether the prompts of the lowest and of the highest density are quoted.
+    """
+    prompts = run.main.prompts
+    if prompts is None or not len(prompts.text):
+        return ""
+    if len(run.sizes) > 1:
+        save(weight_against_frequency(run), run.folder, "weight_against_frequency")
+    save(density_histogram(run), run.folder, "density_histogram")
+    save(prompt_map(prompts), run.folder, "prompt_map")
+    changing = [name for name in _CHANGING if run.config.get(name) not in (None, "constant")]
+    return render(
+        "weights",
+        run=run,
+        changing=changing if changing or {"pass_rate", "curriculum"} & set(run.kinds) else None,
+        facts=_facts(run),
+        clusters=_clusters(run) if len(run.sizes) > 1 else "",
+        colour="density" if prompts.uniform else "weight",
+        examples=_examples(prompts) if quote_texts and not run.sizes else {},
     )
 
 
@@ -61,13 +53,13 @@ def _facts(run: Run) -> str:
     return table(header, rows)
 
 
-def _clusters(run: Run) -> list[str]:
-    """The table per cluster, and weight against frequency."""
+def _clusters(run: Run) -> str:
+    """Each cluster's size, mean weight and fraction of the draws."""
     weighted = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
-    many = len(weighted) > 1
-    header = ["cluster", "prompts", "share of prompts"]
+    header = ["cluster", "prompts", "fraction of prompts"]
     for arm in weighted:
-        header += [name + (f", {arm.label}" if many else "") for name in ("mean weight", "share of draws")]
+        of_arm = f", {arm.label}" if len(weighted) > 1 else ""
+        header += [f"mean weight{of_arm}", f"fraction of draws{of_arm}"]
     total = sum(run.sizes.values())
     rows = []
     for cluster, size in run.sizes.items():
@@ -76,19 +68,11 @@ def _clusters(run: Run) -> list[str]:
             mean, mass = cluster_weight(arm, cluster)
             cells += [f"{mean:.3f}", percent(mass)]
         rows.append(cells)
-    save(weight_against_frequency(run), run.folder, "weight_against_frequency")
-    ideal = percent(1 / len(run.sizes))
-    text = (
-        f"Perfect balance would give each of the {len(run.sizes)} clusters {ideal} of the draws. "
-        + ("The weights know nothing of the clusters: they see only density. " if run.kinds == ["density"] else "")
-        + "The figure shows how near they come to perfect balance."
-    )
-    alt = "mean weight of each cluster against its share of the prompts"
-    return ["### Clusters", table(header, rows), text, picture("weight_against_frequency", alt)]
+    return table(header, rows)
 
 
 def cluster_weight(arm: Arm, cluster: str) -> tuple[float, float]:
-    """The mean weight of a cluster's prompts, and its share of the draws."""
+    """The mean weight of a cluster's prompts, and its fraction of the draws."""
     prompts = arm.prompts
     assert prompts is not None
     assert prompts.cluster is not None
@@ -96,38 +80,20 @@ def cluster_weight(arm: Arm, cluster: str) -> tuple[float, float]:
     return float(members.mean()), float(members.sum() / prompts.weight.sum())
 
 
-def _density(run: Run, prompts: Prompts) -> list[str]:
-    save(density_histogram(run), run.folder, "density_histogram")
-    save(prompt_map(prompts), run.folder, "prompt_map")
-    colour = "density" if prompts.uniform else "weight"
-    text = (
-        "The map shows each prompt as a point, placed by the two directions in which the embeddings differ most. "
-        f"Near points are similar prompts; two directions cannot show all the distances. Colour is the {colour}."
-    )
-    return [
-        "### Density",
-        picture("density_histogram", "histogram of the density of prompts"),
-        "### Map of the prompts",
-        text,
-        picture("prompt_map", f"map of the prompts coloured by {colour}"),
-    ]
-
-
-def _examples(prompts: Prompts) -> list[str]:
-    """The rarest and the most crowded prompts, each text once."""
+def _examples(prompts: Prompts) -> dict[str, list[list[str]]]:
+    """The prompts of the lowest and of the highest density, each text once, as rows of a table by its title."""
     order = np.argsort(prompts.density, kind="stable")
-    found = []
-    for title, rows in (("Rarest prompts", order), ("Most crowded prompts", order[::-1])):
+    tables = {}
+    for title, rows in (("Prompts of the lowest density", order), ("Prompts of the highest density", order[::-1])):
         chosen: dict[str, int] = {}
         for row in rows.tolist():
             chosen.setdefault(prompts.text[row], row)
             if len(chosen) == _EXAMPLES:
                 break
-        cells = [
+        tables[title] = [
             [escaped(text), number(prompts.density[row]), number(prompts.weight[row])] for text, row in chosen.items()
         ]
-        found += [f"### {title}", table(["prompt", "density", "weight"], cells)]
-    return found
+    return tables
 
 
 _MOST_CLUSTERS = 6
@@ -146,7 +112,7 @@ def weight_against_frequency(run: Run) -> Figure:
     shares = np.array([size / total for size in run.sizes.values()])
     ends = np.array([shares.min() / 1.4, min(1.0, shares.max() * 1.4)])
     ax.plot(ends, 1 / (count * ends), color="#222222", linewidth=1.2, label="perfect balance: weight ~ 1 / share")
-    ax.axhline(1, color="#777777", linewidth=1.2, linestyle="--", label="no weights: each prompt alike")
+    ax.axhline(1, color="#777777", linewidth=1.2, linestyle="--", label="no weights: all prompts equal")
     arms = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
     for index, arm in enumerate(arms):
         means = [float(arm.prompts.weight[arm.prompts.cluster == name].mean()) for name in run.sizes if arm.prompts]
@@ -158,7 +124,7 @@ def weight_against_frequency(run: Run) -> Figure:
     _plain_logs(ax, percent_x=True)
     ax.margins(x=0.1, y=0.15)
     ax.set_xlim(right=1.05)
-    ax.set_xlabel("share of the cluster among the prompts (%)")
+    ax.set_xlabel("prompts in the cluster (% of all prompts)")
     ax.set_ylabel("mean weight (1 = average)")
     ax.legend()
     return figure
@@ -191,24 +157,24 @@ def density_histogram(run: Run) -> Figure:
     bins = _log_bins(prompts.density)
     clusters = list(run.sizes) if 1 < len(run.sizes) <= _MOST_CLUSTERS else []
     for index, name in enumerate(clusters):
-        found = prompts.density[prompts.cluster == name]
-        shares, edges = np.histogram(found, bins, weights=np.full(len(found), 100 / len(found)))
+        members = prompts.density[prompts.cluster == name]
+        shares, edges = np.histogram(members, bins, weights=np.full(len(members), 100 / len(members)))
         ax.stairs(shares, edges, fill=True, alpha=0.18, color=CLUSTER_COLOURS[index])
-        text = f"{label(name)} ({len(found):,})"
+        text = f"{label(name)} ({len(members):,})"
         ax.stairs(shares, edges, linewidth=1.6, color=CLUSTER_COLOURS[index], label=text)
     if clusters:
         ax.legend(title="cluster (prompts)")
     else:
         ax.stairs(*np.histogram(prompts.density, bins), fill=True, color=CLUSTER_COLOURS[0])
     ax.set_xscale("log")
-    ax.set_xlabel(f"density ({_unit(run)}; right = more crowded)")
-    ax.set_ylabel("share of the cluster (%)" if clusters else "prompts")
+    ax.set_xlabel(f"density ({_unit(run)}; right = more similar prompts near)")
+    ax.set_ylabel("prompts (% of the cluster)" if clusters else "prompts")
     return figure
 
 
 def _unit(run: Run) -> str:
-    found = run.config.get("density_estimator", "volume")
-    return "prompts per unit of volume" if found == "volume" else "1 / mean distance to neighbours"
+    estimator = run.config.get("density_estimator", "volume")
+    return "prompts per unit of volume" if estimator == "volume" else "1 / mean distance to neighbours"
 
 
 def _log_bins(density: np.ndarray) -> np.ndarray:
@@ -223,7 +189,7 @@ def prompt_map(prompts: Prompts) -> Figure:
     """Prompts by the first two principal components, coloured by weight, or by density where all weigh the same."""
     figure, (ax,) = blank(4.2)
     values = prompts.density if prompts.uniform else prompts.weight
-    name = "density (larger = more crowded)" if prompts.uniform else "weight (1 = average)"
+    name = "density (larger = more similar prompts near)" if prompts.uniform else "weight (1 = average)"
     rows = _shown_rows(values)
     low, high = float(values.min()), float(values.max())
     norm = LogNorm(low, high) if high > low * 1.001 else LogNorm(low / 2, high * 2)

@@ -36,9 +36,9 @@ def test_density_is_not_made_responsible_for_other_weights(tmp_path: Path, made_
     folder = grpo_run(tmp_path, made_up, sampling_by=["cluster", "pass_rate"])
     write_report(folder)
     text = (folder / "report.md").read_text()
-    assert "they are weighed by cluster and pass_rate" in text
+    assert text.count("by cluster and pass_rate") >= 2
     assert "Weights fall as density rises" not in text
-    assert "They change while the model trains; shown are those of the first round." in text
+    assert "the first round" in text
 
 
 def test_a_dpo_run(tmp_path: Path, made_up: ModuleType) -> None:
@@ -58,6 +58,6 @@ def test_a_dpo_run(tmp_path: Path, made_up: ModuleType) -> None:
     write_report(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# DPO: learning from compared answers")
-    assert "| implied reward of chosen less rejected, held out | `margin/held_out` | 0.2500 |" in text
+    assert "| `margin/held_out` | 0.2500 |" in text
     assert "recipes/dpo.py" in text
     assert "Weights fall as density rises" in text

@@ -73,21 +73,20 @@ def test_standard_errors_are_binomial(grpo_run: Path) -> None:
     assert cells[6] == f"0.312 ± {errors[3]:.3f}"
 
 
-def test_the_better_arm_is_named_whichever_it_is(grpo_run: Path) -> None:
+def test_differences_have_the_sign_of_arm_minus_control(grpo_run: Path) -> None:
     text = report(grpo_run)
-    assert "Overall: strength 1 does better than the control by 0.062" in text
-    assert "Head: the control does better than strength 1 by 0.062" in text
-    assert "Tail: the control does better than strength 0.5 by 0.062" in text
-    assert "one seed" in text
-    assert "several values of `--seed`" in text
+    assert row(text, "overall | strength 1 minus control")[2:] == ["+0.062", "1.5"]
+    assert row(text, "head | strength 1 minus control")[2:] == ["-0.062", "0.7"]
+    assert row(text, "tail | strength 0.5 minus control")[2:] == ["-0.062", "1.0"]
+    assert "`--seed`" in text
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_equal_arms_and_loss_of_validity(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {1.0: [0.0625] * 4, 0.0: [0.0625] * 4})
     text = report(tmp_path)
-    assert "Overall: strength 1 and the control end alike, at 0.062" in text
-    assert "strength 1 down by 0.062" in text
+    assert row(text, "overall | strength 1 minus control")[2:] == ["+0.000", "0.0"]
+    assert "strength 1 -0.062" in text
 
 
 def test_clusters_table(grpo_run: Path, made_up: ModuleType) -> None:
@@ -106,16 +105,17 @@ def test_clusters_table(grpo_run: Path, made_up: ModuleType) -> None:
 def test_one_arm_has_no_verdict(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {1.0: [0.5] * 4})
     text = report(tmp_path)
-    assert "This run has no control" in text
-    assert "does better" not in text
+    assert "`sampling_strength`" in text.split("## During training")[0], "how to get a control"
+    assert "minus control" not in text
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_control_alone(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {0.0: [0.5] * 4})
     text = report(tmp_path)
-    assert "every weight is 1" in text
-    assert "there are no weights to judge" in text
+    assert row(text, "control")[-2:] == ["0.500", "0.500 ± 0.062"][-2:]
+    assert row(text.split("## Weights")[1], "control")[-2:] == ["1", "1"]
+    assert "minus control" not in text
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -124,7 +124,7 @@ def test_arm_that_has_not_finished(grpo_run: Path, tmp_path: Path) -> None:
     (grpo_run / "control" / "training_log.json").unlink()
     text = report(grpo_run)
     assert "Not finished, so not in this report: `control`" in text
-    assert "This run has no control" in text
+    assert "minus control" not in text
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -137,7 +137,7 @@ def test_natural_prompts(natural_run: Path, made_up: ModuleType) -> None:
     """Reward models have no binomial error; prompts of any text stay in their cells."""
     text = report(natural_run)
     assert row(text, "strength 1")[1:] == ["0.125", "-0.125", "0.125", "-0.500", "0.125", "0.250"]
-    assert "Tail: the control does better than strength 1 by 0.500 (0.750 against 0.250)." in text
+    assert row(text, "tail | strength 1 minus control")[2:] == ["-0.500", "-"]
     page = Page(natural_run / "report.html")
     assert not page.tags & {"script", "a", "strong"}
     assert "<script>alert(1)</script> | a b" in page.cells
@@ -152,8 +152,8 @@ def test_natural_prompts(natural_run: Path, made_up: ModuleType) -> None:
 
 def test_reward_run(reward_run: Path) -> None:
     text = report(reward_run)
-    assert "0.625 ± 0.031 of 240 held-out pairs" in text
-    assert "4.0 standard errors above a coin's 0.5" in text
+    assert "0.625 ± 0.031, 240 pairs" in text
+    assert "4.0 standard errors above" in text
     assert "| `loss/held_out` | 0.6543 |" in text
     assert "too long: 7" in text
     assert "could not be used: 2" in text

@@ -252,7 +252,8 @@ def test_few_seeds_show_that_it_ran():
     assert found.p == 1.0
     told = verdict(found, "higher", None)
     assert told.word == "undecided"
-    assert "8 seeds would find it" in told.reason
+    assert needed(found) in told.reason
+    assert "8 seeds" in needed(found)
     assert of_pair(made_up(seeds=8, effect=0.5, noise=0.01))[0].p < 1e-6
 
 
@@ -264,21 +265,20 @@ def test_an_undecided_verdict_says_how_many_seeds_would_decide():
     number = int(needed(found).split(" seeds")[0].split()[-1])
     assert number > found.seeds
     alike = {"plain": made_up()["plain"], "weighted": made_up()["plain"]}
-    assert "no number of seeds" in needed(of_pair(alike)[0])
+    assert "a million seeds" in needed(of_pair(alike)[0])
 
 
 def test_the_seeds_power_is_said_before_the_runs():
     one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1))
     assert len(one) == 1  # one pair: nothing to correct
-    size = float(one[0].split(" times the standard deviation")[0].split()[-1])
+    size = float(one[0].split(" standard deviations")[0].split()[-1])
     assert size == pytest.approx(1.155, abs=0.01)  # noncentral t: 7 degrees of freedom, power 0.8, level 0.05
-    assert one[0].endswith("which is 0.116.")
+    assert "(0.116)" in one[0]
     several = power_statement(CompareArguments(arms=dict.fromkeys("abcd"), seeds=8))
     assert len(several) == 2
-    assert several[1].startswith("With the correction for 3 pairs, at worst: 8 seeds find")
-    assert power_statement(CompareArguments(**TWO)) == [
-        "One seed shows that it ran. No difference can be told from chance."
-    ]
+    assert "3 pairs" in several[1]
+    assert "8 seeds" in several[1]
+    assert len(power_statement(CompareArguments(**TWO))) == 1
 
 
 def look(step, kl, score):
