@@ -133,7 +133,7 @@ def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, st
 def curve_of(compared: Compared) -> str | None:
     """The logged measure that curves are drawn of: the rare half's, or the measure itself."""
     run = next(iter(compared.runs[compared.arms[0]].values()))
-    logged = {name for entry in run.history for name in entry}
+    logged = {name for entry in run.log["history"] for name in entry}
     candidates = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss")
     return next((name for name in candidates if name in logged), None)
 
@@ -145,7 +145,7 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
     arms = compared.arms[:_MOST_CURVES]
     for arm in arms:
         colour, style = arm_style(compared, arm)
-        runs = [_evaluations(run.history, measure) for run in compared.runs[arm].values()]
+        runs = [_evaluations(run.log["history"], measure) for run in compared.runs[arm].values()]
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         means = [mean_interval([run[step][measure] for run in runs]) for step in steps]
         axes[0].plot(steps, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5)

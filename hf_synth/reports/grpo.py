@@ -23,7 +23,7 @@ from hf_synth.reports.figures import (
     save,
 )
 from hf_synth.reports.page import render
-from hf_synth.reports.read import Arm, Run
+from hf_synth.reports.read import Run
 from hf_synth.reports.tables import MISSING, code, headlines, number, score, spread, table
 
 _MOMENTS = ("warmup", "final")
@@ -34,7 +34,7 @@ def parts_of(run: Run) -> dict[str, str]:
     return {"all": "overall", **{end: end for end in run.ends}}
 
 
-def before_and_after(run: Run, arm: Arm, part: str) -> tuple[float | None, float | None]:
+def before_and_after(run: Run, arm: Run, part: str) -> tuple[float | None, float | None]:
     """The first and the last value of the measure: from metrics.json, or from the log where that has none."""
     end = "" if part == "all" else f"_{part}"
     logged: list[float | None] = [*arm.series(f"{run.measure}/{run.ends[part]}" if end else str(run.measure))[1]] or [
@@ -47,7 +47,7 @@ def before_and_after(run: Run, arm: Arm, part: str) -> tuple[float | None, float
     return before, after
 
 
-def error_of(run: Run, arm: Arm, moment: str, part: str) -> float | None:
+def error_of(run: Run, arm: Run, moment: str, part: str) -> float | None:
     """The binomial standard error of a validity, or None where the number of prompts is not known.
 
     Each group has the same number of held-out prompts, one answer each, as the recipe samples them.
@@ -61,7 +61,7 @@ def error_of(run: Run, arm: Arm, moment: str, part: str) -> float | None:
     return mean_error(run, arm, [values[index] for values in looks])
 
 
-def group_error(run: Run, arm: Arm, value: float | None, groups: int | None = None) -> float | None:
+def group_error(run: Run, arm: Run, value: float | None, groups: int | None = None) -> float | None:
     """The standard error of one group's validity."""
     count = arm.metrics.get("prompts/evaluated")
     if run.measure != "validity" or not count or value is None or not 0 <= value <= 1:
@@ -72,7 +72,7 @@ def group_error(run: Run, arm: Arm, value: float | None, groups: int | None = No
     return math.sqrt(value * (1 - value) / answers)
 
 
-def mean_error(run: Run, arm: Arm, values: list[float]) -> float | None:
+def mean_error(run: Run, arm: Run, values: list[float]) -> float | None:
     """The standard error of the mean over groups, from each group's own."""
     errors = [group_error(run, arm, value) for value in values]
     known = [error for error in errors if error is not None]
@@ -136,13 +136,13 @@ def _training_rewards(run: Run) -> str:
     return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
 
 
-def _change(run: Run, arm: Arm) -> float | None:
+def _change(run: Run, arm: Run) -> float | None:
     """The overall measure after training minus before; None where either is unknown or not finite."""
     before, after = before_and_after(run, arm, "all")
     return after - before if before is not None and after is not None and math.isfinite(after - before) else None
 
 
-def _difference(run: Run, arm: Arm, control: Arm, part: str) -> tuple[str, str]:
+def _difference(run: Run, arm: Run, control: Run, part: str) -> tuple[str, str]:
     """The measure of an arm minus the control's after training, and the same in its standard errors."""
     mine, other = (before_and_after(run, one, part)[1] for one in (arm, control))
     if mine is None or other is None or not math.isfinite(mine - other):
@@ -189,7 +189,7 @@ def score_over_steps(run: Run) -> Figure:
     return curves(panels, share_y=True)
 
 
-def _line(run: Run, arm: Arm, group: str | None, colour: str) -> Line:
+def _line(run: Run, arm: Run, group: str | None, colour: str) -> Line:
     steps, values = arm.series(f"{run.measure}/{group}" if group else str(run.measure))
     if group:
         errors = [group_error(run, arm, value) for value in values]
@@ -268,12 +268,12 @@ def _samples(run: Run) -> str:
     return table(["measure", *(arm.label for arm in run.arms)], rows)
 
 
-def _measured(arm: Arm) -> list[str]:
+def _measured(arm: Run) -> list[str]:
     """Names of what was measured on samples: those with an interval, and the means over halves."""
     return [name for name in arm.metrics if f"{name}/low" in arm.metrics or name.startswith("halves/")]
 
 
-def _interval(arm: Arm, name: str) -> tuple[float, float, float] | None:
+def _interval(arm: Run, name: str) -> tuple[float, float, float] | None:
     if (value := arm.metrics.get(name)) is None:
         return None
     low, high = (arm.metrics.get(f"{name}/{end}", float("nan")) for end in ("low", "high"))

@@ -23,7 +23,7 @@ from hf_synth.reports.figures import (
     save,
 )
 from hf_synth.reports.page import render, sentence, short_path
-from hf_synth.reports.read import Arm, Run, one_token
+from hf_synth.reports.read import Run, one_token
 from hf_synth.reports.tables import (
     MISSING,
     code,
@@ -91,25 +91,25 @@ def learning_figure(run: Run) -> Figure | None:
     return curves(panels, log_x=log_spaced(arm)) if panels else None
 
 
-def floor_of(arm: Arm) -> float | None:
+def floor_of(arm: Run) -> float | None:
     """The floor of the validation rows in nats per token, where it is known."""
     losses, excesses = (arm.series(f"eval_validation_{name}")[1] for name in ("loss", "excess"))
     return max(0.0, losses[-1] - excesses[-1]) if losses and excesses else None
 
 
-def floor_level(arm: Arm) -> tuple[float, str] | None:
+def floor_level(arm: Run) -> tuple[float, str] | None:
     """The floor of the validation rows as a level of a panel."""
     value = floor_of(arm)
     return None if value is None else (value, "validation floor")
 
 
-def log_spaced(arm: Arm) -> bool:
+def log_spaced(arm: Run) -> bool:
     """Whether the evaluations are dense near the start, as those at doubling steps do."""
     steps = arm.series("eval_validation_loss")[0]
     return len(steps) > 4 and steps[0] > 0 and steps[len(steps) // 2] < steps[-1] / 4
 
 
-def groups_of(arm: Arm, rows: str = "validation") -> list[str]:
+def groups_of(arm: Run, rows: str = "validation") -> list[str]:
     """The groups of rows that an evaluation distinguishes."""
     prefix = f"eval_{rows}_loss/"
     return in_order(name.removeprefix(prefix) for name in arm.names() if name.startswith(prefix))
@@ -179,7 +179,7 @@ def lengths_figure(validity: dict[int, float]) -> Figure:
     return figure
 
 
-def learned_share(arm: Arm) -> tuple[int, float] | None:
+def learned_share(arm: Run) -> tuple[int, float] | None:
     """The step of the first evaluation, and by which fraction excess loss fell from it to the last."""
     steps, excesses = arm.series("eval_validation_excess")
     if len(steps) < 2 or not excesses[0] > 0 or not math.isfinite(excesses[-1]):
@@ -259,7 +259,7 @@ def stages(run: Run) -> list[tuple[float, float, float | None]]:
     return found
 
 
-def read_transfer(run: Run | Arm) -> dict[str, Any] | None:
+def read_transfer(run: Run) -> dict[str, Any] | None:
     """What was copied, as the run wrote it down."""
     path = run.folder / TRANSFER
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -268,7 +268,7 @@ def read_transfer(run: Run | Arm) -> dict[str, Any] | None:
 PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")
 
 
-def transfer_rows(arms: Mapping[str, Sequence[Arm]]) -> list[list[str]]:
+def transfer_rows(arms: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     """What was transferred to each arm, counted; none where nothing was. arms: the runs of each by name."""
     reports = {name: _reports(runs) for name, runs in arms.items()}
     if not any(reports.values()):
@@ -276,7 +276,7 @@ def transfer_rows(arms: Mapping[str, Sequence[Arm]]) -> list[list[str]]:
     return [[code(name), *cells] for name, of_arm in reports.items() for cells in _copied(of_arm)]
 
 
-def transfer_facts(arms: Mapping[str, Sequence[Arm]]) -> list[str]:
+def transfer_facts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
     """Which parts of each arm are trained, and what was noted, as Markdown."""
     reports = {name: _reports(runs) for name, runs in arms.items()}
     return [
@@ -286,7 +286,7 @@ def transfer_facts(arms: Mapping[str, Sequence[Arm]]) -> list[str]:
     ]
 
 
-def _reports(runs: Sequence[Arm]) -> list[dict[str, Any]]:
+def _reports(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [report for run in runs if (report := read_transfer(run))]
 
 
@@ -345,7 +345,7 @@ def _source(part: dict[str, Any], embeddings: str) -> str:
     return code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
 
 
-def _geometry(arm: Arm) -> list[list[str]]:
+def _geometry(arm: Run) -> list[list[str]]:
     """What each measure is, what to compare it with, and its values at the first and the last evaluation."""
     rows = []
     for name, (title, _, what, analogy, random) in GEOMETRY.items():

@@ -35,7 +35,7 @@ MEASURES = ("validity", "sampled_reward")  # the measures of sampled answers, as
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """The weights table of an arm, one row a prompt; `cluster` is None where no task made the prompts.
+    """The weights table of a run, one row a prompt; `cluster` is None where no task made the prompts.
 
     density: larger is more crowded. weight: mean 1. place: [N, 2], the first two principal components.
     """
@@ -57,36 +57,42 @@ class Prompts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
-    """One training run: `label` is how the report calls it; `strength` is None where nothing was weighed."""
-
-    label: str
-    strength: float | None
-    folder: Path
-    metrics: dict[str, float]
-    log: dict[str, Any]
-    prompts: Prompts | None
-
-    def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and logged values of one quantity; of two entries for a step the later counts."""
-        found = {entry["step"]: entry[name] for entry in self.log["history"] if name in entry and "step" in entry}
-        steps = sorted(found)
-        return steps, [found[step] for step in steps]
-
-    def names(self) -> set[str]:
-        """Everything that was ever logged."""
-        return {name for entry in self.log["history"] for name in entry}
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory; `arms` starts with the run itself. `missing` names arms that have not finished."""
+    """A finished run in a folder: config, metrics and log as it wrote them, and what it was trained on.
+
+    label: how tables call it. strength: that of the sampling weights, None where nothing was weighed. others: the
+    other strengths of a GRPO run, in folders of their own; missing: the names of those that have not finished.
+    """
 
     folder: Path
     config: dict[str, Any]
     metrics: dict[str, float]
-    arms: list[Arm]
-    missing: list[str]
+    log: dict[str, Any]
+    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+    label: str = "run"
+    strength: float | None = None
+    others: list["Run"] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def arms(self) -> list["Run"]:
+        """The run itself and the other strengths."""
+        return [self, *self.others]
+
+    @cached_property
+    def prompts(self) -> Prompts | None:
+        """The table of sampling weights, where there is one."""
+        return _prompts(self.folder)
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and logged values of one quantity; of two entries for a step the later counts."""
+        logged = {entry["step"]: entry[name] for entry in self.log["history"] if name in entry and "step" in entry}
+        steps = sorted(logged)
+        return steps, [logged[step] for step in steps]
+
+    def names(self) -> set[str]:
+        """Everything that was ever logged."""
+        return {name for entry in self.log["history"] for name in entry}
 
     @property
     def kinds(self) -> list[str]:
@@ -94,24 +100,24 @@ class Run:
         return [kind for kind in self.config.get("sampling_by") or ["density"] if kind != "uniform"]
 
     @property
-    def control(self) -> Arm | None:
+    def control(self) -> "Run | None":
         """The arm that draws all prompts alike."""
         return next((arm for arm in self.arms if arm.strength == 0), None)
 
     @property
-    def weighted(self) -> list[Arm]:
+    def weighted(self) -> list["Run"]:
         """The arms that draw rare prompts more often."""
         return [arm for arm in self.arms if arm.strength]
 
     @cached_property
     def measure(self) -> str | None:
         """The measure of sampled answers, where there is one."""
-        return next((name for name in MEASURES if name in self.arms[0].names()), None)
+        return next((name for name in MEASURES if name in self.names()), None)
 
     @cached_property
     def recipe(self) -> str:
         """The recipe that made the run, told by what it logged."""
-        names = self.arms[0].names()
+        names = self.names()
         if "rows/trained" in self.metrics or "eval_validation_loss" in names:
             return "pretrain"
         if self.measure or "reward" in names:
@@ -123,15 +129,15 @@ class Run:
     @cached_property
     def groups(self) -> list[str]:
         """The groups that the measure is reported for: clusters, the largest first, or the crowded and the rare."""
-        found = [name.partition("/")[2] for name in _logged(self.arms[0], f"{self.measure}/")] if self.measure else []
+        logged = dict.fromkeys(name for entry in self.log["history"] for name in entry)
+        groups = [name.partition("/")[2] for name in logged if self.measure and name.startswith(f"{self.measure}/")]
         order = [*self.sizes, "crowded", "rare"]
-        return sorted(found, key=lambda group: order.index(group) if group in order else len(order))
+        return sorted(groups, key=lambda group: order.index(group) if group in order else len(order))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Cluster -> number of prompts, the largest first; empty where no clusters are known."""
-        prompts = self.arms[0].prompts
-        return {} if prompts is None else prompts.sizes()
+        return {} if self.prompts is None else self.prompts.sizes()
 
     @cached_property
     def ends(self) -> dict[str, str]:
@@ -146,7 +152,7 @@ class Run:
         return {"head": largest, "tail": smallest}
 
     @property
-    def main(self) -> Arm:
+    def main(self) -> "Run":
         """The arm whose weights are looked at closely: the first weighted one, or the run itself."""
         return (self.weighted or self.arms)[0]
 
@@ -159,31 +165,55 @@ def one_token(tokens: Sequence[float | None], rows: Sequence[float | None]) -> b
     return list(tokens) == list(rows) and any(value not in (None, 0, 1) for value in tokens)
 
 
+def read_finished(folder: Path) -> Run | None:
+    """The run of a folder alone, or None while it has not finished; ValueError where a file of it is damaged."""
+    try:
+        if (log := read_training_log(folder)) is None:
+            return None
+        path, metrics = folder / RESOLVED_CONFIG, read_metrics(folder)
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        metrics = log.get("final", {}) if metrics is None else metrics
+        return Run(folder, dict(config or {}), metrics, dict(log), read_trained_on(folder) or {})
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
+            "makes the run again"
+        ) from error
+
+
 def read_run(folder: Path) -> Run:
-    """Read a run directory; raises ValueError where it holds no finished run."""
-    log = read_training_log(folder) if folder.is_dir() else None
-    if log is None:
+    """Read a run and its other strengths; raises ValueError where the folder holds no finished run."""
+    if not folder.is_dir() or (run := read_finished(folder)) is None:
         raise ValueError(_no_run(folder))
-    path = folder / RESOLVED_CONFIG
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    metrics = read_metrics(folder) or log.get("final", {})
-    others = _arm_folders(folder, config)
-    own = {
-        name: value for name, value in metrics.items() if name.partition("/")[0] not in {arm.name for arm in others}
-    }
-    strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or others else []
+    config = run.config
+    names = _arm_names(folder, config)
+    strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or names else []
     kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
     strengths = strengths if kinds else [0.0]
-    arms = [Arm(_label(strengths, kinds), strengths[0] if strengths else None, folder, own, log, _prompts(folder))]
-    missing = []
-    for arm in others:
-        if (arm_log := read_training_log(arm)) is None:
-            missing.append(arm.name)
+    others, missing = [], []
+    for name in names:
+        if (arm := read_finished(folder / name)) is None:
+            missing.append(name)
             continue
-        strength = 0.0 if arm.name == "control" else float(arm.name.removeprefix("strength-"))
-        found = read_metrics(arm) or _without_prefix(metrics, f"{arm.name}/")
-        arms.append(Arm(_label([strength], kinds), strength, arm, found, arm_log, _prompts(arm)))
-    return Run(folder, config, metrics, arms, missing)
+        strength = 0.0 if name == "control" else float(name.removeprefix("strength-"))
+        others.append(
+            dataclasses.replace(
+                arm,
+                label=_label([strength], kinds),
+                strength=strength,
+                config={**config, "sampling_strength": [strength]},
+                metrics=read_metrics(folder / name) or _without_prefix(run.metrics, f"{name}/"),
+            )
+        )
+    return dataclasses.replace(
+        run,
+        label=_label(strengths, kinds),
+        strength=strengths[0] if strengths else None,
+        metrics={name: value for name, value in run.metrics.items() if name.partition("/")[0] not in names},
+        others=others,
+        missing=missing,
+    )
 
 
 def _no_run(folder: Path) -> str:
@@ -205,12 +235,11 @@ def _strengths(config: dict[str, Any]) -> list[float]:
     return [float(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def _arm_folders(folder: Path, config: dict[str, Any]) -> list[Path]:
+def _arm_names(folder: Path, config: dict[str, Any]) -> list[str]:
     """The folders of all arms but the first, in the config's order; without a config, those that are there."""
     if config:
-        names = ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
-        return [folder / name for name in names]
-    return [*sorted(folder.glob("strength-*")), *folder.glob("control")]
+        return ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
+    return [path.name for path in (*sorted(folder.glob("strength-*")), *folder.glob("control"))]
 
 
 def _label(strengths: list[float], kinds: list[str]) -> str:
@@ -223,10 +252,6 @@ def _label(strengths: list[float], kinds: list[str]) -> str:
     if kinds == ["density"]:
         return strength
     return f"weights by {' and '.join(kinds)}" + (f", {strength}" if by_strength else "")
-
-
-def _logged(arm: Arm, prefix: str) -> Iterable[str]:
-    return dict.fromkeys(name for entry in arm.log["history"] for name in entry if name.startswith(prefix))
 
 
 def _without_prefix(metrics: dict[str, float], prefix: str) -> dict[str, float]:
@@ -255,7 +280,7 @@ class SeededArm:
 
     name: str
     values: Mapping[str, Any]
-    runs: Mapping[int, Arm]
+    runs: Mapping[int, Run]
 
     @property
     def label(self) -> str:
@@ -276,9 +301,9 @@ class SeededArm:
 
     def curve(self, name: str) -> tuple[list[int], list[Interval]]:
         """A logged quantity over the steps that all runs have, with its interval over seeds at each."""
-        found = [dict(zip(*run.series(name), strict=True)) for run in self.runs.values()]
-        steps = sorted(set.intersection(*map(set, found))) if found else []
-        return steps, [_cut(mean_interval([values[step] for values in found]), name) for step in steps]
+        curves = [dict(zip(*run.series(name), strict=True)) for run in self.runs.values()]
+        steps = sorted(set.intersection(*map(set, curves))) if curves else []
+        return steps, [_cut(mean_interval([curve[step] for curve in curves]), name) for step in steps]
 
 
 def _cut(interval: Interval, name: str) -> Interval:
@@ -303,7 +328,7 @@ class Comparison:
         return min(len(arm.runs) for arm in self.arms)
 
     def difference(self, arm: SeededArm, name: str) -> Interval | None:
-        """A metric of an arm less that of the first, seed by seed; None without two seeds that both have."""
+        """A metric of an arm minus that of the first, seed by seed; None without two seeds that both have."""
         first = self.arms[0]
         seeds = [seed for seed in arm.runs if seed in first.runs]
         pairs = [(arm.runs[seed].metrics.get(name), first.runs[seed].metrics.get(name)) for seed in seeds]
@@ -326,29 +351,18 @@ def read_comparison(folder: Path) -> Comparison:
     """Read all finished runs of a folder of arms; raises ValueError where none has finished."""
     config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
     arguments = ArmsArguments(arms=config.get("arms"), seeds=config.get("seeds"))
-    runs: dict[str, dict[int, Arm]] = {}
+    runs: dict[str, dict[int, Run]] = {}
     missing = []
     for planned in planned_runs(arguments, folder, config.get("seed", 0)):
-        if not (planned.folder / TRAINING_LOG).exists():
+        if (run := read_finished(planned.folder)) is None:
             missing.append(planned.folder.relative_to(folder).as_posix())
-            continue
-        runs.setdefault(planned.arm, {})[planned.seed] = read_run(planned.folder).arms[0]
+        else:
+            runs.setdefault(planned.arm, {})[planned.seed] = run
     if not runs:
         raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
     values = config.get("arms") or {}
-    arms = [SeededArm(name, values.get(name) or {}, found) for name, found in runs.items()]
+    arms = [SeededArm(name, values.get(name) or {}, by_seed) for name, by_seed in runs.items()]
     return Comparison(folder, config, read_metrics(folder) or {}, arms, missing)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult:
-    """A finished run: its folder, config as resolved, metrics, the log of its training, and what it trained on."""
-
-    folder: Path
-    config: dict[str, Any]
-    metrics: dict[str, float]
-    history: list[dict[str, float]]
-    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,7 +377,7 @@ class Compared:
     folder: Path
     arguments: CompareArguments
     base: dict[str, Any]
-    runs: Mapping[str, Mapping[int, RunResult]]
+    runs: Mapping[str, Mapping[int, Run]]
     results: Mapping[str, Mapping[int, Mapping[str, float]]]
     primary: list[Difference]
     headlines: list[Difference]
@@ -426,20 +440,21 @@ def read_compared(folder: Path) -> Compared:
     )
 
 
-def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, RunResult]], list[str]]:
+def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, Run]], list[str]]:
     """Arm -> seed -> run, of the finished ones, and the names of the others.
 
     Raises ValueError where arms of a seed differ in more than they may.
     """
     arms = arguments.arms
-    found: dict[str, dict[int, RunResult]] = {arm: {} for arm in arms}
+    found: dict[str, dict[int, Run]] = {arm: {} for arm in arms}
     missing = []
     for arm in found:
         for seed in arguments.seeds:
-            if (result := read_result(run_folder(folder, arm, seed))) is None:
+            place = run_folder(folder, arm, seed)
+            if (run := read_finished(place)) is None or not (place / METRICS).exists():
                 missing.append(run_folder(Path(), arm, seed).as_posix())
             else:
-                found[arm][seed] = result
+                found[arm][seed] = run
     varied = {name for values in arms.values() for name in values or {}}
     for seed in arguments.seeds:
         alike = {arm: results[seed] for arm, results in found.items() if seed in results}
@@ -463,23 +478,7 @@ def check_finished(run: ComparedRun) -> None:
         )
 
 
-def read_result(folder: Path) -> RunResult | None:
-    """The run of a folder, or None while it has not finished."""
-    try:
-        metrics, log = read_metrics(folder), read_training_log(folder)
-        if metrics is None or log is None:
-            return None
-        config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
-        return RunResult(folder, dict(config), metrics, log["history"], read_trained_on(folder) or {})
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
-            "makes the run again"
-        ) from error
-
-
-def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
+def check_alike(runs: Mapping[str, Run], varied: Iterable[str]) -> None:
     """Raise ValueError where the arms of a seed differ in more than the values that are varied.
 
     runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ, and their rows
@@ -501,17 +500,17 @@ def check_alike(runs: Mapping[str, RunResult], varied: Iterable[str]) -> None:
             )
 
 
-def _compared(run: RunResult, other: RunResult) -> dict[str, Any]:
+def _compared(run: Run, other: Run) -> dict[str, Any]:
     """The config, and what trained_on.json says where both have one."""
     both = {f"trained_on.{name}": value for name, value in run.trained_on.items() if name in other.trained_on}
     return {**run.config, **both}
 
 
-def with_equal_kl(runs: Mapping[str, Mapping[int, RunResult]]) -> dict[str, dict[int, dict[str, float]]]:
+def with_equal_kl(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, dict[str, float]]]:
     """Arm -> seed -> metrics, with those at equal KL for the seeds that all arms have."""
     results = {arm: {seed: dict(run.metrics) for seed, run in found.items()} for arm, found in runs.items()}
     for seed in set.intersection(*(set(found) for found in runs.values())):
-        for arm, found in at_equal_kl({arm: found[seed].history for arm, found in runs.items()}).items():
+        for arm, found in at_equal_kl({arm: found[seed].log["history"] for arm, found in runs.items()}).items():
             results[arm][seed] |= found
     return results
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, blank, label, save
 from hf_synth.reports.grpo import arm_styles
 from hf_synth.reports.page import render
-from hf_synth.reports.read import Arm, Prompts, Run
+from hf_synth.reports.read import Prompts, Run
 from hf_synth.reports.tables import escaped, number, percent, table
 
 _EXAMPLES = 5
@@ -71,7 +71,7 @@ def _clusters(run: Run) -> str:
     return table(header, rows)
 
 
-def cluster_weight(arm: Arm, cluster: str) -> tuple[float, float]:
+def cluster_weight(arm: Run, cluster: str) -> tuple[float, float]:
     """The mean weight of a cluster's prompts, and its fraction of the draws."""
     prompts = arm.prompts
     assert prompts is not None

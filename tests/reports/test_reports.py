@@ -113,7 +113,7 @@ def test_one_arm_has_no_verdict(tmp_path: Path, made_up: ModuleType) -> None:
 def test_control_alone(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {0.0: [0.5] * 4})
     text = report(tmp_path)
-    assert row(text, "control")[-2:] == ["0.500", "0.500 ± 0.062"][-2:]
+    assert row(text, "control")[-2:] == ["0.125", "0.500 ± 0.062"]
     assert row(text.split("## Weights")[1], "control")[-2:] == ["1", "1"]
     assert "minus control" not in text
 

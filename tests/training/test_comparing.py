@@ -19,7 +19,7 @@ from hf_synth.experiments.statistics import (
     power_statement,
     verdict,
 )
-from hf_synth.reports.read import RunResult, check_alike, check_finished, check_primary, read_result
+from hf_synth.reports.read import Run, check_alike, check_finished, check_primary, read_finished
 
 OUT = Path("out")
 TWO = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}}
@@ -154,7 +154,7 @@ def test_a_run_begun_with_other_values_is_refused(tmp_path):
 
 
 def a_run(metrics=None, history=(), **config):
-    return RunResult(OUT, {"max_steps": 4, **config}, metrics or {}, list(history))
+    return Run(OUT, {"max_steps": 4, **config}, metrics or {}, {"history": list(history)})
 
 
 def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_compared():
@@ -326,10 +326,10 @@ def test_a_damaged_run_is_named(name, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     (tmp_path / "training_log.json").write_text('{"history": []}')
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
-    assert read_result(tmp_path).config == {"seed": 0}
+    assert read_finished(tmp_path).config == {"seed": 0}
     (tmp_path / name).write_text('{"a": ')
     with pytest.raises(ValueError, match="a run with a damaged file"):
-        read_result(tmp_path)
+        read_finished(tmp_path)
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "configs").glob("*/*.yaml"))
