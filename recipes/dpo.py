@@ -14,6 +14,7 @@ from pathlib import Path
 from trl import DPOConfig, get_peft_config
 
 from hf_synth.errors import option, user_errors
+from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedDPOTrainer
@@ -34,25 +35,28 @@ class DPOArguments:
     policy_made_by: str | None = option(None, "The command to name in the error where model_name_or_path is missing.")
 
 
-CLASSES = (DPOArguments, DataArguments, WeightArguments, PolicyArguments, DPOConfig)
+CLASSES = (PublishArguments, DPOArguments, DataArguments, WeightArguments, PolicyArguments, DPOConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the policy."""
-    dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    publishing, dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     weights.one_strength()
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")
     require_checkpoint(policy.model_name_or_path, dpo.policy_made_by)
     with run_directory(args.output_dir, dpo, data, weights, policy, args) as folder:
-        return run(folder, data, weights, policy, args)
+        open_repository(folder, publishing)
+        run(folder, data, weights, policy, args)
+        publish_run(folder, publishing)
+    return folder
 
 
-def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: DPOConfig) -> Path:
-    """Train, unless that is done, and write the numbers and the report; returns the folder."""
+def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: DPOConfig) -> None:
+    """Train, unless that is done, and write the numbers and the report."""
     if is_finished(folder):
         print(f"{folder} is finished")
-        return folder
+        return
     train_pairs, test_pairs = preference_split(data, folder)
     record_data_fingerprint(folder, train_pairs)
     if not len(test_pairs):
@@ -80,7 +84,6 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
         print(f"Report: {write_report(folder)}")
-    return folder
 
 
 if __name__ == "__main__":

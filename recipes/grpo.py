@@ -16,6 +16,7 @@ import sft
 from trl import GRPOConfig
 
 from hf_synth.errors import user_errors
+from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
@@ -23,14 +24,19 @@ from hf_synth.training.grpo import GRPOArguments, arm_name, prepare, run_arm
 from hf_synth.training.run_directory import run_directory, write_metrics
 
 CONFIGS = Path(__file__).parent / "configs"
-CLASSES = (GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
+CLASSES = (PublishArguments, GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
-    grpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__)
+    publishing, grpo, data, weights, policy, args = parse_recipe(
+        CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__
+    )
     with run_directory(args.output_dir, grpo, data, weights, policy, args) as folder:
-        return run(folder, grpo, data, weights, policy, args)
+        open_repository(folder, publishing)
+        run(folder, grpo, data, weights, policy, args)
+        publish_run(folder, publishing)
+    return folder
 
 
 def run(
@@ -40,8 +46,8 @@ def run(
     weights: WeightArguments,
     policy: PolicyArguments,
     args: GRPOConfig,
-) -> Path:
-    """Train what is not trained yet, and write the numbers and the report; returns the folder."""
+) -> None:
+    """Train what is not trained yet, and write the numbers and the report."""
     started = time.monotonic()
     if grpo.warm_up:
         policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
@@ -57,7 +63,6 @@ def run(
     write_metrics(folder, metrics)
     if is_main_process():
         print(f"Report: {write_report(folder)}")
-    return folder
 
 
 def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:

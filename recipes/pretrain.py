@@ -18,7 +18,7 @@ from transformers import TrainingArguments
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.errors import user_errors
 from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
-from hf_synth.hub.models import push_run
+from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import directory_lock, is_main_process
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
@@ -38,6 +38,7 @@ from hf_synth.training.transfer import TransferArguments
 CONFIG = Path(__file__).parent / "configs" / "procedural" / "sort.yaml"
 CLASSES = (
     ArmsArguments,
+    PublishArguments,
     RowsArguments,
     CorpusArguments,
     CurriculumArguments,
@@ -53,14 +54,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, or a folder for each arm and seed."""
     started = time.monotonic()
     words = list(sys.argv[1:] if argv is None else argv)
-    arms, *parts = parse_recipe(CLASSES, words, CONFIG, __doc__)
+    arms, publishing, *parts = parse_recipe(CLASSES, words, CONFIG, __doc__)
     if arms.quick:
         words = [*as_flags(arms.quick_args), *words]
-        arms, *parts = parse_recipe(CLASSES, words, CONFIG)
+        arms, publishing, *parts = parse_recipe(CLASSES, words, CONFIG)
     settings = Settings(*parts)
     args = settings.args
-    planned = planned_runs(arms, Path(args.output_dir), args.seed, args.hub_model_id)
-    if args.push_to_hub and len(planned) > 1 and not args.hub_model_id:
+    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id)
+    published = [run for run in planned if publishing.push_arms or run.arm == planned[0].arm]
+    if publishing.wanted and len(planned) > 1 and not publishing.repo_id:
         raise ValueError(f"hub_model_id: got none for {len(planned)} runs, wanted the name that theirs begin with")
     alone = planned[0].folder == Path(args.output_dir)
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
@@ -72,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
             check_sources(run, settings, planned)
         if not alone:
             open_run(args.output_dir, arms, *parts)
-        return train_all(planned, words, more, args, started)
+        open_repository(published[0].folder, publishing, published[0].hub_model_id)
+        train_all(planned, words, more, Path(args.output_dir), started)
+        for run in published:
+            publish_run(run.folder, publishing, run.hub_model_id)
+    return Path(args.output_dir)
 
 
 def check_sources(run: PlannedRun, settings: Settings, planned: Sequence[PlannedRun]) -> None:
@@ -86,10 +92,9 @@ def check_sources(run: PlannedRun, settings: Settings, planned: Sequence[Planned
 
 
 def train_all(
-    planned: Sequence[PlannedRun], words: Sequence[str], more: Sequence[Any], args: TrainingArguments, started: float
-) -> Path:
-    """Train every run of a plan, and report on all of them; returns the output directory."""
-    folder = Path(args.output_dir)
+    planned: Sequence[PlannedRun], words: Sequence[str], more: Sequence[Any], folder: Path, started: float
+) -> None:
+    """Train every run of a plan, and report on all of them."""
     found: dict[str, list[dict[str, float]]] = {}
     for number, run in enumerate(planned):
         if is_main_process() and len(planned) > 1:
@@ -102,9 +107,6 @@ def train_all(
     write_metrics(folder, {**over_seeds(found), "seconds/total": time.monotonic() - started})
     if is_main_process():
         print(f"Report: {write_report(folder)}")
-        for run in planned if args.push_to_hub else []:
-            print(f"On the Hub: {push(run, args)}")
-    return folder
 
 
 def run_one(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> dict[str, float]:
@@ -119,18 +121,11 @@ def run_one(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> 
 
 def settings_of(run: PlannedRun, words: Sequence[str]) -> Settings:
     """The arguments of one run of the plan."""
-    _, *parts = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
+    _, _, *parts = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
     settings = Settings(*parts)
     settings.rows.task_args = with_seed(settings.rows.task_args, run.seed)
     settings.transfer.init_from = with_seed(settings.transfer.init_from, run.seed)
     return settings
-
-
-def push(run: PlannedRun, args: TrainingArguments) -> str:
-    """Put a finished run on the Hub with its card and its own report; returns where it is."""
-    write_report(run.folder)
-    options = {"token": args.hub_token, "private": args.hub_private_repo, "revision": args.hub_revision}
-    return push_run(run.folder, run.hub_model_id or run.folder.resolve().name, **options)
 
 
 if __name__ == "__main__":

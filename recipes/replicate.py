@@ -89,7 +89,7 @@ def make_first(study: str, seed: int, arguments: ReplicateArguments) -> None:
 
 def plan(study: str, arguments: ReplicateArguments) -> list[PlannedRun]:
     """All runs of a study, seed by seed."""
-    arms, *parts = parse_recipe(pretrain.CLASSES, words(study, arguments))
+    arms, _, *parts = parse_recipe(pretrain.CLASSES, words(study, arguments))
     folder = Path(pretrain.Settings(*parts).args.output_dir)
     return sorted(planned_runs(arms, folder, 0), key=lambda run: run.seed)
 

@@ -14,6 +14,7 @@ from typing import Any
 from trl import RewardConfig, get_peft_config
 
 from hf_synth.errors import option, user_errors
+from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedRewardTrainer
@@ -60,18 +61,21 @@ class RewardArguments:
         return {f"{head}_{side}": float for head in self.heads or () for side in ("chosen", "rejected")}
 
 
-CLASSES = (RewardArguments, DataArguments, WeightArguments, PolicyArguments, RewardConfig)
+CLASSES = (PublishArguments, RewardArguments, DataArguments, WeightArguments, PolicyArguments, RewardConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the reward model."""
-    reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    publishing, reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     weights.one_strength()
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
     with run_directory(args.output_dir, reward, data, weights, policy, args) as folder:
-        return run(folder, reward, data, weights, policy, args)
+        open_repository(folder, publishing)
+        run(folder, reward, data, weights, policy, args)
+        publish_run(folder, publishing)
+    return folder
 
 
 def run(
@@ -81,11 +85,11 @@ def run(
     weights: WeightArguments,
     policy: PolicyArguments,
     args: RewardConfig,
-) -> Path:
-    """Train, unless that is done, and write the numbers and the report; returns the folder."""
+) -> None:
+    """Train, unless that is done, and write the numbers and the report."""
     if is_finished(folder):
         print(f"{folder} is finished")
-        return folder
+        return
     train_pairs, test_pairs = preference_split(data, folder, keep=reward.columns)
     record_data_fingerprint(folder, train_pairs)
     if not len(test_pairs):
@@ -118,7 +122,6 @@ def run(
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
         print(f"Report: {write_report(folder)}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
 from hf_synth.errors import option, user_errors
+from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedSFTTrainer
@@ -38,22 +39,25 @@ class SFTWeightArguments(WeightArguments):
     )
 
 
-CLASSES = (DataArguments, SFTWeightArguments, PolicyArguments, SFTConfig)
+CLASSES = (PublishArguments, DataArguments, SFTWeightArguments, PolicyArguments, SFTConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
-    data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
+    publishing, data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
     weights.one_strength()
     with run_directory(args.output_dir, data, weights, policy, args) as folder:
-        return run(folder, data, weights, policy, args)
+        open_repository(folder, publishing)
+        run(folder, data, weights, policy, args)
+        publish_run(folder, publishing)
+    return folder
 
 
-def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: SFTConfig) -> Path:
-    """Train, unless that is done, and write the numbers and the report; returns the folder."""
+def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: PolicyArguments, args: SFTConfig) -> None:
+    """Train, unless that is done, and write the numbers and the report."""
     if is_finished(folder):
         print(f"{folder} is finished")
-        return folder
+        return
     rows = imitation_rows(data, folder)
     record_data_fingerprint(folder, rows)
     tokenizer = load_tokenizer(policy, data, rows)
@@ -68,7 +72,6 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
     if is_main_process():
         print(f"Report: {write_report(folder)}")
-    return folder
 
 
 def build_trainer(

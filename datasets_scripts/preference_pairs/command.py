@@ -135,7 +135,7 @@ def publish(
     """Make the folder, print what became of the sources, and upload what is asked for."""
     from hf_synth.hub.manifests import read_all
     from hf_synth.hub.metadata import is_ours
-    from hf_synth.hub.publish import CARD, Repository
+    from hf_synth.hub.repository import CARD, Repository
     from hf_synth.io import write_text
     from preference_pairs.building import COUNTS, DROPPED, build
     from preference_pairs.card import card, counts_lines

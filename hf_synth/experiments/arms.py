@@ -43,7 +43,10 @@ class ArmsArguments:
             raise ValueError("quick: got no quick_args to use; a config names them")
 
 
-_NOT_AN_ARMS = {"arms", "seed", "seeds", "quick", "quick_args", "output_dir", "hub_model_id", "hub_token", "config"}
+_NOT_AN_ARMS = {
+    "arms", "seed", "seeds", "quick", "quick_args", "output_dir", "config", "hub_model_id", "hub_token", "push_to_hub",
+    "push_arms", "push_samples",
+}  # fmt: skip
 
 
 def _refuse(where: str, values: Mapping[str, Any], refused: set[str]) -> None:

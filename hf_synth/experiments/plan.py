@@ -158,6 +158,8 @@ def _plain(value: str) -> str:
 
 CONFIG = "config.yaml"  # in the folder of a run: all that its recipe is given
 SHARED = "shared"
+_UPLOADS = ("push_to_hub", "push_samples", "push_arms")
+_SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +206,18 @@ def planned(arguments: CompareArguments, base: Mapping[str, Any], folder: Path, 
         for name, values in arguments.shared.items():
             own = {key: value for key, value in values.items() if key not in ("recipe", "config")}
             merged = {**read_yaml(_found(values["config"], configs)), **own}
+            for uploading in _UPLOADS if merged.get("push_to_hub") else ():  # every seed's would go to one place
+                merged.pop(uploading, None)
             runs.append(_run(values["recipe"], None, seed, places[name], merged, names))
-        for arm, values in arguments.arms.items():
-            runs.append(
-                _run(arguments.recipe, arm, seed, run_folder(folder, arm, seed), {**base, **(values or {})}, names)
-            )
+        for number, (arm, values) in enumerate(arguments.arms.items()):
+            config = {**base, **(values or {})}
+            if config.get("push_to_hub"):
+                if not config.get("hub_model_id"):
+                    raise ValueError("hub_model_id: got none for several runs, wanted the name that theirs begin with")
+                config["hub_model_id"] = f"{config['hub_model_id']}-{arm}-seed-{seed}"
+                for uploading in _UPLOADS if number and not config.get("push_arms") else ():
+                    config.pop(uploading, None)
+            runs.append(_run(arguments.recipe, arm, seed, run_folder(folder, arm, seed), config, names))
     return runs
 
 
@@ -220,6 +229,12 @@ def run_folder(folder: Path, arm: str, seed: int) -> Path:
 def _run(
     recipe: str, arm: str | None, seed: int, folder: Path, config: Mapping[str, Any], names: Mapping[str, Any]
 ) -> ComparedRun:
+    for name, value in {**(config.get("env") or {}), "hub_token": config.get("hub_token")}.items():
+        if value and _SECRET.search(name):
+            raise ValueError(
+                f"{name}: got one, which the config of every run would keep; wanted none there: set it in the "
+                "environment, or use `hf auth login`"
+            )
     filled = {**filled_in(dict(config), names), "seed": seed, "output_dir": str(folder)}
     return ComparedRun(recipe, arm, seed, folder, filled)
 

@@ -13,7 +13,7 @@ from hf_synth.errors import user_errors
 
 if TYPE_CHECKING:
     from hf_synth.hub.publication import Choices, Publication, Published
-    from hf_synth.hub.publish import Repository
+    from hf_synth.hub.repository import Repository
     from hf_synth.hub.shards import Measured, Shard
 
 _SHOWN_NAMES = 8
@@ -120,7 +120,7 @@ def publish(
 ) -> None:
     """Make the shards of this process, upload them, and on the main process write and upload the card."""
     from hf_synth.hub.metadata import is_ours
-    from hf_synth.hub.publish import CARD, Repository
+    from hf_synth.hub.repository import CARD, Repository
     from hf_synth.hub.shards import plan, refuse_others
 
     repository = Repository(repo_id) if repo_id else None
@@ -193,7 +193,7 @@ def _finish(
     """Write manifests and card into the folder and onto the Hub, once every shard is where it should be."""
     from hf_synth.hub.cards import card
     from hf_synth.hub.manifests import MANIFEST, read_all, sent_shards, to_text
-    from hf_synth.hub.publish import CARD
+    from hf_synth.hub.repository import CARD
     from hf_synth.io import write_text
 
     name = repository.id if repository else folder.as_posix()

@@ -1,15 +1,22 @@
-"""The card of a pretrained model: what it was trained on, how far from the floor it ended, and how to load it."""
+"""The card of a trained model: what it is, what it was measured to do, how to load it, and how it was made.
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+Numbers and facts come from here, sentences from templates/model_card.md.j2.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jinja2
 import transformers
+import trl
 
 from hf_synth import __version__
 from hf_synth.hub.facts import about, words_of
 from hf_synth.hub.markdown import prose
-from hf_synth.hub.model_metadata import has_own_code, model_metadata, path_name, without_paths
+from hf_synth.hub.model_metadata import has_own_code, is_hub_id, model_metadata, path_name, without_paths
+from hf_synth.preferences.sources import KNOWN_SOURCES
+from hf_synth.reports.grpo import before_and_after, error_of, parts_of
 from hf_synth.reports.page import count_parameters, essentials, settings_of_task, settings_yaml
 from hf_synth.reports.pretraining import (
     SCORES,
@@ -22,35 +29,67 @@ from hf_synth.reports.pretraining import (
     trial,
     verdict,
 )
-from hf_synth.reports.read import Run, read_run
-from hf_synth.reports.tables import code_block, number, spread, table
+from hf_synth.reports.read import Run
+from hf_synth.reports.tables import code, code_block, listed, number, score, spread, table
 from hf_synth.tasks import Task, get_task
 from hf_synth.tokenization import all_words
 
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("hf_synth.hub"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_LONGEST_EXAMPLE = 40  # words
 
-def model_card(folder: str | Path, repo_id: str | None = None) -> str:
-    """The README.md of a finished run of recipes/pretrain.py, for the repository `repo_id`.
 
-    Raises ValueError where the folder holds no such run. No path of this machine and no token gets into it.
+def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
+    """The README.md of a finished run, for the repository `repo_id`; no path of this machine gets into it.
+
+    `report`: where it is, with an arm of a run in the repository of the first arm.
     """
-    run = read_run(Path(folder))
-    if run.recipe != "pretrain":
-        raise ValueError(f"got {str(folder)!r}, a run of recipes/{run.recipe}.py; wanted one of recipes/pretrain.py")
-    name = repo_id or run.folder.resolve().name
-    task = _task(run.config)
-    sections = [
-        f"# {name.split('/')[-1]}",
-        _summary(run, task),
-        *_results(run),
-        *_loading(run, name, task),
-        *_task_section(run, task),
-        *_training(run),
-        *_again(run, task),
-        *_limits(run, task),
-        *_versions(),
-    ]
-    text = f"---\n{model_metadata(run, name, task).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
-    return without_paths(text, run.config)
+    config, metrics = run.config, run.metrics
+    task = _task(config)
+    transfer = read_transfer(run)
+    found = excess(metrics)
+    steps = run.log["steps"]
+    text = _TEMPLATES.get_template("model_card.md.j2").render(
+        metadata=model_metadata(run, repo_id, task).to_yaml(),
+        name=repo_id.split("/")[-1],
+        repo_id=repo_id,
+        recipe=run.recipe,
+        config=config,
+        metrics=metrics,
+        task=task,
+        parameters=number(metrics.get("parameters") or count_parameters(run.folder)),
+        steps=number(steps),
+        data=_data(config),
+        verified=run.measure == "validity",
+        kinds=run.kinds,
+        strength=run.strength,
+        ends=run.ends if run.recipe == "grpo" else {},
+        clusters=bool(run.sizes),
+        report=report,
+        results=_results(run),
+        verdict=verdict(metrics),
+        trial=trial(config),
+        curves=(run.folder / "figures" / "learning_curves.png").exists(),
+        own_code=has_own_code(run),
+        adapter=(run.folder / "adapter_config.json").exists(),
+        chat=(run.folder / "chat_template.jinja").exists(),
+        words=len(all_words(task)) if task and not config.get("canonical") else None,
+        example=code_block(_example(task, config.get("rows_seed", 0))) if task else "",
+        facts=_facts(run, task),
+        corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
+        start=path_name(str(config.get("model_name_or_path") or "")),
+        transfer=_transfer(transfer) if transfer else "",
+        settings=code_block(settings_yaml(essentials(config)), "yaml"),
+        get_task=_get_task(config) if task else "",
+        above_floor="floor/test" in metrics and found is not None and found.low > 0,
+        versions={"hf_synth": __version__, "transformers": transformers.__version__, "trl": trl.__version__},
+    )
+    return re.sub(r"\n{3,}", "\n\n", without_paths(text, config))
 
 
 def _task(config: Mapping[str, Any]) -> Task | None:
@@ -63,158 +102,98 @@ def _task(config: Mapping[str, Any]) -> Task | None:
         return None
 
 
-def _summary(run: Run, task: Task | None) -> str:
-    what = f"the task `{task.name}` of hf_synth" if task else "text"
-    if "tokens/canonical" in run.metrics and task:
-        what = f"natural text with documents of `{task.name}`, a language of hf_synth, among it"
-    size = run.metrics.get("parameters") or count_parameters(run.folder)
-    steps = number(run.arms[0].log["steps"])
-    return (
-        f"A model of {number(size)} parameters, trained on {what} for {steps} steps. It is part of a controlled "
-        "experiment with synthetic data, and made for nothing else."
-    )
+def _data(config: Mapping[str, Any]) -> str:
+    """The data by name, as Markdown; empty for text files of the user's own."""
+    if config.get("mixture"):
+        tasks = dict.fromkeys(code(str(cluster["task"])) for cluster in config["mixture"].values())
+        return listed([*tasks])
+    if config.get("task"):
+        return code(path_name(str(config["task"])))
+    source = str(config.get("preferences") or "")
+    source = KNOWN_SOURCES[source].repository if source in KNOWN_SOURCES else source
+    return f"[{source}](https://huggingface.co/datasets/{source})" if is_hub_id(source) else ""
 
 
-def _results(run: Run) -> Iterator[str]:
-    yield "## Results"
-    yield result_table(run.metrics)
-    yield from ("\n".join(f"- {line}" for line in lines) for lines in [verdict(run.metrics)] if lines)
+def _results(run: Run) -> list[str]:
+    """Tables of what was measured, the first of them for everyone."""
+    if run.recipe == "pretrain":
+        return [result_table(run.metrics), *_groups(run), *_language_scores(run)]
+    if run.measure is None:
+        rows = [
+            [code(name), f"{value:.4f}"]
+            for name, value in sorted(run.metrics.items())
+            if name.partition("/")[0] in ("loss", "accuracy", "margin")
+        ]
+        if reward := run.series("reward")[1]:
+            rows += [["training reward, first logged", score(reward[0])], ["last logged", score(reward[-1])]]
+        return [table(["measure", "value"], rows)] if rows else []
+    rows = []
+    for part, name in parts_of(run).items():
+        before, after = before_and_after(run, run, part)
+        rows.append([name, score(before), score(after, error_of(run, run, "final", part))])
+    return [table(["prompts", "before training", "after training"], rows)]
+
+
+def _groups(run: Run) -> Iterator[str]:
+    prefix = "row_accuracy/test/"
     groups = [name.removeprefix("loss/test/") for name in sorted(run.metrics) if name.startswith("loss/test/")]
-    if groups:
-        yield table(["rows of", "share foretold [95 % over rows]"], (_group(run, group) for group in groups))
-    scores = [
+    rows = [
+        [code(group), spread(share_of_rows(run.metrics, prefix + group), run.metrics.get(prefix + group))]
+        for group in groups
+    ]
+    if rows:
+        yield table(["group of rows", "rows predicted exactly [95 % over rows]"], rows)
+
+
+def _language_scores(run: Run) -> Iterator[str]:
+    rows = [
         [words, f"{run.metrics[f'language/{name}']:.3f}"]
         for name, (words, _) in SCORES.items()
         if f"language/{name}" in run.metrics
     ]
-    if scores:
-        yield table(["on the language", "value"], scores)
-    yield f"> {trial(run.config)}"
-    if (run.folder / "figures" / "learning_curves.png").exists():
-        yield "![loss and accuracy over training steps](figures/learning_curves.png)"
-    yield "More is in [report.md](report.md); `metrics.json` and `dynamics.csv` have the numbers."
-
-
-def _group(run: Run, group: str) -> tuple[str, str]:
-    name = f"row_accuracy/test/{group}"
-    return f"`{group}`", spread(share_of_rows(run.metrics, name), run.metrics.get(name))
-
-
-def _loading(run: Run, name: str, task: Task | None) -> Iterator[str]:
-    yield "## Load it"
-    own = has_own_code(run)
-    adapter = (run.folder / "adapter_config.json").exists()
-    auto = "AutoModelForCausalLM"
-    imports = f"from transformers import {auto}, AutoTokenizer"
-    if adapter:
-        auto = "AutoPeftModelForCausalLM"
-        imports = f"from peft import {auto}\nfrom transformers import AutoTokenizer"
-    trust = ", trust_remote_code=True" if own else ""
-    lines = [
-        imports,
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}"{trust})',
-        f'model = {auto}.from_pretrained("{name}"{trust})',
-    ]
-    yield code_block("\n".join(lines), "python")
-    if own:
-        yield (
-            "The architecture is hf_synth's own. Its code is in this repository, one file; `trust_remote_code` runs "
-            "it. Where hf_synth is installed, `import hf_synth.models` makes transformers know it without that."
-        )
-    else:
-        yield "The architecture is one of transformers: no code of this repository runs."
-    if task and not run.config.get("canonical"):
-        yield (
-            f"The tokenizer knows the {len(all_words(task))} words of the task, spaces between them. "
-            "A row of the test split, with what the model is to go on from:"
-        )
-        yield code_block(_example(task, run.config.get("rows_seed", 0)))
+    if rows:
+        yield table(["on the language", "value"], rows)
 
 
 def _example(task: Task, seed: int) -> str:
     rows = task.rows(0, 1, split="test", seed=seed)
     words, tokens, cut = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist(), int(rows.loss_start[0])
-    parts = {"given": tokens[:cut], "wanted": tokens[cut:]}
-    return "\n".join(f"{name + ':':8} {_shortened([words[token] for token in part])}" for name, part in parts.items())
+    lines = []
+    for name, part in (("input", tokens[:cut]), ("target", tokens[cut:])):
+        shown, more = part[:_LONGEST_EXAMPLE], len(part) - _LONGEST_EXAMPLE
+        rest = f" ... {more} more" if more > 0 else ""
+        lines.append(f"{name + ':':8} {' '.join(words[token] for token in shown)}{rest}")
+    return "\n".join(lines)
 
 
-def _shortened(words: list[str], most: int = 40) -> str:
-    return " ".join(words[:most]) + (f" ... {len(words) - most} more" if len(words) > most else "")
-
-
-def _task_section(run: Run, task: Task | None) -> Iterator[str]:
-    yield "## What it was trained on"
+def _facts(run: Run, task: Task | None) -> list[str]:
+    """What is known of the training data, one fact a line."""
     facts = [f"Task: {settings_of_task(run.config)}"] if run.config.get("task") else []
     if task is not None:
-        facts += [f"Version of the task: {task.version}", f"Source: {prose(task.source)}"] if task.source else []
-        yield from filter(None, (prose(about(task)), prose(words_of(type(task)))))
-    if "rows/trained" in run.metrics:
-        fresh = "" if "rows/epoch" not in run.metrics else f", of {number(run.metrics['rows/epoch'])} different ones"
-        facts.append(f"Rows seen: {number(run.metrics['rows/trained'])}{fresh}")
-    yield "\n".join(f"- {fact}" for fact in facts)
-    if "tokens/canonical" in run.metrics:
-        yield corpus_table(run.metrics)
+        facts += [f"Version of the task: {task.version}"]
+        facts += [f"Source: {prose(task.source)}"] if task.source else []
+        facts += [f"Rule: {prose(text)}" for text in (about(task), words_of(type(task))) if text]
+    metrics = run.metrics
+    if "rows/trained" in metrics:
+        fresh = f", of {number(metrics['rows/epoch'])} different ones" if "rows/epoch" in metrics else ""
+        facts.append(f"Rows seen: {number(metrics['rows/trained'])}{fresh}")
+    names = {
+        "rows": "Prompts with an answer", "pairs/train": "Pairs to train on", "pairs/held_out": "Pairs held out",
+        "weights/prompts": "Prompts to train on", "prompts/evaluated": "Prompts held out",
+    }  # fmt: skip
+    facts += [f"{what}: {number(metrics[name])}" for name, what in names.items() if name in metrics]
+    return facts
 
 
-def _training(run: Run) -> Iterator[str]:
-    yield "## How it was trained"
-    report = read_transfer(run)
-    if report is None:
-        start = run.config.get("model_name_or_path")
-        yield f"From the checkpoint `{path_name(start)}`." if start else "From fresh weights."
-    else:
-        names = dict.fromkeys(part["source"] for part in report["parts"] if part["source"])
-        shuffled = " Their numbers were shuffled first." if any(part["shuffled"] for part in report["parts"]) else ""
-        sources = f" Source: {', '.join(f'`{path_name(name)}`' for name in names)}." if names else ""
-        yield transfer_text(report) + sources + shuffled
-    settings = code_block(settings_yaml(essentials(run.config)), "yaml")
-    yield f"<details>\n<summary>The settings, as far as they are not defaults</summary>\n\n{settings}\n\n</details>"
+def _transfer(report: dict[str, Any]) -> str:
+    names = dict.fromkeys(path_name(part["source"]) for part in report["parts"] if part["source"])
+    shuffled = " Their numbers were shuffled first." if any(part["shuffled"] for part in report["parts"]) else ""
+    sources = f" Source: {', '.join(map(code, names))}." if names else ""
+    return transfer_text(report) + sources + shuffled
 
 
-def _again(run: Run, task: Task | None) -> Iterator[str]:
-    yield "## Do it again"
-    yield (
-        "Rows are a pure function of the task, its parameters, the seed and the row's number, so training and test "
-        "rows can be made again anywhere. Save the settings above as `my.yaml`; in the repository of hf_synth:"
-    )
-    yield code_block("accelerate launch recipes/pretrain.py --config my.yaml --output_dir runs/again", "bash")
-    if task and not run.config.get("canonical"):
-        yield "With hf_synth installed, this measures loss and accuracy of tokens on the same test rows again:"
-        yield code_block(_measuring(run), "python")
-
-
-def _measuring(run: Run) -> str:
-    config = run.config
+def _get_task(config: Mapping[str, Any]) -> str:
+    """The call that makes the task, as Python."""
     given = [repr(config["task"]), *([repr(config["preset"])] if config.get("preset") else [])]
     given += [f"{name}={value!r}" for name, value in (config.get("task_args") or {}).items()]
-    rows = f'0, {int(run.metrics["rows/test"])}, split="test", seed={config.get("rows_seed", 0)}'
-    return "\n".join(
-        (
-            "from hf_synth import get_task",
-            "from hf_synth.evaluation.scoring import score_rows",
-            "",
-            f"task = get_task({', '.join(given)})",
-            f"scores = score_rows(model, task.rows({rows}))",
-            "print(scores.loss, scores.token_accuracy)",
-        )
-    )
-
-
-def _limits(run: Run, task: Task | None) -> Iterator[str]:
-    limits = ["One training run with one seed: it shows what this model does, not what its way of training does."]
-    if task and not run.config.get("canonical"):
-        limits += [
-            "It knows the words of its task and no language.",
-            "It was measured on rows of the kind that it was trained on; longer or other rows are open.",
-        ]
-    if "floor/test" in run.metrics and (found := excess(run.metrics)) is not None and found.low > 0:
-        limits.append("It is above the floor: its probabilities are not those of the process that makes the rows.")
-    if run.config.get("canonical"):
-        limits.append("It may repeat what stands in the natural text, with all that text's faults.")
-    yield "## Limits"
-    yield "\n".join(f"- {limit}" for limit in limits)
-
-
-def _versions() -> Iterable[str]:
-    yield f"Made with hf_synth {__version__} and transformers {transformers.__version__}."
+    return f"get_task({', '.join(given)})"

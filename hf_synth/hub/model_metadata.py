@@ -1,6 +1,7 @@
 """The YAML on top of a model card, and texts of a run without the paths of the machine that made it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth.hub.metadata import TAG
+from hf_synth.preferences.files import SUFFIXES
+from hf_synth.preferences.sources import KNOWN_SOURCES
 from hf_synth.reports.read import Run
 from hf_synth.tasks import Task
 
@@ -15,9 +18,18 @@ _MEASURED = {  # name in metrics.json -> (type and name for the Hub)
     "loss/test": ("loss", "Loss on test rows, nats per token"),
     "excess/test": ("excess_loss", "Loss above the exact floor, nats per token"),
     "accuracy/test": ("accuracy", "Token accuracy on test rows"),
-    "row_accuracy/test": ("exact_match", "Rows of which all tokens are foretold"),
+    "row_accuracy/test": ("exact_match", "Rows of which all tokens are predicted"),
     "language/validity": ("validity", "Sampled strings that are valid"),
     "language/perplexity/ratio": ("perplexity_ratio", "Perplexity of invalid over valid strings"),
+    "accuracy/held_out": ("accuracy", "Held-out pairs with the preferred answer first"),
+    "validity/final": ("validity", "Sampled answers to held-out prompts that the verifier accepts"),
+    "sampled_reward/final": ("reward", "Mean reward of sampled answers to held-out prompts"),
+}
+_TRL_TAGS = {
+    "sft": ["trl", "sft"],
+    "dpo": ["trl", "dpo"],
+    "grpo": ["trl", "grpo"],
+    "reward": ["trl", "reward-trainer"],
 }
 
 
@@ -26,32 +38,48 @@ def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:
     config = run.config
     kind = "peft" if (run.folder / "adapter_config.json").exists() else "transformers"
     base = config.get("model_name_or_path")
-    texts = [str(value) for value in (config.get("dataset"), config.get("canonical")) if _is_hub_id(value)]
-    tags = [TAG, "synthetic", *([task.name] if task else []), *(["custom_code"] if has_own_code(run) else [])]
+    source = config.get("preferences")
+    source = KNOWN_SOURCES[source].repository if source in KNOWN_SOURCES else source
+    texts = [str(value) for value in (config.get("dataset"), config.get("canonical"), source) if is_hub_id(value)]
+    natural = bool(source or config.get("prompts"))
+    tags = [TAG, *([] if natural else ["synthetic"]), *([task.name] if task else []), *_TRL_TAGS.get(run.recipe, [])]
+    tags += ["custom_code"] if has_own_code(run) else []
     return ModelCardData(
         library_name=kind,
-        pipeline_tag="text-generation",
+        pipeline_tag=_pipeline(run),
         tags=tags,
         model_name=name.split("/")[-1],
-        eval_results=_eval_results(run, task),
-        base_model=base if _is_hub_id(base) else None,
+        eval_results=_eval_results(run, task) or None,
+        base_model=base if is_hub_id(base) else None,
         datasets=texts or None,
     )
 
 
-def _is_hub_id(value: Any) -> bool:
+def _pipeline(run: Run) -> str:
+    return "text-classification" if run.recipe == "reward" else "text-generation"
+
+
+def is_hub_id(value: Any) -> bool:
     """Whether a name may be one of the Hub's: user/name, and nothing on this machine."""
-    return isinstance(value, str) and value.count("/") == 1 and value[0] not in "/.~" and not Path(value).exists()
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value) is not None
+        and not value.endswith(SUFFIXES)
+        and not Path(value).exists()
+    )
 
 
 def _eval_results(run: Run, task: Task | None) -> list[EvalResult]:
-    title = " ".join(filter(None, [task.name if task else "natural text", run.config.get("preset")]))
+    preset = run.config.get("preset")
+    title = " ".join(
+        filter(None, [task.name if task else "tasks" if run.config.get("mixture") else "natural text", preset])
+    )
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=_pipeline(run),
             dataset_type=f"{TAG}/{task.name}" if task else "text",
             dataset_name=title,
-            dataset_split="test",
+            dataset_split="test" if run.recipe == "pretrain" else "held out",
             metric_type=kind,
             metric_name=name,
             metric_value=round(run.metrics[key], 6),

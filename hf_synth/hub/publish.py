@@ -1,132 +1,131 @@
-"""Upload to a dataset repository on the Hub: only what is not there yet, a few shards a commit, the card last."""
+"""What leaves the machine when a run ends: the model, its card, report and numbers, and nothing else.
 
-import contextlib
+Trainer's own uploads send whole folders: users' prompts, optimizer states, pickles. No recipe uses them; all of them
+take PublishArguments, which keep what the user said of the Hub, and end in `publish_run`.
+"""
+
+import dataclasses
+import fnmatch
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
-from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
-from hf_synth.hub.manifests import MANIFEST, sent_shards, to_text
-from hf_synth.hub.metadata import is_ours
+from hf_synth.errors import option
+from hf_synth.evaluation.held_out import SAMPLES
+from hf_synth.hub.model_cards import model_card
+from hf_synth.hub.model_metadata import path_name, without_paths
+from hf_synth.hub.repository import CARD, Repository
+from hf_synth.io import is_main_process
+from hf_synth.reports.read import Run, read_run
+from hf_synth.reports.report import report_text
+from hf_synth.training.run_directory import METRICS, WEIGHTS_TABLE
 
-CARD = "README.md"
-_SHARDS_A_COMMIT = 16
-_PAUSES = (1, 2, 4, 8, 16, 32)  # seconds; one commit at a time is taken of a repository
-_PASSING = {None, 408, 409, 412, 429, 500, 502, 503, 504}  # None: the connection broke before an answer came
-
-Operation = CommitOperationAdd | CommitOperationDelete
-
-
-class Repository:
-    """A dataset repository; its methods raise ValueError with one line for whatever the Hub refuses."""
-
-    def __init__(self, repo_id: str) -> None:
-        """`repo_id`: user/name. Nothing is asked of the Hub yet."""
-        validate_repo_id(repo_id)
-        self.id, self._api = repo_id, HfApi()
-
-    def open(self, private: bool) -> str:
-        """Make the repository where there is none and return its URL; raise ValueError where its card is of others."""
-        with self._errors():
-            url = self._api.create_repo(self.id, repo_type="dataset", private=private, exist_ok=True)
-            if CARD in self.files() and not is_ours(self._read(CARD)):
-                raise ValueError(
-                    f"repo_id: {self.id} has a {CARD} that was not written by hf_synth; remove it, or name another"
-                )
-            return str(url)
-
-    def files(self) -> dict[str, tuple[int, str | None]]:
-        """Size in bytes and SHA-256 (None for small files) of every file by its path."""
-        with self._errors():
-            tree = self._api.list_repo_tree(self.id, repo_type="dataset", recursive=True)
-            files = (entry for entry in tree if isinstance(entry, RepoFile))
-            return {entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None) for entry in files}
-
-    def send_shards(self, folder: Path, shards: Mapping[str, tuple[int, str]]) -> int:
-        """Upload what lies in the folder under these paths, unless the Hub has it in this size and SHA-256 already.
-
-        Returns how many were sent.
-        """
-        there = self.files()
-        missing = [path for path, content in shards.items() if there.get(path) != content]
-        for first in range(0, len(missing), _SHARDS_A_COMMIT):
-            batch = missing[first : first + _SHARDS_A_COMMIT]
-            self._commit(
-                lambda batch=batch: [CommitOperationAdd(path, folder / path) for path in batch],  # type: ignore[misc]
-                f"{batch[0]} and {len(batch) - 1} more" if batch[1:] else batch[0],
-            )
-        return len(missing)
-
-    def finish(
-        self,
-        manifests: Mapping[str, dict[str, Any]],
-        card: Callable[[Mapping[str, dict[str, Any]]], str],
-    ) -> None:
-        """Check that every shard is there, then commit the manifests and the card, and remove shards of before.
-
-        `card` makes the card from the manifests of all configs in the repository, those published earlier included.
-        """
-        there, shards = self.files(), sent_shards(manifests)
-        if missing := [path for path, content in shards.items() if there.get(path) != content]:
-            raise ValueError(f"repo_id: {self.id} lacks {len(missing)} shards, such as {missing[0]}; start again")
-        earlier = {
-            path.split("/")[0]: path for path in there if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")
-        }
-        with self._errors():
-            known = {name: json.loads(self._read(path)) for name, path in earlier.items() if name not in manifests}
-        files = {f"{name}/{MANIFEST}": to_text(manifest) for name, manifest in manifests.items()}
-        files[CARD] = card({**known, **manifests})
-
-        def operations() -> list[Operation]:
-            stale = [
-                path
-                for path in self.files()
-                if path.endswith(".parquet") and path.split("/")[0] in manifests and path not in shards
-            ]
-            added = [CommitOperationAdd(path, text.encode()) for path, text in files.items()]
-            return [*added, *map(CommitOperationDelete, stale)]
-
-        self._commit(operations, f"Card of {len(known) + len(manifests)} configs")
-
-    def _read(self, path: str) -> str:
-        return Path(hf_hub_download(self.id, path, repo_type="dataset")).read_text(encoding="utf-8")
-
-    def _commit(self, operations: Callable[[], Iterable[Operation]], message: str) -> None:
-        """Commit; again after a pause where another process was faster, or the Hub is busy."""
-        with self._errors():
-            for pause in (*_PAUSES, None):
-                try:
-                    self._api.create_commit(self.id, operations(), commit_message=message, repo_type="dataset")
-                    return
-                except (HTTPError, RuntimeError) as error:
-                    if pause is None or not _passes(error):
-                        raise
-                time.sleep(pause)
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (HTTPError, RuntimeError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
-            if isinstance(error, RuntimeError) and not isinstance(error.__cause__, HTTPError):
-                raise
-            refused = error.__cause__ if isinstance(error, RuntimeError) else ""  # an HTTPError has its cause's words
-            said = " ".join(f"{error} {refused}".split())
-            raise ValueError(
-                f"repo_id: the Hub did not take {self.id}: {said} (shards that are made, or sent, are kept; "
-                "HF_TOKEN or `hf auth login` says who you are)"
-            ) from error
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
+FILES = (  # of the folder of a run; what else lies there stays there
+    *WEIGHTS, "model.safetensors.index.json", "config.json", "generation_config.json", "modeling_*.py",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", METRICS, "dynamics.csv",
+)  # fmt: skip
+ADAPTER, REPORT = "adapter_config.json", "report.md"
+TEXTS = (WEIGHTS_TABLE, SAMPLES)  # the user's prompts, and answers to them
+_FIGURES = re.compile(r"\(figures/([\w.-]+\.png)\)")
 
 
-def _passes(error: Exception) -> bool:
-    """Whether the Hub may say something else in a while. An upload's own error comes as the cause of another."""
-    refused = error if isinstance(error, HTTPError) else error.__cause__
-    return (
-        isinstance(refused, HTTPError) and getattr(getattr(refused, "response", None), "status_code", None) in _PASSING
+@dataclasses.dataclass
+class PublishArguments:
+    """What goes to the Hub when a run ends; push_to_hub, hub_model_id and their like are Trainer's own names."""
+
+    push_samples: bool = option(
+        False, "Upload prompts.parquet and samples.parquet too, and a report that quotes from them."
     )
+    push_arms: bool = option(False, "Upload every arm of the run, not only the first; the others to NAME-ARM.")
+    # Taken from TrainingArguments by `check_beside`: kept in memory, and in no file.
+    wanted: bool = dataclasses.field(default=False, init=False)
+    repo_id: str | None = dataclasses.field(default=None, init=False)
+    token: str | None = dataclasses.field(default=None, init=False, repr=False)
+    private: bool | None = dataclasses.field(default=None, init=False)
+    revision: str | None = dataclasses.field(default=None, init=False)
+
+    def check_beside(self, others: Sequence[Any]) -> None:
+        """Take the upload and the token out of the TrainingArguments, which Trainer pickles into every checkpoint.
+
+        Raises ValueError for an upload that is not the one at the end.
+        """
+        (args,) = (part for part in others if isinstance(part, TrainingArguments))
+        if args.hub_strategy not in (HubStrategy.EVERY_SAVE, HubStrategy.END):
+            raise ValueError(
+                f"hub_strategy: got {HubStrategy(args.hub_strategy).value!r}, wanted 'end' or the default: a run is "
+                "uploaded once, at its end, and its checkpoints stay in output_dir"
+            )
+        if args.hub_always_push:
+            raise ValueError("hub_always_push: got true, wanted false: a run is uploaded once, at its end")
+        if (self.push_samples or self.push_arms) and not args.push_to_hub:
+            name = "push_samples" if self.push_samples else "push_arms"
+            raise ValueError(f"{name}: got true without push_to_hub; add --push_to_hub true, or leave {name} out")
+        self.wanted, self.repo_id, self.token = args.push_to_hub, args.hub_model_id, args.hub_token
+        self.private, self.revision = args.hub_private_repo, args.hub_revision
+        args.push_to_hub, args.hub_token = False, None
+
+
+def open_repository(folder: Path, publishing: PublishArguments, repo_id: str | None = None) -> None:
+    """Make the repository of a run, if it is to be uploaded; `repo_id`: another name than the arguments have.
+
+    Called before training, since whoever may not write there should not learn it at its end. Raises ValueError then.
+    """
+    if publishing.wanted and is_main_process():
+        name = repo_id or publishing.repo_id or folder.resolve().name
+        Repository(name, "model", token=publishing.token, revision=publishing.revision).open(publishing.private)
+
+
+def publish_run(folder: Path, publishing: PublishArguments, repo_id: str | None = None) -> None:
+    """Upload a finished run, if that is wanted: each arm in one commit, the first under the run's own name.
+
+    Raises ValueError where the folder holds no finished run, and for whatever the Hub refuses.
+    """
+    if not (publishing.wanted and is_main_process()):
+        return
+    run = read_run(folder)
+    name = repo_id or publishing.repo_id or folder.resolve().name
+    url = _upload(run, name, publishing)
+    for arm in run.others if publishing.push_arms else []:
+        report = f"{url}/blob/{publishing.revision or 'main'}/{REPORT}"
+        _upload(arm, f"{name}-{arm.folder.name}", publishing, report)
+
+
+def _upload(run: Run, name: str, publishing: PublishArguments, report: str = "") -> str:
+    repository = Repository(name, "model", token=publishing.token, revision=publishing.revision)
+    url = repository.open(publishing.private)
+    files = files_of(run, repository.id, samples=publishing.push_samples, report=report)
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    print(f"On the Hub: {repository.commit(lambda: operations, 'Model, card and report')}")
+    return url
+
+
+def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "") -> dict[str, Path | bytes]:
+    """All that is uploaded of a run, by its path in the repository: files as they are, and texts for readers.
+
+    `samples`: prompts and answers, and their quotes in the report, as well. `report`: the address of the report of
+    all arms, for an arm that has none. Raises ValueError without weights.
+    """
+    there = [path for path in sorted(run.folder.iterdir()) if path.is_file()]
+    if not any(fnmatch.fnmatch(path.name, pattern) for path in there for pattern in WEIGHTS):
+        raise ValueError(f"got {str(run.folder)!r}, which holds no weights; wanted {' or '.join(WEIGHTS)}")
+    wanted = (*FILES, *TEXTS) if samples else FILES
+    files: dict[str, Path | bytes] = {
+        path.name: path for path in there if any(fnmatch.fnmatch(path.name, pattern) for pattern in wanted)
+    }
+    if (run.folder / ADAPTER).exists():
+        adapter = json.loads((run.folder / ADAPTER).read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"] = path_name(adapter["base_model_name_or_path"] or "")
+        files[ADAPTER] = (json.dumps(adapter, indent=2) + "\n").encode()
+    texts = {} if report else {REPORT: without_paths(report_text(run.folder, quote_texts=samples), run.config)}
+    texts[CARD] = model_card(run, repo_id, report or REPORT)
+    for name in sorted(set(_FIGURES.findall("".join(texts.values())))):
+        files[f"figures/{name}"] = run.folder / "figures" / name
+    return files | {name: text.encode() for name, text in texts.items()}

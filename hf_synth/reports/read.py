@@ -122,7 +122,7 @@ class Run:
             return "pretrain"
         if self.measure or "reward" in names:
             return "grpo"
-        if "rewards/margins" in names:
+        if "rewards/margins" in names or "margin/held_out" in self.metrics:
             return "dpo"
         return "reward" if "accuracy/held_out" in self.metrics or {"margin", "eval_accuracy"} & names else "sft"
 

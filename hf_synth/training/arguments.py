@@ -4,6 +4,7 @@ import argparse
 import copy
 import dataclasses
 import math
+import re
 import sys
 import types
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from hf_synth.sampling.weights import SCHEDULES
 SOURCES = ("task", "mixture", "preferences", "prompts")
 SAMPLING_BY = ("density", "permuted", "cluster", "source", "pass_rate", "curriculum", "uniform")
 DUPLICATES = ("replace", "keep", "drop")
+# In a URL before its host, and under these names in a dictionary; `hub_token` itself is kept out of all files.
+_SECRET = re.compile(r"://[^/\s@]+@|['\"](hub_token|token|use_auth_token|api_key|password)['\"]: ['\"]")
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
@@ -247,6 +250,12 @@ def parse_recipe(
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
     for part in parsed:
+        for name, value in vars(part).items():
+            if _SECRET.search(str(value)):
+                raise ValueError(
+                    f"{name}: got a value with a token, or with a URL's user or password, in it, which files of the "
+                    "run would keep; wanted one without: HF_TOKEN, `hf auth login` and ~/.netrc say who you are"
+                )
         check_trackers(getattr(part, "report_to", []))
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)

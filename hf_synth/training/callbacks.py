@@ -208,7 +208,7 @@ def log_without_resetting_interval(
 def save_model_atomically(trainer: Trainer, folder: Path) -> None:
     """Save the model into a folder that is there as a whole or not at all."""
     draft = folder.with_name(f".{folder.name}.part")
-    trainer.save_model(str(draft), _internal_call=True)  # not one that is pushed to the Hub
+    trainer.save_model(str(draft))
     PartialState().wait_for_everyone()
     if not PartialState().is_main_process:
         return

@@ -54,6 +54,9 @@ def train(
     _check_resumable(trainer.args)
     started = time.monotonic()
     trainer.add_callback(CompleteCheckpointCallback())
+    trainer.create_model_card = lambda *_, **__: (
+        None
+    )  # TRL's names no data and no result; cards come from hf_synth.hub
     checkpoint = last_complete_checkpoint(trainer.args.output_dir)
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)

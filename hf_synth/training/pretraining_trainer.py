@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, HubStrategy, TrainOutput
-from transformers.utils import PushInProgress
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_synth.evaluation.scoring import label_scores, target_mask
 from hf_synth.online import HeldRows, only_batch
@@ -49,11 +47,6 @@ class PretrainingTrainer(Trainer):
 
         `options`: further ones of Trainer.
         """
-        if args.push_to_hub and args.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
-            raise ValueError(
-                f"hub_strategy: got {HubStrategy(args.hub_strategy).value!r}, wanted 'every_save' or 'end': "
-                "checkpoints stay in output_dir"
-            )
         if args.load_best_model_at_end:
             raise ValueError(
                 "load_best_model_at_end: got true, wanted false: set final_model to best, which is resumed exactly"
@@ -151,26 +144,10 @@ class PretrainingTrainer(Trainer):
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As usual, but never weights that are no numbers: a checkpoint of them would be resumed from for ever.
-
-        Nothing is pushed: the run goes to the Hub by `hf_synth.hub.models.push_run`, when its numbers are known.
-        """
+        """As usual, but never weights that are no numbers: a checkpoint of them would be resumed from for ever."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
             raise ValueError(f"weights that are no numbers came of step {self.state.global_step}; {_LOWER}")
-        super().save_model(output_dir, _internal_call=True)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """The model of a checkpoint: without training_args.bin and what else lies in the folder of the run."""
-        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
-            return
-        before: PushInProgress | None = self.push_in_progress  # type: ignore[has-type]
-        if before is not None and not before.is_done() and not self.args.hub_always_push:
-            return
-        from hf_synth.hub.models import push_checkpoint
-
-        options = {"token": self.args.hub_token, "revision": self.args.hub_revision}
-        job = push_checkpoint(Path(checkpoint_folder), self.hub_model_id, self.state.global_step, **options)
-        self.push_in_progress = PushInProgress([job])
+        super().save_model(output_dir, _internal_call)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As usual, but without clipping only at the steps that log it: nobody else reads it."""

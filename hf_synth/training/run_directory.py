@@ -38,8 +38,11 @@ FREE = {
     "hub_revision",
     "hub_strategy",
     "hub_always_push",
+    "push_samples",
+    "push_arms",
 }
-_SECRETS = {"hub_token"}
+# A secret, and what the Trainer is told of uploads: nothing, whatever the user asked for.
+_NOT_KEPT = {"hub_token", "push_to_hub"}
 
 
 def open_run(output_dir: str, *arguments: Any) -> Path:
@@ -124,9 +127,9 @@ def read_trained_on(folder: Path) -> dict[str, Any] | None:
 
 
 def resolved(arguments: Any) -> dict[str, Any]:
-    """A dataclass as plain values that YAML can hold; fields that carry secrets or machine state are left out."""
+    """A dataclass as plain values that YAML can hold; secrets, and whether the Trainer uploads, are left out."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
-    return {name: _plain(value) for name, value in values.items() if name not in _SECRETS}
+    return {name: _plain(value) for name, value in values.items() if name not in _NOT_KEPT}
 
 
 def write_metrics(folder: Path, metrics: dict[str, float]) -> None:

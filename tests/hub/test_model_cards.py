@@ -1,16 +1,20 @@
 """Models on the Hub: what the recipe pushes is all that a reader needs, and none of it gives the machine away."""
 
 import importlib.util
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.numpy import save_file
 
 from hf_synth.experiments.arms import ArmsArguments, planned_runs
 from hf_synth.hub.model_cards import model_card
-from hf_synth.hub.model_metadata import is_path, path_name, without_paths
-from hf_synth.hub.models import run_files
+from hf_synth.hub.model_metadata import is_hub_id, is_path, path_name, without_paths
+from hf_synth.hub.publish import files_of
+from hf_synth.reports.read import read_run
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -44,15 +48,16 @@ def finished(tmp_path):
     made_up = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made_up)
     made_up.write_pretraining(tmp_path / "run")
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "training_args.bin", "optimizer.pt"):
+    for name in ("config.json", "tokenizer.json", "training_args.bin", "optimizer.pt", ".lock", "prompts.jsonl"):
         (tmp_path / "run" / name).write_text("{}")
+    save_file({"weight": np.zeros(2)}, tmp_path / "run" / "model.safetensors")
     (tmp_path / "run" / "checkpoint-40").mkdir()
     (tmp_path / "run" / "checkpoint-40" / "model.safetensors").touch()
     return tmp_path / "run"
 
 
 def test_the_card_is_one_that_the_hub_reads(finished):
-    text = model_card(finished, "user/sorted")
+    text = model_card(read_run(finished), "user/sorted")
     data = ModelCard(text).data
     assert (data.library_name, data.model_name) == ("transformers", "sorted")
     assert set(data.tags) == {"hf_synth", "synthetic", "sort"}
@@ -72,8 +77,27 @@ def test_the_card_is_one_that_the_hub_reads(finished):
 
 
 def test_only_what_readers_need_is_pushed(finished):
-    names = {path.relative_to(finished).as_posix() for path in run_files(finished)}
-    assert names == {"model.safetensors", "config.json", "tokenizer.json", "metrics.json"}
+    run = read_run(finished)
+    files = files_of(run, "user/sorted")
+    assert {name for name in files if not name.startswith("figures/")} == {
+        "model.safetensors", "config.json", "tokenizer.json", "metrics.json", "README.md", "report.md",
+    }  # fmt: skip
+    assert "figures/learning_curves.png" in files
+    (finished / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="holds no weights"):
+        files_of(run, "user/sorted")
+
+
+def test_an_adapter_names_its_model_without_the_path(finished):
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "/home/me/runs/base"}
+    (finished / "adapter_config.json").write_text(json.dumps(adapter))
+    (finished / "model.safetensors").rename(finished / "adapter_model.safetensors")
+    run = read_run(finished)
+    files = files_of(run, "user/sorted")
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "base"
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.library_name == "peft"
+    assert 'AutoPeftModelForCausalLM.from_pretrained("user/sorted")' in card.text
 
 
 @pytest.mark.processes
@@ -96,10 +120,7 @@ def test_the_recipe_pushes_and_anyone_loads(hub, client, tmp_path):
         "model.safetensors", "modeling_rope_gpt.py", "tokenizer.json", "tokenizer_config.json",
         "figures/learning_curves.png",
     }  # fmt: skip
-    titles = [commit.title for commit in hub.commits("user/tiny")]
-    assert titles[0] == "Model, card and report"
-    assert "Training in progress, step 2" in titles
-    assert not any("training_args.bin" in commit.files for commit in hub.commits("user/tiny"))
+    assert [commit.title for commit in hub.commits("user/tiny")] == ["Model, card and report", "initial commit"]
     for name in ("README.md", "report.md"):
         assert str(tmp_path) not in files[name].decode()
     card = files["README.md"].decode()
@@ -124,17 +145,11 @@ def test_each_run_has_a_repository_of_its_own(tmp_path):
     assert alone.hub_model_id == "user/x"
 
 
-def test_other_folders_have_no_card(tmp_path):
-    with pytest.raises(ValueError, match="holds no run"):
-        model_card(tmp_path)
-    (tmp_path / "training_log.json").write_text('{"seconds": 1.0, "steps": 1, "history": [{"loss": 1.0, "step": 1}]}')
-    with pytest.raises(ValueError, match=r"recipes/sft\.py; wanted one of recipes/pretrain\.py"):
-        model_card(tmp_path)
-
-
 def test_paths_of_the_machine_are_taken_out():
     config = {"canonical": "/home/me/text.txt", "init_from": [{"path": "~/runs/warm"}], "task": "user/data", "n": 1}
     text = "from /home/me/text.txt and ~/runs/warm of user/data"
     assert without_paths(text, config) == "from text.txt and warm of user/data"
     assert not is_path("user/data")
+    assert is_hub_id("user/data")
+    assert not any(map(is_hub_id, ("data/pairs.jsonl", "data/pairs.jsonl.gz", "/home/data", "~/data", "data", None)))
     assert path_name("C:\\runs\\warm") == "warm"

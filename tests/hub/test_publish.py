@@ -1,216 +1,239 @@
-"""Publishing: what arrives on the Hub loads without this package, nothing is sent twice, and errors are one line."""
+"""What a finished run sends to the Hub: its first arm with card, report and numbers; no token, no prompt unasked."""
 
-import subprocess
-from collections import Counter
-from collections.abc import Callable
+import importlib
+import json
+import os
+import random
+import sys
+from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard, constants
 
-from hf_synth import get_task
+from hf_synth.experiments.plan import CompareArguments, planned
+from hf_synth.hub.publish import PublishArguments
+from hf_synth.training.arguments import parse_recipe
 
-pytestmark = pytest.mark.processes
-
-# A publication of two tasks in shards of 40 rows, and the shared command line over it, run with each list of flags.
-SCRIPT = """
-import os, sys
-from pathlib import Path
-from hf_synth.hub import command, publish, shards
-from hf_synth.hub.publication import Publication, offered_tasks
-
-shards.SHARD_ROWS = 40
-publish._SHARDS_A_COMMIT = 2
-publish._PAUSES = (0.05, 0.05)
-trial = Publication("trial", "Trial tasks", "For a test.", lambda: offered_tasks("sort", "tivari3"), "@misc{{trial}}")
-sys.argv = ["trial.py"]
-for flags in {runs}:
-    command.main(trial, [flag.replace("RANK", os.environ.get("RANK", "")) for flag in flags])
-"""
-ROWS = ("--rows", "train=100", "validation=20", "test=20")
-SORT = ("--repo_id", "user/repo", *ROWS, "--configs", "sort-8")
-BOTH = (*SORT, "tivari3-short")
-SHARDS = {f"train-0000{number}-of-00003" for number in range(3)} | {
-    f"{split}-00000-of-00001" for split in ("validation", "test")
-}
+ROOT = Path(__file__).parents[2]
+RECIPES = ("sft", "reward", "dpo", "grpo", "pretrain")
+COMMON = {"use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "seed": 0, "max_steps": 2,
+          "save_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 4}  # fmt: skip
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 128}
+SAMPLED = {"num_generations": 4, "max_completion_length": 4, "eval_prompts": 4, "sample_every": 2, "final_samples": 2,
+           "learning_rate": 1e-2, "per_device_train_batch_size": 16}  # fmt: skip
+WORDS = ["red", "green", "blue", "big", "small", "cat", "dog", "runs", "sleeps", "very", "quickly", "today", "never"]
+MODEL = {"config.json", "model.safetensors", "modeling_rope_gpt.py", "tokenizer.json", "tokenizer_config.json"}
+ALWAYS = {".gitattributes", "README.md", "report.md", "metrics.json", *MODEL}
 
 
 @pytest.fixture
-def publish(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run the command line against the stand-in in one process, once for each tuple of flags, in the test's folder."""
-
-    def run(*runs: tuple[str, ...], check: bool = True, **env: str) -> subprocess.CompletedProcess:
-        flags = [["--output_dir", str(tmp_path / "out"), *run] for run in runs]
-        return client(SCRIPT.format(runs=flags), blocked=(), check=check, OMP_NUM_THREADS="1", **env)
-
-    return run
-
-
-@pytest.fixture
-def publish_by_two(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
-    """Run the command line as two processes."""
-
-    def run(*flags: str) -> subprocess.CompletedProcess:
-        worker = tmp_path / "worker.py"
-        worker.write_text(SCRIPT.format(runs=[list(flags)]))
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(worker)]
-        code = f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, *{launch}]).returncode)"
-        return client(code, blocked=(), check=False, OMP_NUM_THREADS="1")
-
-    return run
+def here(hub, monkeypatch, tmp_path):
+    """Be a client of the Hub in an empty folder, with the recipes importable, and with nobody logged in."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_DISABLE_XET", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.setattr(constants, name, True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "recipes")])
+    monkeypatch.chdir(tmp_path)
+    yield hub
+    for name in RECIPES:
+        sys.modules.pop(name, None)
 
 
-def sent(hub) -> Counter:
-    """How often each large file arrived."""
-    return Counter(request.path for request in hub.seen("PUT", "/lfs/", 200))
-
-
-def error_of(done: subprocess.CompletedProcess) -> str:
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr.strip().splitlines()[-1]
-
-
-def test_published_configs_load_without_this_package(hub, client, publish):
-    done = publish(BOTH)
-    assert done.stdout == f"{hub.url}/datasets/user/repo\n", "where the data went, not where most data go"
-    files = set(hub.files("user/repo"))
-    assert files == {".gitattributes", "README.md"} | {
-        f"{name}/{file}"
-        for name in ("sort-8", "tivari3-short")
-        for file in {f"{shard}.parquet" for shard in SHARDS} | {"published.json"}
-    }
-    rows = get_task("sort", "8", holdout="content").rows(0, 100)
-    test = get_task("tivari3", "short", holdout="content").rows(0, 20, split="test")
-    client(
-        f"""
-        import json
-        from datasets import get_dataset_config_names, load_dataset, load_dataset_builder
-        from huggingface_hub import DatasetCard, hf_hub_download
-
-        assert get_dataset_config_names("user/repo") == ["sort-8", "tivari3-short"]
-        sort = load_dataset("user/repo", "sort-8")
-        assert {{name: len(rows) for name, rows in sort.items()}} == {{"train": 100, "validation": 20, "test": 20}}
-        assert sort["train"]["input_ids"][:] == {rows.tokens.tolist()}
-        assert sort["train"]["labels"][0] == [-100] * 10 + sort["train"]["input_ids"][0][10:]
-        assert load_dataset("user/repo", split="train")[:] == sort["train"][:], "the first config is the default"
-        stream = load_dataset("user/repo", "sort-8", split="train", streaming=True)
-        assert list(stream) == sort["train"].to_list() and stream.num_shards == 3
-        assert list(load_dataset("user/repo", "sort-8", streaming=True)["test"]) == sort["test"].to_list()
-        language = load_dataset("user/repo", "tivari3-short", split="test")
-        ids = {[row[:length].tolist() for row, length in zip(test.tokens, test.lengths, strict=True)]}
-        assert language["input_ids"][:] == ids
-        words = json.load(open(hf_hub_download("user/repo", "tivari3-short/published.json", repo_type="dataset")))
-        words = words["facts"]["words"]
-        assert [" ".join(words[token] for token in row[1:-1]) for row in ids] == language["text"][:]
-        info = load_dataset_builder("user/repo", "tivari3-short").info
-        assert info.splits["test"].num_examples == 20 and info.features == language.features
-        card = DatasetCard.load("user/repo", repo_type="dataset")
-        card.validate(repo_type="dataset")
-        assert card.data.license == "apache-2.0"
-        """
-    )
-    assert not hub.seen(status=501)
-
-
-def test_what_is_there_is_not_sent_again(hub, publish):
-    """Neither by the same command, nor by one that has lost its folder and makes all shards again."""
-    publish(BOTH, BOTH, (*BOTH, "--output_dir", "elsewhere"))
-    assert [commit.title for commit in hub.commits("user/repo")] == [
-        "Card of 2 configs",
-        "tivari3-short/validation-00000-of-00001.parquet and 1 more",
-        "tivari3-short/train-00001-of-00003.parquet and 1 more",
-        "sort-8/test-00000-of-00001.parquet and 1 more",
-        "sort-8/train-00002-of-00003.parquet and 1 more",
-        "sort-8/train-00000-of-00003.parquet and 1 more",
-        "initial commit",
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Pairs and prompts of one's own, of which each text is there once."""
+    folder, draw = tmp_path_factory.mktemp("texts"), random.Random(0)
+    pairs = [
+        {name: " ".join(draw.choices(WORDS, k=9)) for name in ("prompt", "chosen", "rejected")} for _ in range(40)
     ]
-    assert len(sent(hub)) == 10
-    assert set(sent(hub).values()) == {1}
+    for name, rows in (("pairs", pairs), ("prompts", [{"prompt": pair["prompt"]} for pair in pairs])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
 
 
-@pytest.mark.parametrize(("method", "path", "after"), [("PUT", "/lfs/", 3), ("POST", "/commit/", 2)])
-def test_killed_while_it_uploads_it_goes_on(method, path, after, hub, publish):
-    hub.kill_next(method, path=path, after=after)
-    assert publish(BOTH, check=False).returncode == -9
-    assert "README.md" not in hub.files("user/repo")
-    publish(BOTH)
-    assert len(hub.files("user/repo")) == 14
-    assert set(sent(hub).values()) == {1}, "what had arrived was not sent again"
+@pytest.fixture(scope="module")
+def models(texts, tmp_path_factory):
+    """A policy and a reward model on those pairs, neither of which was uploaded."""
+    folder = tmp_path_factory.mktemp("models")
+    before = sys.path
+    sys.path = [*sys.path, str(ROOT / "recipes")]
+    try:
+        for name in ("sft", "reward"):
+            flags = words(config(texts, folder / "sft")[name], folder / name)
+            importlib.import_module(name).main(flags)
+            sys.modules.pop(name)
+    finally:
+        sys.path = before
+    return folder
 
 
-def test_commit_that_meets_a_busy_hub_is_tried_again(hub, publish):
-    for after, status in enumerate((409, 412, 429, 503)):
-        hub.fail_next("POST", path="/commit/", status=status, after=after)
-    hub.fail_next("POST", path="/commit/", status=0, after=4, done=True)
-    publish(BOTH)
-    assert len(hub.files("user/repo")) == 14
-    assert len(hub.commits("user/repo")) == 7, "a commit whose answer was lost was not made twice"
-    assert set(sent(hub).values()) == {1}
+def config(texts: Path, policy: Path) -> dict[str, dict]:
+    """The values of a tiny run of each recipe: the user's own texts, and for pretraining a task."""
+    pairs = {"preferences": str(texts / "pairs.jsonl"), "test_share": 0.3}
+    start = {"model_name_or_path": str(policy), "sampling_strength": 0}
+    new = {"model_type": "rope_gpt", "new_model": TINY}
+    prompts = {"prompts": str(texts / "prompts.jsonl"), "test_share": 0.3, "density_k": 3, **SAMPLED}
+    return {
+        "sft": {"preferences": pairs["preferences"], "tokenizer_vocab_size": 300, **new},
+        "reward": {**pairs, **start},
+        "dpo": {**pairs, **start, "sampling_strength": 1, "density_k": 3},
+        "grpo": {**prompts, **start, "sampling_strength": [1, 0], "reward": str(policy.with_name("reward"))},
+        "pretrain": {"task": "sort", "preset": "8", **new, "eval_rows": 8, "test_rows": 16},
+    }
 
 
-def test_hub_that_stays_busy_is_one_line(hub, publish):
-    hub.fail_next("POST", path="/commit/", status=503, times=3)
-    assert "503" in error_of(publish(SORT, check=False))
+def words(values: dict, output_dir: Path, *more: str) -> list[str]:
+    """A config as a file, and the command line that reads it."""
+    path = output_dir.with_suffix(".yaml")
+    path.write_text(json.dumps({**COMMON, **values}))
+    return ["--config", str(path), "--output_dir", str(output_dir), *more]
 
 
-def test_upload_that_the_hub_turns_down_is_one_line(hub, publish):
-    hub.fail_next("PUT", path="/lfs/", status=403, times=2)
-    message = error_of(publish(SORT, check=False))
-    assert message.startswith("trial.py: error: repo_id: the Hub did not take user/repo: ")
-    assert "403" in message
-    publish(SORT)
-    assert len(hub.files("user/repo")) == 8
+def published(hub, name: str, values: dict, output_dir: Path, *more: str) -> Path:
+    """Run a recipe that is to be uploaded as user/NAME with the Hub's token as a flag; returns its folder."""
+    flags = ["--push_to_hub", "true", "--hub_model_id", f"user/{name}", "--hub_token", hub.token, *more]
+    return importlib.import_module(name).main(words(values, output_dir, *flags))
 
 
-def test_wrong_token_is_one_line_before_anything_is_made(publish, tmp_path):
-    message = error_of(publish(SORT, check=False, HF_TOKEN="hf_wrong"))
-    assert message.count("401 Unauthorized") == 1
-    assert "HF_TOKEN or `hf auth login` says who you are" in message
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "pretrain"])
+def test_no_recipe_keeps_a_token_or_uploads_a_prompt(here, texts, models, tmp_path, name):
+    run = published(here, name, config(texts, models / "sft")[name], tmp_path / "run")
+    check_published(here, name, run, texts)
 
 
-def test_configs_published_later_join_the_card(hub, client, publish):
-    publish((*SORT, "--private"), (*SORT[:-1], "tivari3-short"))
-    assert len(hub.files("user/repo")) == 14
-    assert hub.repository("user/repo").private
-    assert hub.commits("user/repo")[0].title == "Card of 2 configs"
-    client(
-        """
-        from datasets import load_dataset
-
-        assert len(load_dataset("user/repo", "sort-8", split="train")) == 100
-        assert len(load_dataset("user/repo", "tivari3-short", split="train")) == 100
-        """
-    )
-
-
-def test_other_sizes_replace_the_shards_of_before(hub, client, publish):
-    publish(SORT, (*SORT, "--rows", "train=60", "validation=20", "test=20", "--output_dir", "elsewhere"))
-    names = {path for path in hub.files("user/repo") if path.startswith("sort-8/train")}
-    assert names == {"sort-8/train-00000-of-00002.parquet", "sort-8/train-00001-of-00002.parquet"}
-    client("from datasets import load_dataset\nassert len(load_dataset('user/repo', 'sort-8', split='train')) == 60")
-
-
-def test_repository_of_others_is_left_alone(hub, publish):
-    hub.put("user/repo", {"README.md": "# My own words\n", "sort-8/train-00000-of-00001.parquet": b"PAR1"})
-    before = hub.files("user/repo")
-    message = error_of(publish(SORT, check=False))
-    assert "user/repo has a README.md that was not written by hf_synth" in message
-    assert hub.files("user/repo") == before
+def test_the_first_arm_is_published_and_others_when_asked_for(here, texts, models, tmp_path):
+    values = config(texts, models / "sft")["grpo"]
+    run = published(here, "grpo", values, tmp_path / "run")
+    check_published(here, "grpo", run, texts)
+    weights = {arm: (run / arm / "model.safetensors").read_bytes() for arm in ("", "control")}
+    assert weights[""] != weights["control"]
+    assert here.files("user/grpo")["model.safetensors"] == weights[""]
+    with pytest.raises(ValueError, match="user/grpo-control"):
+        here.files("user/grpo-control")
+    published(here, "grpo", values, tmp_path / "run", "--push_arms", "true", "--push_samples", "true")
+    assert here.files("user/grpo")["model.safetensors"] == weights[""]
+    control = here.files("user/grpo-control")
+    assert control["model.safetensors"] == weights["control"]
+    assert set(control) == ALWAYS - {"report.md"} | {
+        "chat_template.jinja", "generation_config.json", "prompts.parquet", "samples.parquet",
+    }  # fmt: skip
+    assert json.loads(control["metrics.json"]) == json.loads((run / "control" / "metrics.json").read_text())
+    assert ModelCard(control["README.md"].decode()).data.model_name == "grpo-control"
+    files = here.files("user/grpo")
+    assert files["samples.parquet"] == (run / "samples.parquet").read_bytes()
+    assert "Prompts of the lowest density" in files["report.md"].decode()
 
 
-def test_two_machines_without_a_shared_disk_publish_what_one_does(hub, publish, publish_by_two, tmp_path):
-    """Each process writes into a folder of its own; the main one makes the card of what both have measured."""
-    publish(BOTH)
-    done = publish_by_two(*BOTH, "--repo_id", "user/two", "--output_dir", f"{tmp_path}/rankRANK")
-    assert done.returncode == 0, done.stderr
-    one, two = hub.files("user/repo"), hub.files("user/two")
-    assert {path: text.replace(b"user/two", b"user/repo") for path, text in two.items()} == one
-    made = [{path.name for path in (tmp_path / f"rank{rank}").rglob("*.parquet")} for rank in (0, 1)]
-    assert [len(names) for names in made] == [5, 5], "no shard was made twice"
+def check_published(hub, name: str, run: Path, texts: Path) -> None:
+    """Check that user/NAME has what readers need of a run, and that neither has the token, nor the Hub a prompt."""
+    files = hub.files(f"user/{name}")
+    assert [commit.title for commit in hub.commits(f"user/{name}")] == ["Model, card and report", "initial commit"]
+    kept = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert any(path.endswith("checkpoint-2/training_args.bin") for path in kept)
+    assert not [path for path, content in (files | kept).items() if hub.token.encode() in content]
+    assert not [path for path in kept if path.endswith("README.md")]
+    natural = {"chat_template.jinja"} if name != "pretrain" else {"dynamics.csv"}
+    generating = {"generation_config.json"} if name != "reward" else set()
+    figures = {path for path in files if path.startswith("figures/")}
+    assert set(files) - figures == ALWAYS | natural | generating
+    assert files["model.safetensors"] == kept["model.safetensors"]
+    prompts = [json.loads(line)["prompt"].encode() for line in (texts / "prompts.jsonl").read_text().splitlines()]
+    assert not [path for path, content in files.items() if any(prompt in content for prompt in prompts)]
+    assert not [path for path, content in files.items() if str(run.parent.parent).encode() in content]
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.model_name == name
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == ("text-classification" if name == "reward" else "text-generation")
+    assert {"hf_synth", "custom_code"} <= set(card.data.tags)
+    assert ("synthetic" in card.data.tags) == (name == "pretrain")
+    assert f'from_pretrained("user/{name}", trust_remote_code=True)' in card.text
+    assert f"recipes/{name}.py" in card.text
+    assert not [path for path in figures if path not in card.text + files["report.md"].decode()]
 
 
-def test_two_machines_without_a_shared_disk_and_without_the_hub_are_told(publish_by_two, tmp_path):
-    done = publish_by_two(*ROWS, "--configs", "sort-8", "--output_dir", f"{tmp_path}/rankRANK")
-    assert done.returncode != 0
-    assert "are on other machines; wanted a folder that all processes share, or --repo_id" in done.stderr
-    assert not list(tmp_path.rglob("README.md"))
+def test_a_warm_up_is_not_uploaded(here, texts, models, tmp_path):
+    warm_up = tmp_path / "sft.yaml"
+    warm_up.write_text(json.dumps({**COMMON, "task": "sort", "preset": "8", "num_rows": 20, "new_model": TINY}))
+    values = {"task": "sort", "preset": "8", "num_rows": 20, "warm_up": str(warm_up), "density_k": 3, **SAMPLED}
+    published(here, "grpo", values, tmp_path / "run")
+    assert not [path for path in here.files("user/grpo") if "warmup" in path or "checkpoint" in path]
+    card = here.files("user/grpo")["README.md"].decode()
+    assert "`sort`" in card
+    assert ModelCard(card).data.eval_results[0].metric_type == "validity"
+
+
+def test_who_may_not_write_learns_it_before_training(here, texts, models, tmp_path):
+    flags = ["--push_to_hub", "true", "--hub_model_id", "user/x"]
+    with pytest.raises(ValueError, match=r"hub_model_id: the Hub did not take user/x.*HF_TOKEN") as caught:
+        importlib.import_module("dpo").main(words(config(texts, models / "sft")["dpo"], tmp_path / "run", *flags))
+    assert "\n" not in str(caught.value)
+    assert not [*(tmp_path / "run").glob("checkpoint-*")]
+
+
+def test_what_the_hub_refused_goes_there_by_the_same_command(here, texts, models, tmp_path):
+    here.fail_next("POST", path="/commit/", status=403)
+    values = config(texts, models / "sft")["sft"]
+    with pytest.raises(ValueError, match="the Hub did not take user/sft"):
+        published(here, "sft", values, tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    published(here, "sft", values, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    assert set(here.files("user/sft")) >= ALWAYS
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--hub_strategy", "all_checkpoints"], "hub_strategy: got 'all_checkpoints', wanted 'end'"),
+        (["--hub_always_push", "true"], "hub_always_push: got true, wanted false"),
+        (["--push_samples", "true"], "push_samples: got true without push_to_hub"),
+        (["--push_arms", "true"], "push_arms: got true without push_to_hub"),
+        (["--run_name", "https://me:secret@host/x"], "run_name: got a value with a token"),
+        (["--lr_scheduler_kwargs", '{"token": "hf_secret"}'], "lr_scheduler_kwargs: got a value with a token"),
+    ],
+)
+def test_what_is_not_honoured_is_refused(here, texts, models, tmp_path, flags, message):
+    argv = words(config(texts, models / "sft")["sft"], tmp_path / "run", *flags)
+    with pytest.raises(ValueError, match=message) as caught:
+        parse_recipe(importlib.import_module("sft").CLASSES, argv)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save"])
+def test_the_arguments_of_the_trainer_know_of_no_upload(here, texts, models, tmp_path, strategy):
+    flags = ["--push_to_hub", "true", "--hub_token", "hf_x", "--hub_strategy", strategy, "--hub_model_id", "user/x"]
+    argv = words(config(texts, models / "sft")["sft"], tmp_path / "run", *flags)
+    publishing, *_, args = parse_recipe(importlib.import_module("sft").CLASSES, argv)
+    assert (publishing.wanted, publishing.token, publishing.repo_id) == (True, "hf_x", "user/x")
+    assert (args.push_to_hub, args.hub_token) == (False, None)
+    assert "hf_x" not in repr(publishing)
+
+
+def test_every_recipe_with_a_trainer_takes_the_upload_out_of_its_arguments(here):
+    for name in RECIPES:
+        assert PublishArguments in importlib.import_module(name).CLASSES
+
+
+def test_a_comparison_publishes_its_first_arm(tmp_path):
+    arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {"learning_rate": 1e-3}}, seeds=[0, 1])
+    base = {"push_to_hub": True, "hub_model_id": "user/x", "task": "sort"}
+    for push_arms, names in ((False, "a"), (True, "ab")):
+        runs = planned(arguments, {**base, "push_arms": push_arms}, tmp_path, tmp_path)
+        pushed = {run.config["hub_model_id"] for run in runs if run.config.get("push_to_hub")}
+        assert pushed == {f"user/x-{arm}-seed-{seed}" for arm in names for seed in (0, 1)}
+    with pytest.raises(ValueError, match="hub_model_id: got none for several runs"):
+        planned(arguments, {"push_to_hub": True}, tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("values", [{"hub_token": "hf_secret"}, {"env": {"HF_TOKEN": "hf_secret"}}])
+def test_a_comparison_keeps_no_token(values, tmp_path):
+    arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {}})
+    with pytest.raises(ValueError, match=f"{next(iter(values.get('env', values)))}: got one") as caught:
+        planned(arguments, values, tmp_path, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_nobody_is_logged_in():
+    assert "HF_TOKEN" not in os.environ

@@ -1,0 +1,154 @@
+"""A repository on the Hub, and the one way to write into it: commits that are tried again, errors in one line.
+
+Of datasets only what is not there yet is sent, a few shards a commit, the card last.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import validate_repo_id
+
+from hf_synth.hub.manifests import MANIFEST, sent_shards, to_text
+from hf_synth.hub.metadata import is_ours
+
+CARD = "README.md"
+_SHARDS_A_COMMIT = 16
+_PAUSES = (1, 2, 4, 8, 16, 32)  # seconds; one commit at a time is taken of a repository
+_PASSING = {None, 408, 409, 412, 429, 500, 502, 503, 504}  # None: the connection broke before an answer came
+
+_FLAGS = {"dataset": "repo_id", "model": "hub_model_id"}  # what an error calls the name
+
+Operation = CommitOperationAdd | CommitOperationDelete
+
+
+class Repository:
+    """A repository; its methods raise ValueError with one line for whatever the Hub refuses."""
+
+    def __init__(
+        self, repo_id: str, repo_type: str = "dataset", *, token: str | None = None, revision: str | None = None
+    ) -> None:
+        """Ask nothing of the Hub yet. `repo_id`: user/name; `revision`: the branch that is written to."""
+        validate_repo_id(repo_id)
+        self.id, self._type, self._revision, self._api = repo_id, repo_type, revision, HfApi(token=token)
+
+    def open(self, private: bool | None) -> str:
+        """Make the repository where there is none and return its URL; the Hub adds the user to a name without one.
+
+        Raises ValueError where a dataset's card is of others.
+        """
+        with self._errors():
+            url = self._api.create_repo(self.id, repo_type=self._type, private=private, exist_ok=True)
+            self.id = url.repo_id
+            if self._revision:
+                self._api.create_branch(self.id, repo_type=self._type, branch=self._revision, exist_ok=True)
+            if self._type == "dataset" and CARD in self.files() and not is_ours(self._read(CARD)):
+                raise ValueError(
+                    f"repo_id: {self.id} has a {CARD} that was not written by hf_synth; remove it, or name another"
+                )
+            return str(url)
+
+    def files(self) -> dict[str, tuple[int, str | None]]:
+        """Size in bytes and SHA-256 (None for small files) of every file by its path."""
+        with self._errors():
+            tree = self._api.list_repo_tree(self.id, repo_type=self._type, revision=self._revision, recursive=True)
+            files = (entry for entry in tree if isinstance(entry, RepoFile))
+            return {entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None) for entry in files}
+
+    def send_shards(self, folder: Path, shards: Mapping[str, tuple[int, str]]) -> int:
+        """Upload what lies in the folder under these paths, unless the Hub has it in this size and SHA-256 already.
+
+        Returns how many were sent.
+        """
+        there = self.files()
+        missing = [path for path, content in shards.items() if there.get(path) != content]
+        for first in range(0, len(missing), _SHARDS_A_COMMIT):
+            batch = missing[first : first + _SHARDS_A_COMMIT]
+            self.commit(
+                lambda batch=batch: [CommitOperationAdd(path, folder / path) for path in batch],  # type: ignore[misc]
+                f"{batch[0]} and {len(batch) - 1} more" if batch[1:] else batch[0],
+            )
+        return len(missing)
+
+    def finish(
+        self,
+        manifests: Mapping[str, dict[str, Any]],
+        card: Callable[[Mapping[str, dict[str, Any]]], str],
+    ) -> None:
+        """Check that every shard is there, then commit the manifests and the card, and remove shards of before.
+
+        `card` makes the card from the manifests of all configs in the repository, those published earlier included.
+        """
+        there, shards = self.files(), sent_shards(manifests)
+        if missing := [path for path, content in shards.items() if there.get(path) != content]:
+            raise ValueError(f"repo_id: {self.id} lacks {len(missing)} shards, such as {missing[0]}; start again")
+        earlier = {
+            path.split("/")[0]: path for path in there if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")
+        }
+        with self._errors():
+            known = {name: json.loads(self._read(path)) for name, path in earlier.items() if name not in manifests}
+        files = {f"{name}/{MANIFEST}": to_text(manifest) for name, manifest in manifests.items()}
+        files[CARD] = card({**known, **manifests})
+
+        def operations() -> list[Operation]:
+            stale = [
+                path
+                for path in self.files()
+                if path.endswith(".parquet") and path.split("/")[0] in manifests and path not in shards
+            ]
+            added = [CommitOperationAdd(path, text.encode()) for path, text in files.items()]
+            return [*added, *map(CommitOperationDelete, stale)]
+
+        self.commit(operations, f"Card of {len(known) + len(manifests)} configs")
+
+    def _read(self, path: str) -> str:
+        file = self._api.hf_hub_download(self.id, path, repo_type=self._type, revision=self._revision)
+        return Path(file).read_text(encoding="utf-8")
+
+    def commit(self, operations: Callable[[], Iterable[Operation]], message: str) -> str:
+        """Commit and return the address; again after a pause where another process was faster, or the Hub is busy."""
+        with self._errors():
+            pauses = iter(_PAUSES)
+            while True:
+                try:
+                    made = self._api.create_commit(
+                        self.id,
+                        operations(),
+                        commit_message=message,
+                        repo_type=self._type,
+                        revision=self._revision,
+                    )
+                    return str(made.commit_url)
+                except (HTTPError, RuntimeError) as error:
+                    pause = next(pauses, None)
+                    if pause is None or not _passes(error):
+                        raise
+                time.sleep(pause)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (HTTPError, RuntimeError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
+            if isinstance(error, RuntimeError) and not isinstance(error.__cause__, HTTPError):
+                raise
+            refused = error.__cause__ if isinstance(error, RuntimeError) else ""  # an HTTPError has its cause's words
+            said = " ".join(f"{error} {refused}".split())
+            raise ValueError(
+                f"{_FLAGS[self._type]}: the Hub did not take {self.id}: {said} (what is made, or sent, is kept; "
+                "HF_TOKEN or `hf auth login` says who you are)"
+            ) from error
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the Hub may say something else in a while. An upload's own error comes as the cause of another."""
+    refused = error if isinstance(error, HTTPError) else error.__cause__
+    return (
+        isinstance(refused, HTTPError) and getattr(getattr(refused, "response", None), "status_code", None) in _PASSING
+    )
