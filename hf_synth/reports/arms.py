@@ -8,18 +8,19 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.figures import (
-    CLUSTER_COLOURS,
     STYLE,
     WIDTH,
     Line,
     Panel,
+    arm_legend,
+    arm_style,
     draw,
+    draw_interval,
     label,
-    legend_columns,
     limit_shares,
     log_steps,
+    name_rows,
     save,
 )
 from hf_synth.reports.page import essentials, model_facts, render
@@ -31,13 +32,6 @@ _OVER_STEPS = {
     "eval_validation_loss": ("Validation loss", "nats per token"),
     "eval_validation_accuracy": ("Validation accuracy", "fraction of tokens"),
 }
-_STYLES = ("-", "--", ":", "-.")
-
-
-def colour_of(comparison: Comparison, arm: SeededArm) -> tuple[str, Any]:
-    """The colour of an arm and its line style, which changes where colours come again."""
-    index = comparison.arms.index(arm)
-    return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
 
 
 @matplotlib.rc_context(STYLE)
@@ -52,47 +46,32 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
     top, bottom = parts
     columns = top.subplots(1, len(measures), squeeze=False, sharey=True)[0]
     for ax, (name, title, unit) in zip(columns, measures, strict=True):
-        _by_arm(ax, comparison, name)
+        for index, arm in enumerate(comparison.arms):
+            if (interval := arm.interval(name)) is not None:
+                draw_interval(ax, interval, index, arm_style(index)[0], arm.of(name))
+        ax.grid(False, axis="y")
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         if unit.startswith("fraction") and ax.dataLim.width == 0:
             ax.set_xlim(-0.05, 1.05)
         ax.set_title(title, loc="left")
         ax.set_xlabel(unit)
     names = [label(arm.label, 22) for arm in comparison.arms]
-    columns[0].set_yticks(range(len(names)), names)
+    name_rows(columns[0], names)
     columns[0].set_ylabel("arm")
-    columns[0].set_ylim(len(names) - 0.4, -0.6)
     for ax, (name, (title, unit)) in zip(bottom.subplots(1, 2), _OVER_STEPS.items(), strict=True):
         _over_steps(ax, comparison, name, title, unit)
     if len(comparison.arms) > 1:
-        handles = [
-            matplotlib.lines.Line2D([], [], color=colour, linestyle=style)
-            for colour, style in (colour_of(comparison, arm) for arm in comparison.arms)
-        ]
-        bottom.legend(handles, names, loc="outside lower center", ncols=legend_columns(names), handlelength=3)
+        arm_legend(bottom, [arm_style(index) for index in range(len(names))], names)
     return figure
-
-
-def _by_arm(ax: Axes, comparison: Comparison, name: str) -> None:
-    for place, arm in enumerate(comparison.arms):
-        interval = arm.interval(name)
-        if interval is None:
-            continue
-        colour, _ = colour_of(comparison, arm)
-        ax.plot(arm.of(name), [place + 0.22] * len(arm.of(name)), "o", color=colour, markersize=2.5, alpha=0.6)
-        if _known(interval):
-            ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
-        ax.plot(interval.mean, place, "D", color=colour, markersize=5)
-    ax.grid(False, axis="y")
-    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
 
 
 def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: str) -> None:
     lines = []
-    for arm in comparison.arms:
+    for index, arm in enumerate(comparison.arms):
         steps, found = arm.curve(name)
-        colour, style = colour_of(comparison, arm)
+        colour, style = arm_style(index)
         lines.append(Line(arm.name, steps, [interval.mean for interval in found], colour, style))
-        if found and all(map(_known, found)):
+        if found and all(math.isfinite(interval.high - interval.low) for interval in found):
             low, high = ([getattr(interval, end) for interval in found] for end in ("low", "high"))
             ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
     first = next(iter(comparison.arms[0].runs.values()))
@@ -103,10 +82,6 @@ def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: s
     limit_shares(ax)
     if log_spaced(first):
         log_steps(ax)
-
-
-def _known(interval: Interval) -> bool:
-    return math.isfinite(interval.high - interval.low)
 
 
 # What a reader compares arms by: name in metrics.json, title, unit.

@@ -13,20 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.experiments.plan import COMPARISON
 from hf_synth.experiments.statistics import Difference, power_statement, verdict
-from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.metrics.intervals import mean_interval
 from hf_synth.reports.arms import code_values
-from hf_synth.reports.figures import CLUSTER_COLOURS, STYLE, WIDTH, blank, label, legend_columns, save
+from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank, draw_interval, label, name_rows, save
 from hf_synth.reports.page import html_page, render
 from hf_synth.reports.read import Compared, read_compared
 from hf_synth.reports.tables import MISSING, code, escaped, number, spread, table
 
-_STYLES = ("-", "--", ":", "-.")
 _MOST_CURVES = 8
 
 
@@ -42,10 +40,8 @@ def draw_figures(compared: Compared) -> list[str]:
     return list(found)
 
 
-def arm_style(compared: Compared, arm: str) -> tuple[str, Any]:
-    """The colour and the line style of an arm."""
-    index = list(compared.arguments.arms).index(arm)
-    return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
+def _style(compared: Compared, arm: str) -> tuple[str, Any]:
+    return arm_style(list(compared.arguments.arms).index(arm))
 
 
 @matplotlib.rc_context(STYLE)
@@ -57,35 +53,19 @@ def primary_figure(compared: Compared) -> Figure:
     axes = figure.subplots(len(parts), 1, height_ratios=parts, squeeze=False)[:, 0]
     top, bottom = axes if compared.primary else (axes[0], None)
     for place, arm in enumerate(compared.arms):
-        colour, _ = arm_style(compared, arm)
-        values = compared.values(arm, compared.arguments.primary)
-        top.plot(values, [place + 0.24] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
-        if values:
-            _interval(top, mean_interval(values), place, colour)
-    _rows(top, [label(arm, 24) for arm in compared.arms])
+        if values := compared.values(arm, compared.arguments.primary):
+            draw_interval(top, mean_interval(values), place, _style(compared, arm)[0], values)
+    name_rows(top, [label(arm, 24) for arm in compared.arms])
     top.set_title(label(compared.arguments.primary, 34), loc="left")
     top.set_xlabel(f"{compared.arguments.better} is better")
     if bottom is not None:
         for place, difference in enumerate(compared.primary):
-            _interval(bottom, difference.interval, place, arm_style(compared, difference.arm)[0])
+            draw_interval(bottom, difference.interval, place, _style(compared, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        _rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in compared.primary])
+        name_rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in compared.primary])
         bottom.set_title("paired differences", loc="left")
         bottom.set_xlabel("in the same unit")
     return figure
-
-
-def _interval(ax: Axes, interval: Interval, place: float, colour: str) -> None:
-    if math.isfinite(interval.high - interval.low):
-        ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
-    ax.plot(interval.mean, place, "D", color=colour, markersize=5)
-
-
-def _rows(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.grid(False, axis="y")
-    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
 
 
 def head_to_tail(compared: Compared) -> tuple[str, list[tuple[str, str]]] | None:
@@ -113,7 +93,7 @@ def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, st
     x = np.arange(len(places))
     arms = compared.arms[:_MOST_CURVES]
     for index, arm in enumerate(arms):
-        colour, style = arm_style(compared, arm)
+        colour, style = _style(compared, arm)
         found = [compared.interval(arm, name) for name, _ in places]
         shift = (index - (len(arms) - 1) / 2) * 0.06
         known = [(x[i] + shift, value) for i, value in enumerate(found) if value is not None]
@@ -126,7 +106,7 @@ def groups_figure(compared: Compared, title: str, places: Sequence[tuple[str, st
         ax.set_ylim(max(-0.03, ax.get_ylim()[0]), min(1.03, ax.get_ylim()[1]))
     ax.set_xticks(x, [label(name, 14) for _, name in places], rotation=30, ha="right")
     ax.set_title(title, loc="left")
-    _legend(figure, compared, arms)
+    arm_legend(figure, [_style(compared, arm) for arm in arms], [label(arm, 24) for arm in arms])
     return figure
 
 
@@ -144,7 +124,7 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
     figure, axes = blank(3.2, 1, 2, share_y=True)
     arms = compared.arms[:_MOST_CURVES]
     for arm in arms:
-        colour, style = arm_style(compared, arm)
+        colour, style = _style(compared, arm)
         runs = [_evaluations(run.log["history"], measure) for run in compared.runs[arm].values()]
         steps = sorted(set.intersection(*(set(run) for run in runs)))
         means = [mean_interval([run[step][measure] for run in runs]) for step in steps]
@@ -159,21 +139,12 @@ def steps_figure(compared: Compared, measure: str) -> Figure:
     axes[0].set_xlabel("training step")
     axes[1].set_title("the same at equal KL", loc="left")
     axes[1].set_xlabel("KL to the reference, nats a completion")
-    _legend(figure, compared, arms)
+    arm_legend(figure, [_style(compared, arm) for arm in arms], [label(arm, 24) for arm in arms])
     return figure
 
 
 def _evaluations(history: Sequence[dict[str, float]], measure: str) -> dict[int, dict[str, float]]:
     return {int(entry["step"]): entry for entry in history if measure in entry}
-
-
-def _legend(figure: Figure, compared: Compared, arms: Sequence[str]) -> None:
-    names = [label(arm, 24) for arm in arms]
-    handles = [
-        matplotlib.lines.Line2D([], [], color=colour, linestyle=style)
-        for colour, style in (arm_style(compared, arm) for arm in arms)
-    ]
-    figure.legend(handles, names, loc="outside lower center", ncols=legend_columns(names), handlelength=3)
 
 
 DIFFERENCES = "differences.csv"

@@ -9,9 +9,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.tables import one_line
 from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.base import FIRST_CONTENT
@@ -26,6 +27,7 @@ CONTROL_COLOUR = "#555555"
 WARM_UP_COLOUR = "#BBBBBB"
 ARM_STYLES = ("-", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 CONTROL_STYLE = "--"
+_STYLES = ("-", "--", ":", "-.")
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -139,6 +141,33 @@ def draw(panel: Panel, ax: Axes) -> None:
     ax.set_xlabel("training step")
     ax.set_ylabel(panel.y_label)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+
+
+def draw_interval(ax: Axes, interval: Interval, place: float, colour: str, values: Sequence[float] = ()) -> None:
+    """A mean as a diamond on its row, its interval as a line, and single values as dots below."""
+    ax.plot(values, [place + 0.23] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
+    if math.isfinite(interval.high - interval.low):
+        ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
+    ax.plot(interval.mean, place, "D", color=colour, markersize=5)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """One row for each name, the first on top."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(False, axis="y")
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+
+
+def arm_style(index: int) -> tuple[str, Any]:
+    """The colour and the line style of an arm by its number; the style changes where colours come again."""
+    return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
+
+
+def arm_legend(figure: FigureBase, styles: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
+    """A legend of arms below all panels."""
+    handles = [matplotlib.lines.Line2D([], [], color=colour, linestyle=style) for colour, style in styles]
+    figure.legend(handles, list(names), loc="outside lower center", ncols=legend_columns(names), handlelength=3)
 
 
 def limit_shares(ax: Axes) -> None:
