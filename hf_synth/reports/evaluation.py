@@ -14,6 +14,7 @@ from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import share_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.page import html_page, render
+from hf_synth.reports.pretraining import SCORES
 from hf_synth.reports.tables import code, in_order, number, score, spread, table
 
 Measures = Mapping[str, float]
@@ -25,18 +26,12 @@ _SHARES = {  # measure -> its name
     "language/validity": "valid samples",
 }
 _LOSSES = {"loss": "loss", "floor": "floor", "excess": "excess"}
-_STRINGS = {f"language/string/{name}": f"{name}, nats a string" for name in _LOSSES}
+_LANGUAGE = {f"language/{name}": words for name, (words, _) in SCORES.items() if name != "validity"}
+_STRINGS = {name: words for name, words in _LANGUAGE.items() if name.startswith("language/string/")}
 _MORE = {
     "exact_match": "greedy completions equal to the row",
     "finished": "greedy completions with an end",
-    "language/distinct": "different samples",
-    "language/coverage": "strings of the language among the samples",
-    "language/completion": "decision points passed",
-    "language/completion/strict": "decision points passed strictly",
-    "language/perplexity/valid": "perplexity of valid strings",
-    "language/perplexity/invalid": "perplexity of invalid strings",
-    "language/perplexity/ratio": "perplexity ratio, invalid over valid",
-    "language/auroc": "AUROC of valid against invalid strings, by ln P",
+    **{name: words for name, words in _LANGUAGE.items() if name not in _STRINGS},
 }
 
 

@@ -55,10 +55,10 @@ def error_of(run: Run, arm: Run, moment: str, part: str) -> float | None:
     index = 0 if moment == "warmup" else -1
     if part != "all":
         return group_error(run, arm, before_and_after(run, arm, part)[index])
-    looks = [arm.series(f"{run.measure}/{group}")[1] for group in run.groups]
-    if not looks or not all(looks):
+    curves_of_groups = [arm.series(f"{run.measure}/{group}")[1] for group in run.groups]
+    if not curves_of_groups or not all(curves_of_groups):
         return group_error(run, arm, before_and_after(run, arm, part)[index], groups=1)
-    return mean_error(run, arm, [values[index] for values in looks])
+    return mean_error(run, arm, [values[index] for values in curves_of_groups])
 
 
 def group_error(run: Run, arm: Run, value: float | None, groups: int | None = None) -> float | None:

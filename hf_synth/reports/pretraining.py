@@ -188,21 +188,21 @@ def learned_share(arm: Run) -> tuple[int, float] | None:
 
 
 _KINDS = {"canonical": "natural text", "example": "strings of the language", "explanation": "explanations"}
-SCORES = {  # what language_scores gives: name -> (what it is, whether it is a share)
+SCORES = {  # what language_scores gives: name -> (what it is, whether it is a fraction)
     "validity": ("samples that are valid", True),
-    "validity_by_length": ("the same, all lengths with equal weight", True),
+    "validity_by_length": ("valid samples, all lengths with equal weight", True),
     "distinct": ("samples that differ from all others", True),
     "coverage": ("strings of the language among the samples", True),
-    "coverage/of_rows": ("the same, of as many rows of the language", True),
+    "coverage/of_rows": ("coverage of as many rows of the language", True),
     "in_training": ("valid samples that may be in the training data", True),
     "new_and_valid": ("samples that are valid and new", True),
     "perplexity/valid": ("perplexity of valid strings", False),
     "perplexity/invalid": ("perplexity of invalid strings", False),
-    "perplexity/gap": ("gap: invalid minus valid", False),
-    "perplexity/ratio": ("ratio: invalid over valid", False),
-    "perplexity/same_length/ratio": ("ratio, for invalid strings of the same length", False),
+    "perplexity/gap": ("perplexity gap, invalid minus valid", False),
+    "perplexity/ratio": ("perplexity ratio, invalid over valid", False),
+    "perplexity/same_length/ratio": ("perplexity ratio, invalid strings of the same length", False),
     "auroc": ("AUROC of valid against invalid strings, by ln P", True),
-    "auroc/same_length": ("the same, of strings of one length", True),
+    "auroc/same_length": ("AUROC for strings of one length", True),
     "completion": ("decision points passed", True),
     "completion/strict": ("decision points passed strictly", True),
     "string/loss": ("loss, nats a string", False),
@@ -231,8 +231,8 @@ def corpus_table(metrics: dict[str, float]) -> str:
 
 def _scores(metrics: Mapping[str, float]) -> list[list[str]]:
     return [
-        [words, f"{metrics[f'language/{name}']:.3f}" if share else number(metrics[f"language/{name}"])]
-        for name, (words, share) in SCORES.items()
+        [words, f"{metrics[f'language/{name}']:.3f}" if fraction else number(metrics[f"language/{name}"])]
+        for name, (words, fraction) in SCORES.items()
         if f"language/{name}" in metrics
     ]
 
@@ -439,9 +439,9 @@ def excess(metrics: Metrics) -> Interval | None:
 
 
 def share_of_rows(metrics: Metrics, name: str) -> Interval | None:
-    """A share with Wilson's interval over the test rows that it was taken from: all, or those of a group.
+    """A fraction with Wilson's interval over the test rows that it was taken from: all, or those of a group.
 
-    Tokens of a row are no independent trials: a share of tokens gets the interval of one trial a row, the widest.
+    Tokens of a row are not independent trials: token accuracy gets the widest interval, that of one trial a row.
     """
     group = name.partition("/test/")[2]
     rows, share = metrics.get(f"rows/test/{group}" if group else "rows/test"), metrics.get(name)

@@ -37,7 +37,7 @@ MEASURES = ("validity", "sampled_reward")  # the measures of sampled answers, as
 class Prompts:
     """The weights table of a run, one row a prompt; `cluster` is None where no task made the prompts.
 
-    density: larger is more crowded. weight: mean 1. place: [N, 2], the first two principal components.
+    density: larger means more similar prompts near. weight: mean 1. place: [N, 2], the first two principal components.
     """
 
     text: list[str]
@@ -116,7 +116,7 @@ class Run:
 
     @cached_property
     def recipe(self) -> str:
-        """The recipe that made the run, told by what it logged."""
+        """The recipe that made the run, judged by what it logged."""
         names = self.names()
         if "rows/trained" in self.metrics or "eval_validation_loss" in names:
             return "pretrain"
@@ -153,14 +153,14 @@ class Run:
 
     @property
     def main(self) -> "Run":
-        """The arm whose weights are looked at closely: the first weighted one, or the run itself."""
+        """The arm whose weights are shown in detail: the first weighted one, or the run itself."""
         return (self.weighted or self.arms)[0]
 
 
 def one_token(tokens: Sequence[float | None], rows: Sequence[float | None]) -> bool:
-    """Whether rows have one token with loss each, told by the accuracies of tokens and of rows at the same looks.
+    """Whether rows have one token with loss each, judged by token and exact-match accuracy at the same evaluations.
 
-    They are the same then; where all are 0 or 1 they are the same for rows of any length, and tell nothing.
+    They are the same then; where all are 0 or 1 they are equal for rows of any length, and show nothing.
     """
     return list(tokens) == list(rows) and any(value not in (None, 0, 1) for value in tokens)
 
@@ -294,7 +294,7 @@ class SeededArm:
     def interval(self, name: str) -> Interval | None:
         """The mean over seeds and Student's interval; NaN bounds of one seed, None where no run has it.
 
-        The bounds of a share are cut at 0 and 1.
+        The bounds of a fraction are clipped to 0 and 1.
         """
         values = self.of(name)
         return _cut(mean_interval(values), name) if values else None
