@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
@@ -149,6 +150,13 @@ def test_natural_text_has_no_interval_and_says_why(single):
     kept = {name: value for name, value in metrics.items() if not name.startswith(("floor", "excess"))}
     (single / "metrics.json").write_text(json.dumps(kept))
     assert "No interval" in report(single)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_settings_come_back_from_the_report_as_they_were(tmp_path, made_up):
+    made_up.write_pretraining(tmp_path, task_args={"length": 4, "text": "one\n\n\n\ntwo ``` `x` | <b>"})
+    block = report(tmp_path).split("yaml\n")[1].split("\n```")[0]
+    assert yaml.safe_load(block)["task_args"] == {"length": 4, "text": "one\n\n\n\ntwo ``` `x` | <b>"}
 
 
 def test_settings_stand_one_a_line():
