@@ -106,8 +106,8 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     _downstream_figure(targets, folder)
     return [
         standing(seeds) + " Seeds change the model and its warm-ups; the rows are the same for all.",
-        "Accuracy of the result's tokens in %. The end token is left out, as in the publication: the tables count it "
-        "as foretold everywhere, so that where it is not, the true accuracy lies above these:",
+        "Accuracy of the result's tokens in %, without the end token, as in the publication. The tables assume that "
+        "the end token is always predicted correctly; the reported accuracy is therefore a lower bound:",
         table(["initialised from", *_TARGETS], [constant, *rows, seen]),
         "Published (10 seeds, longer inputs, batch 1,000, 10,000 steps):",
         table(["initialised from", *_TARGETS], published),
@@ -183,7 +183,7 @@ def _constant(train: Rows, test: Rows) -> float:
 
 
 def _answers(rows: Rows) -> np.ndarray:
-    """The tokens that are to be foretold, from the first on, int64 [rows, most]; -1 after the last."""
+    """The target tokens, from the first on, int64 [rows, most]; -1 after the last."""
     places = rows.loss_start[:, None] + np.arange(int(rows.loss_mask.sum(1).max()))
     inside = places < rows.loss_stop[:, None]
     return np.where(inside, np.take_along_axis(rows.tokens, np.where(inside, places, 0), 1), -1)
