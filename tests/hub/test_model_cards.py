@@ -70,7 +70,7 @@ def test_the_card_is_one_that_the_hub_reads(finished):
     assert "One seed is a trial" in text
     assert 'from_pretrained("user/sorted")' in text
     assert "no code of this repository runs" in text
-    assert "Copied from a checkpoint: attention. Trained: attention" in text
+    assert "from a checkpoint: attention. Trained: attention, 30.0 %" in text
     assert "Source: `warm_up`. Their numbers were shuffled first." in text
     assert "{path: warm_up}" in text
     assert "/home/me" not in text
