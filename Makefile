@@ -1,23 +1,22 @@
-# make quickstart: install, then run recipes/grpo.py to its report.   make test: install, then the whole test suite.
-# make stress: train small models to the floors and write docs/floors.md, kill runs ten times a kind (an hour).
-# make nightly: the tests that are left out of `make test` for their time, such as the promises of the largest presets.
+# make quickstart: install, then run recipes/grpo.py to its report.   make test: install, then the tests, on two cores.
+# make nightly: what takes longer (hours): training to the floors, which writes docs/floors.md, ten kills of each kind of
+# run, large presets, ten times as many examples of each property, and the lower bounds of the requirements.
 PYTHON ?= python3.11
 BIN := .venv/bin
+WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test stress nightly lint docs benchmarks clean
+.PHONY: quickstart test nightly lint docs benchmarks clean
 
 quickstart: .venv/installed
 	$(BIN)/accelerate launch --quiet recipes/grpo.py
 
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-
-stress: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m stress -s tests/stress tests/models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS)
 
 nightly: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m nightly
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) -m "nightly or hypothesis" --hypothesis-profile nightly
+	.ci/lower-bounds
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

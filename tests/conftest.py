@@ -24,8 +24,10 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # How long an example takes says how busy the machine is.
-settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("untimed")
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("daily", max_examples=30, **UNTIMED)
+settings.register_profile("nightly", max_examples=300, **UNTIMED)
+settings.load_profile("daily")
 
 _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -43,3 +45,15 @@ def shared_data() -> Path:
             pytest.fail(f"{missing}, and CI must not skip it")
         pytest.skip(missing)
     return _DATA
+
+
+# What is made once for many tests, by minutes of training; see tests/recipes/conftest.py.
+_MADE_ONCE = ("quickstart", "hh_runs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what xdist keeps on one worker: a file, or all tests that share a run; recipes begin first."""
+    for item in items:
+        made = [name for name in _MADE_ONCE if name in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(made[0] if made else f"{item.path.parent.name}/{item.path.stem}"))
+    items.sort(key=lambda item: item.path.parent.name != "recipes")

@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -48,7 +48,6 @@ def test_mix_is_the_published_finaliser():
     assert [slow_mix(int(state)) for state in states] == published
 
 
-@settings(max_examples=50)
 @given(
     row=st.integers(0, 2**63),
     seed=st.integers(-5, 2**70),
@@ -68,7 +67,6 @@ def test_draw_equals_the_slow_definition(position):
     assert int(draw(np.uint64(key), position)) == slow_draw(key, position)
 
 
-@settings(max_examples=100)
 @given(low=INTEGERS, high=INTEGERS)
 def test_integers_scale_the_draws_to_any_range(low, high):
     """Multiply and shift: on the upper 32 bits for spans up to 2**16, on all 64 above."""
@@ -196,7 +194,6 @@ def assert_independent(one: np.ndarray, two: np.ndarray) -> None:
 # Addresses
 
 
-@settings(max_examples=25)
 @given(
     rows=st.lists(st.integers(0, 2**62), min_size=1, max_size=8), low=st.integers(-9, 9), span=st.integers(1, 2**40)
 )

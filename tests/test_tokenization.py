@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
@@ -165,7 +165,6 @@ def test_batches_are_padded_on_the_left(any_task):
     assert set(batch) == {"input_ids", "attention_mask"}
 
 
-@settings(max_examples=60)
 @given(data=st.data())
 def test_decoding_takes_encoding_back(any_task, data):
     words = data.draw(st.lists(st.sampled_from([*any_task.vocabulary(), "<sep>"]), max_size=20))
@@ -233,7 +232,6 @@ def test_tokenizer_of_no_task_is_an_error():
 # Rendering
 
 
-@settings(max_examples=80)
 @given(data=st.data())
 def test_render_equals_a_plain_join(data):
     words = data.draw(st.lists(st.text("abλ🙂", min_size=1, max_size=3), min_size=1, max_size=5))

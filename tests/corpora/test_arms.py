@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth import get_task
@@ -43,7 +43,6 @@ def test_the_number_of_explanations_is_exact(tivari, ratio):
         assert found.count(True) == round(examples * ratio / (1 - ratio))
 
 
-@settings(max_examples=60)
 @given(ratio=ratios, size=st.integers(1, 3_000))
 def test_every_beginning_has_its_share_within_half_a_document(tivari, ratio, size):
     counts = itertools.accumulate(flags(Arm(tivari, ratio).table(0, size)))
@@ -51,7 +50,6 @@ def test_every_beginning_has_its_share_within_half_a_document(tivari, ratio, siz
     assert all(abs(count - share * n) <= 0.5 + 1e-6 for n, count in enumerate(counts, 1))
 
 
-@settings(max_examples=60)
 @given(ratio=st.floats(1e-3, 1), size=st.integers(1, 5_000))
 def test_every_stretch_has_its_explanations_the_last_one_too(tivari, ratio, size):
     stretch = math.ceil(1 / ratio) + 1
@@ -82,7 +80,6 @@ def test_explanations_of_a_task_without_any_are_an_error():
 # Documents
 
 
-@settings(max_examples=40)
 @given(ratio=ratios, start=st.integers(0, 400), count=st.integers(0, 200), far=st.sampled_from([0, 10**6, 2**55]))
 def test_a_document_is_the_same_alone_and_in_a_block(tivari, ratio, start, count, far):
     arm = Arm(tivari, ratio, seed=3)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth import get_task
@@ -57,7 +57,6 @@ def test_draws_depend_on_the_seed_alone(mixed):
     assert not np.array_equal(first, other)
 
 
-@settings(max_examples=40)
 @given(ratio=st.floats(1e-4, 1 - 1e-4), words=st.tuples(st.integers(1, 40), st.integers(1, 40)))
 def test_the_share_of_tokens_is_kept_at_every_beginning(counted, ratio, words):
     streams = [counted(words=size, kind=kind) for size, kind in zip(words, ("canonical", "example"), strict=True)]
@@ -79,7 +78,6 @@ def test_tokens_are_counted_once_a_block(mixed):
 
 
 @pytest.mark.parametrize("unit", ["documents", "tokens"])
-@settings(max_examples=25)
 @given(before=st.lists(st.integers(0, 1_500), max_size=4))
 def test_a_resumed_mixture_equals_the_uninterrupted_one(mixed, resumed, unit, before):
     stream = mixed(0.3, unit)

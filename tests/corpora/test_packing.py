@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -42,7 +42,6 @@ def ids(blocks) -> list[list[int]]:
     return [block["input_ids"].tolist() for block in blocks]
 
 
-@settings(max_examples=30)
 @given(size=st.integers(0, 1_200), block_size=st.integers(1, 700))
 def test_blocks_joined_are_the_documents_joined(stream, tokenizer, size, block_size):
     texts = stream(size).read(size)["text"].to_pylist()
@@ -61,7 +60,6 @@ def test_tokens_of_a_block_are_the_rows_of_the_task(stream, tokenizer, task):
     assert ids(Packed(stream(50), tokenizer, len(wanted))) == [wanted]
 
 
-@settings(max_examples=12)
 @given(before=st.integers(0, 150), block_size=st.sampled_from([1, 7, 64, 1_000]))
 def test_resumed_in_the_middle_equals_the_uninterrupted(stream, tokenizer, before, block_size):
     whole = Packed(stream(), tokenizer, block_size)

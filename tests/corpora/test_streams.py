@@ -4,7 +4,7 @@ import itertools
 
 import datasets
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.corpora import Numbered, Streamed
@@ -54,7 +54,6 @@ def test_documents_do_not_depend_on_the_pieces_that_are_read(make, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15)
 @given(before=st.integers(0, 9_000), piece=st.integers(1, 2_000))
 def test_a_resumed_stream_goes_on_where_the_other_stood(make, resumed, name, before, piece):
     stream = make[name]()

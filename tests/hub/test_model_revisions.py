@@ -20,7 +20,7 @@ TASK = get_task("sort", **ARGS)
 FLAGS = {
     "pretrain.py": "--gpt2_size= --max_steps 1 --learning_rate 0 --per_device_train_batch_size 2 --eval_strategy no "
     "--logging_steps 1 --test_rows 40 --use_cpu true --bf16 false --report_to none --disable_tqdm true",
-    "evaluate.py": "--rows 40 --completions 0",
+    "evaluation.py": "--rows 40 --completions 0",
 }
 CLIENT = """
 import runpy, sys

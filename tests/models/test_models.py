@@ -132,7 +132,7 @@ def test_compiled_equals_eager(family, tiny):
     )
 
 
-@pytest.mark.stress
+@pytest.mark.nightly
 def test_compiled_by_inductor_equals_eager(family, tiny):
     ids, mask = tiny.left_padded()
     batch = {"attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100), "use_cache": False}

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -83,6 +84,21 @@ def start(tmp_path_factory) -> Iterator[Callable[..., Running]]:
 def run(start) -> Callable[..., Done]:
     """Run a recipe to its end."""
     return lambda *flags, **options: start(*flags, **options).wait()
+
+
+@pytest.fixture
+def fail(monkeypatch, capsys) -> Callable[..., Done]:
+    """Run a recipe in this process up to the mistake that ends it: a process takes seconds to say one line."""
+
+    def launch(recipe: str, *flags: object, cwd: Path) -> Done:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [str(RECIPES / recipe), *map(str, flags)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return launch
 
 
 @pytest.fixture(scope="session")

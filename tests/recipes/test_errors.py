@@ -6,8 +6,6 @@ import pytest
 
 from hf_synth.io import directory_lock
 
-pytestmark = pytest.mark.processes
-
 TASK = "task: {task}\npreset: '{preset}'\nnum_rows: 40\nuse_cpu: true\nbf16: false\n{more}\n"
 
 
@@ -23,9 +21,9 @@ def config(tmp_path):
     return write
 
 
-def test_a_misspelt_key(run, config, tmp_path):
+def test_a_misspelt_key(fail, config, tmp_path):
     path = config(more="learning_rat: 1e-3")
-    done = run("sft.py", "--config", path, cwd=tmp_path)
+    done = fail("sft.py", "--config", path, cwd=tmp_path)
     assert done.error == f"sft.py: error: {path}: got unknown key 'learning_rat'; did you mean 'learning_rate'?"
     assert [*tmp_path.iterdir()] == [path]
 
@@ -44,27 +42,28 @@ def test_a_misspelt_key(run, config, tmp_path):
         ({"more": "preferences_split: 5"}, "preferences_split: got 5 (int), wanted str"),
     ],
 )
-def test_mistakes_about_a_task(values, wanted, run, config, tmp_path):
-    done = run("sft.py", "--config", config(**values), "--output_dir", "out", cwd=tmp_path)
+def test_mistakes_about_a_task(values, wanted, fail, config, tmp_path):
+    done = fail("sft.py", "--config", config(**values), "--output_dir", "out", cwd=tmp_path)
     assert done.error.startswith("sft.py: error: ")
     assert wanted in done.error
 
 
-def test_another_configs_run_is_left_alone(quickstart, run, quick_flags):
+def test_another_configs_run_is_left_alone(quickstart, fail, quick_flags):
     files = {path: path.stat().st_mtime_ns for path in quickstart.rglob("*")}
-    done = run("grpo.py", *quick_flags, "--learning_rate", "1e-4", cwd=quickstart.parents[1])
+    done = fail("grpo.py", *quick_flags, "--learning_rate", "1e-4", cwd=quickstart.parents[1])
     assert "holds the run of another config (learning_rate: 0.0005 there, 0.0001 now)" in done.error
     assert "give another --output_dir" in done.error
     assert {path: path.stat().st_mtime_ns for path in quickstart.rglob("*")} == files
 
 
-def test_a_file_where_the_run_should_be(run, quick_flags, tmp_path):
+def test_a_file_where_the_run_should_be(fail, quick_flags, tmp_path):
     (tmp_path / "taken").write_text("mine")
-    done = run("grpo.py", *quick_flags, "--output_dir", "taken", cwd=tmp_path)
+    done = fail("grpo.py", *quick_flags, "--output_dir", "taken", cwd=tmp_path)
     assert "got output_dir='taken', which is a file; wanted a directory" in done.error
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("recipe", ["sft", "reward", "dpo", "grpo"])
 def test_a_second_command_is_kept_out(recipe, run, config, tmp_path):
     (tmp_path / "policy").mkdir()
@@ -75,9 +74,9 @@ def test_a_second_command_is_kept_out(recipe, run, config, tmp_path):
     assert "output_dir: 'out' is locked by another process" in done.error
 
 
-def test_pass_rates_of_scores_are_refused_before_anything_is_loaded(run, config, tmp_path):
+def test_pass_rates_of_scores_are_refused_before_anything_is_loaded(fail, config, tmp_path):
     flags = ["--sampling_by", "density", "pass_rate", "--reward", "verifier", "no/such-model"]
-    done = run("grpo.py", "--config", config(), *flags, "--output_dir", "out", cwd=tmp_path)
+    done = fail("grpo.py", "--config", config(), *flags, "--output_dir", "out", cwd=tmp_path)
     assert "sampling_by: got pass_rate with the reward verifier, no/such-model, wanted the verifier" in done.error
     assert not (tmp_path / "out").exists()
 
@@ -102,8 +101,8 @@ def with_policy(quickstart, quick_flags):
         (["--reward", "no/such-model"], "reward_model: got 'no/such-model', which is neither here nor on the Hub"),
     ],
 )
-def test_mistakes_about_grpo(flags, wanted, run, quickstart, quick_flags, tmp_path):
-    done = run("grpo.py", *with_policy(quickstart, quick_flags), *flags, "--output_dir", "out", cwd=tmp_path)
+def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_path):
+    done = fail("grpo.py", *with_policy(quickstart, quick_flags), *flags, "--output_dir", "out", cwd=tmp_path)
     assert done.error.startswith("grpo.py: error: ")
     assert wanted in done.error
 
@@ -121,7 +120,7 @@ def test_mistakes_about_grpo(flags, wanted, run, quickstart, quick_flags, tmp_pa
         ),
     ],
 )
-def test_mistakes_about_own_prompts(lines, wanted, run, quickstart, quick_flags, tmp_path):
+def test_mistakes_about_own_prompts(lines, wanted, fail, quickstart, quick_flags, tmp_path):
     if lines is not None:
         (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     flags = [
@@ -133,29 +132,29 @@ def test_mistakes_about_own_prompts(lines, wanted, run, quickstart, quick_flags,
         "--test_share",
         "0.3",
     ]
-    done = run("grpo.py", *flags, "--output_dir", "out", cwd=tmp_path)
+    done = fail("grpo.py", *flags, "--output_dir", "out", cwd=tmp_path)
     assert wanted in done.error
 
 
 @pytest.mark.parametrize(("recipe", "maker"), [("reward", "sft"), ("grpo", "sft")])
-def test_a_missing_checkpoint_names_the_command_that_makes_it(recipe, maker, run, recipes, tmp_path):
+def test_a_missing_checkpoint_names_the_command_that_makes_it(recipe, maker, fail, recipes, tmp_path):
     config = recipes / "configs" / recipe / "hh_rlhf.yaml"
-    done = run(f"{recipe}.py", "--config", config, "--use_cpu", "true", cwd=tmp_path)
+    done = fail(f"{recipe}.py", "--config", config, "--use_cpu", "true", cwd=tmp_path)
     assert done.error == (
         f"{recipe}.py: error: got checkpoint 'runs/hh_rlhf/{maker}', which holds no model; "
         f"make it with: accelerate launch recipes/{maker}.py --config recipes/configs/{maker}/hh_rlhf.yaml"
     )
 
 
-def test_a_missing_reward_model_names_the_command_that_makes_it(run, quickstart, recipes, tmp_path):
+def test_a_missing_reward_model_names_the_command_that_makes_it(fail, quickstart, recipes, tmp_path):
     config = recipes / "configs" / "grpo" / "hh_rlhf.yaml"
     flags = ["--model_name_or_path", quickstart / "warmup", "--use_cpu", "true"]
-    done = run("grpo.py", "--config", config, *flags, cwd=tmp_path)
+    done = fail("grpo.py", "--config", config, *flags, cwd=tmp_path)
     assert "got checkpoint 'runs/hh_rlhf/reward', which holds no model; make it with:" in done.error
     assert done.error.endswith("accelerate launch recipes/reward.py --config recipes/configs/reward/hh_rlhf.yaml")
 
 
-def test_pairs_that_are_not_there(run, recipes, tmp_path):
+def test_pairs_that_are_not_there(fail, recipes, tmp_path):
     config = recipes / "configs" / "sft" / "hh_rlhf.yaml"
-    done = run("sft.py", "--config", config, "--preferences", "no/such-pairs", "--use_cpu", "true", cwd=tmp_path)
+    done = fail("sft.py", "--config", config, "--preferences", "no/such-pairs", "--use_cpu", "true", cwd=tmp_path)
     assert "preferences: got 'no/such-pairs', which is no file or folder here" in done.error

@@ -11,7 +11,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, set_seed
 from hf_synth import get_task
 from hf_synth.tokenization import build_tokenizer
 
-pytestmark = pytest.mark.processes
 SIZES = ["--rows", 40, "--completions", 20, "--samples", 24, "--batch_size", 8]
 DYCK = {"k": 2, "length": 6}
 
@@ -35,14 +34,15 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if not name.startswith("seconds/")}
 
 
+@pytest.mark.processes
 def test_two_processes_give_the_numbers_of_one(run, command, recipes, model, tmp_path):
-    """Started anew, too: beside a recipe of that name, metrics still find the library `evaluate`."""
+    """Started anew, too: metrics find the library `evaluate`."""
     flags = ["--model_name_or_path", model, "--lengths", 4, 6, *SIZES, "--output_dir"]
-    done = run("evaluate.py", *flags, "one", cwd=tmp_path)
+    done = run("evaluation.py", *flags, "one", cwd=tmp_path)
     assert done.code == 0, done.err
     accelerate = Path(sys.executable).with_name("accelerate")
     launch = [accelerate, "launch", "--quiet", "--cpu", "--num_processes", 2, "--main_process_port", 0]
-    done = command(*launch, recipes / "evaluate.py", *flags, "two", cwd=tmp_path)
+    done = command(*launch, recipes / "evaluation.py", *flags, "two", cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out.count(f"Report: {Path('two/report.html')}") == 1
     one, two = metrics_of(tmp_path / "one"), metrics_of(tmp_path / "two")
@@ -60,6 +60,11 @@ def test_two_processes_give_the_numbers_of_one(run, command, recipes, model, tmp
         (["--lengths", "32"], "got rows of 34 tokens, and a model of 16 positions"),
     ],
 )
-def test_mistakes_are_one_line(run, model, tmp_path, flags, message):
-    assert message in run("evaluate.py", "--model_name_or_path", model, *flags, cwd=tmp_path).error
+def test_mistakes(fail, model, tmp_path, flags, message):
+    assert message in fail("evaluation.py", "--model_name_or_path", model, *flags, cwd=tmp_path).error
     assert not (model / "evaluation" / "metrics.json").exists()
+
+
+@pytest.mark.processes
+def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path):
+    assert run("evaluation.py", cwd=tmp_path).error.startswith("evaluation.py: error: got no model_name_or_path")

@@ -74,9 +74,9 @@ def place(tmp_path_factory):
         (["--dataset", "foreign"], "got the id 99, where the task has 14 words (set task, preset and task_args"),
     ],
 )
-def test_mistakes(flags, wanted, run, place, tmp_path):
+def test_mistakes(flags, wanted, fail, place, tmp_path):
     looks = ["--eval_strategy", "no"] if flags[0] in ("--patience", "--final_model") else []
-    done = run("pretrain.py", *FLAGS, *looks, *flags, "--output_dir", tmp_path / "out", cwd=place)
+    done = fail("pretrain.py", *FLAGS, *looks, *flags, "--output_dir", tmp_path / "out", cwd=place)
     assert done.error.startswith("pretrain.py: error: ")
     assert wanted in done.error
     assert not [*tmp_path.glob("**/*.safetensors")], "nothing was trained before the mistake was found"

@@ -115,16 +115,16 @@ def test_density_is_measured_again_by_the_policy(run, policy, tmp_path):
     assert not np.allclose(state["density.density"], before)
 
 
-def test_a_run_too_short_for_its_weights_is_told_so(run, policy, tmp_path):
+def test_a_run_too_short_for_its_weights_is_told_so(fail, policy, tmp_path):
     values = {"model_name_or_path": str(policy), **GRPO}
     flags = ["--config", config(tmp_path, **values), "--output_dir", "out", "--sampling_by", "pass_rate"]
-    done = run("grpo.py", *flags, cwd=tmp_path)
+    done = fail("grpo.py", *flags, cwd=tmp_path)
     assert "weights by pass_rate change from round to round, and this run of 4 steps ends within its" in done.error
 
 
-def test_vllm_is_asked_for_where_it_is_missing(run, policy, tmp_path):
+def test_vllm_is_asked_for_where_it_is_missing(fail, policy, tmp_path):
     values = {"model_name_or_path": str(policy), **GRPO, "use_vllm": True}
-    done = run("grpo.py", "--config", config(tmp_path, **values), "--output_dir", "out", cwd=tmp_path)
+    done = fail("grpo.py", "--config", config(tmp_path, **values), "--output_dir", "out", cwd=tmp_path)
     assert "use_vllm: got true, and vllm is not installed" in done.error
 
 
@@ -139,7 +139,7 @@ def test_lora_goes_with_weights_that_change(recipe, run, policy, tmp_path):
     assert not (folder / "model.safetensors").exists()
 
 
-def test_heads_are_trained_by_aspect_and_weighed_in_grpo(run, policy, tmp_path):
+def test_heads_are_trained_by_aspect_and_weighed_in_grpo(run, fail, policy, tmp_path):
     """Each cluster is an aspect; GRPO is paid by a mix of both heads."""
     values = {"model_name_or_path": str(policy), **OF["reward.py"]}
     flags = ["--heads", "dialect_1", "dialect_2", "--aspect_column", "cluster"]
@@ -156,16 +156,16 @@ def test_heads_are_trained_by_aspect_and_weighed_in_grpo(run, policy, tmp_path):
         ids = tokenizer(f"{row.prompt} {row.completion} <eos>").input_ids
         first, second = classifier(torch.tensor([ids])).logits[0].tolist()
         assert row.reward == pytest.approx(first - 0.5 * second, abs=1e-4)
-    done = run("grpo.py", "--config", "mine.yaml", "--reward_heads", "{}", "--reward", str(model), cwd=tmp_path)
+    done = fail("grpo.py", "--config", "mine.yaml", "--reward_heads", "{}", "--reward", str(model), cwd=tmp_path)
     assert "of 2 labels (dialect_1, dialect_2), wanted 1, or `heads`" in done.error
 
 
-def test_heads_need_columns_that_tell_them(run, policy, tmp_path):
+def test_heads_need_columns_that_tell_them(fail, policy, tmp_path):
     values = {"model_name_or_path": str(policy), **OF["reward.py"]}
     start = ["reward.py", "--config", config(tmp_path, **values), "--output_dir", "out"]
-    done = run(*start, "--heads", "quality", cwd=tmp_path)
+    done = fail(*start, "--heads", "quality", cwd=tmp_path)
     assert "the pairs have no column quality_chosen, quality_rejected, only" in done.error
-    done = run(*start, "--aspect_column", "cluster", cwd=tmp_path)
+    done = fail(*start, "--aspect_column", "cluster", cwd=tmp_path)
     assert "aspect_column: got 'cluster' without heads" in done.error
 
 

@@ -1,6 +1,6 @@
 """Small models trained until they stop improving end just above each task's exact floor, and never below it.
 
-`make stress` runs it, and writes what it saw to docs/floors.md. The floor and the model's loss are taken on the same
+`make nightly` runs it, and writes what it saw to docs/floors.md. The floor and the model's loss are taken on the same
 rows, so that their difference is far less noisy than either.
 """
 
@@ -115,7 +115,7 @@ def page():
         (ROOT / "docs" / "floors.md").write_text(head + "".join(lines[name] for name in sorted(lines)), "utf-8")
 
 
-@pytest.mark.stress
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", CASES)
 def test_trained_model_ends_just_above_the_floor(name, page, tmp_path):
     case = CASES[name]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.stress, pytest.mark.processes]
+pytestmark = [pytest.mark.nightly, pytest.mark.processes]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 100

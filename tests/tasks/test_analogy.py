@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -131,7 +131,6 @@ def configs(draw) -> AnalogyConfig:
 # The graph
 
 
-@settings(max_examples=60)
 @given(config=configs())
 @example(config=AnalogyConfig(num_entities=2, num_relations=1, sub_size=1))
 @example(config=AnalogyConfig(num_entities=3, num_relations=1, sub_size=1, include_f_inverse=True))

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -150,7 +150,6 @@ def test_verify_equals_the_definition_on_every_short_text_cut_anywhere():
             assert task.verify(" ".join(words), "") == 0.0
 
 
-@settings(max_examples=200)
 @given(
     words=st.lists(st.sampled_from(["(0", ")0", "(1", ")1", "(7", ")7", "(8", "<sep>", "<eos>", "("]), max_size=9),
     cut=st.integers(0, 8),
@@ -349,7 +348,6 @@ def test_rows_of_the_test_split_have_test_length(language, rows_of, texts):
         np.testing.assert_allclose(log_probs[1:], enumerated.log_probs(tuple(text.split())), rtol=0, atol=1e-12)
 
 
-@settings(max_examples=30)
 @given(
     k=st.sampled_from([1, 2, 32_768]),
     length=st.sampled_from([2, 4, 30]),

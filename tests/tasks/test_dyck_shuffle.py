@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -190,7 +190,6 @@ def test_verify_equals_the_definition_on_every_short_text(max_depth):
             assert balanced.verify(" ".join(words), "") == truncated.verify(" ".join(words), "") == 0.0
 
 
-@settings(max_examples=200)
 @given(
     words=st.lists(st.sampled_from(["(0", ")0", "(1", ")1", "(3", ")3", "(4", "<sep>", "<eos>", "("]), max_size=9),
     cut=st.integers(0, 8),
@@ -369,7 +368,6 @@ def test_rows_of_the_test_split_have_test_length(balanced, texts):
     assert task.verify("", f"{text} (0 )0") == float(balanced and valid(text.split()))
 
 
-@settings(max_examples=40)
 @given(
     k=st.sampled_from([1, 2, 32_768]),
     length=st.sampled_from([2, 4, 30, 31]),

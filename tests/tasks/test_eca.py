@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -91,7 +91,6 @@ def test_verify_equals_the_definition_on_every_short_text_cut_anywhere(rule):
                 assert task.verify(" ".join(words[:cut]), " ".join(words[cut:])) == expected
 
 
-@settings(max_examples=200)
 @given(
     state=st.lists(st.integers(0, 1), min_size=3, max_size=3),
     steps=st.integers(0, 3),
@@ -227,7 +226,6 @@ def test_rows_of_the_test_split_have_test_steps(texts, rng):
     assert [task.verify("", " ".join(words[: 16 * states])) for states in (7, 8, 9, 31, 32)] == [0, 1, 0, 0, 1]
 
 
-@settings(max_examples=40)
 @given(
     rule=st.integers(0, 255),
     width=st.sampled_from([3, 4, 63, 64, 65, 1024]),

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -92,7 +92,6 @@ def test_values_of_two_pairs_are_independent(texts):
 # The verifier
 
 
-@settings(max_examples=400)
 @given(
     pairs=st.lists(st.tuples(st.sampled_from((*KEYS, "k4")), st.sampled_from((*VALUES, "v5"))), max_size=3),
     query=st.sampled_from([*KEYS, "k4", "v1"]),
@@ -106,7 +105,6 @@ def test_verify_equals_the_definition(pairs, query, swap):
             assert task.verify(prompt, completion) == right(prompt, completion)
 
 
-@settings(max_examples=300)
 @given(
     words=st.lists(st.sampled_from([*KEYS[:2], *VALUES[:2], "<sep>", "k", "v", "k01", "v٣", "1", "<eos>"]), max_size=8)
 )
@@ -190,7 +188,6 @@ def test_explanation_is_one_sentence():
     assert sentence.count(".") == 1
 
 
-@settings(max_examples=20)
 @given(max_keys=st.sampled_from([1, 2, 30, 16_384]), num_values=st.sampled_from([2, 3, 127, 1_000_000]))
 def test_every_legal_config_makes_right_rows(max_keys, num_values, texts, rng):
     if max_keys * num_values > 10**9:

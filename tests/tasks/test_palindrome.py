@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -142,7 +142,6 @@ def sentences(draw, depth: int = 3) -> str:
     return " ".join(["[", *half, *centre, *half[::-1], "]"])
 
 
-@settings(max_examples=200)
 @given(text=sentences(), data=st.data())
 def test_verify_equals_the_definition_on_brackets_at_any_place_and_with_one_word_changed(text, data):
     task, words = get_task("palindrome"), text.split()
@@ -334,7 +333,6 @@ def test_examples_of_the_explanation_are_right_and_wrong_as_it_says():
     assert [valid(text) for text in wrong] == [0.0] * 2
 
 
-@settings(max_examples=30)
 @given(max_depth=st.sampled_from([0, 1, 64]), max_half=st.sampled_from([1, 2, 33, 256]), row=st.integers(0, 2**40))
 def test_every_legal_config_makes_right_rows(max_depth, max_half, row, texts, rng):
     task = task_of(max_depth, max_half)

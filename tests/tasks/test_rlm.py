@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -416,7 +416,6 @@ def test_rows_of_two_leaves_are_cut_between_them():
 # Configs
 
 
-@settings(max_examples=40)
 @given(
     vocab_size=st.sampled_from([2, 3, 5, 16, 17, 33]),
     depth=st.integers(1, 5),

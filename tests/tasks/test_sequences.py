@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -170,7 +170,6 @@ def test_presets_begin_with_the_papers_and_generalise_to_longer_inputs(name):
 # The verifier
 
 
-@settings(max_examples=300)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_verify_equals_the_definition(data, name):
     number = st.one_of(st.integers(1, 9), st.integers(-1, 12))
@@ -189,7 +188,6 @@ def test_verify_equals_the_definition(data, name):
         assert task.verify(prompt, text) == right(name, prompt, text)
 
 
-@settings(max_examples=150)
 @given(prompt=st.text(max_size=20), completion=st.text(max_size=20), name=st.sampled_from(NAMES))
 def test_verify_of_garbage_equals_the_definition(prompt, completion, name):
     task = get_task(name, length=3, vocab_size=10)
@@ -297,7 +295,6 @@ def check_rows(task: Task, count: int, texts, rng, split: str = "train") -> None
     assert {task.verify(*pair) for pair in texts(task, task.corrupt(rows, rng(count)))} == {0.0}
 
 
-@settings(max_examples=80)
 @given(data=st.data(), name=st.sampled_from(NAMES))
 def test_every_legal_config_makes_right_rows(data, name, texts, rng):
     length = data.draw(st.sampled_from([FEWEST[name], 3, 4, 40]), "length")

@@ -116,7 +116,7 @@ def refusal(places, folder, capsys) -> str:
 
 def test_a_folder_in_which_another_command_is_at_work(places, tmp_path, capsys):
     with FileLock(tmp_path / ".lock"):
-        assert "locked by another process in" in refusal(places, tmp_path, capsys)
+        assert "is locked by another process" in refusal(places, tmp_path, capsys)
     assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == []
 
 
