@@ -236,7 +236,7 @@ def test_only_one_command_is_at_work_in_a_directory(tmp_path):
     with directory_lock(str(tmp_path / "run")):
         refused = subprocess.run(other, capture_output=True, text=True)
         assert refused.returncode == 1
-        assert "is locked by another process" in refused.stderr
+        assert f"ValueError: output_dir: {str(tmp_path / 'run')!r} is locked by another process" in refused.stderr
     assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "in\n"
 
 
