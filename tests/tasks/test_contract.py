@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.checks import Promise, Samples, configured, promises_of
@@ -89,7 +89,6 @@ def test_another_process_makes_the_same_rows():
     assert json.loads(done.stdout) == json.loads(MAKE_GOLDEN.with_name("golden.json").read_text())
 
 
-@settings(max_examples=40)
 @given(data=st.data())
 @pytest.mark.parametrize("name", [name for name in list_tasks() if task_class(name).verifiable])
 def test_verify_of_any_text_is_zero_or_one(name, data):
