@@ -12,11 +12,6 @@ from hf_synth.preferences.duplicates import word_runs
 ERROR = 0.16  # four and a half standard errors of 128 hashes at a similarity of 0.8
 
 
-def similarity(first, second):
-    first, second = set(word_runs(first)), set(word_runs(second))
-    return len(first & second) / len(first | second)
-
-
 @pytest.fixture(scope="module")
 def texts():
     """New texts of 5 to 60 words, and earlier ones of which some words, or none, are changed."""
@@ -36,10 +31,11 @@ def texts():
 def test_against_every_pair(texts):
     """Whatever is clearly above the threshold is found, whatever is clearly below is not, whichever was kept."""
     found = near_duplicates(texts, similarity=0.8)
+    runs = [set(word_runs(text)) for text in texts]
     kept: list[int] = []
     clear = 0
-    for row, text in enumerate(texts):
-        close = {other: similarity(text, texts[other]) for other in kept}
+    for row in range(len(texts)):
+        close = {other: len(runs[row] & runs[other]) / len(runs[row] | runs[other]) for other in kept}
         best = max(close.values(), default=0.0)
         if found[row] == row:
             assert best < 0.8 + ERROR
