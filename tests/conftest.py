@@ -51,6 +51,7 @@ def shared_data() -> Path:
 _MADE_ONCE = ("quickstart", "hh_runs")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say what xdist keeps on one worker: a file, or all tests that share a run; recipes begin first."""
     for item in items:

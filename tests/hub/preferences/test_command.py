@@ -83,6 +83,7 @@ def test_published_and_published_again(places, tmp_path, hub, client):
     publish = f"""
         import runpy, sys
 
+        sys.path.insert(0, {str(SCRIPT.parent)!r})
         sys.argv = {[*words(places, tmp_path / "made"), "--repo_id", "user/pairs"]!r}
         runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
         """
