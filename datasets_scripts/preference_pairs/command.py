@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 with one line for a user's error."""
     given = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_synth").setLevel(logging.INFO)
+    for package in ("hf_synth", __package__):  # the stages are told by the command's own modules
+        logging.getLogger(package).setLevel(logging.INFO)
     with user_errors(Path(sys.argv[0]).name, "the same command starts over"):
         if given.repo_id is not None and given.repo_id.count("/") != 1:
             raise ValueError(f"repo_id: got {given.repo_id!r}, wanted user/name")
