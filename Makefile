@@ -3,7 +3,7 @@
 # run, large presets, ten times as many examples of each property, and the lower bounds of the requirements.
 PYTHON ?= python3.11
 BIN := .venv/bin
-WORKERS := -n 2 --dist loadgroup --no-loadscope-reorder
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: quickstart test nightly lint docs benchmarks clean

@@ -47,14 +47,6 @@ def shared_data() -> Path:
     return _DATA
 
 
-# What is made once for many tests, by minutes of training; see tests/recipes/conftest.py.
-_MADE_ONCE = ("quickstart", "hh_runs")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what xdist keeps on one worker: a file, or all tests that share a run; recipes begin first."""
-    for item in items:
-        made = [name for name in _MADE_ONCE if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(made[0] if made else f"{item.path.parent.name}/{item.path.stem}"))
+    """Put the recipes first: their files take longest, and a worker that begins one last leaves the others idle."""
     items.sort(key=lambda item: item.path.parent.name != "recipes")
