@@ -369,20 +369,24 @@ def read_comparison(folder: Path) -> Comparison:
 class Compared:
     """Everything that a report of a comparison is made from.
 
-    runs: arm -> seed -> run. results: the same with the metrics alone, those at equal KL among them. missing: folders
-    of runs that have not finished. Differences are of three families, p-values corrected within each: primary, in the
-    primary measure; headlines, in the measures that tables show; others, in all that is left.
+    runs: arm -> seed -> run, with metrics at equal KL. missing: folders of runs that have not finished. Differences
+    are of three families, p-values corrected within each: primary, in the primary measure; headlines, in the measures
+    that tables show; others, in all that is left.
     """
 
     folder: Path
     arguments: CompareArguments
     base: dict[str, Any]
     runs: Mapping[str, Mapping[int, Run]]
-    results: Mapping[str, Mapping[int, Mapping[str, float]]]
     primary: list[Difference]
     headlines: list[Difference]
     others: list[Difference]
     missing: list[str]
+
+    @property
+    def results(self) -> dict[str, dict[int, dict[str, float]]]:
+        """Arm -> seed -> metrics."""
+        return metrics_of(self.runs)
 
     @property
     def differences(self) -> list[Difference]:
@@ -397,12 +401,12 @@ class Compared:
     @property
     def arms(self) -> list[str]:
         """The arms with a finished run, in the order of the config."""
-        return [arm for arm, found in self.results.items() if found]
+        return [arm for arm, runs in self.runs.items() if runs]
 
     def values(self, arm: str, measure: str) -> list[float]:
         """A measure of each seed that has it."""
-        runs = self.results.get(arm, {})
-        return [runs[seed][measure] for seed in sorted(runs) if measure in runs[seed]]
+        runs = sorted(self.runs.get(arm, {}).items())
+        return [run.metrics[measure] for _, run in runs if measure in run.metrics]
 
     def interval(self, arm: str, measure: str) -> Interval | None:
         """The mean over seeds with Student's interval; None where no run has the measure."""
@@ -422,7 +426,8 @@ def read_compared(folder: Path) -> Compared:
     runs, missing = read_all(arguments, folder)
     if not any(runs.values()):
         raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
-    results = with_equal_kl(runs)
+    runs = with_equal_kl(runs)
+    results = metrics_of(runs)
     check_primary(arguments.primary, results)
     measures = [name for name in all_measures(results) if name != arguments.primary]
     shown = [name for name in headlines(measures) if name != arguments.primary]
@@ -432,7 +437,6 @@ def read_compared(folder: Path) -> Compared:
         arguments,
         base,
         runs,
-        results,
         differences(results, pairs, [arguments.primary]),
         differences(results, pairs, shown),
         differences(results, pairs, [name for name in measures if name not in shown]),
@@ -506,13 +510,20 @@ def _compared(run: Run, other: Run) -> dict[str, Any]:
     return {**run.config, **both}
 
 
-def with_equal_kl(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, dict[str, float]]]:
-    """Arm -> seed -> metrics, with those at equal KL for the seeds that all arms have."""
-    results = {arm: {seed: dict(run.metrics) for seed, run in found.items()} for arm, found in runs.items()}
-    for seed in set.intersection(*(set(found) for found in runs.values())):
-        for arm, found in at_equal_kl({arm: found[seed].log["history"] for arm, found in runs.items()}).items():
-            results[arm][seed] |= found
-    return results
+def with_equal_kl(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, Run]]:
+    """The same runs, with metrics at equal KL for the seeds that all arms have."""
+    extended = {arm: dict(by_seed) for arm, by_seed in runs.items()}
+    for seed in set.intersection(*map(set, runs.values())):
+        histories = {arm: by_seed[seed].log["history"] for arm, by_seed in runs.items()}
+        for arm, more in at_equal_kl(histories).items():
+            run = extended[arm][seed]
+            extended[arm][seed] = dataclasses.replace(run, metrics=run.metrics | more)
+    return extended
+
+
+def metrics_of(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Arm -> seed -> metrics of runs by arm and seed."""
+    return {arm: {seed: run.metrics for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
 
 
 def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
