@@ -33,8 +33,8 @@ from hf_synth.online import Batch, OnlineRows
 from hf_synth.tasks import Task
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.callbacks import StoppingCallback
 from hf_synth.training.models import load_policy
+from hf_synth.training.pretraining_callbacks import StoppingCallback
 from hf_synth.training.pretraining_data import ScheduleArguments, held_rows
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
 

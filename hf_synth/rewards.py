@@ -11,6 +11,7 @@ from hf_synth.tasks import Task
 
 Prompt = str | list[dict[str, str]]
 RewardFunction = Callable[..., list[float]]
+VERIFIER = "verifier"  # the tasks' verifier, among names of reward models
 
 
 def finished_text(completion_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -49,7 +50,7 @@ def verifier(tasks: Task | Mapping[str, Task], tokenizer: PreTrainedTokenizerBas
             scores.append(0.0 if text is None else judge.verify(_last_message(prompt), text))
         return scores
 
-    verify.__name__ = "verifier"
+    verify.__name__ = VERIFIER
     return verify
 
 
@@ -110,6 +111,54 @@ def weighted_sum(rewards: Sequence[RewardFunction], weights: Sequence[float] | N
 
     total.__name__ = "weighted_sum"
     return total
+
+
+def load_rewards(
+    sources: Sequence[str],
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    heads: Mapping[str, float] | None = None,
+    max_length: int | None = None,
+    device: Any = None,
+) -> list[RewardFunction]:
+    """Return one reward function a source: `verifier`, or a reward model by path or Hub id; without any, the verifier.
+
+    heads: what each head of a reward model with several counts for. Raises ValueError where natural prompts, of no
+    task, have no reward model, or a source is named twice.
+    """
+    sources = list(sources) or [VERIFIER]
+    if len(set(sources)) < len(sources):
+        raise ValueError(f"reward: got {', '.join(sources)}, wanted each once; reward_weights says what each counts")
+    if VERIFIER in sources and not tasks:
+        raise ValueError("got no reward: natural prompts have no verifier, so set `reward` to a reward model")
+    rewards = []
+    for number, source in enumerate(sources, start=1):
+        if source == VERIFIER:
+            rewards.append(verifier(tasks, tokenizer))
+            continue
+        reward = reward_model(source, max_length=max_length, device=device, heads=heads)
+        if len(sources) > 1:
+            reward.__name__ = f"reward_model_{number}"  # the name in the logs, where each must have its own
+        rewards.append(reward)
+    return rewards
+
+
+def held_out_measures(
+    rewards: Sequence[RewardFunction],
+    weights: Sequence[float] | None,
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, RewardFunction]:
+    """Return what held-out answers are measured by, first of all what is trained on.
+
+    `sampled_reward` is the sum of the rewards by their weights, where that is not the verifier alone; `validity` is
+    the verifier, where there is one.
+    """
+    measures = {"validity": verifier(tasks, tokenizer)} if tasks else {}
+    if tasks and [reward.__name__ for reward in rewards] == [VERIFIER]:
+        return measures
+    return {"sampled_reward": weighted_sum(rewards, weights), **measures}
 
 
 def _sum(scores: Sequence[float | None], weights: Sequence[float]) -> Any:

@@ -22,7 +22,9 @@ from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.analogy import Analogy
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.callbacks import (
+from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
+from hf_synth.training.models import from_pretrained, load_policy
+from hf_synth.training.pretraining_callbacks import (
     BestModelCallback,
     CurriculumCallback,
     GeometryCallback,
@@ -30,8 +32,6 @@ from hf_synth.training.callbacks import (
     StoppingCallback,
     spaced_steps,
 )
-from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
-from hf_synth.training.models import from_pretrained, load_policy
 from hf_synth.training.pretraining_data import (
     Curriculum,
     CurriculumArguments,

@@ -18,7 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_synth.evaluation.scoring import label_scores, target_mask
 from hf_synth.online import HeldRows, only_batch
-from hf_synth.training.callbacks import VALIDATION_LOSS
+from hf_synth.training.pretraining_callbacks import VALIDATION_LOSS
 from hf_synth.training.pretraining_data import ScheduleArguments
 
 _LOWER = "lower learning_rate, raise warmup_steps or set max_grad_norm; checkpoints written before are whole"

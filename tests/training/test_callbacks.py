@@ -14,7 +14,8 @@ from hf_synth import build_tokenizer, get_task
 from hf_synth.metrics.geometry import geometry
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, Stages
-from hf_synth.training.callbacks import (
+from hf_synth.training.checkpoints import train
+from hf_synth.training.pretraining_callbacks import (
     VALIDATION_LOSS,
     BestModelCallback,
     CurriculumCallback,
@@ -24,7 +25,6 @@ from hf_synth.training.callbacks import (
     save_model_atomically,
     spaced_steps,
 )
-from hf_synth.training.checkpoints import train
 from hf_synth.training.pretraining_data import ScheduleArguments
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
 

@@ -1,0 +1,200 @@
+"""What happens between steps: snapshots, the best model, when to stop, a curriculum, and the shape of embeddings.
+
+None of them keeps a state of its own: each reads the log in the checkpoint, so that a resumed run decides as an
+uninterrupted one does.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_synth.evaluation.scoring import score_rows
+from hf_synth.io import replace_folder
+from hf_synth.metrics.geometry import geometry
+from hf_synth.online import Stages
+from hf_synth.tasks import Task
+from hf_synth.tasks.analogy import Analogy
+from hf_synth.tasks.base import FIRST_CONTENT
+from hf_synth.training.callbacks import log_without_resetting_interval
+
+VALIDATION_LOSS = "eval_validation_loss"
+
+
+def spaced_steps(per_doubling: float, linear_after: int | None, most: int) -> Iterator[int]:
+    """Steps 1 .. `most` spaced by the factor 2**(1/per_doubling), then by the last distance from `linear_after` on."""
+    step, exact, distance = 0, 1.0, 1
+    while True:
+        if linear_after is not None and step >= linear_after:
+            following = step + distance
+        else:
+            while round(exact) <= step:
+                exact *= 2 ** (1 / per_doubling)
+            following = round(exact)
+        distance, step = following - step, following
+        if step > most:
+            return
+        yield step
+
+
+class SnapshotCallback(TrainerCallback):
+    """Keeps the model of chosen steps in snapshots/step-00000128, and looks at the evaluation sets at each."""
+
+    def __init__(self, trainer: Trainer, steps: set[int]) -> None:
+        """`trainer` is the one that this callback is added to."""
+        self.trainer, self.steps = trainer, steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save, and ask for an evaluation."""
+        if state.global_step in self.steps:
+            save_model_atomically(self.trainer, Path(args.output_dir) / "snapshots" / f"step-{state.global_step:08d}")
+            control.should_evaluate = True
+
+
+class BestModelCallback(TrainerCallback):
+    """Keeps the model of the lowest validation loss in best/."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        """`trainer` is the one that this callback is added to."""
+        self.trainer = trainer
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save where the latest loss is lower than all before."""
+        *before, latest = logged(state, VALIDATION_LOSS) or [(0, 0.0)]
+        if latest[0] == state.global_step and all(latest[1] < loss for step, loss in before if step < latest[0]):
+            save_model_atomically(self.trainer, Path(args.output_dir) / "best")
+
+
+class StoppingCallback(TrainerCallback):
+    """Ends training when the validation loss is low enough, or has not become lower for a while."""
+
+    def __init__(self, patience: int | None, loss_threshold: float | None) -> None:
+        """`patience`: so many looks without a lower loss; `loss_threshold`: in nats per token; None for never."""
+        self.patience, self.loss_threshold = patience, loss_threshold
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the losses so far."""
+        if self.is_over(state):
+            control.should_training_stop = True
+
+    def is_over(self, state: TrainerState) -> bool:
+        """Whether the losses that a state has logged end the run."""
+        losses = [loss for _, loss in logged(state, VALIDATION_LOSS)]
+        if not losses:
+            return False
+        if self.loss_threshold is not None and losses[-1] <= self.loss_threshold:
+            return True
+        return self.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= self.patience
+
+
+class GeometryCallback(TrainerCallback):
+    """Logs how the embeddings of an analogy's entities lie, at the start and at every look: geometry/NAME."""
+
+    def __init__(self, trainer: Trainer, task: Analogy) -> None:
+        """`trainer` is the one that this callback is added to, `task` the one whose functor is looked at."""
+        self.trainer, self.pairs = trainer, task.functor()
+        self.functor_id = FIRST_CONTENT + task.vocabulary().index("<f>")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The fresh model; a resumed run has this in its log already."""
+        if state.global_step == 0:
+            self._log(control)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """With each look at the evaluation sets."""
+        if control.should_evaluate:
+            self._log(control)
+
+    def _log(self, control: TrainerControl) -> None:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        table = model.get_input_embeddings().weight.detach()
+        if isinstance(table, DTensor):  # under FSDP2 each rank holds a part
+            table = table.full_tensor()
+        found = geometry(table.float().cpu().numpy(), self.pairs, self.functor_id)
+        log_without_resetting_interval(self.trainer.log, control, found, "geometry/")
+
+
+class CurriculumCallback(TrainerCallback):
+    """Begins the next stage of a curriculum when the present one is mastered.
+
+    Mastery is token accuracy on validation rows that no earlier check has seen. A check at step s lets the next stage
+    begin with the rows of step s + delay: nothing that a loader may have read ahead changes.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stages: Stages,
+        task_of: Callable[[int], Task],
+        last: int,
+        *,
+        threshold: float,
+        every: int,
+        rows: int,
+        delay: int,
+        rows_per_step: int,
+        seed: int,
+    ) -> None:
+        """`task_of` gives the task of a stage, up to stage `last`; `rows` of a check, made with `seed`."""
+        self.trainer, self.stages, self.task_of, self.last = trainer, stages, task_of, last
+        self.threshold, self.every, self.rows, self.delay = threshold, every, rows, delay
+        self.rows_per_step, self.seed = rows_per_step, seed
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the stages that the log of a checkpoint names."""
+        for _, stage in logged(state, "curriculum/next_stage"):
+            first_row = next(
+                e["curriculum/first_row"] for e in state.log_history if e.get("curriculum/next_stage") == stage
+            )
+            if stage > self.stages.last:
+                self.stages.begin(int(stage), int(first_row))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A check, once the stage's own rows are being trained on."""
+        stage = self.stages.last
+        begun = self.stages.first_row(stage) <= (state.global_step - 1) * self.rows_per_step
+        if state.global_step % self.every or not begun or stage == self.last:
+            return
+        accuracy = self._accuracy(stage, state.global_step // self.every)
+        found = {"curriculum/stage": float(stage), "curriculum/accuracy": accuracy}
+        if accuracy >= self.threshold:
+            first_row = (state.global_step + self.delay) * self.rows_per_step
+            self.stages.begin(stage + 1, first_row)
+            found |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
+        log_without_resetting_interval(self.trainer.log, control, found)
+
+    def _accuracy(self, stage: int, check: int) -> float:
+        rows = self.task_of(stage).rows(check * self.rows, self.rows, split="validation", seed=self.seed)
+        return score_rows(self.trainer.model, rows).token_accuracy
+
+
+def logged(state: TrainerState, name: str) -> list[tuple[int, float]]:
+    """(step, value) of all that was logged under a name."""
+    return [(entry["step"], entry[name]) for entry in state.log_history if name in entry]
+
+
+def save_model_atomically(trainer: Trainer, folder: Path) -> None:
+    """Save the model into a folder that is there as a whole or not at all."""
+    draft = folder.with_name(f".{folder.name}.part")
+    trainer.save_model(str(draft))
+    PartialState().wait_for_everyone()
+    if not PartialState().is_main_process:
+        return
+    replace_folder(draft, folder)
