@@ -7,23 +7,93 @@ With several numbers in `sampling_strength` each is an arm from the same fresh p
 The first arm is the run; the arm of strength 0 is its control.
 """
 
+import copy
+import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import sft
-from trl import GRPOConfig
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from trl import GRPOConfig, get_peft_config
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import check_fields, option, user_errors
+from hf_synth.evaluation.collapse import sample_metrics
+from hf_synth.evaluation.generation import Decoding
+from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
+from hf_synth.experiments.arms import strength_folder
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
+from hf_synth.rewards import VERIFIER, RewardFunction, held_out_measures, load_rewards
+from hf_synth.sampling import WeightedGRPOTrainer
+from hf_synth.tasks import Task
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
-from hf_synth.training.grpo import GRPOArguments, arm_name, prepare, run_arm
-from hf_synth.training.run_directory import run_directory, write_metrics
+from hf_synth.training.callbacks import HeldOutCallback
+from hf_synth.training.checkpoints import read_training_log, train
+from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
+from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.run_directory import record_data_fingerprint, run_directory, write_metrics
+from hf_synth.training.weighting import (
+    PromptDensity,
+    crowded_or_rare,
+    held_out_density,
+    measure_density,
+    prompt_weights,
+    weight_callbacks,
+    weight_metrics,
+    with_weights,
+    write_weights_table,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclasses.dataclass
+class GRPOArguments:
+    """What this recipe adds to data, weights, policy and TRL's GRPOConfig."""
+
+    warm_up: str | None = option(None, "A config of recipes/sft.py that makes the first policy, run if need be.")
+    policy_made_by: str | None = option(None, "The command to name in the error where the policy is missing.")
+    reward: list[str] = option(
+        [],
+        "Reward models by path or Hub id, and `verifier` for the tasks'; that alone where none is given. "
+        "--reward_weights says what each counts.",
+    )
+    reward_heads: dict[str, Any] | str | None = option(
+        None, "What each head of a reward model with several counts for, as JSON: head -> weight.", json=True
+    )
+    reward_made_by: str | None = option(None, "The command to name in the error where the reward model is missing.")
+    reward_max_length: int | None = option(None, "The reward model reads at most so many tokens, the last ones.")
+    eval_prompts: int = option(
+        64, "Held-out prompts that completions are sampled for: a cluster, or in all.", at_least=0
+    )
+    sample_every: int = option(20, "Steps between two looks at them.", at_least=1)
+    look_samples: int = option(1, "Completions a prompt at each look.", at_least=1)
+    final_samples: int = option(4, "Completions a prompt of the trained policy, kept in samples.parquet.", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Read JSON values and a single reward; refuse numbers out of range."""
+        given: Any = self.reward
+        self.reward = [given] if isinstance(given, str) else [name for name in given if name]
+        check_fields(self)
+        self.reward_heads = self.reward_heads or None
+
+    def check_beside(self, others: Sequence[Any]) -> None:
+        """Refuse pass rates of rewards that are none."""
+        kinds = [kind for other in others if isinstance(other, WeightArguments) for kind in other.sampling_by]
+        if "pass_rate" in kinds and set(self.reward) - {VERIFIER}:
+            raise ValueError(
+                f"sampling_by: got pass_rate with the reward {', '.join(self.reward)}, wanted the verifier alone: a "
+                "reward model's scores have no pass rate; leave pass_rate out, or the reward model"
+            )
+
+
 CLASSES = (PublishArguments, GRPOArguments, DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
 
 
@@ -33,36 +103,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
         CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__
     )
     with run_directory(args.output_dir, grpo, data, weights, policy, args) as folder:
+        started = time.monotonic()
         open_repository(folder, publishing)
-        run(folder, grpo, data, weights, policy, args)
+        if grpo.warm_up:
+            policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
+        shared = load_shared(folder, grpo, data, weights, policy, args)
+        metrics: dict[str, float] = {}
+        for number, strength in enumerate(weights.sampling_strength):
+            arm = strength_folder(folder, number, strength)
+            if is_main_process():
+                print(
+                    f"Arm {number + 1} of {len(weights.sampling_strength)}: sampling strength {strength:g}, in {arm}"
+                )
+            measured = train_arm(arm, shared, strength, grpo, weights, policy, args)
+            metrics |= {name if number == 0 else f"{arm.name}/{name}": value for name, value in measured.items()}
+        write_metrics(folder, {**metrics, "seconds/total": time.monotonic() - started})
+        if is_main_process():
+            print(results_table(metrics, weights.sampling_strength))
+            print(f"Report: {write_report(folder)}")
         publish_run(folder, publishing)
     return folder
-
-
-def run(
-    folder: Path,
-    grpo: GRPOArguments,
-    data: DataArguments,
-    weights: WeightArguments,
-    policy: PolicyArguments,
-    args: GRPOConfig,
-) -> None:
-    """Train what is not trained yet, and write the numbers and the report."""
-    started = time.monotonic()
-    if grpo.warm_up:
-        policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
-    experiment = prepare(grpo, data, weights, policy, args, folder)
-    metrics: dict[str, float] = {}
-    for number, strength in enumerate(weights.sampling_strength):
-        arm = folder if number == 0 else folder / arm_name(strength)
-        if is_main_process():
-            print(f"Arm {number + 1} of {len(weights.sampling_strength)}: sampling strength {strength:g}, in {arm}")
-        found = run_arm(experiment, arm, weights, strength)
-        metrics |= {name if number == 0 else f"{arm.name}/{name}": value for name, value in found.items()}
-    metrics["seconds/total"] = time.monotonic() - started
-    write_metrics(folder, metrics)
-    if is_main_process():
-        print(f"Report: {write_report(folder)}")
 
 
 def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
@@ -77,6 +137,139 @@ def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
     elif data.mixture:
         flags += ["--mixture", json.dumps(data.mixture)]
     return str(sft.main(flags))
+
+
+def results_table(metrics: Mapping[str, float], strengths: Sequence[float]) -> str:
+    """Return the held-out measures before and after each arm, a line each: over all prompts, at the head and the tail.
+
+    Empty where no prompts were held out.
+    """
+    columns = ["before"] + [f"strength {strength:g}" for strength in strengths]
+    lines = []
+    for measure in ("validity", "sampled_reward"):
+        for part in ("", "_head", "_tail"):
+            names = [f"{measure}/warmup{part}"]
+            arms = [strength_folder(Path(), number, strength).name for number, strength in enumerate(strengths)]
+            names += [f"{arm}/{measure}/final{part}".lstrip("/") for arm in arms]
+            if all(name in metrics for name in names):
+                values = "".join(f"{metrics[name]:>14.3f}" for name in names)
+                lines.append(f"{measure + ' ' + (part[1:] or 'all'):22}{values}")
+    return "\n".join([" " * 22 + "".join(f"{column:>14}" for column in columns), *lines]) if lines else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What all arms share: training prompts and their density, rewards, and the prompts that are held out."""
+
+    tokenizer: PreTrainedTokenizerBase
+    tasks: dict[str, Task]
+    prompts: Dataset
+    density: PromptDensity
+    rewards: list[RewardFunction]
+    held_out: HeldOutPrompts | None
+    too_long: int
+
+
+def load_shared(
+    folder: Path,
+    grpo: GRPOArguments,
+    data: DataArguments,
+    weights: WeightArguments,
+    policy: PolicyArguments,
+    args: GRPOConfig,
+) -> Shared:
+    """Load what the arms share, once: no arm reads prompts, measures density or loads a reward model again."""
+    if policy.model_name_or_path is None:
+        raise ValueError("got no policy: set model_name_or_path, or warm_up to a config of recipes/sft.py")
+    if args.use_vllm and find_spec("vllm") is None:
+        raise ValueError(
+            "use_vllm: got true, and vllm is not installed; install it, or leave generation to transformers"
+        )
+    require_checkpoint(policy.model_name_or_path, grpo.policy_made_by)
+    for name in set(grpo.reward) - {VERIFIER}:
+        require_checkpoint(name, grpo.reward_made_by)
+    tokenizer, tasks = load_tokenizer(policy, data), built_tasks(data)
+
+    parts = prompt_split(data, folder, grpo.eval_prompts)
+    record_data_fingerprint(folder, parts[0])
+    prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in parts)
+    too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
+    if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken
+        held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
+
+    density = measure_density(prompts, weights)
+    limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device}
+    rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
+    asked = None
+    if len(held_out):
+        measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer)
+        crowding = held_out_density(held_out, prompts, weights)
+        clustered = "cluster" in held_out.column_names
+        groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
+        sizes = Counter(prompts["cluster"]) if clustered else {}
+        asked = HeldOutPrompts(held_out, list(groups), sizes, crowding.tolist(), measures, tokenizer)
+    return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long)
+
+
+def train_arm(
+    arm: Path,
+    shared: Shared,
+    strength: float,
+    grpo: GRPOArguments,
+    weights: WeightArguments,
+    policy: PolicyArguments,
+    args: GRPOConfig,
+) -> dict[str, float]:
+    """Train one arm from a fresh policy, unless it is finished; returns its metrics. Arms differ in weights alone."""
+    arm.mkdir(parents=True, exist_ok=True)
+    prompts, density, held_out = shared.prompts, shared.density.density, shared.held_out
+    sampling_weights = prompt_weights(prompts, density, weights, strength, args.seed)
+    write_weights_table(arm, prompts, shared.density, sampling_weights)
+    log = read_training_log(arm)
+    if log is None:
+        args = copy.deepcopy(args)
+        args.output_dir = str(arm)
+        model = load_policy(policy, shared.tokenizer, args.seed)
+        reference = None if policy.use_peft else copy.deepcopy(model).eval().requires_grad_(False)
+        trainer = WeightedGRPOTrainer(
+            model,
+            list(shared.rewards),
+            args,
+            train_dataset=with_weights(prompts, sampling_weights),
+            round_size=weights.round_size,
+            processing_class=shared.tokenizer,
+            peft_config=get_peft_config(policy),
+        )
+        for callback in weight_callbacks(trainer, prompts, density, weights, strength, args.seed):
+            trainer.add_callback(callback)
+
+        def decoding(samples: int) -> Decoding:
+            return Decoding(args.max_completion_length, samples, args.temperature, args.seed)
+
+        if held_out is not None:
+            reference = reference and reference.to(args.device)
+            while_training = decoding(grpo.look_samples)
+            trainer.add_callback(HeldOutCallback(trainer, held_out, reference, while_training, grpo.sample_every))
+
+        def finish() -> dict[str, Any]:
+            if held_out is None:
+                return {}
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            answers = held_out.sample(trained, reference, decoding(grpo.final_samples))
+            table = held_out.table(answers)
+            write_samples(arm, table)
+            halves = {name: value for name, value in held_out.means(answers).items() if name.startswith("halves/")}
+            return {"samples": {**sample_metrics(table, shared.tasks, cluster_sizes=held_out.sizes or None), **halves}}
+
+        log = train(trainer, finish=finish)
+
+    metrics = {**weight_metrics(shared.density, sampling_weights), "seconds/training": log["seconds"]}
+    metrics["prompts/too_long"] = float(shared.too_long)
+    if held_out is not None:
+        metrics["prompts/evaluated"] = float(len(held_out.prompts))
+        metrics |= held_out.before_and_after(log["history"]) | log["samples"]
+    write_metrics(arm, metrics)
+    return metrics
 
 
 if __name__ == "__main__":

@@ -100,6 +100,25 @@ class HeldOutPrompts:
         middle = len(order) // 2
         return {"common": order[:middle], "rare": order[len(order) - middle :]} if middle else {}
 
+    def before_and_after(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The measures at the first and the last evaluation of a log, over all groups and at both ends.
+
+        Head and tail are the largest and the smallest cluster of training prompts, or the crowded and the rare half.
+        """
+        ends = {"head": "crowded", "tail": "rare"}
+        if self.sizes:
+            largest, smallest = (choose(self.sizes, key=self.sizes.__getitem__) for choose in (max, min))
+            ends = {"head": largest, "tail": smallest}
+        evaluations = [entry for entry in history if next(iter(self.rewards)) in entry]
+        metrics: dict[str, float] = {}
+        for moment, entry in (("warmup", evaluations[0]), ("final", evaluations[-1])):
+            for name in self.rewards:
+                metrics[f"{name}/{moment}"] = entry[name]
+                for end, group in ends.items():
+                    if (value := entry.get(f"{name}/{group}")) is not None:  # a single prompt has one half only
+                        metrics[f"{name}/{moment}_{end}"] = value
+        return metrics
+
     def table(self, completions: list[Completion]) -> pa.Table:
         """One row a completion: what was asked, what was answered, and every number that is known of it."""
         scores = self.score(completions)

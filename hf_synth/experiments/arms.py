@@ -91,6 +91,11 @@ def planned_runs(
     return planned
 
 
+def strength_folder(folder: Path, number: int, strength: float) -> Path:
+    """Return where arm `number` of a run over sampling strengths lies: the first in the run's own folder."""
+    return folder if number == 0 else folder / ("control" if strength == 0 else f"strength-{strength:g}")
+
+
 def with_seed(value: Any, seed: int) -> Any:
     """A value of a config in which "{seed}" stands for the run's seed: alone as the number, in a text as digits."""
     if isinstance(value, dict):

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_synth.errors import disk_full_error
@@ -37,6 +45,17 @@ class CompleteCheckpointCallback(TrainerCallback):
         write_json(folder / MANIFEST, {name: _digest(path) for name, path in _files(folder).items()})
 
 
+class ProgressBar(ProgressCallback):
+    """Shows the bar and the last loss; all that is logged stands in training_log.json, and is not printed."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Put the training loss beside the bar."""
+        if self.training_bar is not None and logs and "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
+
+
 def train(
     trainer: Trainer,
     *,
@@ -54,9 +73,11 @@ def train(
     _check_resumable(trainer.args)
     started = time.monotonic()
     trainer.add_callback(CompleteCheckpointCallback())
-    trainer.create_model_card = lambda *_, **__: (
-        None
-    )  # TRL's names no data and no result; cards come from hf_synth.hub
+    # TRL's card names no data and no result; hf_synth.hub makes one from the run.
+    trainer.create_model_card = lambda *_, **__: None
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressBar())
     checkpoint = last_complete_checkpoint(trainer.args.output_dir)
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)

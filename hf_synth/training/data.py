@@ -73,6 +73,11 @@ def clusters(data: DataArguments) -> dict[str, Cluster]:
     return found
 
 
+def built_tasks(data: DataArguments) -> dict[str, Task]:
+    """Return the tasks that the arguments name, by cluster; none for natural prompts and pairs."""
+    return {name: cluster.build() for name, cluster in clusters(data).items()} if data.task or data.mixture else {}
+
+
 def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
     """What SFT imitates: {prompt, completion} of the tasks by their shares, or prompts with their chosen answers."""
     if data.preferences:
