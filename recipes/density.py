@@ -37,17 +37,21 @@ class DensityArguments:
     output_dir: str = option("runs/density", "Where all results go.")
 
 
+CLASSES = (DensityArguments, DataArguments, WeightArguments)
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds density.parquet, density.json and metrics.json."""
-    output, data, weights = parse_recipe((DensityArguments, DataArguments, WeightArguments), argv, CONFIG, __doc__)
+    parsed = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    output, data, weights = parsed
     weights.one_strength()
     with directory_lock(output.output_dir):
-        return measure(output, data, weights)
+        folder = open_run(output.output_dir, *parsed, recipe="density", settings=parsed.settings)
+        return measure(folder, data, weights)
 
 
-def measure(output: DensityArguments, data: DataArguments, weights: WeightArguments) -> Path:
+def measure(folder: Path, data: DataArguments, weights: WeightArguments) -> Path:
     """The run itself; no other command is at work in its directory."""
-    folder = open_run(output.output_dir, output, data, weights)
     settings = DensitySettings(
         k=weights.density_k,
         estimator=weights.density_estimator,

@@ -40,12 +40,13 @@ CLASSES = (PublishArguments, DPOArguments, DataArguments, WeightArguments, Polic
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the policy."""
-    publishing, dpo, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    parsed = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    publishing, dpo, data, weights, policy, args = parsed
     weights.one_strength()
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path to what recipes/sft.py left")
     require_checkpoint(policy.model_name_or_path, dpo.policy_made_by)
-    with run_directory(args.output_dir, dpo, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, *parsed[1:], recipe="dpo", settings=parsed.settings) as folder:
         open_repository(folder, publishing)
         run(folder, data, weights, policy, args)
         publish_run(folder, publishing)

@@ -99,10 +99,9 @@ CLASSES = (PublishArguments, GRPOArguments, DataArguments, WeightArguments, Poli
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
-    publishing, grpo, data, weights, policy, args = parse_recipe(
-        CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__
-    )
-    with run_directory(args.output_dir, grpo, data, weights, policy, args) as folder:
+    parsed = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__)
+    publishing, grpo, data, weights, policy, args = parsed
+    with run_directory(args.output_dir, *parsed[1:], recipe="grpo", settings=parsed.settings) as folder:
         started = time.monotonic()
         open_repository(folder, publishing)
         if grpo.warm_up:

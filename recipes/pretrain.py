@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, or a folder for each arm and seed."""
     started = time.monotonic()
     words = list(sys.argv[1:] if argv is None else argv)
-    arms, publishing, *parts = parse_recipe(CLASSES, words, CONFIG, __doc__)
-    if arms.quick:
-        words = [*as_flags(arms.quick_args), *words]
-        arms, publishing, *parts = parse_recipe(CLASSES, words, CONFIG)
-    settings = Settings(*parts)
-    args = settings.args
+    parsed = parse_recipe(CLASSES, words, CONFIG, __doc__)
+    if parsed[0].quick:
+        words = [*as_flags(parsed[0].quick_args), *words]
+        parsed = parse_recipe(CLASSES, words, CONFIG)
+    arms, publishing, *parts = parsed
+    args = Settings(*parts).args
     planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id)
     published = [run for run in planned if publishing.push_arms or run.arm == planned[0].arm]
     if publishing.wanted and len(planned) > 1 and not publishing.repo_id:
@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
     with directory_lock(args.output_dir):
         for run in planned:  # a mistake in the last arm shall not wait for the first to be trained
-            settings = settings_of(run, words)
+            settings, _ = settings_of(run, words)
             chosen_task(settings.rows)
             check_run(str(run.folder), *more, *vars(settings).values())
             check_sources(run, settings, planned)
         if not alone:
-            open_run(args.output_dir, arms, *parts)
+            open_run(args.output_dir, arms, *parts, recipe="pretrain", settings=parsed.settings)
         open_repository(published[0].folder, publishing, published[0].hub_model_id)
         train_all(planned, words, more, Path(args.output_dir), started)
         for run in published:
@@ -114,18 +114,18 @@ def run_one(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> 
 
     `more`: further arguments that its config shall name.
     """
-    settings = settings_of(run, words)
-    open_run(str(run.folder), *more, *vars(settings).values())
+    settings, not_defaults = settings_of(run, words)
+    open_run(str(run.folder), *more, *vars(settings).values(), recipe="pretrain", settings=not_defaults)
     return pretrain(settings, run.folder)
 
 
-def settings_of(run: PlannedRun, words: Sequence[str]) -> Settings:
-    """The arguments of one run of the plan."""
-    _, _, *parts = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
-    settings = Settings(*parts)
+def settings_of(run: PlannedRun, words: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+    """The arguments of one run of the plan, and those that were set to other values than the defaults."""
+    parsed = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
+    settings = Settings(*parsed[2:])
     settings.rows.task_args = with_seed(settings.rows.task_args, run.seed)
     settings.transfer.init_from = with_seed(settings.transfer.init_from, run.seed)
-    return settings
+    return settings, parsed.settings
 
 
 if __name__ == "__main__":

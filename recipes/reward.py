@@ -66,12 +66,13 @@ CLASSES = (PublishArguments, RewardArguments, DataArguments, WeightArguments, Po
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the reward model."""
-    publishing, reward, data, weights, policy, args = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    parsed = parse_recipe(CLASSES, argv, CONFIG, __doc__)
+    publishing, reward, data, weights, policy, args = parsed
     weights.one_strength()
     policy.lora_task_type = "SEQ_CLS"  # what an adapter is for, should there be one
     if policy.model_name_or_path:
         require_checkpoint(policy.model_name_or_path, reward.policy_made_by)
-    with run_directory(args.output_dir, reward, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, *parsed[1:], recipe="reward", settings=parsed.settings) as folder:
         open_repository(folder, publishing)
         run(folder, reward, data, weights, policy, args)
         publish_run(folder, publishing)

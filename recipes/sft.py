@@ -44,9 +44,10 @@ CLASSES = (PublishArguments, DataArguments, SFTWeightArguments, PolicyArguments,
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model."""
-    publishing, data, weights, policy, args = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
+    parsed = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
+    publishing, data, weights, policy, args = parsed
     weights.one_strength()
-    with run_directory(args.output_dir, data, weights, policy, args) as folder:
+    with run_directory(args.output_dir, *parsed[1:], recipe="sft", settings=parsed.settings) as folder:
         open_repository(folder, publishing)
         run(folder, data, weights, policy, args)
         publish_run(folder, publishing)

@@ -17,7 +17,7 @@ from hf_synth.hub.markdown import prose
 from hf_synth.hub.model_metadata import has_own_code, is_hub_id, model_metadata, path_name, without_paths
 from hf_synth.preferences.sources import KNOWN_SOURCES
 from hf_synth.reports.grpo import before_and_after, error_of, parts_of
-from hf_synth.reports.page import count_parameters, essentials, settings_of_task, settings_yaml
+from hf_synth.reports.page import count_parameters, settings_of_task, settings_yaml
 from hf_synth.reports.pretraining import (
     SCORES,
     corpus_table,
@@ -84,7 +84,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
         start=path_name(str(config.get("model_name_or_path") or "")),
         transfer=_transfer(transfer) if transfer else "",
-        settings=code_block(settings_yaml(essentials(config)), "yaml"),
+        settings="" if run.settings is None else code_block(settings_yaml(run.settings), "yaml"),
         get_task=_get_task(config) if task else "",
         above_floor="floor/test" in metrics and found is not None and found.low > 0,
         versions={"hf_synth": __version__, "transformers": transformers.__version__, "trl": trl.__version__},

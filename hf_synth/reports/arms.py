@@ -23,7 +23,7 @@ from hf_synth.reports.figures import (
     name_rows,
     save,
 )
-from hf_synth.reports.page import essentials, model_facts, render
+from hf_synth.reports.page import model_facts, render
 from hf_synth.reports.pretraining import PART, floor_level, log_spaced, transfer_facts, transfer_rows, trial
 from hf_synth.reports.read import Comparison, SeededArm, one_token
 from hf_synth.reports.tables import code, escaped, in_order, listed, number, spread, table
@@ -121,7 +121,6 @@ def arms_report(comparison: Comparison) -> str:
     drawn = [measures[name] for name in _DRAWN if name in measures][:3]
     if drawn:
         save(arms_figure(comparison, drawn), comparison.folder, "arms")
-    kept = {name: config[name] for name in ("arms", "seeds") if config.get(name)}
     return render(
         "arms",
         config=config,
@@ -146,7 +145,7 @@ def arms_report(comparison: Comparison) -> str:
         drawn=bool(drawn),
         differences=_differences(comparison),
         groups=_groups(comparison),
-        settings=kept | essentials(config),
+        settings=config.get("settings"),
         places=[code(f"{arm.name}/" if arm.name else "seed-*/") for arm in arms],
     )
 

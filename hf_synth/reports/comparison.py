@@ -183,8 +183,6 @@ def _text(compared: Compared, figures: Sequence[str], prompts: int) -> str:
     for difference in compared.primary:
         found = verdict(difference, arguments.better, arguments.smallest_effect, tests=len(compared.primary))
         primary.append((found.word, difference, found.reason))
-    kept: dict[str, Any] = yaml.safe_load((compared.folder / COMPARISON).read_text(encoding="utf-8"))
-    settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
     text = render(
         "comparison",
         arguments=arguments,
@@ -204,9 +202,16 @@ def _text(compared: Compared, figures: Sequence[str], prompts: int) -> str:
         differences=_differences(compared),
         family=len(compared.headlines),
         side_by_side=_side_by_side(compared, prompts),
-        settings=yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110),
+        settings=settings_lines(compared.folder),
     )  # fmt: skip
     return text + "\n"
+
+
+def settings_lines(folder: Path) -> str:
+    """The lines of a config that makes a comparison again."""
+    kept: dict[str, Any] = yaml.safe_load((folder / COMPARISON).read_text(encoding="utf-8"))
+    settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _measures(compared: Compared) -> str:

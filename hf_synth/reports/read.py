@@ -15,7 +15,7 @@ import yaml
 
 from hf_synth.errors import nearest
 from hf_synth.experiments.arms import ArmsArguments, planned_runs
-from hf_synth.experiments.plan import COMPARISON, CONFIG, CompareArguments, ComparedRun, run_folder
+from hf_synth.experiments.plan import COMPARISON, CONFIG, RECIPES, CompareArguments, ComparedRun, run_folder
 from hf_synth.experiments.statistics import Difference, all_measures, at_equal_kl, differences, known_measures
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
 from hf_synth.reports.tables import headlines
@@ -114,17 +114,20 @@ class Run:
         """The measure of sampled answers, where there is one."""
         return next((name for name in MEASURES if name in self.names()), None)
 
-    @cached_property
+    @property
     def recipe(self) -> str:
-        """The recipe that made the run, judged by what it logged."""
-        names = self.names()
-        if "rows/trained" in self.metrics or "eval_validation_loss" in names:
-            return "pretrain"
-        if self.measure or "reward" in names:
-            return "grpo"
-        if "rewards/margins" in names or "margin/held_out" in self.metrics:
-            return "dpo"
-        return "reward" if "accuracy/held_out" in self.metrics or {"margin", "eval_accuracy"} & names else "sft"
+        """The recipe that made the run; ValueError where its config names none."""
+        if (recipe := self.config.get("recipe")) in RECIPES:
+            return str(recipe)
+        raise ValueError(
+            f"got {str(self.folder)!r}, whose {RESOLVED_CONFIG} has recipe={recipe!r}, wanted one of "
+            f"{', '.join(RECIPES)}; the command that made the run adds it, and so may you: a line such as recipe: grpo"
+        )
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """The settings that differ from the defaults, which make the run again; None where they were not kept."""
+        return self.config.get("settings")
 
     @cached_property
     def groups(self) -> list[str]:
@@ -187,7 +190,7 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir() or (run := read_finished(folder)) is None:
         raise ValueError(_no_run(folder))
     config = run.config
-    names = _arm_names(folder, config)
+    names = _arm_names(config)
     strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or names else []
     kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
     strengths = strengths if kinds else [0.0]
@@ -197,12 +200,13 @@ def read_run(folder: Path) -> Run:
             missing.append(name)
             continue
         strength = 0.0 if name == "control" else float(name.removeprefix("strength-"))
+        settings = run.settings and {**run.settings, "sampling_strength": [strength]}
         others.append(
             dataclasses.replace(
                 arm,
                 label=_label([strength], kinds),
                 strength=strength,
-                config={**config, "sampling_strength": [strength]},
+                config={**config, "sampling_strength": [strength], "settings": settings},
                 metrics=read_metrics(folder / name) or _without_prefix(run.metrics, f"{name}/"),
             )
         )
@@ -235,11 +239,9 @@ def _strengths(config: dict[str, Any]) -> list[float]:
     return [float(item) for item in (value if isinstance(value, list) else [value])]
 
 
-def _arm_names(folder: Path, config: dict[str, Any]) -> list[str]:
-    """The folders of all arms but the first, in the config's order; without a config, those that are there."""
-    if config:
-        return ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
-    return [path.name for path in (*sorted(folder.glob("strength-*")), *folder.glob("control"))]
+def _arm_names(config: dict[str, Any]) -> list[str]:
+    """The folders of all arms but the first, in the config's order."""
+    return ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
 
 
 def _label(strengths: list[float], kinds: list[str]) -> str:

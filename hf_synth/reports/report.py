@@ -12,7 +12,7 @@ from hf_synth.reports.arms import arms_report
 from hf_synth.reports.comparison import write_comparison
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.grpo import grpo_section
-from hf_synth.reports.page import essentials, html_page, model_facts, render
+from hf_synth.reports.page import html_page, model_facts, render
 from hf_synth.reports.pretraining import pretraining_section
 from hf_synth.reports.read import Run, holds_arms, read_comparison, read_run
 from hf_synth.reports.sampling_weights import weights_section
@@ -62,7 +62,7 @@ def report_text(folder: Path, *, quote_texts: bool = True) -> str:
         reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10)]
         if rejected and quote_texts
         else [],
-        settings=essentials(run.config),
+        settings=run.settings,
         own_code=_has_own_code(run.folder),
     )
     return text + "\n"

@@ -185,6 +185,7 @@ class PolicyArguments(ModelConfig):
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
         check_fields(self)
+        self.gpt2_size = self.gpt2_size or None
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -207,6 +208,17 @@ class RecipeParser(TrlParser):
         text += f" Without one: {default}." if default else ""
         # Not a value of its own: TRL's parser takes the flag away before the others are read.
         self.add_argument("--config", metavar="FILE", help=text, default=argparse.SUPPRESS)
+        # As parsing gives them, before a config takes their place; of `--name` and `--no_name` the first counts.
+        self.defaults = {
+            action.dest: self._get_value(action, action.default) if isinstance(action.default, str) else action.default
+            for action in reversed(self._actions)
+        }
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as usual; `values` keeps what the dataclasses are made of, before they change any of it."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        self.values = copy.deepcopy(vars(parsed))
+        return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing some hundred flags."""
@@ -225,12 +237,21 @@ class RecipeParser(TrlParser):
         super()._add_dataclass_arguments(type(dtype.__name__, (dtype,), {"_argument_group_name": title}))
 
 
+class Parsed(list[Any]):
+    """Instances of a recipe's dataclasses. settings: what flags and YAML set, as far as it is not the default."""
+
+    def __init__(self, parts: Sequence[Any], settings: dict[str, Any]) -> None:
+        """Keep both."""
+        super().__init__(parts)
+        self.settings = settings
+
+
 def parse_recipe(
     classes: Sequence[type],
     argv: Sequence[str] | None = None,
     default: Path | None = None,
     about: str | None = None,
-) -> Any:
+) -> Parsed:
     """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
 
     `about`: what `--help` begins with, a recipe's own docstring.
@@ -244,7 +265,9 @@ def parse_recipe(
     if "--config" in words:
         _check_config(words, classes)
     parser = RecipeParser(classes, about, default)
-    *parsed, unknown = parser.parse_args_and_config(_one_source(words, classes), return_remaining_strings=True)
+    cleared = _cleared(words, classes)
+    clearing = [f"--{name}={'{}' if name in ('mixture', 'task_args') else ''}" for name in cleared]
+    *parsed, unknown = parser.parse_args_and_config([*words, *clearing], return_remaining_strings=True)
     if flags := [word for word in unknown if word.startswith("--")]:
         raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
     if unknown:
@@ -259,7 +282,14 @@ def parse_recipe(
         check_trackers(getattr(part, "report_to", []))
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
-    return parsed
+    # As they were set: what a dataclass derives from them, it derives again. Its reading of JSON is easier to read.
+    settings = {}
+    for name, value in parser.values.items():
+        if value != parser.defaults[name] and name not in cleared:
+            read = next(getattr(part, name) for part in parsed if hasattr(part, name))
+            is_json = isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and isinstance(read, dict | list)
+            settings[name] = read if is_json else value
+    return Parsed(parsed, settings)
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -285,8 +315,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return config
 
 
-def _one_source(words: list[str], classes: Sequence[type]) -> list[str]:
-    """A flag takes the place of what the YAML file says instead of it: a source, a task's values, an architecture."""
+def _cleared(words: list[str], classes: Sequence[type]) -> list[str]:
+    """Names whose YAML values a flag clears, since it says something else: a source, a task's values, an architecture.
+
+    Each of them is None by default.
+    """
     known = [name for name in SOURCES if name in _fields(classes)]
     given = [name for name in known if _named(words, name)]
     others = [name for name in known if given and name not in given]
@@ -295,7 +328,7 @@ def _one_source(words: list[str], classes: Sequence[type]) -> list[str]:
         others += [name for name in left if name in _fields(classes) and not _named(words, name)]
     if "gpt2_size" in _fields(classes) and _named(words, "model_type") and not _named(words, "gpt2_size"):
         others.append("gpt2_size")
-    return [*words, *(f"--{name}={'{}' if name in ('mixture', 'task_args') else ''}" for name in others)]
+    return others
 
 
 def _named(words: list[str], name: str) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,12 @@ REJECTED_ROWS = "rejected_rows.jsonl"
 TRANSFER = "transfer.json"
 TRAINED_ON = "trained_on.json"
 _WHAT_ROWS_SAY = ("prompt", "completion", "chosen", "rejected", "src", "cluster")
-# Where a run writes and what it says while it runs change nothing about its result.
+# Where a run writes, what it says while it runs, and how its values were set change nothing about its result.
 FREE = {
+    "recipe",
+    "settings",
+    "quick",
+    "quick_args",
     "output_dir",
     "logging_dir",
     "run_name",
@@ -43,12 +47,16 @@ FREE = {
 }
 # A secret, and what the Trainer is told of uploads: nothing, whatever the user asked for.
 _NOT_KEPT = {"hub_token", "push_to_hub"}
+_HEAD = "# The recipe; `settings`: a config that makes the run again, without defaults; then every value.\n"
 
 
-def open_run(output_dir: str, *arguments: Any) -> Path:
+def open_run(
+    output_dir: str, *arguments: Any, recipe: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Path:
     """Make the output directory of a run, or come back to it.
 
-    `arguments` are the recipe's dataclasses; together they are the config, kept in resolved_config.yaml.
+    `arguments` are the recipe's dataclasses; together they are the config, kept in resolved_config.yaml. With the
+    `recipe`, its name is kept there too, and those of the `settings` (see `Parsed`) that make the same run again.
     A directory in which nothing was trained yet takes the new config.
     Raises ValueError where it holds the run of another config, naming the values that differ.
     """
@@ -58,15 +66,19 @@ def open_run(output_dir: str, *arguments: Any) -> Path:
     config = {name: value for part in arguments for name, value in resolved(part).items()}
     path = folder / RESOLVED_CONFIG
     if path.exists() and _has_training(folder):
-        _check_same(path, config)
-        return folder
+        before = _check_same(path, config)
+        if recipe is None or "recipe" in before:
+            return folder  # else the run of an older version, which kept no recipe
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
     if not is_main_process():
         return folder
-    write_text(path, yaml.safe_dump(dict(sorted(config.items())), sort_keys=False))
+    kept = {name: value for name, value in (settings or {}).items() if name in config and name not in FREE}
+    head = {"recipe": recipe, "settings": kept} if recipe else {}
+    text = yaml.safe_dump({**head, **dict(sorted(config.items()))}, sort_keys=False)
+    write_text(path, (_HEAD if recipe else "") + text)
     return folder
 
 
@@ -78,14 +90,16 @@ def check_run(output_dir: str, *arguments: Any) -> None:
 
 
 @contextlib.contextmanager
-def run_directory(output_dir: str, *arguments: Any) -> Iterator[Path]:
+def run_directory(
+    output_dir: str, *arguments: Any, recipe: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Iterator[Path]:
     """The directory of a run as `open_run` gives it, with other commands kept out of it meanwhile.
 
     A directory that holds another config's run is refused before anything is written into it.
     """
     check_run(output_dir, *arguments)
     with directory_lock(output_dir):
-        yield open_run(output_dir, *arguments)
+        yield open_run(output_dir, *arguments, recipe=recipe, settings=settings)
 
 
 def is_finished(folder: Path) -> bool:
@@ -164,12 +178,13 @@ def _has_steps(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() or any(folder.glob("checkpoint-*"))
 
 
-def _check_same(path: Path, config: dict[str, Any]) -> None:
-    before = yaml.safe_load(path.read_text(encoding="utf-8"))
+def _check_same(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What a directory keeps of its run; ValueError where that is another one."""
+    before: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     names = sorted((before.keys() | config.keys()) - FREE)
     differing = [name for name in names if before.get(name) != config.get(name)]
     if not differing:
-        return
+        return before
     changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in differing[:5])
     more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
     raise ValueError(

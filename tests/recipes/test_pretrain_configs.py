@@ -84,8 +84,8 @@ def test_the_quick_values_of_a_config(path):
     arms, *_ = parse_recipe(recipe.CLASSES, words)
     assert arms.quick_args == quick
     for planned in planned_runs(arms, Path("out"), 0, None):
-        parts = vars(recipe.settings_of(planned, [*as_flags(quick), *words])).values()
-        values = {name: value for part in parts for name, value in vars(part).items()}
+        settings, _ = recipe.settings_of(planned, [*as_flags(quick), *words])
+        values = {name: value for part in vars(settings).values() for name, value in vars(part).items()}
         assert {name: values[name] for name in quick} == quick
 
 

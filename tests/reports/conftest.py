@@ -62,7 +62,16 @@ def reward_run(tmp_path_factory: pytest.TempPathFactory, made_up: ModuleType) ->
         "weights/largest": float(weights.max()),
     }
     made_up.write(folder / "metrics.json", metrics)
-    made_up.write(folder / "resolved_config.yaml", {"sampling_strength": [1.0], "preferences": "a/b", "seed": 0})
+    made_up.write(
+        folder / "resolved_config.yaml",
+        {
+            "recipe": "reward",
+            "settings": {"preferences": "a/b"},
+            "sampling_strength": [1.0],
+            "preferences": "a/b",
+            "seed": 0,
+        },
+    )
     rejected = [{"file": "a.jsonl", "line": 1, "reason": "not | JSON", "row": "{"}] * 2
     (folder / "rejected_rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rejected))
     return folder
@@ -70,9 +79,10 @@ def reward_run(tmp_path_factory: pytest.TempPathFactory, made_up: ModuleType) ->
 
 @pytest.fixture(scope="session")
 def sft_run(tmp_path_factory: pytest.TempPathFactory, made_up: ModuleType) -> Path:
-    """Supervised fine-tuning, and nothing but what must be there: a log and metrics."""
+    """Supervised fine-tuning, and nothing but what must be there: a log, metrics and the recipe's name."""
     folder = tmp_path_factory.mktemp("sft")
     history = [{"loss": 3.0 / step, "mean_token_accuracy": 0.5, "step": step} for step in (10, 20, 30)]
     made_up.write(folder / "training_log.json", {"seconds": 5.0, "steps": 30, "history": history})
     made_up.write(folder / "metrics.json", {"loss/final": 0.1, "rows": 4000, "seconds/total": 5.0})
+    made_up.write(folder / "resolved_config.yaml", {"recipe": "sft"})
     return folder

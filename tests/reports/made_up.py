@@ -96,7 +96,15 @@ def write_grpo(folder: Path, finals: dict[float, list[float]], **options: Any) -
         found = write_arm(arm, final=final, warm_up=warm_up, strength=strength, **options)
         metrics |= found if number == 0 else {f"{name}/{key}": value for key, value in found.items()}
     write(folder / "metrics.json", {**metrics, "seconds/total": 61.5})
-    config = {"sampling_strength": list(finals), "max_steps": 20, "seed": 0, "output_dir": "runs/made_up", "beta": 0.0}
+    config = {
+        "recipe": "grpo",
+        "settings": {"max_steps": 20, "seed": 0},
+        "sampling_strength": list(finals),
+        "max_steps": 20,
+        "seed": 0,
+        "output_dir": "runs/made_up",
+        "beta": 0.0,
+    }
     write(folder / "resolved_config.yaml", config)
     return json.loads((folder / "metrics.json").read_text())
 
@@ -139,6 +147,7 @@ def write_pretraining(folder: Path, *, excess: float = 0.25, seed: int = 0, **mo
     report = {"embeddings": "by_token", "parts": [part, fresh], "notes": ["A | note"], "trained": trained}
     write(folder / "transfer.json", report)
     config = {
+        "recipe": "pretrain", "settings": {"task": "sort", "init_from": [{"path": "/home/me/runs/warm_up"}]},
         "task": "sort", "task_args": {"length": 4, "vocab_size": 8}, "seed": seed, "curriculum_field": "length",
         "curriculum_start": 2, "curriculum_step": 2, "curriculum_threshold": 0.99, "max_steps": 40, "rows_seed": 0,
         "output_dir": "/home/me/runs/x", "init_from": [{"path": "/home/me/runs/warm_up"}], **more,
@@ -152,7 +161,10 @@ def write_arms(folder: Path, excesses: dict[str, list[float]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     seeds = list(range(max(map(len, excesses.values()))))
     arms = {name: {"learning_rate": 0.1 * number} for number, name in enumerate(excesses, 1)}
-    write(folder / "resolved_config.yaml", {"task": "sort", "arms": arms, "seeds": seeds, "seed": 0})
+    write(
+        folder / "resolved_config.yaml",
+        {"recipe": "pretrain", "task": "sort", "arms": arms, "seeds": seeds, "seed": 0},
+    )
     for name, values in excesses.items():
         for seed, excess in enumerate(values):
             place = folder / name / (f"seed-{seed}" if len(seeds) > 1 else "")

@@ -11,7 +11,7 @@ from hf_synth.reports.read import read_run
 
 def grpo_run(folder: Path, made_up: ModuleType, **config: object) -> Path:
     made_up.write_arm(folder, final={"plain": 0.5, "rarest": 0.25}, warm_up={"plain": 0.25, "rarest": 0.0})
-    made_up.write(folder / "resolved_config.yaml", {"sampling_strength": [1.0], "seed": 0, **config})
+    made_up.write(folder / "resolved_config.yaml", {"recipe": "grpo", "sampling_strength": [1.0], **config})
     return folder
 
 
@@ -53,8 +53,7 @@ def test_a_dpo_run(tmp_path: Path, made_up: ModuleType) -> None:
     }
     made_up.write(tmp_path / "metrics.json", {**metrics, "pairs/train": 100.0})
     made_up.write_prompts(tmp_path / "prompts.parquet", 1.0, False)
-    made_up.write(tmp_path / "resolved_config.yaml", {"sampling_strength": [1.0], "seed": 0})
-    assert read_run(tmp_path).recipe == "dpo"
+    made_up.write(tmp_path / "resolved_config.yaml", {"recipe": "dpo", "sampling_strength": [1.0], "seed": 0})
     write_report(tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# DPO: learning from compared answers")

@@ -154,9 +154,10 @@ def test_natural_text_has_no_interval_and_says_why(single):
 
 @pytest.mark.usefixtures("unpainted")
 def test_settings_come_back_from_the_report_as_they_were(tmp_path, made_up):
-    made_up.write_pretraining(tmp_path, task_args={"length": 4, "text": "one\n\n\n\ntwo ``` `x` | <b>"})
+    task_args = {"length": 4, "text": "one\n\n\n\ntwo ``` `x` | <b>"}
+    made_up.write_pretraining(tmp_path, task_args=task_args, settings={"task_args": task_args})
     block = report(tmp_path).split("yaml\n")[1].split("\n```")[0]
-    assert yaml.safe_load(block)["task_args"] == {"length": 4, "text": "one\n\n\n\ntwo ``` `x` | <b>"}
+    assert yaml.safe_load(block) == {"task_args": task_args}
 
 
 def test_settings_stand_one_a_line():

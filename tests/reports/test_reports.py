@@ -192,14 +192,28 @@ def test_same_run_same_bytes(reward_run: Path) -> None:
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_missing_table_and_config(grpo_run: Path, tmp_path: Path) -> None:
-    """Arms are found by their folders; without prompts.parquet there is no section on weights."""
+def test_missing_table_and_settings(grpo_run: Path, tmp_path: Path) -> None:
+    """Without prompts.parquet there is no section on weights, without settings no command with them."""
     grpo_run = Path(shutil.copytree(grpo_run, tmp_path / "run"))
-    for path in [*grpo_run.rglob("prompts.parquet"), grpo_run / "resolved_config.yaml"]:
+    for path in grpo_run.rglob("prompts.parquet"):
         path.unlink()
+    (grpo_run / "resolved_config.yaml").write_text("recipe: grpo\nsampling_strength: [1, 0.5, 0]\n")
     text = report(grpo_run)
     assert "## Weights" not in text
     assert row(text, "control")
+    assert "my.yaml" not in text
+
+
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize("config", [None, "seed: 0\n", "recipe: gpo\n"])
+def test_a_run_of_a_recipe_that_is_not_known(config: str | None, grpo_run: Path, tmp_path: Path) -> None:
+    """What an older version has left is refused, with the line that it lacks."""
+    folder = Path(shutil.copytree(grpo_run, tmp_path / "run"))
+    (folder / "resolved_config.yaml").unlink()
+    if config:
+        (folder / "resolved_config.yaml").write_text(config)
+    with pytest.raises(ValueError, match=r"wanted one of grpo, sft, reward, dpo, pretrain; .* recipe: grpo"):
+        write_report(folder)
 
 
 @pytest.mark.usefixtures("unpainted")
