@@ -58,8 +58,8 @@ class TaskDataset(datasets.ArrowBasedBuilder):
 
 def task_of(spec: dict[str, Any]) -> Task:
     """The task that a spec describes."""
-    found = task_class(spec["task"])
-    return found(found.config_class(**spec["config"]))
+    task = task_class(spec["task"])
+    return task(task.config_class(**spec["config"]))
 
 
 def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: int, view: str) -> dict[str, Any]:

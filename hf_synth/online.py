@@ -187,9 +187,9 @@ class TokenColumns(Dataset):
         return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        found = self.dataset[list(map(int, indices))]
+        columns = self.dataset[list(map(int, indices))]
         return [
-            {"input_ids": _padded(found["input_ids"], PAD), "labels": _padded(found["labels"], IGNORED)},
+            {"input_ids": _padded(columns["input_ids"], PAD), "labels": _padded(columns["labels"], IGNORED)},
         ]
 
 

@@ -91,20 +91,20 @@ def batched(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def finish(folder: Path, prompts: Iterable[list[str]], found: ShardedDensity, arguments: WeightArguments) -> None:
+def finish(folder: Path, prompts: Iterable[list[str]], measured: ShardedDensity, arguments: WeightArguments) -> None:
     """Weights, a place on the map, the files, and what there is to say of them."""
     strength = arguments.one_strength()
-    weights = rarity_weights(found.density, strength=strength, max_ratio=arguments.max_ratio)
+    weights = rarity_weights(measured.density, strength=strength, max_ratio=arguments.max_ratio)
     size = effective_sample_size(weights)
     facts = {
-        **found.facts,
+        **measured.facts,
         "sampling_strength": strength,
         "max_ratio": arguments.max_ratio,
         "effective_sample_size": size,
         "largest_over_smallest": float(weights.max() / weights.min()),
     }
-    place = place_on_map(found.points)[found.point]
-    write_density(folder, prompts, found.keys, found.density, weights, place, facts)
+    points = place_on_map(measured.points)[measured.point]
+    write_density(folder, prompts, measured.keys, measured.density, weights, points, facts)
     write_metrics(folder, {f"density/{name}": float(value) for name, value in facts.items() if is_number(value)})
     print(
         f"{len(weights)} prompts, {facts['distinct']} distinct points of dimension {facts['dimension']:.1f}, by "

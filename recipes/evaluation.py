@@ -107,11 +107,11 @@ def planned(arguments: MeasuringArguments) -> Plan:
 def run_config(name_or_path: str) -> dict[str, Any]:
     """The config of the run that a model's folder, or one of its checkpoints or snapshots, is of; else nothing."""
     folder = Path(name_or_path)
-    for place in (folder, *list(folder.parents)[:2]):
-        if (path := place / RESOLVED_CONFIG).is_file():
-            found = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else {}
-        if not place.name.startswith(_INSIDE_RUNS):
+    for parent in (folder, *list(folder.parents)[:2]):
+        if (path := parent / RESOLVED_CONFIG).is_file():
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return config if isinstance(config, dict) else {}
+        if not parent.name.startswith(_INSIDE_RUNS):
             break
     return {}
 
@@ -160,22 +160,24 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     test = [_rows(plan, setting, arguments, measured) for setting in plan.settings]
     if arguments.lm_eval and any(one is None for one in ids):
         raise ValueError("lm_eval: got a tokenizer that splits the task's words, wanted one that has them as tokens")
-    found = {
+    measures = {
         setting.name: _measured(measured, setting, rows, known, arguments, plan)
         for setting, rows, known in zip(plan.settings, test, ids, strict=True)
     }
     if not is_main_process():
         return
-    write_table(folder / "evaluation.csv", found)
-    told = None
+    write_table(folder / "evaluation.csv", measures)
+    lm_eval_command = None
     if arguments.lm_eval:
         tag = write_lm_eval(Path(arguments.lm_eval), plan, test)
         own_code = bool(getattr(measured.model.config, "auto_map", None))
-        told = command(Path(arguments.lm_eval), tag, str(arguments.model_name_or_path), own_code)
+        lm_eval_command = command(Path(arguments.lm_eval), tag, str(arguments.model_name_or_path), own_code)
     size = float(sum(parameter.numel() for parameter in measured.model.parameters()))
     others = {"parameters": size, "seconds/total": time.monotonic() - started}
-    write_metrics(folder, {**flat(found), **others})
-    write_evaluation(folder, Evaluation(str(arguments.model_name_or_path), arguments.split, plan, found, told))
+    write_metrics(folder, {**flat(measures), **others})
+    write_evaluation(
+        folder, Evaluation(str(arguments.model_name_or_path), arguments.split, plan, measures, lm_eval_command)
+    )
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:
@@ -195,24 +197,24 @@ def output_folder(arguments: MeasuringArguments) -> Path:
     return folder
 
 
-def flat(found: Mapping[str, Measures]) -> Measures:
+def flat(results: Mapping[str, Measures]) -> Measures:
     """Measure/SETTING, as a run's own metrics have measure/test: groups behind it, bounds at its end."""
     names = {}
-    for setting, measures in found.items():
-        for name, value in measures.items():
+    for setting, metrics in results.items():
+        for name, value in metrics.items():
             measure, bound = re.fullmatch(r"(.*?)(_rows_low|_rows_high|_share)?", name).groups()  # type: ignore[union-attr]
             first, _, rest = measure.partition("/")
             names[f"{first}/{setting}" + (f"/{rest}" if rest else "") + (bound or "")] = value
     return names
 
 
-def write_table(path: Path, found: Mapping[str, Measures]) -> None:
+def write_table(path: Path, results: Mapping[str, Measures]) -> None:
     """One row for each setting, one column for each measure."""
-    columns = list(dict.fromkeys(name for measures in found.values() for name in measures))
+    columns = list(dict.fromkeys(name for measures in results.values() for name in measures))
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["setting", *columns], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({"setting": setting, **measures} for setting, measures in found.items())
+        writer.writerows({"setting": setting, **measures} for setting, measures in results.items())
 
 
 def _rows(plan: Plan, setting: Setting, arguments: MeasuringArguments, measured: Measured) -> Rows:
@@ -230,16 +232,18 @@ def _measured(
     arguments: MeasuringArguments,
     plan: Plan,
 ) -> Measures:
-    task, found = setting.task, {"rows": float(min(len(rows), arguments.samples))}
+    task, metrics = setting.task, {"rows": float(min(len(rows), arguments.samples))}
     if ids is not None:
-        found = teacher_forced_metrics(measured, task, rows, ids)
+        metrics = teacher_forced_metrics(measured, task, rows, ids)
         if task.verifiable and arguments.completions:
             some = rows.select(np.arange(min(len(rows), arguments.completions)))
-            found |= greedy_completion_metrics(measured, task, add_prompts(some, arguments.split, plan.rows_seed), ids)
+            metrics |= greedy_completion_metrics(
+                measured, task, add_prompts(some, arguments.split, plan.rows_seed), ids
+            )
     if arguments.samples and is_language(task, rows):
-        asked: dict[str, Any] = {"split": arguments.split, "samples": arguments.samples, "seed": plan.rows_seed}
-        found |= language_measures(measured, task, rows, ids, **asked)
-    return found
+        options: dict[str, Any] = {"split": arguments.split, "samples": arguments.samples, "seed": plan.rows_seed}
+        metrics |= language_measures(measured, task, rows, ids, **options)
+    return metrics
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

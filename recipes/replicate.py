@@ -66,7 +66,7 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
         if first := STUDIES[study].first:
             make_first(first, run.seed, arguments)
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
-        metrics = pretrain.run_one(run, words(study, arguments))
+        metrics = pretrain.run_one(run, study_argv(study, arguments))
         key = run_key(config, run.arm, run.seed)
         add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text))
         left = None if left is None else left - 1
@@ -84,22 +84,22 @@ def make_first(study: str, seed: int, arguments: ReplicateArguments) -> None:
     """Train the models of another study with this seed, where they are not there."""
     for run in plan(study, arguments):
         if run.seed == seed:
-            pretrain.run_one(run, words(study, arguments))
+            pretrain.run_one(run, study_argv(study, arguments))
 
 
 def plan(study: str, arguments: ReplicateArguments) -> list[PlannedRun]:
     """All runs of a study, seed by seed."""
-    arms, _, *parts = parse_recipe(pretrain.CLASSES, words(study, arguments))
+    arms, _, *parts = parse_recipe(pretrain.CLASSES, study_argv(study, arguments))
     folder = Path(pretrain.Settings(*parts).args.output_dir)
     return sorted(planned_runs(arms, folder, 0), key=lambda run: run.seed)
 
 
-def words(study: str, arguments: ReplicateArguments) -> list[str]:
+def study_argv(study: str, arguments: ReplicateArguments) -> list[str]:
     """The command line of a study."""
-    given = ["--config", str(CONFIGS / f"{study}.yaml")]
+    argv = ["--config", str(CONFIGS / f"{study}.yaml")]
     if arguments.canonical and "hyperdata" in study:
-        given += ["--canonical", arguments.canonical]
-    return given
+        argv += ["--canonical", arguments.canonical]
+    return argv
 
 
 if __name__ == "__main__":

@@ -55,32 +55,32 @@ def sample_metrics(
     columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
     formal = _known(columns, "truth")
     split: Split = str.split if formal else words
-    found = {**_policy(columns), **_on_blocks(columns, split)}
+    metrics = {**_policy(columns), **_on_blocks(columns, split)}
     for part, rows in _parts(columns, cluster_sizes).items():
-        found |= _of_part({name: [values[row] for row in rows] for name, values in columns.items()}, part, split)
+        metrics |= _of_part({name: [values[row] for row in rows] for name, values in columns.items()}, part, split)
     if not formal:
-        found |= _style(columns)
+        metrics |= _style(columns)
     elif _known(columns, "cluster"):
-        found |= {**_by_cluster(columns), **_coverage(columns, tasks or {})}
+        metrics |= {**_by_cluster(columns), **_coverage(columns, tasks or {})}
         for end, cluster in _extremes(cluster_sizes).items() if cluster_sizes else ():
-            found |= _renamed(found, {f"coverage/{cluster}": f"coverage/{end}"})
+            metrics |= _renamed(metrics, {f"coverage/{cluster}": f"coverage/{end}"})
     if _known(columns, "density") and len(set(columns["density"])) >= _TENTHS:
-        found |= deciles(columns["reward"], columns["density"], columns["prompt_row"], parts=_TENTHS)
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+        metrics |= deciles(columns["reward"], columns["density"], columns["prompt_row"], parts=_TENTHS)
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
 def _known(columns: Columns, name: str) -> bool:
     return name in columns and None not in columns[name]
 
 
-def _renamed(found: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+def _renamed(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
     """The entries in `names` and their intervals, under other names; one that is not there is left out."""
     ends = ("", "/low", "/high")
     return {
-        f"{wanted}{end}": found[f"{name}{end}"]
+        f"{wanted}{end}": metrics[f"{name}{end}"]
         for name, wanted in names.items()
         for end in ends
-        if name + end in found
+        if name + end in metrics
     }
 
 
@@ -108,78 +108,78 @@ def _parts(columns: Columns, cluster_sizes: Mapping[str, int] | None) -> dict[st
 def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
     """Rewards, rightness and how alike completions of one prompt are, for some of the prompts."""
     prompts, texts, verified = columns["prompt_row"], columns["completion"], _known(columns, "truth")
-    found = entries(f"reward/{part}", clustered_mean(columns["reward"], prompts))
+    metrics = entries(f"reward/{part}", clustered_mean(columns["reward"], prompts))
     if verified:
-        found |= entries(f"validity/{part}", clustered_mean(columns["truth"], prompts))
-    place = "" if part == "all" else f"/{part}"
+        metrics |= entries(f"validity/{part}", clustered_mean(columns["truth"], prompts))
+    suffix = "" if part == "all" else f"/{part}"
     alike = vendi(texts, prompts, split=split)
     if importlib.util.find_spec("sacrebleu"):
         alike |= self_bleu(texts, prompts, split=split)
     for name in ("self_bleu", "vendi"):
-        kinds = {name: f"collapse/{name}{place}", f"{name}/across": f"collapse/{name}/across{place}"}
-        found |= _renamed(alike, kinds)
+        kinds = {name: f"collapse/{name}{suffix}", f"{name}/across": f"collapse/{name}/across{suffix}"}
+        metrics |= _renamed(alike, kinds)
     fewest = min(Counter(prompts).values())
     if fewest > 1:
         different = variety(texts, columns["truth"] if verified else [1.0] * len(texts), prompts)
-        found |= _renamed(different, {"variety/any": f"collapse/variety{place}"})
-        found |= _renamed(different, {"variety": f"variety/{part}"}) if verified else {}
+        metrics |= _renamed(different, {"variety/any": f"collapse/variety{suffix}"})
+        metrics |= _renamed(different, {"variety": f"variety/{part}"}) if verified else {}
     if verified and fewest > 1:
         ks = [2**power for power in range(1, fewest.bit_length())]
         passed = pass_at_k(columns["truth"], prompts, ks=ks)
-        found |= _renamed(passed, {f"pass_at_{k}": f"pass_at_{k}/{part}" for k in ks})
-    return found
+        metrics |= _renamed(passed, {f"pass_at_{k}": f"pass_at_{k}/{part}" for k in ks})
+    return metrics
 
 
 def _on_blocks(columns: Columns, split: Split) -> dict[str, float]:
     """What depends on the amount of text, where there is enough for a block; and what a text repeats of itself."""
     texts, prompts = columns["completion"], columns["prompt_row"]
     lengths = np.array([len(split(text)[:FIRST]) for text in texts])
-    found = repetition(texts, prompts, split=split)
+    metrics = repetition(texts, prompts, split=split)
     if lengths.sum() >= BLOCK:
-        found |= token_gini(texts, prompts, size=BLOCK, split=split)
-        found |= compression(texts, prompts, size=BLOCK, split=split)
+        metrics |= token_gini(texts, prompts, size=BLOCK, split=split)
+        metrics |= compression(texts, prompts, size=BLOCK, split=split)
     for order in (1, 2):
         if np.maximum(lengths - order + 1, 0).sum() >= BLOCK:
-            found |= distinct_n(texts, prompts, orders=[order], size=BLOCK, split=split)
-    return {f"collapse/{name}": value for name, value in found.items()}
+            metrics |= distinct_n(texts, prompts, orders=[order], size=BLOCK, split=split)
+    return {f"collapse/{name}": value for name, value in metrics.items()}
 
 
 def _style(columns: Columns) -> dict[str, float]:
     """Habits of natural text, and whether its tone follows its context: the cluster, or else the prompt."""
     texts, prompts = columns["completion"], columns["prompt_row"]
-    found = {**em_dash(texts, prompts), **not_just(texts, prompts)}
+    metrics = {**em_dash(texts, prompts), **not_just(texts, prompts)}
     contexts = columns["cluster"] if _known(columns, "cluster") else None
     owners = prompts if contexts is None else dict(zip(prompts, contexts, strict=True)).values()
     values = Counter(owners).values()
     if len(values) > 1 and max(values) > 1:
-        found |= tone_spread(texts, prompts, contexts)
-    return {f"collapse/{name}": value for name, value in found.items()}
+        metrics |= tone_spread(texts, prompts, contexts)
+    return {f"collapse/{name}": value for name, value in metrics.items()}
 
 
 def _policy(columns: Columns) -> dict[str, float]:
     """Length, entropy and distance from the reference; exact sums over the vocabulary where the table has them."""
     prompts, tokens = columns["prompt_row"], columns["tokens"]
-    found = entries("finished", clustered_mean(np.array(columns["finished"], float), prompts))
-    found |= entries("length", clustered_mean(tokens, prompts))
+    metrics = entries("finished", clustered_mean(np.array(columns["finished"], float), prompts))
+    metrics |= entries("length", clustered_mean(tokens, prompts))
     if _known(columns, "entropy"):
-        found |= policy_entropy(np.negative(columns["entropy"]), tokens, prompts)
+        metrics |= policy_entropy(np.negative(columns["entropy"]), tokens, prompts)
     elif _known(columns, "log_prob"):
-        found |= policy_entropy(columns["log_prob"], tokens, prompts)
+        metrics |= policy_entropy(columns["log_prob"], tokens, prompts)
     if _known(columns, "kl"):
-        found |= policy_kl(columns["kl"], np.zeros(len(tokens)), tokens, prompts)
+        metrics |= policy_kl(columns["kl"], np.zeros(len(tokens)), tokens, prompts)
     elif _known(columns, "log_prob") and _known(columns, "reference_log_prob"):
-        found |= policy_kl(columns["log_prob"], columns["reference_log_prob"], tokens, prompts)
-    return found
+        metrics |= policy_kl(columns["log_prob"], columns["reference_log_prob"], tokens, prompts)
+    return metrics
 
 
 def _by_cluster(columns: Columns) -> dict[str, float]:
     """Validity of each cluster."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for cluster in dict.fromkeys(columns["cluster"]):
         own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
         truth, prompts = ([columns[name][row] for row in own] for name in ("truth", "prompt_row"))
-        found |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
-    return found
+        metrics |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
+    return metrics
 
 
 def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
@@ -195,8 +195,10 @@ def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
         for truth, text, cluster in zip(columns["truth"], texts, columns["cluster"], strict=True)
     ]
     strings = [" ".join(text) for text in texts]
-    found = coverage(strings, right, columns["prompt_row"], columns["cluster"], sizes=counted)
-    return _renamed(found, {"coverage": "coverage/all"} | {f"coverage/{name}": f"coverage/{name}" for name in counted})
+    metrics = coverage(strings, right, columns["prompt_row"], columns["cluster"], sizes=counted)
+    return _renamed(
+        metrics, {"coverage": "coverage/all"} | {f"coverage/{name}": f"coverage/{name}" for name in counted}
+    )
 
 
 def _longest(task: Task) -> int:

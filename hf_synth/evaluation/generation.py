@@ -259,8 +259,8 @@ def _string(tokenizer: PreTrainedTokenizerBase, ids: list[int], closing: str | N
     text = tokenizer.decode(ids[: ids.index(tokenizer.eos_token_id)] if ended else ids)
     if closing is None:
         return text if ended else None
-    sentence, found, _ = text.partition(closing)
-    return f"{sentence}{found}" if found else None
+    sentence, end, _ = text.partition(closing)
+    return f"{sentence}{end}" if end else None
 
 
 def add_prompts(rows: Rows, split: str, seed: int) -> Rows:
@@ -282,14 +282,14 @@ def greedy_completion_metrics(measured: Measured, task: Task, rows: Rows, ids: n
     budgets = sizes if determined or not ended else 2 * int(rows.lengths.max()) - rows.loss_start
     prompts = [ids[row[:start]].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
     written = texts(measured, write_completions(measured, prompts, budgets.tolist(), end=end), end)
-    words = all_words(task)
-    given = render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, words).to_pylist()
-    wanted = render(rows.tokens, rows.loss_start, rows.loss_stop - ended, words).to_pylist()
-    pairs = zip(given, written, strict=True)
+    vocabulary = all_words(task)
+    prompted = render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, vocabulary).to_pylist()
+    wanted = render(rows.tokens, rows.loss_start, rows.loss_stop - ended, vocabulary).to_pylist()
+    pairs = zip(prompted, written, strict=True)
     right = np.array([text is not None and task.verify(prompt, text) == 1.0 for prompt, text in pairs])
-    found = {**share_of("verified", right), "completions": float(len(rows))}
+    metrics = {**share_of("verified", right), "completions": float(len(rows))}
     if ended:
-        found |= {"finished": float(np.mean([text is not None for text in written]))}
+        metrics |= {"finished": float(np.mean([text is not None for text in written]))}
     if determined:
-        found |= {"exact_match": float(np.mean([text == own for text, own in zip(written, wanted, strict=True)]))}
-    return found
+        metrics |= {"exact_match": float(np.mean([text == own for text, own in zip(written, wanted, strict=True)]))}
+    return metrics

@@ -83,20 +83,20 @@ class HeldOutPrompts:
         `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
         """
         groups = [self.groups[completion.row] for completion in completions]
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, scores in self.score(completions).items():
             means = grouped_mean(scores, groups, name=name)
-            found |= means
+            metrics |= means
             for half, members in self._halves().items():
-                found[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
+                metrics[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
         for name in ("kl", "entropy"):
             values = [getattr(completion, name) for completion in completions]
-            found[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]
-        return found
+            metrics[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]
+        return metrics
 
     def _halves(self) -> dict[str, list[str]]:
-        asked = set(self.groups)
-        order = sorted((group for group in self.sizes if group in asked), key=lambda group: -self.sizes[group])
+        present = set(self.groups)
+        order = sorted((group for group in self.sizes if group in present), key=lambda group: -self.sizes[group])
         middle = len(order) // 2
         return {"common": order[:middle], "rare": order[len(order) - middle :]} if middle else {}
 

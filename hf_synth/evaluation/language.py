@@ -82,17 +82,17 @@ def language_scores(
     if start_token_id is None:
         start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
     test = task.rows(0, rows, split=split, seed=rows_seed)
-    asked = _Asked(model, tokenizer, task, start_token_id, batch_size)
+    probe = _Probe(model, tokenizer, task, start_token_id, batch_size)
     strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
     log_probs = token_log_probs(model, sequences, batch_size=batch_size)
-    found = {
+    metrics = {
         **_contrasts(strings, log_probs),
-        **_above_floor(asked, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
-        **_completion_tests(asked),
-        **_generation(asked, test, split, samples, seed, trained, trained_seed),
+        **_above_floor(probe, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
+        **_completion_tests(probe),
+        **_generation(probe, test, split, samples, seed, trained, trained_seed),
     }
-    return {**found, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
+    return {**metrics, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
 
 
 def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
@@ -118,7 +118,7 @@ def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 
 
 
 @dataclasses.dataclass(frozen=True)
-class _Asked:
+class _Probe:
     """A model, and how it is asked about a language."""
 
     model: PreTrainedModel
@@ -134,43 +134,43 @@ class _Asked:
 def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float]:
     """Perplexities of valid and invalid strings, and how well the two are told apart."""
     sums, tokens = np.array([values.sum() for values in log_probs]), np.array([values.size for values in log_probs])
-    found = perplexity(sums, tokens, strings.valid, strings.kinds)
+    metrics = perplexity(sums, tokens, strings.valid, strings.kinds)
     same = strings.keeps_length
     matched = perplexity(sums[same], tokens[same], strings.valid[same])
     for name in ("invalid", "gap", "ratio"):
-        found[f"perplexity/same_length/{name}"] = matched[f"perplexity/{name}"]
-    return {**found, **separation(sums / tokens, strings.valid, strings.words)}
+        metrics[f"perplexity/same_length/{name}"] = matched[f"perplexity/{name}"]
+    return {**metrics, **separation(sums / tokens, strings.valid, strings.words)}
 
 
 def _above_floor(
-    asked: _Asked, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
+    probe: _Probe, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
 ) -> dict[str, float]:
     """The excess over the exact floor: per string after its opening, and per token where tokens are the task's."""
-    optimal = asked.task.optimal_log_probs(test)
-    openings = asked.ids([text.split()[0] for text in _texts(asked.task, test)])
-    given = [common_start(*pair) - 1 for pair in zip(sequences, openings, strict=True)]
-    loss = -float(np.mean([values[skip:].sum() for values, skip in zip(log_probs, given, strict=True)]))
+    optimal = probe.task.optimal_log_probs(test)
+    openings = probe.ids([text.split()[0] for text in _texts(probe.task, test)])
+    skipped = [common_start(*pair) - 1 for pair in zip(sequences, openings, strict=True)]
+    loss = -float(np.mean([values[skip:].sum() for values, skip in zip(log_probs, skipped, strict=True)]))
     floor = -float(optimal[:, 2:].sum(axis=1).mean())
-    found = {"string/loss": loss, "string/floor": floor, "string/excess": loss - floor}
+    metrics = {"string/loss": loss, "string/floor": floor, "string/excess": loss - floor}
     if not own:
-        return found
+        return metrics
     model = np.zeros(optimal.shape)
     model[test.loss_mask] = np.concatenate(log_probs)
-    return {**found, **excess_loss(model, optimal, test.loss_mask)}
+    return {**metrics, **excess_loss(model, optimal, test.loss_mask)}
 
 
-def _completion_tests(asked: _Asked) -> dict[str, float]:
+def _completion_tests(probe: _Probe) -> dict[str, float]:
     """P(next word), the product over its tokens, as a share of that of all words that a decision point names."""
-    points = asked.task.decision_points()
+    points = probe.task.decision_points()
     if not points:
         return {}
     shares = []
     for point in points:
         words = [*point.valid, *point.invalid]
-        prefix, *sequences = asked.ids([point.prefix, *(f"{point.prefix} {word}" for word in words)])
-        given = min(common_start(prefix, ids) for ids in sequences) - 1
-        scored = token_log_probs(asked.model, sequences, batch_size=asked.batch_size)
-        log_p = np.array([values[given:].sum() for values in scored])
+        prefix, *sequences = probe.ids([point.prefix, *(f"{point.prefix} {word}" for word in words)])
+        context = min(common_start(prefix, ids) for ids in sequences) - 1
+        scored = token_log_probs(probe.model, sequences, batch_size=probe.batch_size)
+        log_p = np.array([values[context:].sum() for values in scored])
         shares.append(np.exp(log_p - np.logaddexp.reduce(log_p)))
     right = [share[: len(point.valid)].tolist() for share, point in zip(shares, points, strict=True)]
     wrong = [share[len(point.valid) :].tolist() for share, point in zip(shares, points, strict=True)]
@@ -178,33 +178,33 @@ def _completion_tests(asked: _Asked) -> dict[str, float]:
 
 
 def _generation(
-    asked: _Asked, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
+    probe: _Probe, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
 ) -> dict[str, float]:
     """What becomes of strings sampled from the opening delimiter, or from the first words of the language."""
-    task = asked.task
+    task = probe.task
     texts = _texts(task, test)
-    longest = max(map(len, asked.ids(texts)))
+    longest = max(map(len, probe.ids(texts)))
     sampled = sample_strings(
-        asked.model,
-        asked.tokenizer,
+        probe.model,
+        probe.tokenizer,
         [texts[number % len(texts)].split()[0] for number in range(samples)],
         closing=task.delimiters[1] if task.delimiters else None,
-        start_token_id=asked.start_token_id,
+        start_token_id=probe.start_token_id,
         max_new_tokens=2 * longest,
         seed=seed,
-        batch_size=asked.batch_size,
+        batch_size=probe.batch_size,
     )
     strings = [None if text is None else " ".join(text.split()) for text in sampled]
     valid = [float(is_valid(task, text)) for text in strings]
     seen = _seen(task, {text for text in strings if text is not None}, trained, trained_seed) if trained else None
-    found = generation(strings, valid, training=seen)
+    metrics = generation(strings, valid, training=seen)
     if (contents := task.contents()) is None:
-        return found
+        return metrics
     most = int(test.lengths.max()) - 2
     different = {text for text, right in zip(strings, valid, strict=True) if text and right}
-    found["coverage"] = sum(len(text.split()) <= most for text in different) / contents
+    metrics["coverage"] = sum(len(text.split()) <= most for text in different) / contents
     rows = task.rows(0, samples, split=split, seed=seed)
-    return {**found, "coverage/of_rows": len(set(_texts(task, rows))) / contents}
+    return {**metrics, "coverage/of_rows": len(set(_texts(task, rows))) / contents}
 
 
 def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:
@@ -230,16 +230,18 @@ def language_measures(
     Other languages, such as dyck: validity, distinct and coverage of sampled strings, and the completion tests.
     """
     if isinstance(task, Grammar):
-        asked: dict[str, Any] = {"rows": min(len(rows), samples), "split": split, "rows_seed": seed}
-        asked |= {"samples": samples, "seed": seed}
+        options: dict[str, Any] = {"rows": min(len(rows), samples), "split": split, "rows_seed": seed}
+        options |= {"samples": samples, "seed": seed}
         model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
         # One process does it: its samples come in an order that batches on several would change.
-        found = map_over_processes(lambda _: language_scores(model, tokenizer, task, batch_size=size, **asked), 1)[0]
+        metrics = map_over_processes(lambda _: language_scores(model, tokenizer, task, batch_size=size, **options), 1)[
+            0
+        ]
     else:
         assert ids is not None  # only grammars are read by tokenizers that split words
-        found = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}
-    found |= share_of("validity", np.arange(samples) < round(found["validity"] * samples))
-    return {f"language/{name}": value for name, value in found.items()}
+        metrics = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}
+    metrics |= share_of("validity", np.arange(samples) < round(metrics["validity"] * samples))
+    return {f"language/{name}": value for name, value in metrics.items()}
 
 
 def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, samples: int, seed: int) -> dict[str, float]:
@@ -261,8 +263,8 @@ def _decided(measured: Measured, task: Task, ids: np.ndarray) -> dict[str, float
     id_of = dict(zip(all_words(task), ids.tolist(), strict=True))
     chances = []
     for point in points:
-        given = [int(ids[BOS]), *(id_of[word] for word in point.prefix.split())]
-        logits = measured.model(input_ids=torch.tensor([given], device=measured.model.device)).logits[0, -1]
+        context = [int(ids[BOS]), *(id_of[word] for word in point.prefix.split())]
+        logits = measured.model(input_ids=torch.tensor([context], device=measured.model.device)).logits[0, -1]
         chances.append(logits.double().softmax(-1).cpu().numpy())
     right, wrong = (
         [chance[[id_of[word] for word in words]].tolist() for chance, words in zip(chances, side, strict=True)]

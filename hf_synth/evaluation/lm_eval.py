@@ -61,17 +61,17 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
 
 def command(folder: Path, tag: str, model: str, own_code: bool) -> str:
     """What to type to run the tasks of a folder; `own_code`: the model brings an architecture of its own."""
-    words = ["lm_eval", "--tasks", tag, "--include_path", str(folder), "--model", "hf", "--model_args"]
-    return shlex.join([*words, f"pretrained={model}" + (",trust_remote_code=True" if own_code else "")])
+    argv = ["lm_eval", "--tasks", tag, "--include_path", str(folder), "--model", "hf", "--model_args"]
+    return shlex.join([*argv, f"pretrained={model}" + (",trust_remote_code=True" if own_code else "")])
 
 
 _SCHEMA = pa.schema({"prompt": pa.string(), "target": pa.string(), "tokens": pa.int32()})
 
 
 def _table(task: Task, rows: Rows) -> pa.Table:
-    words, first = all_words(task), np.ones_like(rows.loss_start)
-    prompts = render(rows.tokens, first, rows.loss_start, words)
-    targets = render(rows.tokens, rows.loss_start, rows.loss_stop, words, " ")
+    vocabulary, first = all_words(task), np.ones_like(rows.loss_start)
+    prompts = render(rows.tokens, first, rows.loss_start, vocabulary)
+    targets = render(rows.tokens, rows.loss_start, rows.loss_stop, vocabulary, " ")
     return pa.table([prompts, targets, pa.array(rows.loss_stop - rows.loss_start)], schema=_SCHEMA)
 
 

@@ -44,26 +44,26 @@ def word_ids(measured: Measured, task: Task) -> np.ndarray | None:
 
     A tokenizer for text can measure languages only. Raises ValueError, naming words, where one for tasks lacks some.
     """
-    words, known = all_words(task), measured.tokenizer.get_vocab()
-    missing = [word for word in words if word not in known]
+    vocabulary, known = all_words(task), measured.tokenizer.get_vocab()
+    missing = [word for word in vocabulary if word not in known]
     if not missing:
-        return np.array([known[word] for word in words], np.int32)
+        return np.array([known[word] for word in vocabulary], np.int32)
     if isinstance(task, Grammar) and _spells(measured.tokenizer, missing):
         return None
     some = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
     raise ValueError(
-        f"the tokenizer lacks {len(missing)} of the {len(words)} words of task {task.name}: {some}; "
+        f"the tokenizer lacks {len(missing)} of the {len(vocabulary)} words of task {task.name}: {some}; "
         "wanted a model that was trained on this task, with these task_args"
     )
 
 
-def _spells(tokenizer: PreTrainedTokenizerBase, words: list[str]) -> bool:
+def _spells(tokenizer: PreTrainedTokenizerBase, vocabulary: list[str]) -> bool:
     """Whether a tokenizer can write words that are no tokens of its own, as those for text can."""
     try:
-        spelled = tokenizer(words, add_special_tokens=False)["input_ids"]
+        spelled = tokenizer(vocabulary, add_special_tokens=False)["input_ids"]
     except Exception:  # the class that the `tokenizers` library has for a word that it does not know
         return False
-    return all(tokenizer.decode(ids).strip() == word for ids, word in zip(spelled, words, strict=True))
+    return all(tokenizer.decode(ids).strip() == word for ids, word in zip(spelled, vocabulary, strict=True))
 
 
 def check_positions(measured: Measured, rows: Rows, name: str) -> None:

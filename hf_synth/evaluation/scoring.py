@@ -134,7 +134,7 @@ def token_log_probs(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, batch_size: int = 64
 ) -> list[np.ndarray]:
     """Ln P(token | all before it) for every token but the first of each sequence, float64 [len(sequence) - 1] each."""
-    found: list[np.ndarray] = [np.empty(0)] * len(sequences)
+    results: list[np.ndarray] = [np.empty(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]), reverse=True)
     while order:
         width = len(sequences[order[0]])
@@ -143,8 +143,8 @@ def token_log_probs(
         rows = _padded([sequences[number] for number in batch], width)
         scored = score_rows(model, rows, batch_size=len(batch)).log_probs
         for number, values, length in zip(batch, scored, rows.lengths, strict=True):
-            found[number] = values[1:length]
-    return found
+            results[number] = values[1:length]
+    return results
 
 
 def with_ends(
@@ -157,7 +157,7 @@ def with_ends(
 
 def common_start(one: Sequence[int], other: Sequence[int]) -> int:
     """How many ids two sequences begin with alike."""
-    differing = (place for place, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
+    differing = (position for position, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
     return next(differing, min(len(one), len(other)))
 
 
@@ -170,8 +170,8 @@ def _padded(sequences: Sequence[Sequence[int]], width: int) -> Rows:
 
 def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
     """The share of hits [rows], and Wilson's 95 % interval over rows: `NAME`, `NAME_rows_low`, `NAME_rows_high`."""
-    found = wilson_interval(int(hits.sum()), hits.size)
-    return {name: found.mean, f"{name}_rows_low": found.low, f"{name}_rows_high": found.high}
+    interval = wilson_interval(int(hits.sum()), hits.size)
+    return {name: interval.mean, f"{name}_rows_low": interval.low, f"{name}_rows_high": interval.high}
 
 
 def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
@@ -181,13 +181,15 @@ def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.n
     """
     scores = scored(measured, dataclasses.replace(rows, tokens=ids[rows.tokens]))
     against = excess_loss(scores.log_probs, task.optimal_log_probs(rows), scores.mask)
-    found = {name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"}
-    found |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
-    found |= _token_bounds(scores.token_accuracy, len(rows))
-    found |= {"rows": float(len(rows)), "tokens": float(scores.mask.sum())}
+    metrics = {
+        name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"
+    }
+    metrics |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
+    metrics |= _token_bounds(scores.token_accuracy, len(rows))
+    metrics |= {"rows": float(len(rows)), "tokens": float(scores.mask.sum())}
     if (kinds := rows.columns.get("fact_type")) is not None:
-        found |= fact_types(scores.log_probs.sum(axis=1), scores.row_hits, kinds)
-    return found
+        metrics |= fact_types(scores.log_probs.sum(axis=1), scores.row_hits, kinds)
+    return metrics
 
 
 def _token_bounds(share: float, rows: int) -> dict[str, float]:

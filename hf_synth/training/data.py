@@ -57,7 +57,7 @@ def clusters(data: DataArguments) -> dict[str, Cluster]:
     """The mixture's tasks by cluster name; a single task is a mixture of one, named after itself."""
     if data.task:
         return {get_task(data.task).name: Cluster(data.task, 1.0, data.preset, json_dict(data.task_args, "task_args"))}
-    found = {}
+    mixture = {}
     for name, values in json_dict(data.mixture, "mixture").items():
         if not isinstance(values, dict) or "task" not in values or "share" not in values:
             raise ValueError(f"mixture.{name}: got {values!r}, wanted a mapping with at least task and share")
@@ -66,11 +66,11 @@ def clusters(data: DataArguments) -> dict[str, Cluster]:
                 raise ValueError(f"mixture.{name}: got unknown key {key!r}; {nearest(str(key), _CLUSTER_VALUES)}")
             if not isinstance(value, _CLUSTER_VALUES[key][0]):
                 raise ValueError(f"mixture.{name}.{key}: got {value!r}, wanted {_CLUSTER_VALUES[key][1]}")
-        found[name] = Cluster(**values)
-    total = sum(cluster.share for cluster in found.values())
-    if any(cluster.share <= 0 for cluster in found.values()) or not abs(total - 1) <= 1e-6:
+        mixture[name] = Cluster(**values)
+    total = sum(cluster.share for cluster in mixture.values())
+    if any(cluster.share <= 0 for cluster in mixture.values()) or not abs(total - 1) <= 1e-6:
         raise ValueError(f"mixture: got shares that sum to {total:g}, wanted positive ones that sum to 1")
-    return found
+    return mixture
 
 
 def built_tasks(data: DataArguments) -> dict[str, Task]:
@@ -102,12 +102,12 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     if data.preferences:
         parts = [preferences.distinct_prompts(pairs) for pairs in preference_split(data, folder)]
     elif data.test_share:
-        found = _own_prompts(Path(data.prompts or ""), folder)
-        split = preferences.split_by_prompt(found, test_share=data.test_share, seed=data.rows_seed)
+        own = _own_prompts(Path(data.prompts or ""), folder)
+        split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
         parts = [split["train"], split["test"]]
     else:
-        found = _own_prompts(Path(data.prompts or ""), folder)
-        parts = [found, found.select([])]
+        own = _own_prompts(Path(data.prompts or ""), folder)
+        parts = [own, own.select([])]
     training, rest = (part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts)
     return training, rest
 
@@ -135,14 +135,16 @@ def preference_split(
     takes it.
     """
     if data.preferences:
-        found = _read_pairs(data, keep or {})
-        if found.rejected_rows:
+        pairs_read = _read_pairs(data, keep or {})
+        if pairs_read.rejected_rows:
             if is_main_process():
-                found.write_rejected(folder / REJECTED_ROWS)
-            logger.warning("%s: %d rows left out: %s", data.preferences, len(found.rejected_rows), found.dropped)
+                pairs_read.write_rejected(folder / REJECTED_ROWS)
+            logger.warning(
+                "%s: %d rows left out: %s", data.preferences, len(pairs_read.rejected_rows), pairs_read.dropped
+            )
         if not data.test_share:
-            return found.dataset, found.dataset.select([])
-        parts = preferences.split_by_prompt(found.dataset, test_share=data.test_share, seed=data.rows_seed)
+            return pairs_read.dataset, pairs_read.dataset.select([])
+        parts = preferences.split_by_prompt(pairs_read.dataset, test_share=data.test_share, seed=data.rows_seed)
         return parts["train"], parts["test"]
     options: dict[str, Any] = {"seed": data.rows_seed, "view": "preference"}
     train: list[Dataset] = []
@@ -220,14 +222,14 @@ def _task_prompts(
     name: str, cluster: Cluster, split: str, count: int, seed: int, avoid: frozenset[str] = frozenset()
 ) -> Dataset:
     """The first `count` distinct prompts of a task's endless rows that are not in `avoid`."""
-    found: dict[str, None] = {}
+    distinct: dict[str, None] = {}
     for row in cluster.rows(split, count * _MOST_DRAWS, seed, "prompt", streaming=True):
         if row["prompt"] not in avoid:
-            found.setdefault(row["prompt"])
-        if len(found) == count:
-            return Dataset.from_dict({"prompt": list(found), "task": [name] * count, "cluster": [name] * count})
+            distinct.setdefault(row["prompt"])
+        if len(distinct) == count:
+            return Dataset.from_dict({"prompt": list(distinct), "task": [name] * count, "cluster": [name] * count})
     raise ValueError(
-        f"cluster {name}: got {len(found)} distinct {split} prompts in {count * _MOST_DRAWS} rows, wanted {count}; "
+        f"cluster {name}: got {len(distinct)} distinct {split} prompts in {count * _MOST_DRAWS} rows, wanted {count}; "
         "lower num_rows, eval_prompts or the cluster's share, or widen the task's config"
     )
 
@@ -236,14 +238,14 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
     """Distinct prompts of a JSON lines file; bad lines are counted and kept in rejected_rows.jsonl."""
     if not path.is_file():
         raise ValueError(f"prompts: got {str(path)!r}, which is no file; wanted JSON lines with a `prompt` in each")
-    found: list[Any] = []
+    prompts: list[Any] = []
     rejected: list[dict[str, Any]] = []
     for row in read_rows(path):
         prompt: Any = None if row.fields is None else row.fields.get("prompt")
-        if reason := row.reason or _prompt_problem(prompt, found):
+        if reason := row.reason or _prompt_problem(prompt, prompts):
             rejected.append({"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]})
         else:
-            found.append(prompt if isinstance(prompt, str) else [_message(message) for message in prompt])
+            prompts.append(prompt if isinstance(prompt, str) else [_message(message) for message in prompt])
     if rejected:
         if is_main_process():
             lines = "".join(json.dumps(row) + "\n" for row in rejected)
@@ -252,15 +254,15 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
             "%s: %d of %d lines left out, see %s",
             path,
             len(rejected),
-            len(found) + len(rejected),
+            len(prompts) + len(rejected),
             folder / REJECTED_ROWS,
         )
-    if not found:
+    if not prompts:
         first = rejected[0]["reason"] if rejected else "the file is empty"
         raise ValueError(
             f'prompts: got no usable line in {str(path)!r} ({first}); wanted lines like {{"prompt": ...}}'
         )
-    return preferences.distinct_prompts(Dataset.from_dict({"prompt": found})).select_columns("prompt")
+    return preferences.distinct_prompts(Dataset.from_dict({"prompt": prompts})).select_columns("prompt")
 
 
 def _message(message: dict[str, str]) -> dict[str, str]:
@@ -341,13 +343,13 @@ logger = logging.getLogger(__name__)
 def prompt_files(path: Path) -> list[Path]:
     """The file itself, or all data files of a folder, by name; ValueError where there is none."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    found = [file for file in files if file.name.endswith(SUFFIXES)]
-    if not found:
+    data_files = [file for file in files if file.name.endswith(SUFFIXES)]
+    if not data_files:
         raise ValueError(
             f"prompts: got {str(path)!r}, where there is no data file; wanted one that ends in {', '.join(SUFFIXES)}, "
             "or a folder of them"
         )
-    return found
+    return data_files
 
 
 def usable_prompts(files: Sequence[Path], folder: Path) -> Iterator[Any]:

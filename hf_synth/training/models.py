@@ -50,8 +50,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer; for a model made from nothing that of the tasks, or a BPE trained on `texts`."""
     if policy.model_name_or_path:
-        found = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
-        return preferences.ready_for_chat(found) if data.preferences or data.prompts else found
+        tokenizer = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
+        return preferences.ready_for_chat(tokenizer) if data.preferences or data.prompts else tokenizer
     if data.task or data.mixture:
         return build_tokenizer(*(cluster.build() for cluster in clusters(data).values()))
     if texts is None:
@@ -121,8 +121,8 @@ def fresh_config(
         wanted = f"wanted fields of {type(default).__name__}; {nearest(unknown[0], known)}"
         raise ValueError(f"new_model: got unknown value {unknown[0]!r}, {wanted}")
     names = {name: default.attribute_map.get(name, name) for name in _SMALL if kind not in _OWN}
-    given = {default.attribute_map.get(name, name) for name in shape}
-    small = {name: _SMALL[word] for word, name in names.items() if name in known and name not in given}
+    chosen = {default.attribute_map.get(name, name) for name in shape}
+    small = {name: _SMALL[field] for field, name in names.items() if name in known and name not in chosen}
     try:
         return AutoConfig.for_model(kind, **{**small, **shape, **(extra or {}), "vocab_size": len(tokenizer), **ids})
     except StrictDataclassError as error:

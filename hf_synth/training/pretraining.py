@@ -95,7 +95,7 @@ def _train(settings: Settings, folder: Path) -> dict[str, Any]:
         model if adapter is None else get_peft_model(model, adapter),
         args,
         train_dataset=data.train,
-        eval_dataset=data.looks,
+        eval_dataset=data.eval_sets,
         schedule=settings.schedule,
         epoch_steps=epoch_steps,
         processing_class=tokenizer,
@@ -126,13 +126,13 @@ def _start_from_others(
 
 
 def check_eval_strategy(settings: Settings) -> None:
-    """Raise ValueError where validation losses are asked about that no look would measure."""
+    """Raise ValueError for settings that need validation losses where no evaluation would measure them."""
     keeping = settings.keeping
-    asked = {"final_model: best": keeping.final_model == "best", "patience": keeping.patience is not None}
-    asked["loss_threshold"] = keeping.loss_threshold is not None
-    named = [name for name, there in asked.items() if there]
+    needing = {"final_model: best": keeping.final_model == "best", "patience": keeping.patience is not None}
+    needing["loss_threshold"] = keeping.loss_threshold is not None
+    named = [name for name, there in needing.items() if there]
     if named and settings.args.eval_strategy == "no" and keeping.snapshots_per_doubling is None:
-        raise ValueError(f"got {', '.join(named)} without looks at the validation rows; set eval_strategy: steps")
+        raise ValueError(f"{', '.join(named)} needs evaluation during training; set eval_strategy: steps")
 
 
 def check_task_vocabulary(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -146,13 +146,13 @@ def check_task_vocabulary(policy: PolicyArguments, tokenizer: PreTrainedTokenize
     if len(theirs) <= len(theirs.all_special_tokens):  # what transformers makes where a checkpoint has no tokenizer
         return
     known = theirs.get_vocab()
-    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if differing := [(word, number) for word, number in words if known.get(word) != number]:
+    ours = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if differing := [(word, number) for word, number in ours if known.get(word) != number]:
         word, number = differing[0]
         raise ValueError(
             f"model_name_or_path: got {policy.model_name_or_path!r}, whose tokenizer has other ids for "
-            f"{len(differing)} words of the task ({word!r}: {known.get(word)} there, {number} here); hand its "
-            "weights on to a new model by init_from, which knows embeddings by their words"
+            f"{len(differing)} words of the task ({word!r}: {known.get(word)} there, {number} here); transfer "
+            "its weights to a new model with init_from, which matches embeddings by token"
         )
 
 
@@ -162,10 +162,10 @@ def check_model_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     if len(tokenizer) > vocabulary:
         raise ValueError(
             f"got {len(tokenizer)} tokens in the vocabulary and a model of {vocabulary}; wanted a model with at least "
-            "as many: start from another checkpoint, or hand its weights on to a new model by init_from"
+            "as many: start from another checkpoint, or transfer its weights to a new model with init_from"
         )
     most = getattr(model.config, "max_position_embeddings", None)
-    longest = max(map(_longest, (data.train, data.test, *data.looks.values())))
+    longest = max(map(_longest, (data.train, data.test, *data.eval_sets.values())))
     if most is not None and longest > most:
         raise ValueError(
             f"got rows of {longest} tokens and a model of {most} positions; set new_model's "
@@ -174,7 +174,7 @@ def check_model_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
 
 
 def _longest(rows: Any) -> int:
-    """The tokens of the longest row; of rows that are made as they are needed, or all of one length, the first."""
+    """Return the tokens of the longest row; of rows made as needed, or all of one length, of the first."""
     return getattr(rows, "width", None) or rows[0]["input_ids"].shape[0]
 
 
@@ -193,33 +193,33 @@ def final_metrics(
     tokenizer: PreTrainedTokenizerBase,
     data: PretrainingData,
 ) -> dict[str, float]:
-    """What the trained model does on the test rows, and on the language where text was read; every rank takes part."""
+    """Return metrics on the test rows, and on the language where text was read; every rank takes part."""
     output = trainer.predict(data.test, metric_key_prefix="test")
     left_out = {"test_runtime", "test_samples_per_second", "test_steps_per_second", "test_model_preparation_time"}
-    found = {
+    metrics = {
         _flat(name): float(value) for name, value in (output.metrics or {}).items() if name not in left_out
     }  # test_accuracy/near_ood -> accuracy/test/near_ood
-    found["rows/test"] = float(len(output.label_ids))
-    found["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
-    found["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
+    metrics["rows/test"] = float(len(output.label_ids))
+    metrics["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
+    metrics["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
     if data.epoch is not None:
-        found["rows/epoch"] = float(data.epoch)
+        metrics["rows/epoch"] = float(data.epoch)
     if isinstance(data.test, HeldRows) and data.test.groups is not None:
         groups, counts = np.unique(data.test.groups, return_counts=True)
-        found |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
+        metrics |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
     if isinstance(data.test, HeldRows) and data.test.optimal is not None:
-        found |= _against_floor(output, data.test.optimal)
+        metrics |= _against_floor(output, data.test.optimal)
     if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
-        compared = min(int(found["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
-        found["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
-        found["rows/compared"] = float(compared)
+        compared = min(int(metrics["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
+        metrics["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
+        metrics["rows/compared"] = float(compared)
     if data.corpus is not None:
-        found.pop("row_accuracy/test")  # of whole blocks of text
-        read = data.corpus.counts(int(found["rows/trained"]))
-        found |= read
-        if isinstance(task, Grammar):  # a baseline is asked as well: it is what the others are held against
-            found |= _of_language(trainer, task, tokenizer, settings, int(read["documents/example"]))
-    return found
+        metrics.pop("row_accuracy/test")  # of whole blocks of text
+        read = data.corpus.counts(int(metrics["rows/trained"]))
+        metrics |= read
+        if isinstance(task, Grammar):  # the baseline of a comparison too
+            metrics |= _of_language(trainer, task, tokenizer, settings, int(read["documents/example"]))
+    return metrics
 
 
 def _flat(name: str) -> str:
@@ -230,10 +230,10 @@ def _flat(name: str) -> str:
 def _against_floor(output: Any, optimal: np.ndarray) -> dict[str, float]:
     log_probs, mask = output.predictions[0], target_mask(output.label_ids)
     width = log_probs.shape[1]
-    found = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
+    metrics = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
     names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}
     names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
-    return {names[name]: value for name, value in found.items() if name in names}
+    return {names[name]: value for name, value in metrics.items() if name in names}
 
 
 def _of_language(
@@ -300,32 +300,32 @@ def _curriculum_callback(
 
 DYNAMICS = "dynamics.csv"
 _TRAINING = ("loss", "grad_norm")
-_LOOKS = {"eval_train_": "train_", "eval_validation_": "validation_"}
+_EVALUATED = {"eval_train_": "train_", "eval_validation_": "validation_"}
 _LEFT_OUT = ("runtime", "_per_second", "model_preparation_time")
 
 
 def dynamics(history: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """One row a step at which the evaluation sets were looked at: step, train_loss, validation_accuracy and so on.
+    """Return one row a step of evaluation: step, train_loss, validation_accuracy and so on.
 
-    Names are those of the log with `eval_` left out; learning_rate is the latest one logged. Without any look the
+    Names are those of the log with `eval_` left out; learning_rate is the latest one logged. Without evaluation the
     rows are those steps at which training was logged: loss and grad_norm.
     """
-    looked = any(name.startswith(tuple(_LOOKS)) for entry in history for name in entry)
+    evaluated = any(name.startswith(tuple(_EVALUATED)) for entry in history for name in entry)
     rows: dict[int, dict[str, float]] = {}
     rate: float | None = None
     for entry in history:
         rate = entry.get("learning_rate", rate)
-        found = {
+        values = {
             short + name.removeprefix(prefix): value
             for name, value in entry.items()
-            for prefix, short in _LOOKS.items()
+            for prefix, short in _EVALUATED.items()
             if name.startswith(prefix) and not name.endswith(_LEFT_OUT)
         }
-        found |= {name: value for name, value in entry.items() if name.startswith(("curriculum/", "geometry/"))}
-        found |= {} if looked else {name: entry[name] for name in _TRAINING if name in entry}
-        if found:
+        values |= {name: value for name, value in entry.items() if name.startswith(("curriculum/", "geometry/"))}
+        values |= {} if evaluated else {name: entry[name] for name in _TRAINING if name in entry}
+        if values:
             row = rows.setdefault(entry["step"], {"step": entry["step"]})
-            row |= {**found, **({} if rate is None else {"learning_rate": rate})}
+            row |= {**values, **({} if rate is None else {"learning_rate": rate})}
     return [rows[step] for step in sorted(rows)]
 
 
@@ -346,12 +346,12 @@ _AT_ONCE = 50_000
 
 
 def seen_share(task: Task, test: Rows, trained: int, *, seed: int = 0) -> float:
-    """The share of test rows that are, token for token, among the first `trained` training rows of `seed`."""
-    left, asked = set(_as_bytes(test)), _as_bytes(test)
+    """Return the fraction of test rows that are among the first `trained` training rows of `seed`."""
+    left, wanted = set(_as_bytes(test)), _as_bytes(test)
     end = min(trained, task.size("train") or trained)
     for start in range(0, end, _AT_ONCE):
         left.difference_update(_as_bytes(task.rows(start, min(_AT_ONCE, end - start), seed=seed)))
-    return 1 - sum(row in left for row in asked) / len(asked)
+    return 1 - sum(row in left for row in wanted) / len(wanted)
 
 
 def _as_bytes(rows: Rows) -> list[bytes]:

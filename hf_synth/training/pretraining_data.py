@@ -1,4 +1,4 @@
-"""What pretraining adds to a recipe's arguments: rows, schedules, curricula, when to look, to keep and to stop."""
+"""What pretraining adds to a recipe's arguments: rows, schedules, curricula, when to evaluate, to keep and to stop."""
 
 import dataclasses
 import functools
@@ -47,7 +47,7 @@ class RowsArguments:
     )  # fmt: skip
     dataset_name: str | None = option(None, "The config of that dataset, such as sort-64.")
     dataset_split: str = option("train", "The split of that dataset to train on.")
-    eval_rows: int = option(1024, "Rows of the training and of the validation split at each look.", at_least=1)
+    eval_rows: int = option(1024, "Rows of the training and of the validation split at each evaluation.", at_least=1)
     test_rows: int = option(4096, "Rows of the test split that the result is measured on.", at_least=1)
     steps_per_epoch: int | None = option(
         None,
@@ -124,15 +124,15 @@ class KeepingArguments:
 
     snapshots_per_doubling: float | None = option(
         None,
-        "Keep models at steps spaced by 2**(1/this), with a look at each; resuming does not need them.",
+        "Keep models at steps spaced by 2**(1/this), with an evaluation at each; resuming does not need them.",
         at_least=0.1,
         at_most=1000,
     )
     snapshots_linear_after: int | None = option(None, "From this step on snapshots are equally spaced.", at_least=1)
     final_model: str = option(
-        "last", "last, or best: of the lowest validation loss at a look.", choices=("last", "best")
+        "last", "last, or best: of the lowest validation loss at an evaluation.", choices=("last", "best")
     )
-    patience: int | None = option(None, "Stop after so many looks without a lower validation loss.", at_least=1)
+    patience: int | None = option(None, "Stop after so many evaluations without a lower validation loss.", at_least=1)
     loss_threshold: float | None = option(
         None, "Stop when the validation loss is at most this.", above=-math.inf, below=math.inf
     )
@@ -145,7 +145,7 @@ class KeepingArguments:
 
 
 def rows_per_step(args: TrainingArguments) -> int:
-    """Rows of one optimizer step, on all processes together. Raises ValueError for sizes that are none."""
+    """Return the rows of one optimizer step, on all processes together. Raises ValueError for sizes that are none."""
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(args, name) < 1:
             raise ValueError(f"{name}: got {getattr(args, name)}, wanted at least 1")
@@ -153,7 +153,7 @@ def rows_per_step(args: TrainingArguments) -> int:
 
 
 def resolve_max_steps(args: TrainingArguments, rows: RowsArguments, epoch: int | None) -> float:
-    """Set max_steps, and where nothing else is said the steps between looks; returns the steps of an epoch.
+    """Set max_steps, and where nothing else is said the steps between evaluations; return the steps of an epoch.
 
     `epoch`: rows in one pass over the training set, None of endless rows. An epoch of endless rows is
     `steps_per_epoch` steps, or the whole run; what shall happen every epoch happens every so many steps.
@@ -195,10 +195,10 @@ class Curriculum:
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingData:
-    """What one run reads. `looks` are measured while training, `test` once at the end; `epoch` is rows in a pass."""
+    """The data of one run: `eval_sets` are measured during training, `test` at the end; `epoch` is rows in a pass."""
 
     train: Dataset
-    looks: Mapping[str, Dataset]
+    eval_sets: Mapping[str, Dataset]
     test: Dataset
     epoch: int | None = None
     curriculum: Curriculum | None = None
@@ -222,14 +222,14 @@ class Stacked(Dataset):
 
 
 def chosen_task(rows: RowsArguments) -> Task | None:
-    """The task that the arguments name."""
+    """Return the task that the arguments name."""
     return get_task(rows.task, rows.preset, **rows.task_args) if rows.task else None  # type: ignore[arg-type]
 
 
 def pretraining_tokenizer(
     task: Task | None, corpus: CorpusArguments, policy: PolicyArguments
 ) -> PreTrainedTokenizerBase:
-    """The task's own words; where text is read, the checkpoint's tokenizer or a BPE made for the corpus."""
+    """Return the task's tokenizer; where text is read, the checkpoint's or a BPE trained on the corpus."""
     if corpus.canonical:
         name, pretrained = policy.model_name_or_path, None
         if name:
@@ -253,13 +253,13 @@ def pretraining_data(
     tokenizer: PreTrainedTokenizerBase,
     args: TrainingArguments,
 ) -> PretrainingData:
-    """Everything that a run reads; see `PretrainingData`."""
+    """Make everything that a run reads; see `PretrainingData`."""
     if corpus.canonical:
         _check_text_alone(rows, curriculum)
         return _text_data(task, rows, corpus, tokenizer, args)
     if task is None:
         raise ValueError("got no task, wanted one whose rows are trained on")
-    looks: dict[str, Dataset] = {
+    eval_sets: dict[str, Dataset] = {
         "train": held_rows(task, "train", min(rows.eval_rows, rows.train_rows or rows.eval_rows), rows.rows_seed),
         "validation": held_rows(task, "validation", rows.eval_rows, rows.rows_seed),
     }
@@ -269,29 +269,29 @@ def pretraining_data(
             raise ValueError("got a curriculum with dataset or train_rows, wanted fresh rows: neither of the two")
         grown = _curriculum(task, curriculum)
         online = OnlineRows(grown.task_of, seed=rows.rows_seed, stages=grown.stages)
-        return PretrainingData(online, looks, test, curriculum=grown)
+        return PretrainingData(online, eval_sets, test, curriculum=grown)
     if rows.dataset:
         columns = TokenColumns(token_dataset(rows, len(tokenizer)))
-        looks["train"] = Subset(columns, range(min(len(columns), rows.eval_rows)))
-        return PretrainingData(Passes(columns, rows.rows_seed), looks, test, len(columns))
+        eval_sets["train"] = Subset(columns, range(min(len(columns), rows.eval_rows)))
+        return PretrainingData(Passes(columns, rows.rows_seed), eval_sets, test, len(columns))
     if rows.train_rows:
         held = HeldRows(task.rows(0, rows.train_rows, seed=rows.rows_seed))
-        return PretrainingData(Passes(held, rows.rows_seed), looks, test, rows.train_rows)
-    return PretrainingData(OnlineRows(task, seed=rows.rows_seed), looks, test, task.size("train"))
+        return PretrainingData(Passes(held, rows.rows_seed), eval_sets, test, rows.train_rows)
+    return PretrainingData(OnlineRows(task, seed=rows.rows_seed), eval_sets, test, task.size("train"))
 
 
 def fingerprint(data: PretrainingData) -> str:
-    """A digest of all that a run reads; of endless rows, which nobody holds, of the first ones."""
+    """Return a digest of all finite rows that a run reads; endless rows add nothing."""
     digest = hashlib.sha256()
-    sources = map(_source, (data.train, *data.looks.values(), data.test))
-    for source in {id(source): source for source in sources}.values():  # looks are often at parts of one
+    sources = map(_source, (data.train, *data.eval_sets.values(), data.test))
+    for source in {id(source): source for source in sources}.values():  # evaluation sets are often parts of one
         for part in _contents(source):
             digest.update(part.tobytes())
     return digest.hexdigest()[:16]
 
 
 def _source(rows: Any) -> Any:
-    """What rows are taken from, below all that orders, selects and stacks them."""
+    """Return what rows are taken from, below all that orders, selects and stacks them."""
     while not isinstance(rows, (HeldRows, OnlineRows, datasets.Dataset)):
         rows = rows.dataset
     return rows
@@ -310,13 +310,13 @@ def _contents(source: HeldRows | OnlineRows | datasets.Dataset) -> Iterator[np.n
 
 
 def held_rows(task: Task, split: str, most: int, seed: int) -> HeldRows:
-    """The first rows of a split with their floor, or all rows of a finite task that has fewer than `most`."""
+    """Return the first rows of a split with their floor, or all rows of a finite task that has fewer than `most`."""
     rows = task.rows(0, min(most, task.size(split) or most), split=split, seed=seed)
     return HeldRows(rows, task.optimal_log_probs(rows), rows.columns.get(_GROUPS))
 
 
 def token_dataset(rows: RowsArguments, vocabulary: int) -> datasets.Dataset:
-    """The dataset that the arguments name. Raises ValueError where its split, columns or ids do not fit."""
+    """Load the dataset that the arguments name. Raises ValueError where its split, columns or ids do not fit."""
     name = rows.dataset or ""
     if measured := {part.partition("[")[0].strip() for part in rows.dataset_split.split("+")} & {*SPLITS[1:], "all"}:
         raise ValueError(
@@ -325,34 +325,34 @@ def token_dataset(rows: RowsArguments, vocabulary: int) -> datasets.Dataset:
         )
     try:
         if (Path(name) / "state.json").is_file():
-            found = datasets.load_from_disk(name)
+            dataset = datasets.load_from_disk(name)
         else:
-            found = datasets.load_dataset(name, rows.dataset_name, split=rows.dataset_split)
+            dataset = datasets.load_dataset(name, rows.dataset_name, split=rows.dataset_split)
     except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"dataset: got {name!r}, which cannot be loaded: {reason}") from None
-    if not {"input_ids", "labels"} <= set(found.column_names):
+    if not {"input_ids", "labels"} <= set(dataset.column_names):
         raise ValueError(
-            f"dataset: got {name!r} with columns {', '.join(found.column_names)}, wanted input_ids and labels; "
+            f"dataset: got {name!r} with columns {', '.join(dataset.column_names)}, wanted input_ids and labels; "
             "for text set `canonical`"
         )
-    found = found.select_columns(["input_ids", "labels"])
-    for number, table in enumerate(found.with_format("arrow").iter(_CHECKED_TOGETHER)):
+    dataset = dataset.select_columns(["input_ids", "labels"])
+    for number, table in enumerate(dataset.with_format("arrow").iter(_CHECKED_TOGETHER)):
         if problem := _problem(table, vocabulary):
             raise ValueError(f"dataset: got {problem} in {name!r}, in row {number * _CHECKED_TOGETHER} or later")
-    return found
+    return dataset
 
 
 def _problem(table: pa.Table, vocabulary: int) -> str | None:
-    """What is wrong with rows of token ids, in words, or None."""
+    """Return what is wrong with rows of token ids as text, or None."""
     ids, labels = table["input_ids"], table["labels"]
     if not all(pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type) for column in table):
         return "columns that are no lists of whole numbers"
     if not pc.all(pc.equal(pc.list_value_length(ids), pc.list_value_length(labels)), skip_nulls=False).as_py():
         return "labels of another length than input_ids, or none"
     for name, column, least in (("id", ids, 0), ("label", labels, IGNORED)):
-        found = pc.min_max(pc.list_flatten(column)).as_py()
-        for value in (found["min"], found["max"]):
+        bounds = pc.min_max(pc.list_flatten(column)).as_py()
+        for value in (bounds["min"], bounds["max"]):
             if value is not None and not (value == least or 0 <= value < vocabulary):
                 return (
                     f"the {name} {value}, where the task has {vocabulary} words (set task, preset and task_args to "
@@ -377,10 +377,10 @@ def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
     @functools.cache
     def task_of(stage: int) -> Task:
         value = min(final, arguments.curriculum_start + stage * arguments.curriculum_step)
-        found = type(task)(task.config.replace(**{name: value}))
-        if found.vocabulary() != task.vocabulary():
+        stage_task = type(task)(task.config.replace(**{name: value}))
+        if stage_task.vocabulary() != task.vocabulary():
             raise ValueError(f"curriculum_field: got {name!r}, which changes the vocabulary; wanted one that does not")
-        return found
+        return stage_task
 
     task_of(0)
     last = math.ceil((final - arguments.curriculum_start) / arguments.curriculum_step)
@@ -388,8 +388,12 @@ def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
 
 
 def _check_text_alone(rows: RowsArguments, curriculum: CurriculumArguments) -> None:
-    asked = {"dataset": rows.dataset, "train_rows": rows.train_rows, "curriculum_field": curriculum.curriculum_field}
-    if named := [name for name, value in asked.items() if value]:
+    settings = {
+        "dataset": rows.dataset,
+        "train_rows": rows.train_rows,
+        "curriculum_field": curriculum.curriculum_field,
+    }
+    if named := [name for name, value in settings.items() if value]:
         raise ValueError(
             f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long as "
             "corpus_tokens says"
@@ -411,5 +415,5 @@ def _text_data(
     held_out = Stacked(held_out_blocks(corpus, tokenizer))
     seen = Subset(train, range(min(len(train), len(held_out))))
     stacked = Stacked(train) if corpus.corpus_tokens is None else Passes(Stacked(train), rows.rows_seed)
-    looks = {"train": Stacked(seen), "validation": held_out}
-    return PretrainingData(stacked, looks, held_out, len(train), corpus=train)
+    eval_sets = {"train": Stacked(seen), "validation": held_out}
+    return PretrainingData(stacked, eval_sets, held_out, len(train), corpus=train)

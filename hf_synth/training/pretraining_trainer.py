@@ -52,7 +52,7 @@ class PretrainingTrainer(Trainer):
                 "load_best_model_at_end: got true, wanted false: set final_model to best, which is resumed exactly"
             )
         if not args.eval_do_concat_batches:
-            raise ValueError("eval_do_concat_batches: got false, wanted true: looks are means over all rows at once")
+            raise ValueError("eval_do_concat_batches: got false, wanted true: metrics are means over all rows at once")
         if args.metric_for_best_model in ("loss", "eval_loss"):  # what Trainer calls that of a single evaluation set
             args.metric_for_best_model = VALIDATION_LOSS
         args.remove_unused_columns = False
@@ -79,13 +79,13 @@ class PretrainingTrainer(Trainer):
         return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """All of them, or as Trainer has it: neither biases nor norms."""
+        """Return all names, or as Trainer does: neither biases nor norms."""
         if self.schedule.weight_decay_on == "all":
             return [name for name, _ in model.named_parameters()]
         return super().get_decay_parameter_names(model)
 
     def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
-        """As usual; SGD takes the one kernel for all weights that AdamW takes by default, where they are whole."""
+        """Create it as usual; SGD is fused, as AdamW is by default, where weights are whole."""
         optimizer = super().create_optimizer(*args, **options)
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled or self.get_tp_size() > 1)
         if isinstance(optimizer, torch.optim.SGD) and whole:
@@ -94,7 +94,7 @@ class PretrainingTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The cosine of ScheduleArguments where it is asked for, else Trainer's own schedules."""
+        """Create the cosine of ScheduleArguments where it is set, else Trainer's own schedule."""
         if self.lr_scheduler is not None or not self.schedule.own_cosine:
             return super().create_scheduler(num_training_steps, optimizer)
         factor = partial(
@@ -108,23 +108,23 @@ class PretrainingTrainer(Trainer):
         return self.lr_scheduler
 
     def train(self, *args: Any, **options: Any) -> TrainOutput:
-        """As usual, without a search of the disk at every step: see `cache_missing_import`."""
+        """Train as usual, without a search of the disk at every step: see `cache_missing_import`."""
         with cache_missing_import("lomo_optim"):
             return super().train(*args, **options)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """As usual, but the weights are counted once and not at every step."""
+        """Count as usual, but the weights once and not at every step."""
         tokens = inputs["input_ids"].numel()
         if self._operations_per_token is None:
             self._operations_per_token = super().floating_point_ops(inputs) // tokens
         return self._operations_per_token * tokens
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
-        """As usual, without the cache of keys and values that models would fill."""
+        """Compute it as usual, without the cache of keys and values that models would fill."""
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **options)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As usual, with the epoch of the rows: the dataset itself has no end."""
+        """Log as usual, with the epoch of the rows: the dataset itself has no end."""
         self.state.epoch = self.state.global_step / self.epoch_steps
         super().log(logs, start_time)
 
@@ -136,27 +136,30 @@ class PretrainingTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As usual, with means over tokens in place of the mean over batches."""
+        """Evaluate as usual, with means over tokens instead of the mean over batches."""
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         log_probs, hits = output.predictions
-        found = summary(log_probs, hits == 1, target_mask(output.label_ids), dataloader.dataset)
-        metrics = {**output.metrics, **{f"{metric_key_prefix}_{name}": value for name, value in found.items()}}
+        computed = summary(log_probs, hits == 1, target_mask(output.label_ids), dataloader.dataset)
+        metrics = {
+            **output.metrics,
+            **{f"{metric_key_prefix}_{name}": value for name, value in computed.items()},
+        }
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As usual, but never weights that are no numbers: a checkpoint of them would be resumed from for ever."""
+        """Save as usual, but never NaN or inf: a checkpoint of such weights would be resumed from for ever."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise ValueError(f"weights that are no numbers came of step {self.state.global_step}; {_LOWER}")
+            raise ValueError(f"NaN or inf in the weights after step {self.state.global_step}; {_LOWER}")
         super().save_model(output_dir, _internal_call)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """As usual, but without clipping only at the steps that log it: nobody else reads it."""
+        """Return it as usual; without clipping only at the steps that log it, as nobody else reads it."""
         step, every = self.state.global_step + 1, self.state.logging_steps
         read = self.args.logging_strategy != "steps" or step == 1 or step % every == 0
         return super()._get_grad_norm(model, grad_norm) if grad_norm is not None or read else None
 
     def _maybe_log_save_evaluate(self, tr_loss: Tensor, *args: Any, **options: Any) -> None:
-        """Before anything is logged or saved: a loss that is no number ends the run."""
+        """Raise ValueError for a NaN or infinite loss before anything is logged or saved."""
         due = self.control.should_log or self.control.should_save or self.control.should_evaluate
         if due and not bool(torch.isfinite(tr_loss).all()):
             step = self.state.global_step
@@ -178,7 +181,7 @@ def cache_missing_import(package: str) -> Iterator[None]:
 
 
 def cosine_factor(step: int, *, warmup: int, horizon: int, floor: float) -> float:
-    """The share of the full rate: linear up to 1 at `warmup`, a cosine down to `floor` at `horizon`, then level."""
+    """Return the fraction of the full rate: linear to 1 at `warmup`, a cosine to `floor` at `horizon`, then level."""
     if step < warmup:
         return step / warmup
     done = min(1.0, (step - warmup) / max(1, horizon - warmup))
@@ -186,13 +189,13 @@ def cosine_factor(step: int, *, warmup: int, horizon: int, floor: float) -> floa
 
 
 def summary(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray, dataset: Any) -> dict[str, float]:
-    """Loss, accuracy, row_accuracy, the excess over the floor where that is known, and all by group of rows."""
+    """Return loss, accuracy, row_accuracy, the excess over the floor where it is known, and all by group of rows."""
     log_probs = np.where(mask, log_probs, 0.0).astype(np.float64)
-    found = _means(log_probs, hits, mask)
+    metrics = _means(log_probs, hits, mask)
     if not isinstance(dataset, HeldRows):
-        return found
+        return metrics
     if dataset.optimal is not None:
-        found["excess"] = found["loss"] + float(dataset.optimal.sum() / mask.sum())
+        metrics["excess"] = metrics["loss"] + float(dataset.optimal.sum() / mask.sum())
     if dataset.groups is not None:
         for group in sorted(set(dataset.groups.tolist())):
             inside = dataset.groups == group
@@ -200,8 +203,8 @@ def summary(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray, dataset: 
             with np.errstate(over="ignore"):  # a loss beyond 709 nats has no perplexity below infinity
                 parts |= {"perplexity": float(np.exp(parts["loss"]))}
             parts |= {"probability": float(np.exp(log_probs[inside])[mask[inside]].mean())}
-            found |= {f"{name}/{group}": value for name, value in parts.items()}
-    return found
+            metrics |= {f"{name}/{group}": value for name, value in parts.items()}
+    return metrics
 
 
 def _means(log_probs: np.ndarray, hits: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What was copied from where, in numbers that show that it was."""
+"""Weights transferred from other checkpoints, and a report of what was copied."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.errors import check_fields, nearest, option
-from hf_synth.training.transfer_source import EVERYTHING, Donor, Source, check_parts, freeze, parts_of, resolve
+from hf_synth.training.transfer_source import EVERYTHING, Source, SourceModel, check_parts, freeze, parts_of, resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TransferReport:
     trained: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return all fields as plain values."""
         return dataclasses.asdict(self)
 
 
@@ -102,19 +102,19 @@ def transfer(
     notes: list[str] = []
     described = []
     for source, claimed in _claims(sources, set(parts.values()), embeddings).items():
-        donor = Donor(source)
-        donor.check_kind(model, claimed)
+        origin = SourceModel(source)
+        origin.check_kind(model, claimed)
         for part in claimed:
             names = [name for name in parts if parts[name] == part]
-            donor.check_names(model, part, names)
-            copies += [_copy(donor, model, part, name, tokenizer, embeddings, seed) for name in names]
-        notes += _notes(donor, model, parts, claimed)
-        described.append({**dataclasses.asdict(source), "differences": donor.differences(model)})
+            origin.check_names(model, part, names)
+            copies += [_copy(origin, model, part, name, tokenizer, embeddings, seed) for name in names]
+        notes += _notes(origin, model, parts, claimed)
+        described.append({**dataclasses.asdict(source), "differences": origin.differences(model)})
     return TransferReport(tuple(described), embeddings, seed, _write(model, parts, copies), tuple(notes))
 
 
 def _claims(sources: Sequence[Source], present: set[str], embeddings: str) -> dict[Source, tuple[str, ...]]:
-    """The parts that each source gives; ValueError for a part claimed twice, or claimed and fresh."""
+    """Return the parts that each source gives; ValueError for a part claimed twice, or claimed and fresh."""
     claims: dict[Source, tuple[str, ...]] = {}
     owner: dict[str, str] = {}
     for source in sources:
@@ -136,7 +136,7 @@ def _claims(sources: Sequence[Source], present: set[str], embeddings: str) -> di
 
 
 def _copy(
-    donor: Donor,
+    origin: SourceModel,
     model: PreTrainedModel,
     part: str,
     name: str,
@@ -145,7 +145,7 @@ def _copy(
     seed: int,
 ) -> _Copy:
     tensor = model.get_parameter(name)
-    values = donor.values(name, tensor, by_rows=part in _BY_ROWS)
+    values = origin.values(name, tensor, by_rows=part in _BY_ROWS)
     rows: Tensor | slice = slice(None)
     if part == "positions":
         rows = slice(min(len(tensor), len(values)))
@@ -153,47 +153,49 @@ def _copy(
     elif part in _OF_TOKENS and embeddings == "averaged":
         values = values.mean(dim=0)
     elif part in _OF_TOKENS:
-        rows, theirs = _shared_tokens(donor, tokenizer, len(tensor), len(values))
+        rows, theirs = _shared_tokens(origin, tokenizer, len(tensor), len(values))
         values = values[theirs]
-    return _Copy(donor.source, name, _shuffled(values, name, seed) if donor.source.shuffled else values, rows)
+    return _Copy(origin.source, name, _shuffled(values, name, seed) if origin.source.shuffled else values, rows)
 
 
-def _shared_tokens(donor: Donor, tokenizer: PreTrainedTokenizerBase, here: int, there: int) -> tuple[Tensor, Tensor]:
-    """Ids of the tokens that both tokenizers have: the model's [n] and the source's [n]."""
-    ours, theirs = tokenizer.get_vocab(), donor.tokenizer.get_vocab()
+def _shared_tokens(
+    origin: SourceModel, tokenizer: PreTrainedTokenizerBase, here: int, there: int
+) -> tuple[Tensor, Tensor]:
+    """Return ids of the tokens that both tokenizers have: the model's [n] and the source's [n]."""
+    ours, theirs = tokenizer.get_vocab(), origin.tokenizer.get_vocab()
     for vocabulary, rows, whose in ((ours, here, "model"), (theirs, there, "source")):
         if (largest := max(vocabulary.values())) >= rows:
-            raise donor.error(
+            raise origin.error(
                 f"token id {largest} in the {whose}'s tokenizer, wanted ids below {rows}, the rows of its embeddings; "
                 "pair the tokenizer with its own model"
             )
     shared = sorted(ours.keys() & theirs.keys(), key=ours.__getitem__)
     if not shared:
-        raise donor.error("a tokenizer without a token in common with the model's; use embeddings averaged or fresh")
+        raise origin.error("a tokenizer without a token in common with the model's; use embeddings averaged or fresh")
     return torch.tensor([ours[token] for token in shared]), torch.tensor([theirs[token] for token in shared])
 
 
 def _shuffled(values: Tensor, name: str, seed: int) -> Tensor:
-    """The same numbers in an order that follows from seed and name."""
+    """Return the same numbers in an order that follows from seed and name."""
     order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(values.numel())
     return values.flatten()[torch.from_numpy(order)].view_as(values)
 
 
-def _notes(donor: Donor, model: PreTrainedModel, parts: Mapping[str, str], claimed: Sequence[str]) -> list[str]:
-    """What `everything` left behind, and positions that do not cover the model's."""
+def _notes(origin: SourceModel, model: PreTrainedModel, parts: Mapping[str, str], claimed: Sequence[str]) -> list[str]:
+    """Note what `everything` left behind, and positions that do not cover the model's."""
     notes = []
-    if EVERYTHING in donor.source.parts:
-        left = sorted(set(donor.parts.values()) - set(claimed))
-        notes += [f"{donor.source.path}: not used: {part}" for part in left]
+    if EVERYTHING in origin.source.parts:
+        left = sorted(set(origin.parts.values()) - set(claimed))
+        notes += [f"{origin.source.path}: not used: {part}" for part in left]
     for name in (name for name in parts if parts[name] == "positions" and "positions" in claimed):
-        here, there = model.get_parameter(name), donor.tensors[name]
+        here, there = model.get_parameter(name), origin.tensors[name]
         if len(here) != len(there):
-            notes.append(f"{donor.source.path}: it has {len(there)} positions, the model {len(here)}")
+            notes.append(f"{origin.source.path}: it has {len(there)} positions, the model {len(here)}")
     return notes
 
 
 def _write(model: PreTrainedModel, parts: Mapping[str, str], copies: Sequence[_Copy]) -> tuple[PartReport, ...]:
-    """Carry out the copies, and say what they did."""
+    """Copy the values, and report what changed."""
     fresh = {copy.name: model.get_parameter(copy.name).detach().clone() for copy in copies}
     for copy in copies:
         tensor = model.get_parameter(copy.name).data
@@ -246,7 +248,7 @@ class TransferArguments:
 
     init_from: list[dict[str, Any]] | str | None = option(
         None,
-        "A checkpoint that hands on everything, by path or Hub id, or a list of {path, parts, revision, "
+        "A checkpoint whose weights are transferred, by path or Hub id, or a list of {path, parts, revision, "
         "shuffled}, as JSON. Parts: attention, mlp, norms, embeddings, positions, head, everything.",
     )
     init_embeddings: str = option(
@@ -264,7 +266,7 @@ class TransferArguments:
         self.train_parts = list(check_parts(_listed(self.train_parts), "train_parts"))
 
     def sources(self) -> list[Source]:
-        """What `init_from` names; ValueError for values that are none of a source."""
+        """Return the sources that `init_from` names; ValueError for unusable values."""
         entries: Any = self.init_from or []
         return [_source(number, entry) for number, entry in enumerate(entries)]
 
@@ -272,7 +274,7 @@ class TransferArguments:
 def apply_transfer(
     arguments: TransferArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> TransferReport | None:
-    """Copy weights into the model and freeze what shall not train, both in place; None if nothing was asked for.
+    """Copy weights into the model and freeze what shall not train, both in place; None if neither is set.
 
     Call it before the optimizer is made. Errors: as `transfer` and `freeze`.
     """
@@ -286,16 +288,16 @@ def apply_transfer(
     return dataclasses.replace(report, trained=trained)
 
 
-def _entries(given: Any) -> list[dict[str, Any]] | None:
-    """A path, JSON, or a list of paths and mappings, as a list of mappings."""
-    if isinstance(given, str) and given.lstrip().startswith(("[", "{")):
+def _entries(value: Any) -> list[dict[str, Any]] | None:
+    """Return a path, JSON, or a list of paths and mappings as a list of mappings."""
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
-            given = json.loads(given)
+            value = json.loads(value)
         except json.JSONDecodeError as error:
-            raise ValueError(f"init_from: got {given!r}, wanted a path or JSON ({error})") from None
-    if not given:
+            raise ValueError(f"init_from: got {value!r}, wanted a path or JSON ({error})") from None
+    if not value:
         return None
-    entries = given if isinstance(given, list) else [given]
+    entries = value if isinstance(value, list) else [value]
     return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
 

@@ -37,20 +37,20 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
     Raises ValueError for a parameter whose name tells no part.
     """
     embeddings, head = (_ids(part) for part in (model.get_input_embeddings(), model.get_output_embeddings()))
-    found = {}
+    parts = {}
     for name, parameter in model.named_parameters():
         if id(parameter) in embeddings:
-            found[name] = "embeddings"
+            parts[name] = "embeddings"
         elif id(parameter) in head:
-            found[name] = "head"
+            parts[name] = "head"
         elif part := _part_by_name(name):
-            found[name] = part
+            parts[name] = part
         else:
             raise ValueError(
                 f"got parameter {name!r} of a {model.config.model_type} model, whose name tells no part; "
                 f"wanted one of {', '.join(PARTS)}; transfer such models whole, with model_name_or_path"
             )
-    return found
+    return parts
 
 
 def check_parts(parts: Sequence[str], name: str) -> tuple[str, ...]:
@@ -126,7 +126,7 @@ class Source:
         object.__setattr__(self, "parts", check_parts(self.parts, f"source {self.path!r}: parts"))
 
 
-class Donor:
+class SourceModel:
     """The model of a source, on the CPU in float32, and its tokenizer."""
 
     def __init__(self, source: Source) -> None:
@@ -148,16 +148,16 @@ class Donor:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """What stands beside the model."""
         try:
-            found = from_pretrained(AutoTokenizer, self.source.path, revision=self.source.revision)
+            tokenizer = from_pretrained(AutoTokenizer, self.source.path, revision=self.source.revision)
         except ValueError:
-            found = None
+            tokenizer = None
         # Where there is none, transformers makes up one of the architecture's special tokens.
-        if found is None or found.get_vocab().keys() <= set(found.all_special_tokens):
+        if tokenizer is None or tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
             raise self.error(
                 "no tokenizer beside the model, which embeddings by_token need; save it there, or choose averaged "
                 "or fresh"
             )
-        return found
+        return tokenizer
 
     def error(self, got: str) -> ValueError:
         """The error that says where it was."""
@@ -189,14 +189,14 @@ class Donor:
 
     def values(self, name: str, tensor: nn.Parameter, *, by_rows: bool) -> Tensor:
         """The source's tensor of a name; ValueError unless it has the shape of `tensor`, but for rows if `by_rows`."""
-        found = self.tensors[name].detach()
+        values = self.tensors[name].detach()
         first = 1 if by_rows else 0
-        if found.ndim != tensor.ndim or found.shape[first:] != tensor.shape[first:]:
+        if values.ndim != tensor.ndim or values.shape[first:] != tensor.shape[first:]:
             raise self.error(
-                f"tensor {name!r} of shape {list(found.shape)}, wanted {list(tensor.shape)} as in the model; "
+                f"tensor {name!r} of shape {list(values.shape)}, wanted {list(tensor.shape)} as in the model; "
                 "make the model of the source's width"
             )
-        return found
+        return values
 
     def differences(self, model: PreTrainedModel) -> dict[str, list[Any]]:
         """Config values that are not the same: name -> [the source's, the model's]."""

@@ -52,7 +52,7 @@ class PromptDensity:
     """
 
     density: np.ndarray
-    place: np.ndarray
+    points: np.ndarray
     dimension: float
     recall: float = 1.0
 
@@ -101,14 +101,14 @@ def place_on_map(embeddings: np.ndarray) -> np.ndarray:
     """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows; 0 where none is."""
     step = -(-len(embeddings) // _MAPPED)
     sample = embeddings[::step]
-    place = np.zeros((len(embeddings), 2), embeddings.dtype)
+    points = np.zeros((len(embeddings), 2), embeddings.dtype)
     if len(sample) < 2:
-        return place
+        return points
     components = PCA(min(2, *sample.shape), svd_solver="full").fit(sample)
     for start in range(0, len(embeddings), _MAPPED):
         part = slice(start, start + _MAPPED)
-        place[part, : components.n_components_] = components.transform(embeddings[part])
-    return place
+        points[part, : components.n_components_] = components.transform(embeddings[part])
+    return points
 
 
 def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:
@@ -138,7 +138,7 @@ def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity,
     columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
     if "cluster" in prompts.column_names:
         columns["cluster"] = prompts["cluster"]
-    x, y = measured.place.T
+    x, y = measured.points.T
     columns |= {"density": measured.density, "sampling_weight": weights, "x": x, "y": y}
     pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
 
@@ -199,8 +199,8 @@ class WeighedRows:
         if not len(self.measured.density):
             return
         strength = self.arguments.one_strength()
-        given = (self.rows, self.measured.density, self.arguments, strength, self.seed)
-        for callback in weight_callbacks(trainer, *given):
+        weighed = (self.rows, self.measured.density, self.arguments, strength, self.seed)
+        for callback in weight_callbacks(trainer, *weighed):
             trainer.add_callback(callback)
 
 
@@ -297,7 +297,7 @@ def write_density(
     keys: np.ndarray,
     density: np.ndarray,
     weights: np.ndarray,
-    place: np.ndarray,
+    points: np.ndarray,
     facts: dict[str, Any],
 ) -> None:
     """Write both files, the table a batch of prompts at a time.
@@ -308,7 +308,7 @@ def write_density(
     with pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as table:
         for batch in batches:
             rows = slice(start, start + len(batch))
-            x, y = np.ascontiguousarray(place[rows].T, dtype=np.float32)
+            x, y = np.ascontiguousarray(points[rows].T, dtype=np.float32)
             key = pa.array([key.tobytes() for key in keys[rows]], pa.binary(16))
             columns = [
                 pa.array(batch),

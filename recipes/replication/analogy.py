@@ -12,8 +12,8 @@ from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.pretraining import GEOMETRY
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import get_task
+from replication.claims import Claim, claims_table, sample_size_note, share_over_units, with_interval
 from replication.records import Record, by_arm
-from replication.words import Claim, claims, share_over_units, standing, with_interval
 
 _TYPES = ("id_atomic", "id_compositional", "near_ood_compositional", "id_analogical", "ood_analogical")
 _NAME = "validation_accuracy/{}"
@@ -23,7 +23,7 @@ _LEARNED = 0.9  # of a fact type: memorised, composed, analogised
 
 
 def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Accuracy by fact type over training, the order of what is learned, and what is lost again."""
+    """Show accuracy by fact type over training, the order of what is learned, and what is lost again."""
     arms, name = by_arm(records), Path(str(config["output_dir"])).name
     _figure(arms, folder, name)
     graphs = min(len(runs) for runs in arms.values())
@@ -31,22 +31,23 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
     steps = next(iter(arms.values()))[0].curve(_NAME.format("ood_analogical"))[0]
     shown = steps[:: max(1, len(steps) // _SHOWN)]
     return [
-        standing(graphs, "graphs"),
+        sample_size_note(graphs, "graphs"),
         "Accuracy at the end, mean over graphs:",
         table(["weight decay", *_TYPES], [[_decay(arm), *_final(runs)] for arm, runs in arms.items()]),
-        "When, and in which order. A fact type counts as learned at the first look at which its accuracy is at least "
-        f"{_LEARNED:g} (steps, median over the graphs in which it was); the order asked for is memorise (id_atomic), "
-        "then compose (near_ood_compositional), then analogise (ood_analogical), none at an earlier look than the one "
-        f"before it. Looks are {every} steps apart; what is learned between the same two looks counts as in order:",
+        "When, and in which order. A fact type counts as learned at the first evaluation at which its accuracy is "
+        f"at least {_LEARNED:g} (steps, median over the graphs in which it was); the claimed order is memorise "
+        "(id_atomic), then compose (near_ood_compositional), then analogise (ood_analogical), none at an earlier "
+        f"evaluation than the one before it. Evaluations are {every} steps apart; what is learned between the same "
+        "two counts as in order:",
         table(["weight decay", *_HEAD], [[_decay(arm), *_order(runs)] for arm, runs in arms.items()]),
         "Held-out analogies by step, mean over graphs; an epoch is "
         f"{epoch:.3g} steps:",
         table(["weight decay", *(f"{step:,}" for step in shown)],
               [[_decay(arm), *_held_out(runs, shown)] for arm, runs in arms.items()]),
-        "The highest accuracy at any look, at the end, and how often it was lost:",
-        table(["weight decay", "best look", "end", "graphs that reached 0.5", "of these below 0.5 at the end"],
+        "The highest accuracy at any evaluation, at the end, and how often it was lost:",
+        table(["weight decay", "best", "end", "graphs that reached 0.5", "of these below 0.5 at the end"],
               [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
-        claims([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
+        claims_table([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
         f"![Accuracy by fact type over steps](reproduction/figures/{name}.png)",
         "The embeddings of entities e and of their images f(e) over training:",
         table(["measure", "what it is", "an analogy has", "random ones have"],
@@ -57,39 +58,39 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
 
 
 _HEAD = ("memorised at", "composed at", "trained analogies at", "analogised at", "graphs in that order")
-_SHOWN = 8  # looks in the table
+_SHOWN = 8  # evaluations in the table
 
 
 def _epoch(config: Mapping[str, Any], record: Record) -> float:
-    """Steps in which all training facts are read once."""
+    """Return the steps in which all training facts are read once."""
     args = with_seed(config.get("task_args") or {}, record.seed)
     facts = get_task(config["task"], config.get("preset"), **args).size("train") or 0
     return facts / float(config["per_device_train_batch_size"])
 
 
 def _held_out(runs: Sequence[Record], steps: Sequence[int]) -> list[str]:
-    """The accuracy on held-out analogies at each of the steps, over the graphs that looked then."""
+    """Return the accuracy on held-out analogies at each of the steps, over the graphs evaluated then."""
     curves_ = [dict(zip(*run.curve(_NAME.format("ood_analogical")), strict=True)) for run in runs]
     at = [[curve[step] for curve in curves_ if step in curve] for step in steps]
     return [share_over_units(values) if values else MISSING for values in at]
 
 
 def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
-    """What was published of one graph: as a share of the graphs, and the fall of the Dirichlet energy over them."""
+    """Return what was published of one graph, as fractions of the graphs, and the fall of the Dirichlet energy."""
     ordered, (reached, lost) = int(_in_order(_when(runs)).sum()), _fates(runs)
     decay, count = f"weight decay {_decay(arm)}", len(runs)
-    asked = [("first memorise, then compose, then analogise", ordered, count),
+    claimed = [("first memorise, then compose, then analogise", ordered, count),
              ("held-out analogies reach 0.5", reached, count),
              ("and are lost again by the end", lost, reached)]  # fmt: skip
     shares = [
         Claim(claim, f"share of graphs above a half, {decay}", wilson_interval(hits, of), of, bar=0.5, digits=2)
-        for claim, hits, of in asked
+        for claim, hits, of in claimed
         if of
     ]
     falls = [values[0] - values[-1] for run in runs if (values := run.curve("geometry/dirichlet_energy")[1])]
     if not falls:
         return shares
-    shows = f"Dirichlet energy at the first look less at the last, {decay}"
+    shows = f"Dirichlet energy at the first evaluation minus at the last, {decay}"
     return [*shares, Claim("the Dirichlet energy falls", shows, mean_interval(falls), len(falls), digits=2)]
 
 
@@ -98,26 +99,26 @@ def _decay(arm: str) -> str:
 
 
 def _final(runs: Sequence[Record]) -> list[str]:
-    found = [[run.curve(_NAME.format(kind))[1] for run in runs] for kind in _TYPES]
-    ends = [[values[-1] for values in of_kind if values] for of_kind in found]  # a sample of rows may have none
+    accuracies = [[run.curve(_NAME.format(kind))[1] for run in runs] for kind in _TYPES]
+    ends = [[values[-1] for values in of_kind if values] for of_kind in accuracies]  # a sample of rows may have none
     return [share_over_units(of_kind) if of_kind else MISSING for of_kind in ends]
 
 
 def _learned_at(run: Record, kind: str) -> float:
-    """The first step at which a fact type was learned; infinity where none was."""
+    """Return the first step at which a fact type was learned; infinity where none was."""
     steps, values = run.curve(_NAME.format(kind))
     return next((float(step) for step, value in zip(steps, values, strict=True) if value >= _LEARNED), np.inf)
 
 
 def _when(runs: Sequence[Record]) -> np.ndarray:
-    """The step at which each of _LADDER was learned, float [graphs, kinds]; infinity where it never was."""
+    """Return the step at which each of _LADDER was learned, float [graphs, kinds]; infinity where it never was."""
     return np.array([[_learned_at(run, kind) for kind in _LADDER] for run in runs])
 
 
 def _in_order(at: np.ndarray) -> np.ndarray:
-    """Whether all but the trained analogies were learned, none at an earlier look than the one before it."""
-    asked = np.delete(at, _LADDER.index("id_analogical"), axis=1)
-    return np.isfinite(asked).all(axis=1) & (np.diff(np.nan_to_num(asked, posinf=1e18), axis=1) >= 0).all(axis=1)
+    """Tell whether all but the trained analogies were learned, none before the one listed before it."""
+    steps = np.delete(at, _LADDER.index("id_analogical"), axis=1)
+    return np.isfinite(steps).all(axis=1) & (np.diff(np.nan_to_num(steps, posinf=1e18), axis=1) >= 0).all(axis=1)
 
 
 def _order(runs: Sequence[Record]) -> list[str]:
@@ -132,7 +133,7 @@ def _median(steps: np.ndarray) -> str:
 
 
 def _fates(runs: Sequence[Record]) -> tuple[int, int]:
-    """In how many graphs held-out analogies reached 0.5 at a look, and in how many of these they ended below it."""
+    """Count the graphs where held-out analogies reached 0.5, and those of them where they ended below it."""
     reached = [values for run in runs if max(values := run.curve(_NAME.format("ood_analogical"))[1], default=0) >= 0.5]
     return len(reached), sum(values[-1] < 0.5 for values in reached)
 
@@ -172,7 +173,7 @@ def _figure(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> No
 def _line(runs: Sequence[Record], column: str, label: str, colour: str) -> Line:
     there = [curve for run in runs if (curve := run.curve(column))[1]]
     steps = there[0][0] if there else []
-    found = [mean_interval(values) for values in zip(*(values for _, values in there), strict=False)]
-    errors = [interval.high - interval.mean for interval in found]
+    intervals = [mean_interval(values) for values in zip(*(values for _, values in there), strict=False)]
+    errors = [interval.high - interval.mean for interval in intervals]
     error = errors if all(np.isfinite(errors)) else None
-    return Line(label, steps[: len(found)], [interval.mean for interval in found], colour, error=error)
+    return Line(label, steps[: len(intervals)], [interval.mean for interval in intervals], colour, error=error)

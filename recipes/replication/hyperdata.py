@@ -11,8 +11,16 @@ from matplotlib.figure import Figure
 from hf_synth.metrics.intervals import mean_interval
 from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.tables import MISSING, table
+from replication.claims import (
+    Claim,
+    claims_table,
+    over_units,
+    sample_size_note,
+    seed_by_seed,
+    share_over_units,
+    with_interval,
+)
 from replication.records import Record, by_arm
-from replication.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing, with_interval
 
 _MEASURES = {
     "language/validity": "validity of samples",
@@ -26,22 +34,22 @@ _PUBLISHED = {"examples": "32.3", "explanations-1": "34.1", "explanations-10": "
 
 
 def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """All arms in one table and one figure, and each against examples alone, seed by seed."""
+    """Show all arms in one table and one figure, and each against examples alone, seed by seed."""
     arms = by_arm(records)
     rows = [[arm, *(_cell(runs, name) for name in _MEASURES), _PUBLISHED.get(arm, "-")] for arm, runs in arms.items()]
     gains = [[arm, *(_gain(runs, arms["examples"], name) for name in _MEASURES)] for arm, runs in arms.items()
              if arm != "examples"]  # fmt: skip
     save(_figure(arms), folder, "hyperdata")
     return [
-        standing(min(map(len, arms.values()))),
+        sample_size_note(min(map(len, arms.values()))),
         table(["arm", *_MEASURES.values(), "published validity, % (one seed)"], rows),
         "A sample is valid if the whole of it is in the language. Perplexity ratio: of strings with a violation over "
-        "valid ones, 1 where the two are not told apart. AUROC: how often a valid string is likelier than an invalid "
-        "one of its length, 0.5 by chance. A completion test is passed where the right words at a point of decision "
-        "are likelier together than the wrong ones. Higher is better but for the loss, in nats per token.",
+        "valid ones, 1 where the model does not separate the two. AUROC: how often a valid string is likelier than "
+        "an invalid one of its length, 0.5 by chance. A completion test is passed where the right words at a point "
+        "of decision are likelier together than the wrong ones. Higher is better but for the loss, in nats per token.",
         "Difference to examples alone, seed by seed:",
         table(["arm", *_MEASURES.values()], gains),
-        claims(_claims(arms)),
+        claims_table(_claims(arms)),
         "![Validity and perplexity ratio by arm](reproduction/figures/hyperdata.png)",
     ]
 
@@ -62,21 +70,23 @@ def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
 
 
 def _claims(arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
-    """What was published of the validity of samples."""
+    """Return what was published on the validity of samples."""
     validity = {arm: _by_seed(arms.get(arm, []), "language/validity") for arm in _PUBLISHED}
     invalid = [1 - share for share in validity["explanations-100"].values()]
-    found = []
+    claimed = []
     if invalid:
         shows = "share of samples that are not valid, above 0.99"
-        found = [Claim("explanations alone give no valid text", shows, mean_interval(invalid), len(invalid), bar=0.99)]
+        claimed = [
+            Claim("explanations alone give no valid text", shows, mean_interval(invalid), len(invalid), bar=0.99)
+        ]
     for claim, first, second in (
         ("10 % explanations lie below examples alone", "examples", "explanations-10"),
         ("1 % explanations lie above examples alone", "explanations-1", "examples"),
         ("1 % explanations lie above 10 %", "explanations-1", "explanations-10"),
     ):
-        shows = f"validity, {first} less {second}"
-        found.append(Claim(claim, shows, *seed_by_seed(validity[first], validity[second])))
-    return found
+        shows = f"validity, {first} minus {second}"
+        claimed.append(Claim(claim, shows, *seed_by_seed(validity[first], validity[second])))
+    return claimed
 
 
 def _short(arm: str) -> str:
@@ -85,17 +95,21 @@ def _short(arm: str) -> str:
 
 @matplotlib.rc_context(STYLE)
 def _figure(arms: Mapping[str, Sequence[Record]]) -> Figure:
-    """Each run as a dot, and each arm's mean with its interval beside them."""
+    """Draw each run as a dot, and each arm's mean with its interval beside them."""
     shown = ("language/validity", "language/perplexity/ratio")
     figure, axes = blank(2.6, 1, len(shown))
     for name, ax in zip(shown, axes, strict=True):
-        for place, (runs, colour) in enumerate(zip(arms.values(), ARM_COLOURS, strict=False)):
+        for position, (runs, colour) in enumerate(zip(arms.values(), ARM_COLOURS, strict=False)):
             values = [run.metrics[name] for run in runs]
-            found = mean_interval(values)
+            interval = mean_interval(values)
             jitter = np.linspace(-0.12, 0.12, len(values))
-            ax.plot(place + jitter, values, "o", color=colour, markersize=3, alpha=0.5)
-            reach = [[0.0], [0.0]] if len(values) < 2 else [[found.mean - found.low], [found.high - found.mean]]
-            ax.errorbar([place + 0.25], [found.mean], yerr=reach, fmt="D", color=colour, markersize=5, capsize=3)
+            ax.plot(position + jitter, values, "o", color=colour, markersize=3, alpha=0.5)
+            reach = (
+                [[0.0], [0.0]]
+                if len(values) < 2
+                else [[interval.mean - interval.low], [interval.high - interval.mean]]
+            )
+            ax.errorbar([position + 0.25], [interval.mean], yerr=reach, fmt="D", color=colour, markersize=5, capsize=3)
         ax.set_xticks(range(len(arms)), list(map(_short, arms)), rotation=20)
         ax.set_title(_MEASURES[name], loc="left")
     return figure

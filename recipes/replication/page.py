@@ -18,7 +18,7 @@ Section = Callable[[Sequence[Record], Mapping[str, Any], Path], list[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A published result: what is asked, and what makes its section from the records."""
+    """A published result: its question, and what makes its section from the records."""
 
     title: str
     question: str
@@ -56,7 +56,7 @@ STUDIES: dict[str, Study] = {
         tasks_section,
     ),
     "downstream": Study(
-        "Procedural: what a warm-up hands on",
+        "Procedural: weights transferred from a warm-up",
         "Published: attention from set helps haystack and sort and hurts reversed addition, eca helps reversed "
         "addition, both together are best on haystack and sort. Scaled down here; with a shuffled control.",
         downstream_section,
@@ -92,7 +92,7 @@ def write_page(docs: Path, configs: Path) -> Path:
 
 
 def study_config(configs: Path, name: str) -> dict[str, Any]:
-    """The config of a study; `first` holds that of the study whose models its runs start from."""
+    """Read the config of a study; `first` holds that of the study whose models its runs start from."""
     config = yaml.safe_load((configs / f"{name}.yaml").read_text(encoding="utf-8"))
     if first := STUDIES[name].first:
         config["first"] = yaml.safe_load((configs / f"{first}.yaml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Procedural pretraining: the nine tasks by themselves, and what two of them hand on to four others."""
+"""Procedural pretraining: the nine tasks alone, and transfer from two of them to four others."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,16 @@ from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import Rows, get_task
 from hf_synth.tasks.base import EOS
 from hf_synth.training.pretraining import seen_share
+from replication.claims import (
+    Claim,
+    claims_table,
+    over_units,
+    sample_size_note,
+    seed_by_seed,
+    share_over_units,
+    with_interval,
+)
 from replication.records import Record, by_arm
-from replication.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing, with_interval
 
 _LEARNED = (0.95, 0.99)
 _INITIALISATIONS = ("nothing", "set-attention", "eca-everything", "set-and-eca", "set-shuffled")
@@ -38,7 +46,7 @@ _PAIRS = [  # of which target what was published, and the start and the other wh
 
 
 def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Each task: how well it is learned, and after how many steps."""
+    """Show how well each task is learned, and after how many steps."""
     arms = by_arm(records)
     rows = [
         [task, share_over_units([run.metrics["accuracy/test"] for run in runs], 3),
@@ -56,10 +64,10 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
     ]
     save(curves([Panel("Nine tasks", "token accuracy, validation", lines)]), folder, "procedural")
     return [
-        standing(min(map(len, arms.values()))),
+        sample_size_note(min(map(len, arms.values()))),
         table([*head, "steps trained"], rows),
-        "Steps to 0.95 and to 0.99, a number a seed: the first look at which token accuracy on validation rows was as "
-        "high, that no rows of dyck and dyck_shuffle can be: there the excess over the floor says how much is "
+        "Steps to 0.95 and to 0.99, a number a seed: the first evaluation at which token accuracy on validation rows "
+        "was as high, that no rows of dyck and dyck_shuffle can be: there the excess over the floor says how much is "
         "learned. A run ends early once its validation loss is below 0.01.",
         _reached(arms),
         "![Token accuracy over steps, of the first seed](reproduction/figures/procedural.png)",
@@ -72,17 +80,17 @@ def _learned(run: Record, bar: float) -> str:
 
 
 def _first_step(run: Record, bar: float) -> int | None:
-    """The first look at which the token accuracy was as high."""
+    """Return the first step at which the token accuracy was as high."""
     steps, values = run.curve("validation_accuracy")
     return next((step for step, value in zip(steps, values, strict=True) if value >= bar), None)
 
 
 def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
-    """In one sentence: how many tasks were learned on every seed, by which step, and how far the others are."""
+    """Say in one sentence how many tasks were learned on every seed, by which step, and how far the others are."""
     bar = _LEARNED[0]
     certain = {task: runs for task, runs in arms.items() if runs[0].metrics["floor/test"] == 0}
     steps = [[_first_step(run, bar) for run in runs] for runs in certain.values()]
-    learned = [max(step for step in found if step is not None) for found in steps if None not in found]
+    learned = [max(step for step in first if step is not None) for first in steps if None not in first]
     text = f"Learned to {bar:g} on every seed: {len(learned)} of {len(certain)} tasks with one right answer"
     text += f", by step {max(learned):,}" if learned else ""
     for task, runs in arms.items():
@@ -93,19 +101,19 @@ def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
 
 
 def downstream_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Accuracy of the result by what the weights came from, and paired differences to weights from nothing."""
+    """Show accuracy by initialisation, and paired differences to random weights."""
     arms = by_arm(records)
     seeds = min(map(len, arms.values()))
     targets = [_target(name, config, arms) for name in _TARGETS]
     rows = [[start, *(target.cell(start) for target in targets)] for start in _INITIALISATIONS]
-    constant = ["no model: the commonest token of each place", *(f"{target.constant:.1f}" for target in targets)]
+    constant = ["no model: the commonest token of each position", *(f"{target.constant:.1f}" for target in targets)]
     seen = ["test rows that training had, %", *(f"{target.seen:.1f}" for target in targets)]
     gains = [[start, *(target.gain(start) for target in targets)] for start in _INITIALISATIONS[1:]]
     published = [[start, *(f"{value:.1f}" for value in values)] for start, values in _PUBLISHED.items()]
     weak = [target.name for target in targets if not target.is_cleared()]
     _downstream_figure(targets, folder)
     return [
-        standing(seeds) + " Seeds change the model and its warm-ups; the rows are the same for all.",
+        sample_size_note(seeds) + " Seeds change the model and its warm-ups; the rows are the same for all.",
         "Accuracy of the result's tokens in %, without the end token, as in the publication. The tables assume that "
         "the end token is always predicted correctly; the reported accuracy is therefore a lower bound:",
         table(["initialised from", *_TARGETS], [constant, *rows, seen]),
@@ -115,8 +123,8 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
         table(["initialised from", *_TARGETS], gains),
         "A comparison counts where the interval from nothing lies above the commonest tokens. "
         + (f"It does not for {', '.join(weak)}." if weak else "It does for all four.")
-        + " The last two claims are asked here and not published:",
-        claims([target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name]),
+        + " The last two claims are tested here and not published:",
+        claims_table([target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name]),
         "![Accuracy of the result by initialisation](reproduction/figures/downstream.png)",
     ]
 
@@ -126,7 +134,7 @@ class _Target:
     """A downstream task: its runs by start, and what a token accuracy says of the tokens before the end.
 
     `tokens`: how many a row are counted, the end token among them. `constant`: the accuracy in % of the commonest
-    token of each place. `seen`: how many of the test rows in % are among the training rows.
+    token of each position. `seen`: how many of the test rows in % are among the training rows.
     """
 
     name: str
@@ -136,11 +144,11 @@ class _Target:
     seen: float
 
     def of_result(self, accuracy: float) -> float:
-        """The accuracy in % of the tokens before the end, where all ends are right; never more than the true one."""
+        """Return the accuracy in % of the tokens before the end if all ends are right: a lower bound."""
         return 100 * (accuracy * self.tokens - 1) / (self.tokens - 1)
 
     def values(self, start: str) -> dict[int, float]:
-        """Seed -> accuracy in %."""
+        """Return seed -> accuracy in %."""
         return {run.seed: self.of_result(run.metrics["accuracy/test"]) for run in self.runs.get(start, [])}
 
     def cell(self, start: str) -> str:
@@ -148,19 +156,19 @@ class _Target:
         return over_units(values, 1) if values else MISSING
 
     def difference(self, start: str, other: str = "nothing") -> tuple[Interval, int]:
-        """Seed by seed, in points, and of how many seeds."""
+        """Return the paired difference in points, and of how many seeds."""
         return seed_by_seed(self.values(start), self.values(other))
 
     def gain(self, start: str) -> str:
         return with_interval(self.difference(start)[0], 1)
 
     def is_cleared(self) -> bool:
-        """Whether training from nothing beats the commonest tokens, over seeds."""
+        """Tell whether training from nothing beats the commonest tokens, over seeds."""
         values = list(self.values("nothing").values())
         return bool(values) and mean_interval(values).low > self.constant
 
     def claim(self, published: str, start: str, other: str) -> Claim:
-        return Claim(published, f"{start} less {other}, points", *self.difference(start, other), digits=1)
+        return Claim(published, f"{start} minus {other}, points", *self.difference(start, other), digits=1)
 
 
 def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Record]]) -> _Target:
@@ -174,19 +182,19 @@ def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Re
 
 
 def _constant(train: Rows, test: Rows) -> float:
-    """The accuracy on the tokens before the end of a predictor that knows the place of a token alone."""
-    known, asked = (_answers(rows) for rows in (train, test))
-    commonest = [np.bincount(column[column >= 0]).argmax() for column in known.T]
-    places = min(len(commonest), asked.shape[1])
-    counted = (asked[:, :places] >= 0) & (asked[:, :places] != EOS)
-    return float((asked[:, :places] == commonest[:places])[counted].sum() / ((asked >= 0) & (asked != EOS)).sum())
+    """Return the accuracy on the tokens before the end of a predictor that knows the position of a token alone."""
+    trained, tested = (_answers(rows) for rows in (train, test))
+    commonest = [np.bincount(column[column >= 0]).argmax() for column in trained.T]
+    width = min(len(commonest), tested.shape[1])
+    counted = (tested[:, :width] >= 0) & (tested[:, :width] != EOS)
+    return float((tested[:, :width] == commonest[:width])[counted].sum() / ((tested >= 0) & (tested != EOS)).sum())
 
 
 def _answers(rows: Rows) -> np.ndarray:
-    """The target tokens, from the first on, int64 [rows, most]; -1 after the last."""
-    places = rows.loss_start[:, None] + np.arange(int(rows.loss_mask.sum(1).max()))
-    inside = places < rows.loss_stop[:, None]
-    return np.where(inside, np.take_along_axis(rows.tokens, np.where(inside, places, 0), 1), -1)
+    """Return the tokens with loss, from the first on, int64 [rows, most]; -1 after the last."""
+    positions = rows.loss_start[:, None] + np.arange(int(rows.loss_mask.sum(1).max()))
+    inside = positions < rows.loss_stop[:, None]
+    return np.where(inside, np.take_along_axis(rows.tokens, np.where(inside, positions, 0), 1), -1)
 
 
 def _downstream_figure(targets: Sequence[_Target], folder: Path) -> None:
@@ -198,8 +206,8 @@ def _downstream_figure(targets: Sequence[_Target], folder: Path) -> None:
                 continue
             steps = runs[0].curve("validation_accuracy")[0]
             curves_ = ([target.of_result(value) for value in run.curve("validation_accuracy")[1]] for run in runs)
-            found = [mean_interval(values) for values in zip(*curves_, strict=True)]
-            error = None if len(runs) < 2 else [interval.high - interval.mean for interval in found]
-            lines.append(Line(start, steps, [interval.mean for interval in found], colour, error=error))
+            intervals = [mean_interval(values) for values in zip(*curves_, strict=True)]
+            error = None if len(runs) < 2 else [interval.high - interval.mean for interval in intervals]
+            lines.append(Line(start, steps, [interval.mean for interval in intervals], colour, error=error))
         panels.append(Panel(target.name, "accuracy, %", lines, (target.constant, "commonest tokens")))
     save(curves(panels), folder, "downstream")

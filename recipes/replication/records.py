@@ -29,15 +29,15 @@ class Record:
     text: str = ""  # a digest of the natural text that was read
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one column of the table, where it has one."""
+        """Return steps and values of one column of the table, where it has one."""
         values = self.dynamics.get(name, [])
         pairs = [(int(step or 0), value) for step, value in zip(self.dynamics["step"], values, strict=False)]
-        found = [(step, value) for step, value in pairs if value is not None]
-        return [step for step, _ in found], [value for _, value in found]
+        present = [(step, value) for step, value in pairs if value is not None]
+        return [step for step, _ in present], [value for _, value in present]
 
 
 def run_key(config: Mapping[str, Any], arm: str, seed: int) -> str:
-    """A digest of all that a run's result depends on: its config, what its arm changes, and its seed."""
+    """Return a digest of all that a run's result depends on: its config, what its arm changes, and its seed."""
     common = {name: value for name, value in config.items() if name not in _APART}
     values = (config.get("arms") or {}).get(arm) or {}
     text = json.dumps([{**common, **values}, seed], sort_keys=True)
@@ -45,7 +45,7 @@ def run_key(config: Mapping[str, Any], arm: str, seed: int) -> str:
 
 
 def read_records(path: Path) -> list[Record]:
-    """The runs that a file names, each once; none where there is no file, nor of a last line that was cut off.
+    """Read the runs that a file names, each once; none where there is no file, nor of a last line that was cut off.
 
     Raises ValueError with the line's number where another line is no record.
     """
@@ -56,15 +56,15 @@ def read_records(path: Path) -> list[Record]:
     return list({(record.key, record.text): record for record in records}.values())
 
 
-def _record(line: bytes, place: str) -> Record:
+def _record(line: bytes, where: str) -> Record:
     try:
         return Record(**json.loads(line))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{place}: got a line that is no record of a run ({error}); mend or delete it") from error
+        raise ValueError(f"{where}: got a line that is no record of a run ({error}); mend or delete it") from error
 
 
 def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "") -> Record:
-    """What a run's folder holds, rounded to six digits; times are left out, they are the machine's.
+    """Read what a run's folder holds, rounded to six digits; times are left out, they are the machine's.
 
     Of the table over the steps what the page is made of: loss, accuracy, excess, and the geometry of embeddings.
     """
@@ -77,18 +77,18 @@ def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str,
 
 
 def add_record(path: Path, record: Record) -> None:
-    """Append a run to a file, in place of a last line that was cut off."""
+    """Append a run to a file, replacing a last line that was cut off."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = before[: before.rfind("\n") + 1]
     write_text(path, whole + json.dumps(dataclasses.asdict(record)) + "\n")
 
 
 def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Arm -> its runs in order of seeds; arms as they first appear."""
-    found: dict[str, list[Record]] = {}
+    """Return arm -> its runs in order of seeds; arms as they first appear."""
+    arms: dict[str, list[Record]] = {}
     for record in records:
-        found.setdefault(record.arm, []).append(record)
-    return {arm: sorted(runs, key=lambda record: record.seed) for arm, runs in found.items()}
+        arms.setdefault(record.arm, []).append(record)
+    return {arm: sorted(runs, key=lambda record: record.seed) for arm, runs in arms.items()}
 
 
 def _rounded(value: float) -> float:

@@ -10,9 +10,9 @@ from hf_synth.metrics.intervals import mean_interval
 from hf_synth.metrics.ngram import ngram_log_probs
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
-from hf_synth.tasks import Task, get_task
+from hf_synth.tasks import get_task
+from replication.claims import Claim, claims_table, over_units, sample_size_note
 from replication.records import Record
-from replication.words import Claim, claims, over_units, standing
 
 _COUNTERS = {1: "unigram", 2: "bigram", 3: "trigram"}
 _ENTROPIES = {0.8: "3.378 ± 0.008", 1.2: "3.109 ± 0.028", 1.8: "2.458 ± 0.033", 2.4: "1.909 ± 0.024"}
@@ -21,7 +21,7 @@ _EXCESS = 0.26
 
 
 def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """V=128, L=1, beta=2, next to the published loss and accuracy."""
+    """Compare V=128, L=1, beta=2 with the published loss and accuracy."""
     published = ["published (one grammar)", "2.84", "3.10", "0.26", "0.297", "-", "-", "-"]
     return [
         *_against_floor(records, config, folder, "rlm_v128", published),
@@ -34,28 +34,33 @@ def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: P
 
 
 def _next_to_published(records: Sequence[Record]) -> str:
-    """Whether the published excess, of losses known to 0.005 each, is the one found here."""
-    found = float(np.mean([record.metrics["excess/test"] for record in records]))
-    agree = "agrees" if abs(found - _EXCESS) <= 0.01 else "does not agree"
+    """Say whether the published excess, of losses known to 0.005 each, is the one measured here."""
+    excess = float(np.mean([record.metrics["excess/test"] for record in records]))
+    agree = "agrees" if abs(excess - _EXCESS) <= 0.01 else "does not agree"
     return (
         f"Published is an excess of 3.10 - 2.84 = {_EXCESS:g}, of two losses each rounded to 0.01; the mean here, "
-        f"{found:.3f}, {agree} with that."
+        f"{excess:.3f}, {agree} with that."
     )
 
 
 def l3_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Depth 3, loss on all leaves, against the exact Bayes loss."""
+    """Compare depth 3, loss on all leaves, with the exact Bayes loss."""
     return _against_floor(records, config, folder, "rlm_l3", None)
 
 
 def _entropies() -> list[str]:
-    """Exact conditional entropy over 100 grammars at V=32, L=1; nothing is trained."""
+    """Return the exact conditional entropy over 100 grammars at V=32, L=1; nothing is trained."""
     rows = []
     for beta, published in _ENTROPIES.items():
         tasks = (get_task("rlm", vocab_size=32, depth=1, beta=beta, rule_seed=seed) for seed in range(_GRAMMARS))
-        found = np.array([task.conditional_entropy() for task in tasks])  # type: ignore[attr-defined]
+        entropies = np.array([task.conditional_entropy() for task in tasks])  # type: ignore[attr-defined]
         rows.append(
-            [f"{beta:g}", f"{found.mean():.3f} ± {found.std(ddof=1):.3f}", over_units(found.tolist()), published]
+            [
+                f"{beta:g}",
+                f"{entropies.mean():.3f} ± {entropies.std(ddof=1):.3f}",
+                over_units(entropies.tolist()),
+                published,
+            ]
         )
     head = ["beta", "exact, mean ± sd over grammars", "mean and 95 % interval", "published"]
     return [table(head, rows)]
@@ -65,7 +70,7 @@ def _against_floor(
     records: Sequence[Record], config: Mapping[str, Any], folder: Path, name: str, published: list[str] | None
 ) -> list[str]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
-    counted = [_counted(_task(config, record), record) for record in records]
+    counted = [_counted(config, record) for record in records]
     rows = [
         [f"grammar {record.seed}", *(f"{record.metrics[column]:.3f}" for column in columns),
          *(f"{losses[order]:.3f}" for order in _COUNTERS)]
@@ -78,23 +83,19 @@ def _against_floor(
     _figure(records, counted, folder, name)
     pairs = zip(records, counted, strict=True)
     ahead = [min(losses.values()) - record.metrics["loss/test"] for record, losses in pairs]
-    shows = "the best counter's loss less the transformer's, nats"
+    shows = "the best counter's loss minus the transformer's, nats"
     better = Claim("a transformer beats counting the same rows", shows, mean_interval(ahead), len(ahead))
     return [
-        standing(len(records), "grammars"),
+        sample_size_note(len(records), "grammars"),
         table(head, [*([published] if published else []), *rows]),
-        claims([better]),
+        claims_table([better]),
         f"![Excess loss over training steps, a line a grammar](reproduction/figures/{name}.png)",
     ]
 
 
-def _task(config: Mapping[str, Any], record: Record) -> Task:
-    values = {**config["task_args"], "rule_seed": record.seed}
-    return get_task(config["task"], config["preset"], **values)
-
-
-def _counted(task: Task, record: Record) -> dict[int, float]:
-    """The loss of each counting predictor on the run's test rows, its counts from the rows that it trained on."""
+def _counted(config: Mapping[str, Any], record: Record) -> dict[int, float]:
+    """Return the loss of each counting predictor on the run's test rows, fitted on its training rows."""
+    task = get_task(config["task"], config["preset"], **{**config["task_args"], "rule_seed": record.seed})
     trained, tested = (int(record.metrics[f"rows/{which}"]) for which in ("trained", "test"))
     train, test = task.rows(0, trained).tokens, task.rows(0, tested, split="test")
     size, mask = len(task.vocabulary()), test.loss_mask

@@ -55,8 +55,8 @@ def place(tmp_path_factory):
         (["--arms", '{"a": {"seed": 3}}'], "arms.a: got 'seed', which is for the whole command"),
         (["--arms", '{"a": {"hub_token": "hf_x"}}'], "arms.a: got 'hub_token', which is for the whole command"),
         (["--task", "sorrt"], "unknown task 'sorrt'; did you mean 'sort'?"),
-        (["--patience", 1], "got patience without looks at the validation rows; set eval_strategy: steps"),
-        (["--final_model", "best"], "got final_model: best without looks at the validation rows"),
+        (["--patience", 1], "patience needs evaluation during training; set eval_strategy: steps"),
+        (["--final_model", "best"], "final_model: best needs evaluation during training"),
         (["--save_total_limit", 1], "save_total_limit: got 1, wanted at least 2"),
         (["--steps_per_epoch", 5, "--max_steps", -1, "--num_train_epochs", 0], "num_train_epochs: got 0.0, wanted a"),
         (

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from replication import procedural
+from replication.claims import Claim, claims_table, over_units, sample_size_note, seed_by_seed, share_over_units
 from replication.page import STUDIES, study_config, write_page
 from replication.records import Record, add_record, read_records, record_of, run_key
-from replication.words import Claim, claims, over_units, seed_by_seed, share_over_units, standing
 
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
 from hf_synth.tasks import get_task
@@ -67,7 +67,7 @@ def test_few_seeds_are_no_claim(docs):
     page = (docs / "reproduction.md").read_text()
     assert page.count("that a claim takes: this says that it ran, and no more") >= len(STUDIES) - 1
     assert "intervals are 95 % over" not in page
-    assert "8 seeds; intervals are 95 % over seeds" in standing(8)
+    assert "8 seeds; intervals are 95 % over seeds" in sample_size_note(8)
 
 
 def test_numbers_of_the_table_are_those_of_the_records(docs):
@@ -167,7 +167,7 @@ def test_what_an_interval_says_of_a_claim(found, units, verdict):
     assert Claim("a", "b", found, units).verdict() == verdict
     shifted = Interval(*(value + 0.5 for value in found))
     assert Claim("a", "b", shifted, units, bar=0.5).verdict() == verdict
-    assert claims([Claim("a", "b", found, units)]).endswith(f" | {verdict} |")
+    assert claims_table([Claim("a", "b", found, units)]).endswith(f" | {verdict} |")
 
 
 def test_differences_are_of_the_seeds_that_both_have():

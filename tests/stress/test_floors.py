@@ -135,7 +135,7 @@ def test_trained_model_ends_just_above_the_floor(name, page, tmp_path):
     assert above >= -3 * error
 
 
-def test_every_task_whose_rows_cannot_be_foretold_is_trained():
+def test_every_task_whose_rows_cannot_be_predicted_is_trained():
     tasks = [get_task(name) for name in list_tasks()]
     uncertain = {task.name for task in tasks if task.optimal_log_probs(task.rows(0, 20)).min() < 0}
     assert uncertain == set(CASES)

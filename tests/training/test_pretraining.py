@@ -36,9 +36,9 @@ def arguments(folder, **changes):
     return TrainingArguments(str(folder), **{**settings, **changes})
 
 
-def trainer(folder, schedule=None, looks=None, **changes):
+def trainer(folder, schedule=None, eval_sets=None, **changes):
     return PretrainingTrainer(
-        model(), arguments(folder, **changes), train_dataset=OnlineRows(TASK), eval_dataset=looks or {},
+        model(), arguments(folder, **changes), train_dataset=OnlineRows(TASK), eval_dataset=eval_sets or {},
         schedule=schedule or ScheduleArguments(), epoch_steps=STEPS, processing_class=build_tokenizer(TASK),
     )  # fmt: skip
 
@@ -168,7 +168,7 @@ def test_a_look_gives_means_over_tokens_whatever_the_batches(batch_size, tmp_pat
     groups = np.where(rows.lengths > np.median(rows.lengths), "long", "short")
     assert set(groups) == {"long", "short"}
     held = HeldRows(rows, TASK.optimal_log_probs(rows), groups)
-    run = trainer(tmp_path, looks={"validation": held}, per_device_eval_batch_size=batch_size)
+    run = trainer(tmp_path, eval_sets={"validation": held}, per_device_eval_batch_size=batch_size)
     found = run.evaluate()
     for suffix, chosen in (("", rows), *((f"/{name}", rows.select(groups == name)) for name in ("long", "short"))):
         scores = score_rows(run.model, chosen)
@@ -184,11 +184,11 @@ def test_a_look_gives_means_over_tokens_whatever_the_batches(batch_size, tmp_pat
     assert found["eval_validation_excess"] > 0
 
 
-def test_the_first_token_of_a_text_is_given_and_not_foretold(tmp_path):
+def test_the_first_token_of_a_text_is_given_and_not_predicted(tmp_path):
     """Every loss of Trainer leaves out position 0, and so must ours where labels are the ids themselves."""
     ids = torch.arange(12).reshape(3, 4) % TASK.rows(0, 1).tokens.max()
     text = [{"input_ids": row, "labels": row} for row in ids.tolist()]
-    run = trainer(tmp_path, looks={"validation": text})
+    run = trainer(tmp_path, eval_sets={"validation": text})
     run.data_collator = default_data_collator
     found = run.evaluate()
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_the_first_token_of_a_text_is_given_and_not_foretold(tmp_path):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_nan_loss_ends_the_run_before_it_is_saved(every, tmp_path):
-    """Between two logs nobody looks; what is found then says so."""
+    """Between two logs nothing is checked; the message says so."""
     run = trainer(tmp_path, max_steps=9, save_strategy="steps", save_steps=1, logging_steps=every)
     step = run.compute_loss
 
@@ -219,11 +219,11 @@ def test_a_nan_loss_ends_the_run_before_it_is_saved(every, tmp_path):
     assert (tmp_path / "checkpoint-4" / "complete.json").exists()
 
 
-def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+def test_weights_with_nan_or_inf_are_never_saved(tmp_path):
     """A gradient can overflow where the loss did not: the loss is found out a step too late."""
     run = trainer(tmp_path)
     next(run.model.parameters()).data[0, 0] = math.inf
-    with pytest.raises(ValueError, match="weights that are no numbers came of step 0"):
+    with pytest.raises(ValueError, match="NaN or inf in the weights after step 0"):
         run.save_model(str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
@@ -246,7 +246,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
         ({"max_steps": 9, "eval_strategy": "epoch"}, {}, None, 9, 9, 9),
     ],
 )
-def test_steps_epochs_and_looks(settings, rows, epoch, steps, epoch_steps, eval_steps, tmp_path):
+def test_steps_epochs_and_evaluations(settings, rows, epoch, steps, epoch_steps, eval_steps, tmp_path):
     args = arguments(tmp_path, **{"max_steps": -1, **settings})
     assert resolve_max_steps(args, RowsArguments(task="sort", **rows), epoch) == pytest.approx(epoch_steps)
     assert args.max_steps == steps
@@ -254,9 +254,9 @@ def test_steps_epochs_and_looks(settings, rows, epoch, steps, epoch_steps, eval_
 
 
 def test_what_happens_every_epoch_happens_though_rows_have_no_end(tmp_path):
-    looks = {"validation": HeldRows(TASK.rows(0, 4, split="validation"))}
+    eval_sets = {"validation": HeldRows(TASK.rows(0, 4, split="validation"))}
     every = dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), "epoch")
-    run = trainer(tmp_path, looks=looks, max_steps=6, **every)
+    run = trainer(tmp_path, eval_sets=eval_sets, max_steps=6, **every)
     resolve_max_steps(run.args, RowsArguments(task="tivari3", steps_per_epoch=2), None)
     train(run)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == [f"checkpoint-{step}" for step in (2, 4, 6)]
@@ -294,9 +294,9 @@ def test_what_looks_cannot_do_is_refused(settings, message, tmp_path):
 
 
 def test_a_rate_that_waits_for_the_validation_loss(tmp_path):
-    looks = {name: HeldRows(TASK.rows(0, 4, split=name)) for name in ("train", "validation")}
+    eval_sets = {name: HeldRows(TASK.rows(0, 4, split=name)) for name in ("train", "validation")}
     patience = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "threshold": 1e3}}
-    run = trainer(tmp_path, looks=looks, eval_strategy="steps", eval_steps=1, **patience)
+    run = trainer(tmp_path, eval_sets=eval_sets, eval_strategy="steps", eval_steps=1, **patience)
     train(run)
     rates = [entry["learning_rate"] for entry in run.state.log_history if "learning_rate" in entry]
     assert rates[0] == RATE > rates[-1]

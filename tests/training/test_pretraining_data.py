@@ -47,7 +47,10 @@ def test_fresh_rows_and_fixed_looks_from_splits_of_their_own():
     assert isinstance(found.train, OnlineRows)
     assert found.epoch is None
     assert ids(found.train, 6) == SORT.rows(0, 6, seed=3).tokens.tolist()
-    for split, count, held in (("train", 8, found.looks["train"]), ("validation", 8, found.looks["validation"])):
+    for split, count, held in (
+        ("train", 8, found.eval_sets["train"]),
+        ("validation", 8, found.eval_sets["validation"]),
+    ):
         assert ids(held, count) == SORT.rows(0, count, split=split, seed=3).tokens.tolist()
     assert ids(found.test, 12) == SORT.rows(0, 12, split="test", seed=3).tokens.tolist()
     assert len(found.test) == 12
@@ -57,8 +60,8 @@ def test_a_finite_number_of_rows_over_and_over():
     found = data(train_rows=5)
     assert (found.epoch, isinstance(found.train, Passes)) == (5, True)
     passes = np.array(ids(found.train, 15)).reshape(3, 5, -1).tolist()
-    assert ids(found.looks["train"], 5) == SORT.rows(0, 5).tokens.tolist()
-    assert (len(found.looks["train"]), len(found.looks["validation"])) == (5, 8)
+    assert ids(found.eval_sets["train"], 5) == SORT.rows(0, 5).tokens.tolist()
+    assert (len(found.eval_sets["train"]), len(found.eval_sets["validation"])) == (5, 8)
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(passes[2]) == sorted(SORT.rows(0, 5).tokens.tolist())
 
 
@@ -103,7 +106,7 @@ def test_a_dataset_in_every_layout(layout, published):
     (batch,) = found.train.__getitems__(list(range(20)))
     wanted = np.where(rows.loss_mask, rows.tokens, -100).tolist()
     assert sorted(batch["labels"].tolist()) == sorted(wanted)
-    assert ids(found.looks["validation"], 8) == SORT.rows(0, 8, split="validation").tokens.tolist()
+    assert ids(found.eval_sets["validation"], 8) == SORT.rows(0, 8, split="validation").tokens.tolist()
 
 
 def test_a_split_of_a_dataset(published):

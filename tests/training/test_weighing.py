@@ -42,7 +42,7 @@ def test_weights_are_those_of_the_library(prompts):
     for strength in (0.0, 0.5, 1.0):
         wanted = rarity_weights(density, strength=strength, max_ratio=100.0)
         np.testing.assert_allclose(weights_of(prompts, measured, strength), wanted, rtol=1e-12)
-    assert measured.place.shape == (34, 2)
+    assert measured.points.shape == (34, 2)
 
 
 def test_the_rare_are_drawn_more_often(prompts):
@@ -131,7 +131,7 @@ def test_too_few_distinct_prompts_for_a_density_weigh_alike(texts):
     alike = Dataset.from_dict({"prompt": texts})
     measured = measure_density(alike, WeightArguments())
     assert weights_of(alike, measured).tolist() == [1.0] * len(texts)
-    assert measured.place.shape == (len(texts), 2)
+    assert measured.points.shape == (len(texts), 2)
 
 
 def test_more_neighbours_than_there_are_prompts_is_an_error_that_names_the_flag():
