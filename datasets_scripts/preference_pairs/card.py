@@ -11,7 +11,7 @@ from hf_synth.hub.metadata import TAG, Manifest, data_files, dataset_info, size_
 from preference_pairs.weighing import Weighing
 
 _ORDER = ("pairs", "prompts", "id_to_prompt")
-_WORDS = {
+_MEANINGS = {
     "id": "the first 16 hex digits of the MD5 of prompt and replies",
     "prompt_id": "the first 16 hex digits of the MD5 of the normalised prompt: the same on all machines",
     "src": "the source, as named below",
@@ -33,7 +33,7 @@ _ABOUT = {
 
 
 def card(name: str, built: Mapping[str, Any], weighing: Weighing, manifests: Mapping[str, Manifest]) -> str:
-    """The README.md of a folder or repository of this name; `built` as `building.build` returns it."""
+    """Return the README.md of a folder or repository of this name; `built` as `building.build` returns it."""
     ordered = [manifests[config] for config in _ORDER]
     parts = ["# Preference pairs", "Pairs of several sources in one format, with the density of their prompts."]
     parts += [*_loading(name), *_rows(ordered), *_sources(built["sources"]), *_weights(built, weighing)]
@@ -42,7 +42,7 @@ def card(name: str, built: Mapping[str, Any], weighing: Weighing, manifests: Map
 
 
 def counts_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """A title line and a line for each source: what was read, made, dropped and kept."""
+    """Return a title line and a line for each source: what was read, made, dropped and kept."""
     lines: list[tuple[str, ...]] = [
         ("source", "schema", "rows read", "rows dropped", "pairs made", "pairs dropped", "pairs kept", "prompts")
     ]
@@ -83,7 +83,9 @@ def _rows(manifests: Sequence[Manifest]) -> Iterator[str]:
         name = manifest["name"]
         yield f"## `{name}`"
         yield f"{_ABOUT[name]} {manifest['splits']['train']['rows']:,} rows."
-        lines = ((f"`{column}`", _type(feature), _WORDS[column]) for column, feature in manifest["features"].items())
+        lines = (
+            (f"`{column}`", _type(feature), _MEANINGS[column]) for column, feature in manifest["features"].items()
+        )
         yield table(("column", "type", "what it is"), lines)
 
 

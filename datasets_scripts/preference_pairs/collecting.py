@@ -24,7 +24,7 @@ _SCHEMA = pa.schema([*FEATURES.arrow_schema, ("text", pa.string()), ("file", pa.
 
 @dataclasses.dataclass
 class SourceCounts:
-    """What became of a source. Rows give pairs, pairs have prompts:
+    """Counts of one source. Rows give pairs, pairs have prompts:
 
     rows_read = rows_used + sum of rows_dropped, and pairs_made = pairs_kept + sum of pairs_dropped.
     joined: rows used with neighbouring turns of one role put together. prompts: distinct ones, counted at the first
@@ -72,7 +72,7 @@ class DroppedRows:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """N pairs as found, in the order of the sources, and their P distinct prompts, in the order of the pairs.
+    """N pairs as read, in the order of the sources, and their P distinct prompts, in the order of the pairs.
 
     counts: by the sources' labels. source: [N] the number of each pair's source. distinct: [N] whether no earlier pair
     is the same. prompt: [N] the row of each pair's prompt. first: [P] the first pair that has each prompt.
@@ -86,7 +86,7 @@ class Collected:
     first: np.ndarray
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """Pairs in batches, with their numbers; all but the batch stays on disk."""
+        """Yield pairs in batches, with their numbers; all but the batch stays on disk."""
         start = 0
         for path in self.paths:
             for batch in _batches(path):
@@ -94,7 +94,7 @@ class Collected:
                 start += batch.num_rows
 
     def prompts(self) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-        """The first pair of each prompt in batches, with the prompts' rows."""
+        """Yield the first pair of each prompt in batches, with the prompts' rows."""
         is_first = np.zeros(len(self.prompt), bool)
         is_first[self.first] = True
         for batch, numbers in self.batches():
@@ -137,7 +137,7 @@ def _read_all(sources: Sequence[Source], folder: Path) -> list[SourceCounts]:
 
 
 def fresh_processes(number: int) -> ProcessPoolExecutor:
-    """Processes with an interpreter of their own: copies of this one would inherit its libraries' locks."""
+    """Start processes with an interpreter of their own: copies of this one would inherit its libraries' locks."""
     return ProcessPoolExecutor(number, multiprocessing.get_context("spawn"))
 
 
@@ -179,9 +179,9 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _ids(paths: Sequence[Path], name: str) -> np.ndarray:
-    """[N] uint64 of a column of hexadecimal ids."""
-    found = (int(text, 16) for path in paths for batch in _batches(path) for text in batch.column(name).to_pylist())
-    return np.fromiter(found, np.uint64)
+    """Return a column of hexadecimal ids as [N] uint64."""
+    ids = (int(text, 16) for path in paths for batch in _batches(path) for text in batch.column(name).to_pylist())
+    return np.fromiter(ids, np.uint64)
 
 
 def _pairs_path(folder: Path, number: int) -> Path:

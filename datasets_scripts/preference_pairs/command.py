@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_synth.errors import user_errors
 
@@ -20,22 +20,29 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 with one line for a user's error."""
-    given = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
     for package in ("hf_synth", __package__):  # the stages are told by the command's own modules
         logging.getLogger(package).setLevel(logging.INFO)
     with user_errors(Path(sys.argv[0]).name, "the same command starts over"):
-        if given.repo_id is not None and given.repo_id.count("/") != 1:
-            raise ValueError(f"repo_id: got {given.repo_id!r}, wanted user/name")
+        if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
+            raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
         from preference_pairs.weighing import Weighing
 
         names = (field.name for field in dataclasses.fields(Weighing))
-        weighing = Weighing(**{name: getattr(given, name) for name in names})
-        sources = chosen_sources(given.sources, given.splits, given.columns, given.max_rows)
+        weighing = Weighing(**{name: getattr(arguments, name) for name in names})
+        sources = chosen_sources(arguments.sources, arguments.splits, arguments.columns, arguments.max_rows)
         from hf_synth.io import directory_lock
 
-        with directory_lock(given.output_dir):
-            publish(sources, weighing, Path(given.output_dir), given.repo_id, private=given.private, jsonl=given.jsonl)
+        with directory_lock(arguments.output_dir):
+            publish(
+                sources,
+                weighing,
+                Path(arguments.output_dir),
+                arguments.repo_id,
+                private=arguments.private,
+                jsonl=arguments.jsonl,
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,48 +86,48 @@ def _parser() -> argparse.ArgumentParser:
 def chosen_sources(
     sources: Sequence[str], splits: Sequence[str] = (), columns: Sequence[str] = (), max_rows: int | None = None
 ) -> "list[Source]":
-    """["hh", "mine=a.jsonl"] with what is said of each name as sources; ValueError for anything else."""
+    """Parse ["hh", "mine=a.jsonl"] and the flags of each name into sources; ValueError for anything else."""
     from hf_synth.preferences import KNOWN_SOURCES, Source
 
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows: got {max_rows}, wanted at least 1")
-    places: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for text in sources:
-        name, equals, place = text.partition("=")
-        if not name or (equals and not place) or name in places:
+        name, equals, path = text.partition("=")
+        if not name or (equals and not path) or name in paths:
             raise ValueError(f"sources: got {text!r}, wanted different names, NAME or NAME=PLACE")
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"sources: got the name {name!r}, wanted letters, digits, '_', '-' and '.'")
         if not equals and name not in KNOWN_SOURCES:
             raise ValueError(f"sources: got unknown name {name!r}; known: {', '.join(KNOWN_SOURCES)}, or NAME=PLACE")
-        places[name] = place or name
-    split = _said("splits", splits, "=", places)
-    named = {name: _columns(name, text) for name, text in _said("columns", columns, ":", places).items()}
+        paths[name] = path or name
+    split = _by_name("splits", splits, "=", paths)
+    named = {name: _columns(name, text) for name, text in _by_name("columns", columns, ":", paths).items()}
     defaults = {name: known.split for name, known in KNOWN_SOURCES.items()}
     return [
         Source(
-            place,
+            path,
             src=name,
             split=split.get(name),
             default_split=defaults.get(name, "train"),
             columns=named.get(name),
             max_rows=max_rows,
         )
-        for name, place in places.items()
+        for name, path in paths.items()
     ]
 
 
-def _said(flag: str, texts: Sequence[str], sign: str, names: Mapping[str, str]) -> dict[str, str]:
-    """What a flag says of each name, NAME<sign>TEXT."""
-    said = {}
-    for given in texts:
-        name, found, text = given.partition(sign)
-        if not found or not text:
-            raise ValueError(f"{flag}: got {given!r}, wanted NAME{sign}...")
+def _by_name(flag: str, texts: Sequence[str], sign: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Return a flag's text for each name, NAME<sign>TEXT."""
+    values = {}
+    for entry in texts:
+        name, separator, text = entry.partition(sign)
+        if not separator or not text:
+            raise ValueError(f"{flag}: got {entry!r}, wanted NAME{sign}...")
         if name not in names:
             raise ValueError(f"{flag}: got {name!r}, which is none of the sources {', '.join(names)}")
-        said[name] = text
-    return said
+        values[name] = text
+    return values
 
 
 def _columns(name: str, text: str) -> dict[str, str]:
@@ -133,8 +140,8 @@ def _columns(name: str, text: str) -> dict[str, str]:
 def publish(
     sources: "Sequence[Source]", weighing: "Weighing", folder: Path, repo_id: str | None, *, private: bool, jsonl: bool
 ) -> None:
-    """Make the folder, print what became of the sources, and upload what is asked for."""
-    from hf_synth.hub.manifests import read_all
+    """Make the folder, print the counts of each source, and upload where a repository is named."""
+    from hf_synth.hub.manifests import read_all, sent_shards
     from hf_synth.hub.metadata import is_ours
     from hf_synth.hub.repository import CARD, Repository
     from hf_synth.io import write_text
@@ -152,15 +159,9 @@ def publish(
     write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests))
     if repository:
         extras = {name: _content(folder / name) for name in (COUNTS, DROPPED)}
-        repository.send_shards(folder, {**_shards(manifests), **extras})
+        repository.send_shards(folder, {**sent_shards(manifests), **extras})
         repository.finish(manifests, functools.partial(card, repository.id, built, weighing))
     print(url or folder / CARD)
-
-
-def _shards(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
-    from hf_synth.hub.manifests import sent_shards
-
-    return sent_shards(manifests)
 
 
 def _content(path: Path) -> tuple[int, str]:

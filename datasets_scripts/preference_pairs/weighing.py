@@ -1,6 +1,10 @@
-"""Second pass: which prompts repeat others, and how crowded the surroundings of the rest are."""
+"""Second pass: which prompts repeat others, and the density of the rest."""
 
+import contextlib
 import dataclasses
+import logging
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,8 @@ from hf_synth.preferences import NearDuplicates
 from hf_synth.sampling import embed_texts
 from hf_synth.sampling.density import MeasuredDensity, measure_knn_density
 from preference_pairs.collecting import Collected, fresh_processes
-from preference_pairs.stages import stage
+
+logger = logging.getLogger(__name__)
 
 _APART_FROM = 20_000  # prompts: the search leaves memory in pieces, which only the end of a process gives back
 _FEWEST = 3  # prompts; two neighbours are the least that a dimension can be read off
@@ -33,22 +38,22 @@ class Weighing:
     max_ratio: float = 100.0
 
 
-def repeated(found: Collected, weighing: Weighing) -> np.ndarray:
-    """For each distinct prompt the row of the first one that it nearly repeats, or its own: [P] int64."""
-    if len(found.first) < _APART_FROM:
-        return _repeated(found, weighing)
+def repeated(collected: Collected, weighing: Weighing) -> np.ndarray:
+    """Return for each distinct prompt the row of the first one that it nearly repeats, or its own: [P] int64."""
+    if len(collected.first) < _APART_FROM:
+        return _repeated(collected, weighing)
     with fresh_processes(1) as pool:
-        return pool.submit(_repeated, found, weighing).result()
+        return pool.submit(_repeated, collected, weighing).result()
 
 
-def _repeated(found: Collected, weighing: Weighing) -> np.ndarray:
+def _repeated(collected: Collected, weighing: Weighing) -> np.ndarray:
     index = NearDuplicates(weighing.similarity)
-    rows = [row for batch, _ in found.prompts() for row in index.add(batch.column("text").to_pylist())]
+    rows = [row for batch, _ in collected.prompts() for row in index.add(batch.column("text").to_pylist())]
     return np.array(rows, dtype=np.int64)
 
 
-def prompt_density(found: Collected, kept: np.ndarray, weighing: Weighing, cache: Path) -> MeasuredDensity:
-    """The density of each of the kept prompts, larger = more crowded, and how it was found; of fewer than 3 all 1.
+def prompt_density(collected: Collected, kept: np.ndarray, weighing: Weighing, cache: Path) -> MeasuredDensity:
+    """Measure the density of each kept prompt, larger = denser; of fewer than 3 all 1.
 
     `cache`: a folder for the vectors of a model, so that a killed run need not embed again.
     """
@@ -59,18 +64,27 @@ def prompt_density(found: Collected, kept: np.ndarray, weighing: Weighing, cache
         raise ValueError(f"density_k: got {weighing.density_k} with {number} distinct prompts; lower it below that")
     with stage(f"embed {number:,} prompts, measure density"):
         return measure_knn_density(
-            _embedded(found, kept, weighing.embedder, cache),  # not kept here: it is given back before the search
+            _embedded(collected, kept, weighing.embedder, cache),  # not kept here: it is given back before the search
             k=weighing.density_k,
             estimator=weighing.density_estimator,
             smoothing=weighing.density_smoothing,
         )
 
 
-def _embedded(found: Collected, kept: np.ndarray, embedder: str, cache: Path) -> np.ndarray:
-    batches = (batch.column("text").filter(pa.array(kept[rows])) for batch, rows in found.prompts())
+def _embedded(collected: Collected, kept: np.ndarray, embedder: str, cache: Path) -> np.ndarray:
+    batches = (batch.column("text").filter(pa.array(kept[rows])) for batch, rows in collected.prompts())
     texts = [text for batch in batches for text in batch.to_pylist()]
     try:
         return embed_texts(texts, embedder, cache=None if embedder == "hashing" else cache)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"embedder: got {embedder!r}, which cannot be loaded: {reason}") from error
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Log the name now and the seconds afterwards, by the clock and of processor time, at level INFO."""
+    logger.info("%s ...", name)
+    start, busy = time.perf_counter(), time.process_time()
+    yield
+    logger.info("%s: %.1f s, %.1f s busy", name, time.perf_counter() - start, time.process_time() - busy)

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from hf_synth.corpora.dataset import corpus_spec
+    from hf_synth.corpora.arms import corpus_spec
     from hf_synth.corpora.writing import check_output
 
     if arguments.output != "-":

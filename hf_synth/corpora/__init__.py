@@ -7,19 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.corpora.arms import Arm, arm_stream
-    from hf_synth.corpora.dataset import Corpus, load_corpus, published_corpora
+    from hf_synth.corpora.arms import Arm, Corpus, arm_stream, load_corpus, published_corpora
+    from hf_synth.corpora.blocks import Packed
     from hf_synth.corpora.interleaving import interleave
-    from hf_synth.corpora.packing import Packed
     from hf_synth.corpora.streams import Numbered, Stream, Streamed, count_words, token_counter
     from hf_synth.corpora.text import StandIn, Texts, canonical_text
     from hf_synth.corpora.writing import write_corpus
 
 _HOMES = {
     "Arm": "arms",
-    "Corpus": "dataset",
+    "Corpus": "arms",
     "Numbered": "streams",
-    "Packed": "packing",
+    "Packed": "blocks",
     "StandIn": "text",
     "Stream": "streams",
     "Streamed": "streams",
@@ -28,8 +27,8 @@ _HOMES = {
     "canonical_text": "text",
     "count_words": "streams",
     "interleave": "interleaving",
-    "load_corpus": "dataset",
-    "published_corpora": "dataset",
+    "load_corpus": "arms",
+    "published_corpora": "arms",
     "token_counter": "streams",
     "write_corpus": "writing",
 }

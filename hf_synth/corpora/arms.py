@@ -1,10 +1,17 @@
-"""An arm of an experiment: a language's examples with explanations of its rule among them, in any share."""
+"""Arms: a language's examples with explanations of its rule among them, in any share, as streams and datasets."""
 
-from typing import Any, Literal
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
+import datasets
 import numpy as np
 import pyarrow as pa
+from datasets.builder import Key
 
+from hf_synth.builder import TaskDataset, configured, dataset_spec, prepared, task_of
 from hf_synth.corpora.interleaving import interleave
 from hf_synth.corpora.streams import (
     FEATURES,
@@ -23,6 +30,15 @@ from hf_synth.views import view_table
 
 Form = Literal["source", "statements", "block"]
 FORMS: tuple[Form, ...] = ("source", "statements", "block")
+CORPUS_FORMAT = 1  # raise it whenever the documents of an arm change: it is part of every cache key
+RATIOS: Mapping[str, float] = {
+    "examples": 0.0,
+    "explanations-1": 0.01,
+    "explanations-5": 0.05,
+    "explanations-10": 0.1,
+    "explanations-100": 1.0,
+}
+_BLOCK_ROWS = 10_000
 
 
 class Arm:
@@ -64,33 +80,33 @@ class Arm:
         inserted = int(flags.sum())
         examples = _examples(self.task, start - before, count - inserted, self.split, self.seed)
         statements = pa.array(self.explanations, pa.string())
-        places = np.cumsum(~flags) - 1
-        places[flags] = len(examples) + self._drawn(before, inserted)
-        texts = pa.concat_arrays([examples, statements]).take(pa.array(places))
+        rows = np.cumsum(~flags) - 1
+        rows[flags] = len(examples) + self._drawn(before, inserted)
+        texts = pa.concat_arrays([examples, statements]).take(pa.array(rows))
         kinds = pa.array(["example", "explanation"]).take(pa.array(flags.astype(np.int8)))
         return pa.table({"text": texts, "kind": kinds}, schema=FEATURES.arrow_schema)
 
     def _explanations(self, start: int, count: int) -> tuple[int, np.ndarray]:
-        """How many explanations stand before document `start`, and which of the `count` from there on are some."""
+        """Return how many explanations precede document `start`, and which of the next `count` documents are some."""
         part, whole = self.share.numerator, self.share.denominator
         rounds, inside = divmod(start, whole)
         after = (2 * (inside + np.arange(count + 1, dtype=np.int64)) * part + whole) // (2 * whole)
         return rounds * part + int(after[0]), np.diff(after) > 0
 
     def _drawn(self, start: int, count: int) -> np.ndarray:
-        """Which statement explanations start .. start + count - 1 are."""
+        """Return which statements explanations start .. start + count - 1 are."""
         statements = len(self.explanations)
         if statements < 2:
             return np.zeros(count, np.int64)
-        passes, places = np.divmod(np.arange(start, start + count), statements)
+        passes, positions = np.divmod(np.arange(start, start + count), statements)
         first = start // statements
         index = np.arange(first, first + (int(passes[-1]) - first + 1 if count else 0))
         rng = RowRandom(seed=self.seed, split=self.split, purpose="explanation", index=index)
-        return np.argsort(rng.random(statements), axis=1, kind="stable")[passes - first, places]
+        return np.argsort(rng.random(statements), axis=1, kind="stable")[passes - first, positions]
 
 
 def explanations_of(task: Task, form: Form) -> tuple[str, ...]:
-    """The documents that explain a task's rule: "statements" one by one, one "block", or the form of its "source"."""
+    """Return the explanations of a task: "statements" one by one, one "block", or the form of its "source"."""
     if form not in FORMS:
         raise ValueError(f"explanation_form: got {form!r}, wanted one of {', '.join(FORMS)}")
     if form == "source":
@@ -109,9 +125,9 @@ def arm_stream(
     split: str = "train",
     count_tokens: TokenCounter = count_words,
 ) -> Stream:
-    """The documents of an arm without end; the ratio is a share of the documents, or of the tokens.
+    """Return the endless documents of an arm; the ratio is a share of the documents, or of the tokens.
 
-    Of tokens: a document's place depends on the lengths of all before it, so that there is no jumping to one.
+    Of tokens: a document's position depends on the lengths of all before it, so that there is no jumping to one.
     """
     if explanation_unit not in UNITS:
         raise ValueError(f"explanation_unit: got {explanation_unit!r}, wanted one of {', '.join(UNITS)}")
@@ -124,8 +140,123 @@ def arm_stream(
 
 
 def _examples(task: Task, start: int, count: int, split: str, seed: int) -> pa.Array:
-    """Rows of the task as text, between the delimiters that its documents have."""
+    """Return rows of the task as text, between the delimiters that its documents have."""
     texts = view_table(task, "text", start, count, split=split, seed=seed)["text"].combine_chunks()
     if type(task).document is Task.document:
         return texts
     return pa.array(map(task.document, texts.to_pylist()), pa.string())
+
+
+class CorpusDataset(TaskDataset):
+    """The first documents of one arm. Built by `load_corpus`."""
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=FEATURES)
+
+    def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
+        spec = json.loads(self.config.spec)
+        chosen = {name: spec[name] for name in ("explanation_form", "explanation_unit", "seed", "split")}
+        stream, at = arm_stream(task_of(spec), spec["explanation_ratio"], **chosen), 0
+        for shard, (first, stop) in enumerate(shards):
+            stream.forward(first - at)
+            at = stop
+            for block, start in enumerate(range(first, stop, _BLOCK_ROWS)):
+                yield Key(shard, block), stream.read(min(_BLOCK_ROWS, stop - start))
+
+
+def load_corpus(
+    name: str,
+    preset: str | None = None,
+    *,
+    size: int,
+    explanation_ratio: Ratio = 0.0,
+    explanation_form: Form = "source",
+    explanation_unit: Unit = "documents",
+    split: str = "train",
+    seed: int = 0,
+    streaming: bool = False,
+    num_proc: int | None = None,
+    cache_dir: str | None = None,
+    **config: Any,
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Return the first `size` documents of an arm, columns text and kind: "example" or "explanation"; see `Arm`.
+
+    name, preset: as for `get_task`; config: fields of the task's config, over the preset.
+    explanation_ratio: the share of explanations, a number from 0 to 1 or text such as "1/3".
+    explanation_form: single "statements", one "block" of all, or as the "source" of the task had it.
+    explanation_unit: what the ratio is a share of, "documents" or "tokens" (words separated by white space).
+    split: "train", "validation" or "test"; examples are the rows of that split. seed: of rows and explanations.
+    streaming, num_proc, cache_dir: as for `hf_synth.load_dataset`; `size` documents, the same map-style and streamed.
+
+    Raises ValueError for an illegal argument.
+
+    >>> load_corpus("tivari", size=4, explanation_ratio=0.5, streaming=True).take(1).to_list()[0]["kind"]
+    'explanation'
+    """
+    task = configured("load_corpus", load_corpus, name, preset, config)
+    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
+    spec = corpus_spec(name, task, explanation_ratio, split=split, size=size, seed=seed, **chosen)
+    text = json.dumps(spec, sort_keys=True)
+    builder = CorpusDataset(
+        cache_dir=cache_dir,
+        dataset_name=f"hf_synth_{task.name}",
+        config_name="corpus",
+        hash=hashlib.sha256(text.encode()).hexdigest()[:16],
+        spec=text,
+    )
+    return prepared(builder, split, streaming=streaming, num_proc=num_proc)
+
+
+def corpus_spec(
+    name: str,
+    task: Task,
+    explanation_ratio: Ratio,
+    *,
+    explanation_form: Form,
+    explanation_unit: Unit,
+    split: str,
+    size: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return all that the documents of an arm depend on. Raises ValueError for an illegal argument."""
+    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
+    arm_stream(task, explanation_ratio, seed=seed, split=split, **chosen)
+    rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
+    ratio = str(share_of("explanation_ratio", explanation_ratio))
+    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **chosen}
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """An arm as a config of a dataset on the Hub: columns text and kind."""
+
+    name: str
+    task: Task
+    explanation_ratio: Ratio
+    splits: Mapping[str, int]
+    seed: int = 0
+    content: ClassVar[str] = "text"
+    features: ClassVar[datasets.Features] = FEATURES
+
+    @property
+    def group(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    def table(self, split: str, start: int, count: int) -> pa.Table:
+        """Documents start .. start + count - 1 of a split."""
+        return Arm(self.task, self.explanation_ratio, seed=self.seed, split=split).table(start, count)
+
+    def spec(self, split: str) -> dict[str, Any]:
+        """Return all that a split's documents depend on, as JSON has it."""
+        chosen: dict[str, Any] = {"explanation_form": "source", "explanation_unit": "documents"}
+        chosen |= {"split": split, "seed": self.seed, "size": self.splits[split]}
+        return corpus_spec(self.task.name, self.task, self.explanation_ratio, **chosen)
+
+
+def published_corpora(task: Task, splits: Mapping[str, int], *, seed: int = 0) -> tuple[Corpus, ...]:
+    """Return the arms of a task that are published: examples alone, and 1, 5, 10 and 100 % explanations.
+
+    Their names are TASK-examples, TASK-explanations-1 and so on.
+    """
+    return tuple(Corpus(f"{task.name}-{arm}", task, ratio, splits, seed) for arm, ratio in RATIOS.items())

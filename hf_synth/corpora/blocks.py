@@ -1,6 +1,6 @@
-"""A corpus as blocks of token ids: made once, kept in the cache of `datasets`, read from there at any place.
+"""A corpus as blocks of token ids: in the cache of `datasets`, read in any order, or as the stream `Packed`.
 
-A stream would have to be tokenised again up to the place where a run resumes, on one rank for all. Blocks on disk are
+A stream would have to be tokenised again up to the point where a run resumes, on one rank for all. Blocks on disk are
 read by their numbers: resuming costs nothing, any number of ranks sees the same batches, and arms share the cache.
 """
 
@@ -18,17 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets.builder import Key
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from hf_synth.builder import TaskDataset, prepared
 from hf_synth.corpora import Stream, arm_stream, interleave, token_counter
-from hf_synth.corpora.packing import joined
 from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
+from hf_synth.errors import whole_number
 from hf_synth.tasks import Task
 
 KINDS = ("canonical", "example", "explanation")
 BLOCK_FORMAT = 1  # raise it whenever blocks of the same arguments change: it is part of every cache key
+_BATCH = 256  # documents that Packed tokenises together, and once more where it is resumed within them
 _DOCUMENTS = 100  # that are tokenised together
 _UNUSED = ("canonical_eval_tokens", "corpus_tokens")  # of the arguments, for what is in a block
 
@@ -45,31 +46,31 @@ class Blocks(Dataset):
         self._ids = dataset.select_columns("input_ids").with_format("arrow")
 
     def __len__(self) -> int:
-        """How many blocks there are."""
+        """Return the number of blocks."""
         return len(self.dataset)
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """One block."""
+        """Return one block."""
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: list[int]) -> list[dict[str, torch.Tensor]]:
-        """Several blocks at once, as loaders ask for them."""
+        """Return several blocks at once, as loaders read them."""
         return [{"input_ids": ids, "labels": ids} for ids in torch.from_numpy(self.ids(numbers).astype(np.int64))]
 
     def ids(self, numbers: Any = slice(None)) -> np.ndarray:
-        """The ids of some blocks or all, int32 [blocks, block_size]."""
+        """Return the ids of some blocks or all, int32 [blocks, block_size]."""
         column = self._ids[numbers]["input_ids"].combine_chunks()
         return column.flatten().to_numpy().reshape(len(column), -1)
 
     def counts(self, blocks: int | None = None) -> dict[str, float]:
-        """Tokens and ended documents of each kind, and the share of tokens that are not canonical.
+        """Count tokens and ended documents of each kind, and the fraction of tokens that are not canonical.
 
         `blocks`: only of so many from the first on, such as those that were read.
         """
         table = self.dataset.remove_columns("input_ids").with_format("arrow")[:blocks]
-        found = {name.replace(".", "/"): float(pc.sum(table[name]).as_py() or 0) for name in table.column_names}
-        synthetic = found["tokens/example"] + found["tokens/explanation"]
-        return {**found, "tokens/synthetic_share": synthetic / (synthetic + found["tokens/canonical"])}
+        counts = {name.replace(".", "/"): float(pc.sum(table[name]).as_py() or 0) for name in table.column_names}
+        synthetic = counts["tokens/example"] + counts["tokens/explanation"]
+        return {**counts, "tokens/synthetic_share": synthetic / (synthetic + counts["tokens/canonical"])}
 
 
 def corpus_blocks(
@@ -82,9 +83,9 @@ def corpus_blocks(
     seed: int = 0,
     cache_dir: str | None = None,
 ) -> Blocks:
-    """The corpus of one arm, documents end to end with an end token after each. Without a task: canonical text alone.
+    """Make the corpus of one arm, documents end to end, an end token after each. Without a task: canonical text alone.
 
-    blocks: how many the run needs; where `corpus_tokens` is given, the corpus is as long as that says, and a longer
+    blocks: how many the run needs; with `corpus_tokens` the corpus is as long as that says, and a longer
     run goes through it in epochs. split: whose rows the examples are. seed: of rows, of the mixture, and of the order
     of canonical text, which is read again and again. cache_dir: that of `datasets` by default. Ranks may call this
     together: one makes the blocks and the others wait.
@@ -110,7 +111,7 @@ def corpus_blocks(
 
 
 def held_out_blocks(arguments: CorpusArguments, tokenizer: PreTrainedTokenizerBase) -> Blocks:
-    """Natural text that no arm of the experiment trains on: the same blocks for every arm and seed.
+    """Return natural text that no arm of the experiment trains on: the same blocks for every arm and seed.
 
     At most `canonical_eval_tokens` tokens. Raises ValueError where there is less than one block.
     """
@@ -132,7 +133,7 @@ def corpus_stream(
     split: str = "train",
     seed: int = 0,
 ) -> Stream:
-    """The documents of an arm among canonical ones, without end."""
+    """Return the endless documents of an arm among canonical ones."""
     if tokenizer.eos_token_id is None:
         raise ValueError("tokenizer: got one without an end token; set tokenizer.eos_token")
     if arguments.canonical is None and arguments.mix_ratio != 1:
@@ -160,7 +161,7 @@ def corpus_stream(
 def block_tables(
     stream: Stream, tokenizer: PreTrainedTokenizerBase, block_size: int, blocks: int
 ) -> Iterator[pa.Table]:
-    """The first blocks of a stream, fewer where it ends before; what fills no block at the end is left out."""
+    """Yield the first blocks of a stream, fewer where it ends before; what fills no block at the end is left out."""
     rest, made = np.empty((3, 0), np.int64), 0
     while made < blocks and (table := stream.read(_DOCUMENTS)).num_rows:
         ids, lengths = joined(table["text"].to_pylist(), tokenizer)
@@ -176,7 +177,7 @@ def block_tables(
 
 
 def _block_table(ids: np.ndarray, kinds: np.ndarray, ends: np.ndarray) -> pa.Table:
-    """Blocks [blocks, block_size] of ids, of the documents' kinds and of their ends, as columns."""
+    """Return blocks [blocks, block_size] of ids, of the documents' kinds and of their ends, as columns."""
     flat = pa.array(ids.astype(np.int32).ravel())
     columns = {"input_ids": pa.FixedSizeListArray.from_arrays(flat, ids.shape[1])}
     for number, kind in enumerate(KINDS):
@@ -192,7 +193,7 @@ def _features(block_size: int) -> datasets.Features:
 
 
 class _BlocksBuilder(TaskDataset):
-    """Blocks under the name of their spec. `tables` makes them; it is asked where the cache does not hold them."""
+    """Blocks under the name of their spec. `tables` makes them where the cache does not hold them."""
 
     tables: Callable[[], Iterable[pa.Table]]
 
@@ -206,7 +207,7 @@ class _BlocksBuilder(TaskDataset):
 def _spec(
     task: Task | None, arguments: CorpusArguments, tokenizer: PreTrainedTokenizerBase, **chosen: Any
 ) -> dict[str, Any]:
-    """All that the blocks depend on."""
+    """Return all that the blocks depend on."""
     corpus = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _UNUSED}
     return {
         "format": BLOCK_FORMAT,
@@ -219,7 +220,7 @@ def _spec(
 
 
 def _task_spec(task: Task) -> list[Any]:
-    """A task, and the source of one that lies outside the package: it changes without a release."""
+    """Describe a task, with the source of one that lies outside the package: it changes without a release."""
     spec = [task.name, task.version, dataclasses.asdict(task.config)]
     if type(task).__module__.startswith("hf_synth."):
         return spec
@@ -227,11 +228,74 @@ def _task_spec(task: Task) -> list[Any]:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Of all that a tokenizer's ids depend on; of one that is not fast at least its class and its vocabulary."""
+    """Return a digest of all that a tokenizer's ids depend on; of a slow one, of its class and vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    words = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    return _digest(f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {words}")
+    vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    return _digest(f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {vocabulary}")
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Packed(IterableDataset):
+    """Blocks of exactly `block_size` ids: the documents' ids one after another, an end token after each.
+
+    Yields {"input_ids", "labels"}, both int64 [block_size] and equal: models shift the labels themselves. A document
+    may begin in one block and end in the next; what fills no block at the end is left out.
+
+    `Trainer` takes it as `train_dataset`. Loader workers take shards of their own; ranks do so only by `shard`, which
+    Trainer must not be given, as accelerate deals blocks to ranks itself. `iter` begins where `load_state_dict` said,
+    else at the beginning, and `state_dict` is where the last iteration stands: the protocol of
+    `datasets.IterableDataset` and `StatefulDataLoader`.
+    """
+
+    def __init__(self, stream: Stream, tokenizer: Any, block_size: int) -> None:
+        """`tokenizer`: one of transformers, with an end token; special tokens that it would add are left out."""
+        if whole_number("block_size", block_size) < 1:
+            raise ValueError(f"block_size: got {block_size}, wanted at least 1")
+        if tokenizer.eos_token_id is None:
+            raise ValueError("tokenizer: got one without an end token; set tokenizer.eos_token")
+        self.stream, self.tokenizer, self.block_size = stream, tokenizer, block_size
+        self._begin = stream.state_dict(), np.empty(0, np.int64), 0
+        self._at = self._begin
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield blocks from the beginning, or from the state that was loaded."""
+        worker, (state, rest, made) = get_worker_info(), self._begin
+        parts = 1 if worker is None else worker.num_workers  # each loader worker reads its part
+        stream = self.stream if worker is None or parts == 1 else self.stream.shard(parts, worker.id)
+        stream.load_state_dict(state)
+        while True:
+            before = stream.state_dict()
+            texts = stream.read(_BATCH)["text"].to_pylist()
+            if not texts:
+                return
+            ids = np.concatenate([rest, joined(texts, self.tokenizer)[0]])
+            blocks = ids[: ids.size // self.block_size * self.block_size].reshape(-1, self.block_size)
+            for number in range(made, len(blocks)):
+                self._at = (before, rest, number + 1)
+                block = torch.from_numpy(blocks[number])
+                yield {"input_ids": block, "labels": block.clone()}
+            rest, made = ids[blocks.size :], 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the latest iteration stands, in values that JSON holds."""
+        before, rest, made = self._at
+        return {"stream": before, "rest": rest.tolist(), "blocks": made}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let iterations begin where another one stood; at most 256 documents are tokenised again."""
+        self._begin = self._at = state["stream"], np.array(state["rest"], np.int64), state["blocks"]
+
+    def shard(self, num_shards: int, index: int) -> "Packed":
+        """Return the blocks of one part of the documents, from its beginning."""
+        return Packed(self.stream.shard(num_shards, index), self.tokenizer, self.block_size)
+
+
+def joined(texts: list[str], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of texts one after another, an end token after each, and how many each text has; both int64."""
+    end = [tokenizer.eos_token_id]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    parts = [np.array([*ids, *end], np.int64) for ids in encoded]
+    return np.concatenate(parts), np.array([part.size for part in parts], np.int64)

@@ -20,7 +20,7 @@ def interleave(
     seed: int = 0,
     count_tokens: TokenCounter = count_words,
 ) -> Stream:
-    """Synthetic documents among canonical ones; both kinds stay in their order.
+    """Mix synthetic documents into canonical ones; both kinds stay in their order.
 
     unit="documents": each document is synthetic with probability `ratio`, independently, by (seed, its number).
     unit="tokens": nothing is random; the next document is of the kind that leaves the share of synthetic tokens nearer
@@ -85,7 +85,7 @@ class _ByDocuments(_Interleaved):
         return merged(canonical, synthetic, chosen[:count])
 
     def shard(self, num_shards: int, index: int) -> "_ByDocuments":
-        """Both streams' parts, interleaved by draws of the part's own."""
+        """Return both streams' parts, interleaved by draws of the part's own."""
         parts = (self.canonical.shard(num_shards, index), self.synthetic.shard(num_shards, index))
         return _ByDocuments(*parts, self.share, self.seed, f"{self.address}{index} of {num_shards}, ")
 
@@ -104,7 +104,7 @@ class _ByTokens(_Interleaved):
         self._balance = 0
 
     def _next(self) -> pa.Table:
-        """What can be decided with what both streams have made."""
+        """Return the documents that are decided by what both streams have made."""
         canonical, synthetic = self.canonical.rest(), self.synthetic.rest()
         if not (canonical.num_rows and synthetic.num_rows):
             raise self._ended(synthetic.num_rows == 0)
@@ -124,21 +124,21 @@ class _ByTokens(_Interleaved):
         self._balance = position["balance"]
 
     def shard(self, num_shards: int, index: int) -> "_ByTokens":
-        """Both streams' parts, each with the same share of tokens."""
+        """Return both streams' parts, each with the same share of tokens."""
         parts = (self.canonical.shard(num_shards, index), self.synthetic.shard(num_shards, index))
         return _ByTokens(*parts, self.share, self.count_tokens)
 
 
 def merged(others: pa.Table, chosen: pa.Table, flags: np.ndarray) -> pa.Table:
-    """The rows of `chosen` where `flags` (bool [rows]) are set, those of `others` elsewhere, each in its order."""
-    places = np.where(flags, others.num_rows + np.cumsum(flags) - 1, np.cumsum(~flags) - 1)
-    return pa.concat_tables([others, chosen]).combine_chunks().take(pa.array(places))
+    """Return rows of `chosen` where `flags` (bool [rows]) are set, of `others` elsewhere, each in its order."""
+    rows = np.where(flags, others.num_rows + np.cumsum(flags) - 1, np.cumsum(~flags) - 1)
+    return pa.concat_tables([others, chosen]).combine_chunks().take(pa.array(rows))
 
 
 def _possible(wanted: np.ndarray, there: int) -> int:
-    """How many documents can be served before one is wanted that is not there."""
-    places = np.flatnonzero(wanted)
-    return wanted.size if places.size <= there else int(places[there])
+    """Return how many documents can be served before a missing one is wanted."""
+    positions = np.flatnonzero(wanted)
+    return wanted.size if positions.size <= there else int(positions[there])
 
 
 @njit(cache=True, nogil=True)

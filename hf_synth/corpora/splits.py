@@ -34,7 +34,7 @@ class CorpusArguments:
         "name of another split of the Hub dataset.",
     )
     canonical_eval_tokens: int = option(
-        65_536, "The most tokens of held-out natural text that a model is asked about."
+        65_536, "The most tokens of held-out natural text that a model is evaluated on."
     )
     mix_ratio: float = option(0.1, "The share of the language among canonical text; 0 is the baseline.")
     mix_unit: str = option("documents", f"What mix_ratio is: documents or tokens, {_UNIT_HELP}.", choices=UNITS)
@@ -65,7 +65,7 @@ class CorpusArguments:
 
     @property
     def held_out_share(self) -> float | None:
-        """The share of the canonical documents that is held out; None where the held-out text is another one."""
+        """Return the fraction of the canonical documents that is held out; None for other held-out text."""
         try:
             return float(self.canonical_eval)
         except ValueError:
@@ -86,8 +86,8 @@ class Part(Stream):
     def _next(self) -> pa.Table:
         for _ in range(_MOST_EMPTY_BLOCKS):
             table = self.stream.read(BLOCK)
-            places = np.array([_place(text) for text in table["text"].to_pylist()], np.float64)
-            chosen = (places >= self.low) & (places < self.high)
+            hashes = np.array([_hash_fraction(text) for text in table["text"].to_pylist()], np.float64)
+            chosen = (hashes >= self.low) & (hashes < self.high)
             if chosen.any() or not table.num_rows:
                 return table.filter(pa.array(chosen))
         raise ValueError(
@@ -102,25 +102,26 @@ class Part(Stream):
         self.stream.load_state_dict(position)
 
     def shard(self, num_shards: int, index: int) -> "Part":
-        """The same bounds on a part of the documents."""
+        """Return the same bounds on a part of the documents."""
         return Part(self.stream.shard(num_shards, index), self.low, self.high)
 
 
 def training_text(arguments: CorpusArguments, *, seed: int, repeat: bool = True) -> Stream:
-    """The canonical documents that may be trained on; with `repeat` again and again, in another order each time."""
+    """Return the canonical documents to train on; with `repeat` again and again, in another order each time."""
     text = _source(arguments, arguments.canonical, arguments.canonical_split, seed=seed, repeat=repeat)
     share = arguments.held_out_share
     return text if share is None else Part(text, share, 1.0)
 
 
 def held_out_text(arguments: CorpusArguments) -> Stream:
-    """The canonical documents that are never trained on, each once, in one order for all runs."""
+    """Return the canonical documents that are never trained on, each once, in one order for all runs."""
     seed = 0
     share = arguments.held_out_share
     if share is not None:
         text = _source(arguments, arguments.canonical, arguments.canonical_split, seed=seed, repeat=False)
         return Part(text, 0.0, share)
-    if _on_hub(arguments) and not Path(arguments.canonical_eval).exists() and "/" not in arguments.canonical_eval:
+    on_hub = arguments.canonical not in (None, STAND_IN) and not Path(arguments.canonical or "").exists()
+    if on_hub and not Path(arguments.canonical_eval).exists() and "/" not in arguments.canonical_eval:
         if arguments.canonical_eval == arguments.canonical_split:
             raise ValueError(f"canonical_eval: got {arguments.canonical_eval!r}, the split that is trained on")
         return _source(arguments, arguments.canonical, arguments.canonical_eval, seed=seed, repeat=False)
@@ -133,14 +134,14 @@ def held_out_text(arguments: CorpusArguments) -> Stream:
 
 
 def _files(source: str | None) -> set[str]:
-    """The names of the files at a path, none of what is not here."""
+    """Return the names of the files at a local path, else none."""
     if source in (None, STAND_IN) or not Path(source or "").exists():
         return set()
     return {str(path.resolve()) for path in local_files(Path(source or ""))[1]}
 
 
 def source_files(arguments: CorpusArguments) -> dict[str, list[int]]:
-    """Sizes and times of the canonical files that lie here, so that a change of them is noticed."""
+    """Return sizes and times of local canonical files, so that a change of them is noticed."""
     source = Path(arguments.canonical or STAND_IN)
     if arguments.canonical in (None, STAND_IN) or not source.exists():
         return {}
@@ -163,11 +164,7 @@ def _source(arguments: CorpusArguments, source: str | None, split: str, *, seed:
     )
 
 
-def _on_hub(arguments: CorpusArguments) -> bool:
-    return arguments.canonical not in (None, STAND_IN) and not Path(arguments.canonical or "").exists()
-
-
-def _place(text: str) -> float:
-    """A number on [0, 1) that a text hashes to."""
+def _hash_fraction(text: str) -> float:
+    """Return the number on [0, 1) that a text hashes to."""
     digest = hashlib.blake2b(text.strip().encode(), digest_size=8, person=b"held out").digest()
     return int.from_bytes(digest, "little") / 2.0**64

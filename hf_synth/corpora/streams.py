@@ -1,4 +1,4 @@
-"""Shares as exact fractions, and what they are shares of."""
+"""Streams of documents, and ratios as exact fractions."""
 
 import copy
 import fractions
@@ -20,7 +20,7 @@ Ratio = float | str | fractions.Fraction
 
 
 def share_of(name: str, ratio: Ratio) -> fractions.Fraction:
-    """A ratio from 0 to 1 (a number, or text such as "1/3") as an exact fraction: 0.1 is a tenth.
+    """Return a ratio from 0 to 1 (a number, or text such as "1/3") as an exact fraction: 0.1 is a tenth.
 
     The denominator is at most 10**9.
     """
@@ -51,12 +51,12 @@ class Documents(Protocol):
 
 
 def count_words(texts: pa.Array) -> np.ndarray:
-    """How many words, separated by white space, each text has; int64 [texts]."""
+    """Count the words, separated by white space, of each text; int64 [texts]."""
     return pc.count_substring_regex(texts, r"\S+").to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def token_counter(tokenizer: Any) -> TokenCounter:
-    """Counts the ids that a tokenizer of transformers makes of each text, special ones that it would add left out."""
+    """Return a function that counts a tokenizer's ids of each text, without special tokens."""
 
     def count(texts: pa.Array) -> np.ndarray:
         encoded = tokenizer(texts.to_pylist(), add_special_tokens=False)["input_ids"] if len(texts) else []
@@ -66,7 +66,7 @@ def token_counter(tokenizer: Any) -> TokenCounter:
 
 
 def of_kind(texts: pa.Array | pa.ChunkedArray, kind: str) -> pa.Table:
-    """Texts that are all of one kind, as a table; what is missing is an empty text."""
+    """Return texts of one kind as a table; a missing text is empty."""
     return pa.table({"text": texts.fill_null(""), "kind": pa.repeat(kind, len(texts))}, schema=SCHEMA)
 
 

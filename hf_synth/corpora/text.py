@@ -86,8 +86,8 @@ class Texts:
 
     def table(self, start: int, count: int) -> pa.Table:
         """Documents start .. start + count - 1 as columns text and kind."""
-        places = shuffled(np.arange(start, start + count), len(self.dataset), f"{self.seed}\0canonical")
-        return of_kind(self.dataset[places][0].cast(pa.string()), "canonical")
+        rows = shuffled(np.arange(start, start + count), len(self.dataset), f"{self.seed}\0canonical")
+        return of_kind(self.dataset[rows][0].cast(pa.string()), "canonical")
 
 
 class StandIn:
@@ -109,26 +109,26 @@ class StandIn:
         rng = RowRandom(seed=self.seed, split="train", purpose="stand-in", index=np.arange(start, start + count))
         shape = (count, self._sentences, self._most_words + 1)
         drawn = rng.integers(0, int(self._share[-1]), shape[1] * shape[2]).reshape(shape)
-        words = np.searchsorted(self._share, drawn, side="right")
-        words[:, :, 0] += self._share.size
+        numbers = np.searchsorted(self._share, drawn, side="right")
+        numbers[:, :, 0] += self._share.size
         lengths = rng.integers(4, self._most_words + 1, self._sentences)[:, :, None]
         there = rng.integers(1, self._sentences + 1, 1)[:, :, None] > np.arange(self._sentences)[:, None]
         at = np.arange(self._most_words + 1)
-        words[at == lengths] = 2 * self._share.size
-        return of_kind(_rendered(words, (at <= lengths) & there, self._words), "canonical")
+        numbers[at == lengths] = 2 * self._share.size
+        return of_kind(_rendered(numbers, (at <= lengths) & there, self._words), "canonical")
 
 
-def _rendered(words: np.ndarray, present: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
-    """The words that are present, [documents, any, any], document by document as text."""
-    rows = len(words)
+def _rendered(numbers: np.ndarray, present: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
+    """Return the words that are present, [documents, any, any], document by document as text."""
+    rows = len(numbers)
     stop = present.reshape(rows, -1).sum(axis=1)
     tokens = np.zeros((rows, int(stop.max(initial=0))), np.int32)
-    tokens[np.arange(tokens.shape[1]) < stop[:, None]] = words[present]
+    tokens[np.arange(tokens.shape[1]) < stop[:, None]] = numbers[present]
     return render(tokens, np.zeros(rows, np.int32), stop, vocabulary)
 
 
 def cut_text(lines: Iterable[str], document: Cut) -> Iterator[str]:
-    """The documents of a text file, from its lines; white space around each is removed."""
+    """Yield the documents of a text file, from its lines; white space around each is removed."""
     held: list[str] = []
     blank = True
     for line in lines:
@@ -150,13 +150,13 @@ def cut_text(lines: Iterable[str], document: Cut) -> Iterator[str]:
 
 
 def local_files(source: Path) -> tuple[str, list[Path]]:
-    """The files at a path, sorted, and how they are read: "text", "json" or "parquet"."""
+    """Return the files at a path, sorted, and how they are read: "text", "json" or "parquet"."""
     candidates = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     files = {path: reader for path in candidates for end, reader in _READERS.items() if path.name.endswith(end)}
     readers = sorted(set(files.values()))
     if len(readers) != 1:
-        found = f"files of several kinds ({', '.join(readers)})" if readers else "no such file"
-        raise ValueError(f"canonical text: got {found} in {source}, wanted files of one kind: {', '.join(_READERS)}")
+        problem = f"files of several kinds ({', '.join(readers)})" if readers else "no such file"
+        raise ValueError(f"canonical text: got {problem} in {source}, wanted files of one kind: {', '.join(_READERS)}")
     return readers[0], list(files)
 
 

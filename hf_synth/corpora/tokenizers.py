@@ -53,7 +53,7 @@ def check_spelling(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
     if 2 * ids.count(tokenizer.unk_token_id) >= len(ids):
         raise ValueError(
             f"tokenizer: got one that cannot spell {text[:40]!r} ({reason}), wanted that of a model of text; leave "
-            "model_name_or_path out to train a new one, or hand the model's weights on by init_from"
+            "model_name_or_path out to train a new one, or transfer the model's weights with init_from"
         )
 
 

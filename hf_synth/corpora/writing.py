@@ -35,7 +35,7 @@ def write_corpus(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda documents: None,
 ) -> None:
-    """The next `size` documents of the stream into a .jsonl or .jsonl.gz file, or a folder of Parquet shards.
+    """Write the next `size` documents of the stream into a .jsonl or .jsonl.gz file, or a folder of Parquet shards.
 
     A file has one {"text": ...} a line; it takes its name when all is written. A folder holds
     SPLIT-00000-of-00003.parquet and so on, 50,000 documents each: `datasets.load_dataset(folder, split=SPLIT)`.
@@ -43,7 +43,7 @@ def write_corpus(
     spec: all that the documents depend on, in values that JSON holds. What an interrupted call left is gone on with
     where its spec is the same, byte by byte as without the interruption. A finished corpus, and what a call of
     another spec left, is a ValueError, or with `overwrite` replaced; in a folder that of this split alone.
-    columns: "text", "kind". progress: is told how many documents have been written further.
+    columns: "text", "kind". progress: called with the number of documents that were written since.
     """
     unknown = [name for name in columns if name not in SCHEMA.names]
     if unknown or not columns:

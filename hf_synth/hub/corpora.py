@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_synth.corpora import Arm, Corpus
-from hf_synth.corpora.arms import FORMS
-from hf_synth.corpora.dataset import RATIOS
+from hf_synth.corpora.arms import FORMS, RATIOS
 from hf_synth.corpora.streams import UNITS
 from hf_synth.hub.facts import about, legal_values, words_of
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out

@@ -1,7 +1,5 @@
 """Preference pairs in TRL's conversational format: read them, identify prompts, split them, train a tokenizer."""
 
-from hf_synth.preferences import readers as _readers  # noqa: F401 (importing it registers the known layouts)
-from hf_synth.preferences.duplicates import NearDuplicates, near_duplicates
 from hf_synth.preferences.pairs import (
     FEATURES,
     FoundPair,
@@ -11,9 +9,16 @@ from hf_synth.preferences.pairs import (
     counts_table,
     read_preferences,
 )
-from hf_synth.preferences.prompts import distinct_prompts, message_texts, normalise, prompt_id, split_by_prompt
-from hf_synth.preferences.readers import parse_dialogue
-from hf_synth.preferences.schemas import Message, Pair, RowError, list_schemas, reader
+from hf_synth.preferences.prompts import (
+    NearDuplicates,
+    distinct_prompts,
+    message_texts,
+    near_duplicates,
+    normalise,
+    prompt_id,
+    split_by_prompt,
+)
+from hf_synth.preferences.readers import Message, Pair, RowError, list_schemas, parse_dialogue, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
 from hf_synth.preferences.tokenizer import ready_for_chat, train_bpe_tokenizer
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import datasets
 
-from hf_synth.preferences.files import RawRow
 from hf_synth.preferences.prompts import prompt_id
-from hf_synth.preferences.schemas import Message, Pair, RowError, Schema, find_schema, list_schemas
-from hf_synth.preferences.sources import OpenSource, Source
+from hf_synth.preferences.readers import Message, Pair, RowError, Schema, find_schema, list_schemas
+from hf_synth.preferences.sources import OpenSource, RawRow, Source
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class PairStream:
     def __init__(
         self, source: OpenSource, reject: Callable[[RejectedRow], object], keep: Mapping[str, type] | None = None
     ) -> None:
-        """Look at the first rows; ValueError where they are of no known schema. keep: as `read_preferences`."""
+        """Recognise the schema by the first rows; ValueError where it is unknown. keep: as `read_preferences`."""
         self.src = source.src
         self._rows, self._reject, self._keep = source.rows, reject, keep or {}
         self._schema = _recognise(source.src, source.rows())
@@ -69,7 +68,7 @@ class PairStream:
         self.dropped: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[FoundPair]:
-        """Each pair once. Raises ValueError with the counts where the source has no usable row."""
+        """Yield each pair once. Raises ValueError with the counts where the source has no usable row."""
         self.read = self.joined = self.pairs = 0
         self.dropped.clear()
         first: RejectedRow | None = None
@@ -89,12 +88,18 @@ class PairStream:
             self.pairs += len(pairs)
             yield from (FoundPair(row.file, row.line, pair) for pair in columns)
         if not self.pairs:
-            raise ValueError(_nothing_usable(self, first))
+            shown = (
+                f" The first, line {first.line} of {first.file}, {first.reason}: {first.row[:200]}" if first else ""
+            )
+            raise ValueError(
+                f"{self.src}: none of {self.read} rows is usable ({dict(self.dropped.most_common())}). Wanted rows of "
+                f"the schema {self.schema!r}.{shown}"
+            )
 
 
 @dataclass(frozen=True)
 class PreferenceData:
-    """What a source gave: the pairs, and an account of every row that gave none.
+    """The pairs of a source, and every row that gave none.
 
     Attributes:
         dataset: columns `id`, `prompt_id`, `src` (strings), `prompt`, `chosen`, `rejected` (lists of messages), and
@@ -114,7 +119,7 @@ class PreferenceData:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """Reason -> number of rows left out, the most frequent first."""
+        """Return reason -> number of rows left out, the most frequent first."""
         return dict(Counter(row.reason for row in self.rejected_rows).most_common())
 
     def write_rejected(self, path: str | Path) -> Path:
@@ -156,14 +161,14 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
 
 
 def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, str | int]]:
-    """One row per source: src, schema, read, kept, joined, pairs, and a column of counts per reason of dropping."""
+    """Return one row per source: src, schema, read, kept, joined, pairs, and a count for each reason of dropping."""
     sources = list(sources)
     reasons = sorted({reason for data in sources for reason in data.dropped})
     return [_counts(data) | {reason: data.dropped.get(reason, 0) for reason in reasons} for data in sources]
 
 
 def shortened(raw: str | Mapping[str, Any]) -> str:
-    """A raw row as text, cut to 500 characters."""
+    """Return a raw row as text, cut to 500 characters."""
     text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
     more = len(text) - RAW_CHARACTERS
     return text if more <= 0 else f"{text[:RAW_CHARACTERS]}... ({more} more characters)"
@@ -205,12 +210,12 @@ def _columns(pair: Pair, src: str) -> dict[str, Any]:
 
 
 def _kept(fields: Mapping[str, Any], keep: Mapping[str, type]) -> dict[str, Any]:
-    found = {name: fields.get(name) for name in keep}
-    for name, value in found.items():
+    kept = {name: fields.get(name) for name in keep}
+    for name, value in kept.items():
         wanted = str if keep[name] is str else int | float
         if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
             raise RowError(f"wrong type of {name}")
-    return found
+    return kept
 
 
 def _reply(content: str) -> list[Message]:
@@ -236,12 +241,4 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
         f"{src}: the columns {', '.join(first)} are of no known schema. Known are: {known}. "
         "Name your columns (columns={'prompt': 'question', ...}; on the command line --columns), or register a reader "
         "with hf_synth.preferences.reader."
-    )
-
-
-def _nothing_usable(stream: PairStream, first: RejectedRow | None) -> str:
-    shown = f" The first, line {first.line} of {first.file}, {first.reason}: {first.row[:200]}" if first else ""
-    return (
-        f"{stream.src}: none of {stream.read} rows is usable ({dict(stream.dropped.most_common())}). Wanted rows of "
-        f"the schema {stream.schema!r}.{shown}"
     )

@@ -1,13 +1,93 @@
-"""The layouts that are known: one function each, from a raw row to its pairs."""
+"""The known layouts of preference data: one function each, from a raw row to its pairs, in one registry.
+
+A new layout is one function:
+
+    @reader("my-layout", columns=("question", "good", "bad"))
+    def read_my_layout(row):
+        if not row["good"]:
+            raise RowError("empty reply")
+        return [Pair([{"role": "user", "content": row["question"]}], row["good"], row["bad"])]
+"""
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, TypedDict
 
-from hf_synth.preferences.html import html_to_text
-from hf_synth.preferences.schemas import Message, Pair, RowError, reader
+
+class Message(TypedDict):
+    """One turn: role is "user", "assistant" or "system"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prompt that ends in a user turn, with the better and the worse reply.
+
+    joined: neighbouring turns of one role were put together. src: where the row itself says that it comes from.
+    """
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    joined: bool = False
+    src: str | None = None
+
+
+class RowError(ValueError):
+    """A row that cannot be used; its text is the reason that is counted."""
+
+
+RowReader = Callable[[Mapping[str, Any]], list[Pair]]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A published layout: recognised by columns that are there and columns that are not."""
+
+    name: str
+    columns: frozenset[str]
+    without: frozenset[str]
+    read: RowReader
+
+    def matches(self, columns: Iterable[str]) -> bool:
+        """Tell whether a row with these columns is of this schema."""
+        return self.columns <= set(columns) and not self.without & set(columns)
+
+
+_SCHEMAS: dict[str, Schema] = {}
+
+
+def reader(name: str, *, columns: Sequence[str], without: Sequence[str] = ()) -> Callable[[RowReader], RowReader]:
+    """Register a function from one row to its pairs (or RowError) as the reader of a schema.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(read: RowReader) -> RowReader:
+        if name in _SCHEMAS:
+            raise ValueError(f"The schema '{name}' has a reader already: choose another name.")
+        _SCHEMAS[name] = Schema(name, frozenset(columns), frozenset(without), read)
+        return read
+
+    return register
+
+
+def list_schemas() -> dict[str, tuple[str, ...]]:
+    """Return the known schemas and the columns that each is recognised by."""
+    return {name: tuple(sorted(schema.columns)) for name, schema in _SCHEMAS.items()}
+
+
+def find_schema(columns: Iterable[str]) -> Schema | None:
+    """Return the schema of a row with these columns, of several the one with the most columns, or None."""
+    columns = set(columns)
+    matching = [schema for schema in _SCHEMAS.values() if schema.matches(columns)]
+    return max(matching, key=lambda schema: len(schema.columns), default=None)
+
 
 # --- Anthropic/hh-rlhf -------------------------------------------------------------------------------------------
 
@@ -19,7 +99,7 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 @reader("hh-rlhf", columns=("chosen", "rejected"), without=("prompt",))
 def read_hh_rlhf(row: Mapping[str, Any]) -> list[Pair]:
-    """One pair of two whole dialogues that differ in the last reply (https://huggingface.co/datasets/Anthropic/hh-rlhf).
+    """Read one pair of two dialogues that differ in the last reply (https://huggingface.co/datasets/Anthropic/hh-rlhf).
 
     The reply is everything after the last human turn, also where a model wrote several assistant turns. Dialogues
     that are lists of messages (TRL's implicit prompt) are taken too.
@@ -35,7 +115,7 @@ def read_hh_rlhf(row: Mapping[str, Any]) -> list[Pair]:
 
 
 def parse_dialogue(text: str) -> list[Message]:
-    r"""Turns of a text of the form `\n\nHuman: ...\n\nAssistant: ...`, contents stripped; [] where it has no turn.
+    r"""Parse the turns of a text `\n\nHuman: ...\n\nAssistant: ...`, contents stripped; [] where it has no turn.
 
     Windows line ends count as line ends. Consecutive turns of one role stay apart here.
 
@@ -57,18 +137,13 @@ def _prompt_and_reply(text: Any) -> tuple[list[Message], str, bool]:
     turns = parse_dialogue(text)
     if not any(turn["role"] == "assistant" for turn in turns):
         raise RowError("no assistant turn")
-    *prompt, reply = _join_turns(turns)
+    *prompt, reply = [  # strict alternation, which many chat templates demand
+        Message(role=role, content="\n\n".join(turn["content"] for turn in group).strip())
+        for role, group in groupby(turns, key=lambda turn: turn["role"])
+    ]
     if reply["role"] != "assistant":
         raise RowError("last turn is not the assistant's")
     return prompt, reply["content"], len(prompt) + 1 < len(turns)
-
-
-def _join_turns(turns: list[Message]) -> list[Message]:
-    """Strict alternation, which many chat templates demand: neighbours of one role become one turn of paragraphs."""
-    return [
-        {"role": role, "content": "\n\n".join(turn["content"] for turn in group).strip()}
-        for role, group in groupby(turns, key=lambda turn: turn["role"])
-    ]
 
 
 # --- Messages: TRL's own formats, and what is like them ----------------------------------------------------------
@@ -76,7 +151,7 @@ def _join_turns(turns: list[Message]) -> list[Message]:
 
 @reader("prompt-chosen-rejected", columns=("prompt", "chosen", "rejected"))
 def read_messages(row: Mapping[str, Any]) -> list[Pair]:
-    """One pair of TRL's preference formats: prompt and replies are texts or lists of {"role", "content"}.
+    """Read one pair of TRL's preference formats: prompt and replies are texts or lists of {"role", "content"}.
 
     `chosen` and `rejected` may repeat the conversation before the reply; that, not `prompt`, is then the prompt.
     """
@@ -89,7 +164,7 @@ def read_messages(row: Mapping[str, Any]) -> list[Pair]:
 
 @reader("ultrafeedback", columns=("prompt", "chosen", "rejected", "score_chosen", "score_rejected"))
 def read_ultrafeedback(row: Mapping[str, Any]) -> list[Pair]:
-    """One pair of two conversations (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized).
+    """Read one pair of two conversations (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized).
 
     Rows of equal scores hold no preference: the publishers drew which side is `chosen`.
     """
@@ -100,12 +175,12 @@ def read_ultrafeedback(row: Mapping[str, Any]) -> list[Pair]:
 
 @reader("hf_synth", columns=("id", "prompt_id", "src", "prompt", "chosen", "rejected"))
 def read_published(row: Mapping[str, Any]) -> list[Pair]:
-    """One pair as datasets_scripts/preferences.py writes it: the source that a row names stays its source."""
+    """Read one pair as datasets_scripts/preferences.py writes it: the source that a row names stays its source."""
     return [replace(pair, src=row["src"]) for pair in read_messages(row)]
 
 
 def _turns(value: Any, role: str) -> list[Message]:
-    """A text as one turn of a role; messages without further keys."""
+    """Return a text as one turn of a role; messages without further keys."""
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, list) or not all(map(_is_message, value)):
@@ -118,7 +193,7 @@ def _is_message(value: Any) -> bool:
 
 
 def _reply(value: Any, prompt: list[Message]) -> tuple[list[Message], str]:
-    """The turns before the last reply, and the reply."""
+    """Split turns into those before the last reply, and the reply."""
     turns = _turns(value, "assistant")
     if not turns:
         raise RowError("empty reply")
@@ -135,7 +210,7 @@ STACK_EXCHANGE_PAIRS = 3  # of a question, so that no question with forty answer
 
 @reader("stack-exchange", columns=("qid", "question", "answers"))
 def read_stack_exchange(row: Mapping[str, Any]) -> list[Pair]:
-    """Up to three pairs of a question (https://huggingface.co/datasets/HuggingFaceH4/stack-exchange-preferences).
+    """Read up to three pairs of a question (https://huggingface.co/datasets/HuggingFaceH4/stack-exchange-preferences).
 
     The best answer (the highest `pm_score`; of equals the accepted one, then the one listed first) is chosen over the
     first answer of each of the next three lower scores. Answers of one score are never compared. HTML becomes
@@ -163,7 +238,7 @@ def _is_answer(value: Any) -> bool:
 
 
 def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = False) -> Pair:
-    """The pair, or a RowError that says what is wrong with it."""
+    """Return the pair; RowError says what is wrong with it."""
     if not any(turn["role"] == "user" and turn["content"].strip() for turn in prompt):
         raise RowError("empty prompt")
     if not all(turn["content"].strip() for turn in prompt):
@@ -175,3 +250,17 @@ def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = Fals
     if chosen.strip() == rejected.strip():
         raise RowError("chosen equals rejected")
     return Pair(prompt, chosen, rejected, joined)
+
+
+def html_to_text(html: str) -> str:
+    """Convert HTML to Markdown: code blocks fenced and their text untouched, entities decoded, ends stripped.
+
+    Text that holds no markup comes back as it is, but for its line ends. Scripts, forms and navigation are dropped.
+    """
+    try:
+        from html_to_markdown import convert
+    except ImportError:
+        raise ValueError(
+            'html_to_text: html-to-markdown is not installed; run pip install "hf_synth[preferences]"'
+        ) from None
+    return (convert(html).content or "").strip()

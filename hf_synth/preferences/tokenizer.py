@@ -17,7 +17,7 @@ ROLE_TOKENS = tuple(f"<{role}>" for role in ROLES)  # ids 4..6
 # <bos><user>Hi<assistant>Hello<eos><user>Bye<assistant>
 #
 # - A role token opens a turn; only assistant turns end in <eos>, so <eos> is what a model learns to stop with.
-# - Every turn is rendered without a look at the others, and with the generation prompt a text ends in a special token:
+# - Every turn is rendered independently of the others, and with the generation prompt a text ends in a special token:
 #   the prompt's ids are a strict prefix of the conversation's ids, which SFT, DPO and GRPO cut completions by.
 # - `generation` marks reply and <eos>, not the role token: the mask of SFT's assistant_only_loss.
 CHAT_TEMPLATE = (
@@ -49,7 +49,7 @@ PLAIN_CHAT_TEMPLATE = (
 
 
 def ready_for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a checkpoint's tokenizer, in place, what it may lack: the plain chat template, and `<eos>` as padding."""
+    """Add to a checkpoint's tokenizer, in place, what it may lack: the plain chat template, and `<eos>` as padding."""
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
     if tokenizer.pad_token is None:

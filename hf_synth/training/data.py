@@ -16,7 +16,7 @@ from hf_synth.builder import load_dataset
 from hf_synth.errors import json_dict, nearest
 from hf_synth.evaluation.generation import prompt_ids
 from hf_synth.io import is_main_process
-from hf_synth.preferences.files import SUFFIXES, read_rows
+from hf_synth.preferences.sources import SUFFIXES, read_rows
 from hf_synth.sampling import prompt_text
 from hf_synth.tasks import Task, get_task
 from hf_synth.training.arguments import DataArguments

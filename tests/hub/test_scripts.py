@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_synth import get_task, list_tasks
-from hf_synth.corpora.dataset import RATIOS
+from hf_synth.corpora.arms import RATIOS
 from hf_synth.hub.command import chosen, main, row_numbers
 from hf_synth.hub.publication import Choices
 from hf_synth.tasks import task_class

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_synth.preferences import NearDuplicates, near_duplicates
-from hf_synth.preferences.duplicates import word_runs
+from hf_synth.preferences.prompts import word_runs
 
 ERROR = 0.16  # four and a half standard errors of 128 hashes at a similarity of 0.8
 

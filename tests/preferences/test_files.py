@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.preferences.files import local_files, python_values
+from hf_synth.preferences.sources import local_files, python_values
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROW = pa.struct({"prompt": pa.string(), "chosen": MESSAGES, "score": pa.float64(), "tags": pa.list_(pa.int8())})

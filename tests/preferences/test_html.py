@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.preferences.html import html_to_text
+from hf_synth.preferences.readers import html_to_text
 
 CODE = "def f(x):\n    # a_b *c*  <p>&amp;\n    if x < 3 && y:\n\n\treturn '`'"
 

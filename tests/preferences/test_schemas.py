@@ -2,13 +2,13 @@
 
 import pytest
 
-from hf_synth.preferences import list_schemas, reader, schemas
-from hf_synth.preferences.schemas import find_schema
+from hf_synth.preferences import list_schemas, reader, readers
+from hf_synth.preferences.readers import find_schema
 
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(schemas, "_SCHEMAS", dict(schemas._SCHEMAS))
+    monkeypatch.setattr(readers, "_SCHEMAS", dict(readers._SCHEMAS))
 
 
 def test_known_schemas():
