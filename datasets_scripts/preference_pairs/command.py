@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exit code 2 with one line for a user's error."""
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s")
-    for package in ("hf_synth", __package__):  # the stages are told by the command's own modules
+    for package in ("hf_synth", __package__):  # the command's own modules log the stages
         logging.getLogger(package).setLevel(logging.INFO)
     with user_errors(Path(sys.argv[0]).name, "the same command starts over"):
         if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:

@@ -73,7 +73,7 @@ def language_scores(
     `coverage` of the strings that the language can have, none longer than its longest rows, and `coverage/of_rows`,
     that of as many rows as there are samples. `natural/loss`, in nats per token, and `natural/perplexity`.
 
-    Raises ValueError where the task is no language, or the tokenizer has ids that the model has not.
+    Raises ValueError where the task is not a formal language, or the tokenizer has ids that the model has not.
     """
     if not isinstance(task, Grammar):
         raise ValueError(f"task {task.name} is not a formal language, wanted one such as tivari3 or palindrome")

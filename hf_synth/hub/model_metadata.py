@@ -9,8 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth.hub.metadata import TAG
-from hf_synth.preferences.files import SUFFIXES
-from hf_synth.preferences.sources import KNOWN_SOURCES
+from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.read import Run
 from hf_synth.tasks import Task
 

@@ -544,6 +544,6 @@ def test_labelled_strings_are_what_they_say(task):
     assert found.words.tolist() == [len(text.split()) + 2 for text in found.texts]
 
 
-def test_a_task_that_is_no_language_is_an_error(model, tokenizer):
-    with pytest.raises(ValueError, match="task sort: is no language"):
+def test_a_task_that_is_not_a_formal_language_is_an_error(model, tokenizer):
+    with pytest.raises(ValueError, match="task sort is not a formal language"):
         language_scores(model, tokenizer, get_task("sort", "8"))

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from preference_pairs import building, collecting, weighing, writing
+from preference_pairs import building, collecting, weighing
 from preference_pairs.building import build
 from preference_pairs.weighing import Weighing
 
@@ -210,7 +210,7 @@ def test_two_sources_of_one_label(places, tmp_path):
 
 
 def test_shards_hold_the_same_rows(places, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "SHARD_ROWS", 7)
+    monkeypatch.setattr(building, "SHARD_ROWS", 7)
     build(sources(places), tmp_path, WEIGHING, jsonl=False)
     for name in ("pairs", "prompts", "id_to_prompt"):
         rows = table(folder, name)
