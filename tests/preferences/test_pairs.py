@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from hf_synth.preferences import Pair, counts_table, read_preferences, reader, schemas
+from hf_synth.preferences import Pair, counts_table, read_preferences, reader, readers
 
 GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
 
@@ -222,7 +222,7 @@ class TestHub:
 
 
 def test_another_schema_joins_as_one_function(monkeypatch, write):
-    monkeypatch.setattr(schemas, "_SCHEMAS", dict(schemas._SCHEMAS))
+    monkeypatch.setattr(readers, "_SCHEMAS", dict(readers._SCHEMAS))
 
     @reader("answers", columns=("question", "answers"))
     def read_answers(row):
