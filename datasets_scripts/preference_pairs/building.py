@@ -79,10 +79,7 @@ def build(sources: Sequence[Source], folder: Path, weighing: Weighing, *, jsonl:
     _clear(parts)
     built = _build(sources, parts, weighing, jsonl)
     write_text(parts / "data" / COUNTS, _json(built))
-    for path in sorted((parts / "data").iterdir()):
-        target = folder / path.name
-        shutil.rmtree(target, ignore_errors=True)
-        path.replace(target)
+    _move(parts / "data", folder)
     write_text(folder / _SPEC, _json(spec))
     shutil.rmtree(parts)
     return built
@@ -215,6 +212,14 @@ def _clear(parts: Path) -> None:
         elif not path.is_dir() and path.name != _BEGUN:
             path.unlink()
     (parts / "data").mkdir(parents=True)
+
+
+def _move(parts: Path, folder: Path) -> None:
+    """Move everything that was made into the folder, replacing what has its name."""
+    for path in sorted(parts.iterdir()):
+        target = folder / path.name
+        shutil.rmtree(target, ignore_errors=True)
+        path.replace(target)
 
 
 def _json(value: Any) -> str:
