@@ -57,13 +57,13 @@ class TaskDataset(datasets.ArrowBasedBuilder):
 
 
 def task_of(spec: dict[str, Any]) -> Task:
-    """The task that a spec describes."""
+    """Return the task that a spec describes."""
     task = task_class(spec["task"])
     return task(task.config_class(**spec["config"]))
 
 
 def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: int, view: str) -> dict[str, Any]:
-    """All that a dataset's rows depend on; its hash is the cache key. Raises ValueError for an illegal argument."""
+    """Return all that a dataset's rows depend on; its hash is the cache key. ValueError for an illegal argument."""
     if view not in VIEW_FEATURES:
         raise ValueError(f"got unknown view {view!r}; {nearest(view, VIEW_FEATURES)}")
     if split not in SPLITS:
@@ -103,7 +103,7 @@ def load_dataset(
     cache_dir: str | None = None,
     **config: Any,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Rows of a task as a dataset: `size` rows of `split`, the same map-style and streamed.
+    """Load rows of a task as a dataset: `size` rows of `split`, the same map-style and streamed.
 
     `name` and `preset` as for `get_task`, `config` over the preset; `view` is a key of `hf_synth.views.VIEW_FEATURES`.
     Map-style datasets are made once and cached; `num_proc` processes share shards of 50,000 rows.
@@ -128,7 +128,7 @@ def load_dataset(
 def configured(
     caller: str, load: Callable[..., Any], name: str, preset: str | None, config: Mapping[str, Any]
 ) -> Task:
-    """`get_task`; where an unknown field is nearest to an argument of `load`, the ValueError names that argument."""
+    """Call `get_task`; where an unknown field is nearest to an argument of `load`, the error names that argument."""
     if not isinstance(name, str):
         raise ValueError(f"name: got {name!r} ({type(name).__name__}), wanted a task's name or its file's, as text")
     own = [word.name for word in inspect.signature(load).parameters.values() if word.kind is not word.VAR_KEYWORD]
@@ -145,7 +145,7 @@ def configured(
 def prepared(
     builder: TaskDataset, split: str, *, streaming: bool, num_proc: int | None
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """The builder's dataset; what a task has to say of an illegal argument comes through as its own ValueError."""
+    """Return the builder's dataset; what a task says of an illegal argument comes through as its own ValueError."""
     if streaming:
         if num_proc is not None:
             raise ValueError(

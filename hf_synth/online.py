@@ -31,12 +31,12 @@ Batch = dict[str, torch.Tensor]
 
 
 def only_batch(batches: Sequence[Batch]) -> Batch:
-    """The collator of these datasets: a fetch is one finished batch."""
+    """Return the one finished batch of a fetch: the collator of these datasets."""
     return batches[0]
 
 
 def batch_of(rows: Rows) -> Batch:
-    """Rows as a model reads them: `input_ids` and `labels`, int64 [rows, width], labels -100 where no loss is.
+    """Return rows as a model reads them: `input_ids`, `labels`, int64 [rows, width], -100 where no loss is.
 
     Padding is on the right, where a causal model sees it from nowhere: no mask is needed, and kernels for causal
     attention without one are faster.
@@ -59,11 +59,11 @@ class Stages:
 
     @property
     def last(self) -> int:
-        """The latest stage that was begun."""
+        """Return the latest stage that was begun."""
         return int((self._first_rows < ENDLESS).sum()) - 1
 
     def first_row(self, stage: int) -> int:
-        """The row that a stage begins with."""
+        """Return the row that a stage begins with."""
         return int(self._first_rows[stage])
 
     def begin(self, stage: int, first_row: int) -> None:
@@ -73,7 +73,7 @@ class Stages:
         self._first_rows[stage] = first_row
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """The stage of each row, int64 like `rows`."""
+        """Return the stage of each row, int64 like `rows`."""
         return np.searchsorted(self._first_rows.numpy(), rows, side="right") - 1
 
 
@@ -111,7 +111,7 @@ class OnlineRows(Dataset):
         return [batch_of(self.rows(np.asarray(indices, np.int64)))]
 
     def rows(self, index: np.ndarray) -> Rows:
-        """The rows of any numbers, in their order; runs of successive numbers of one stage are made at once."""
+        """Make the rows of any numbers, in their order; runs of successive numbers of one stage are made at once."""
         breaks, stage = np.diff(index) != 1, None
         if self.stages is None and len(index) and not breaks.any():
             return self._successive(int(index[0]), len(index))
@@ -128,7 +128,7 @@ class OnlineRows(Dataset):
         return parts[0] if len(parts) == 1 else concatenated(parts)
 
     def _successive(self, first: int, count: int) -> Rows:
-        """Rows of successive numbers. To a reader of batch after batch, some batches are made at once."""
+        """Make rows of successive numbers. To a reader of batch after batch, some batches are made at once."""
         follows, self._next = first == self._next, first + count
         start, ahead = self._ahead or (0, None)
         if ahead is None or not start <= first <= first + count <= start + len(ahead):
@@ -158,7 +158,7 @@ class HeldRows(Dataset):
 
     @property
     def width(self) -> int:
-        """Tokens of the longest row."""
+        """Return tokens of the longest row."""
         return int(self.rows.lengths.max(initial=0))
 
     def __getitem__(self, index: int) -> Batch:
@@ -179,7 +179,7 @@ class TokenColumns(Dataset):
 
     @functools.cached_property
     def width(self) -> int:
-        """Tokens of the longest row."""
+        """Return tokens of the longest row."""
         tables = self.dataset.select_columns("input_ids").with_format("arrow").iter(_COUNTED_TOGETHER)
         return max((pc.max(pc.list_value_length(table["input_ids"])).as_py() for table in tables), default=0)
 
@@ -207,7 +207,7 @@ class Passes(Dataset):
 
     @property
     def width(self) -> int | None:
-        """Tokens of the longest row, where the dataset tells it."""
+        """Return tokens of the longest row, where the dataset tells it."""
         return getattr(self.dataset, "width", None)
 
     def __getitem__(self, index: int) -> Batch:
@@ -219,7 +219,7 @@ class Passes(Dataset):
 
 
 def concatenated(parts: Sequence[Rows]) -> Rows:
-    """Blocks of rows one after the other, as wide as the widest."""
+    """Join blocks of rows one after the other, as wide as the widest."""
     width = max(part.tokens.shape[1] for part in parts)
     tokens = [np.pad(part.tokens, ((0, 0), (0, width - part.tokens.shape[1])), constant_values=PAD) for part in parts]
     names = [field.name for field in dataclasses.fields(Rows) if field.name not in ("tokens", "columns")]

@@ -16,12 +16,12 @@ from hf_synth.tasks.base import BOS, SPECIAL_TOKENS, Task
 
 
 def all_words(task: Task) -> tuple[str, ...]:
-    """The special tokens and the task's vocabulary, in id order."""
+    """Return the special tokens and the task's vocabulary, in id order."""
     return (*SPECIAL_TOKENS, *task.vocabulary())
 
 
 def build_tokenizer(*tasks: Task) -> PreTrainedTokenizerFast:
-    """A tokenizer over the union of the tasks' vocabularies; for one task its ids equal `task.rows().tokens`.
+    """Build a tokenizer over the union of the tasks' vocabularies; for one task its ids equal `task.rows().tokens`.
 
     It puts `<bos>` before every text, and never adds `<eos>`: TRL's trainers append it to completions.
     A word outside the vocabulary is an error of the `tokenizers` library, not a silent unknown token.
@@ -48,7 +48,7 @@ def build_tokenizer(*tasks: Task) -> PreTrainedTokenizerFast:
 
 
 def render(tokens: np.ndarray, start: np.ndarray, stop: np.ndarray, words: Sequence[str], lead: str = "") -> pa.Array:
-    """Tokens start .. stop - 1 of each row as text, joined by spaces, `lead` put before each text.
+    """Render tokens start .. stop - 1 of each row as text, joined by spaces, `lead` put before each text.
 
     tokens: int32 [rows, width]; start, stop: int [rows]; words: all words in id order. Returns strings [rows].
     """

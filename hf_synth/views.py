@@ -26,7 +26,7 @@ VIEW_FEATURES = {
 
 
 def view_table(task: Task, view: str, start: int, count: int, *, split: str, seed: int) -> pa.Table:
-    """Rows start .. start + count - 1 of a split in one of the views of VIEW_FEATURES, or "tokens+text": both at once.
+    """Make rows start .. start + count - 1 of a split in a view of VIEW_FEATURES, or "tokens+text": both at once.
 
     `holdout="content"` keeps whole strings apart, and so every pair of prompt and completion. Prompts that are
     beginnings of strings do recur in other splits, as do the invalid strings of `labelled`.
@@ -45,19 +45,19 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
 
 
 def block_rows(task: Task, split: str, most: int) -> int:
-    """How many rows to make at once: `most`, or fewer of long rows, so that a block's ids stay below 256 MB."""
+    """Return how many rows to make at once: `most`, or fewer of long rows, so that their ids stay below 256 MB."""
     width = task.rows(0, 4, split=split).tokens.shape[1]
     return max(1, min(most, _BLOCK_TOKENS // width))
 
 
 def view_features(task: Task, view: str) -> Features:
-    """The columns of a view of a task: those that the view has for all tasks, then the task's own."""
+    """Return the columns of a view of a task: those that the view has for all tasks, then the task's own."""
     features = {name: feature for part in view.split("+") for name, feature in VIEW_FEATURES[part].items()}
     return Features({**features, **{name: Value(dtype) for name, dtype in task.columns.items()}})
 
 
 def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
-    """The rows with their loss starting after a prompt: where only `<bos>` stood before it, after a random prefix.
+    """Return rows whose loss starts after a prompt: where only `<bos>` stood before it, after a random prefix.
 
     The prefix is proper and not empty, its length uniform. A row of fewer than two words cannot be cut.
     """
@@ -92,7 +92,7 @@ def _text_view(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 
 def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
-    """Every second row is invalid, its kind drawn uniformly."""
+    """Make every second row invalid, its kind drawn uniformly."""
     _refuse_unverifiable(task, "labelled")
     rng = random("violation")
     kinds = list(task.violations().items())
@@ -131,7 +131,7 @@ def _prompts(task: Task, rows: Rows) -> pa.Array:
 
 
 def _completions(task: Task, rows: Rows) -> pa.Array:
-    """With a space before them: trainers glue prompt and completion together."""
+    """Return completions with a space before them: trainers glue prompt and completion together."""
     return _words(task, rows, rows.loss_start, lead=" ")
 
 
@@ -140,7 +140,7 @@ def _words(task: Task, rows: Rows, start: np.ndarray, lead: str = "") -> pa.Arra
 
 
 def _ended(rows: Rows) -> np.ndarray:
-    """Whether each row ends with `<eos>`, bool [rows]."""
+    """Tell whether each row ends with `<eos>`, bool [rows]."""
     return rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
 
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def measure(folder: Path, data: DataArguments, weights: WeightArguments) -> Path:
-    """The run itself; no other command is at work in its directory."""
+    """Measure the density, while the output directory is locked."""
     settings = DensitySettings(
         k=weights.density_k,
         estimator=weights.density_estimator,
@@ -66,13 +66,13 @@ def measure(folder: Path, data: DataArguments, weights: WeightArguments) -> Path
 
 
 def ranks() -> Ranks:
-    """The place of this process among those that a launcher started."""
+    """Return the rank of this process among those that a launcher started."""
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST_WAIT)
     return Ranks(state.process_index, state.num_processes, state.wait_for_everyone)
 
 
 def prompt_source(data: DataArguments, folder: Path) -> Callable[[], Iterable[list[str]]]:
-    """All prompts in batches, as often as called: of files as they stand, or those that training draws."""
+    """Return a function that yields all prompts in batches: of files as they stand, or those that training draws."""
     if data.prompts:
         files = prompt_files(Path(data.prompts))
         return lambda: batched(map(prompt_text, usable_prompts(files, folder)))
@@ -80,7 +80,7 @@ def prompt_source(data: DataArguments, folder: Path) -> Callable[[], Iterable[li
 
 
 def batched(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Lists of at most BATCH texts."""
+    """Yield lists of at most BATCH texts."""
     batch: list[str] = []
     for text in texts:
         batch.append(text)
@@ -92,7 +92,7 @@ def batched(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def finish(folder: Path, prompts: Iterable[list[str]], measured: ShardedDensity, arguments: WeightArguments) -> None:
-    """Weights, a place on the map, the files, and what there is to say of them."""
+    """Write weights, points of the map and files, and print a summary."""
     strength = arguments.one_strength()
     weights = rarity_weights(measured.density, strength=strength, max_ratio=arguments.max_ratio)
     size = effective_sample_size(weights)
@@ -115,7 +115,7 @@ def finish(folder: Path, prompts: Iterable[list[str]], measured: ShardedDensity,
 
 
 def is_number(value: object) -> bool:
-    """Whether a fact can stand in metrics.json."""
+    """Tell whether a fact can stand in metrics.json."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

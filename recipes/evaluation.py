@@ -80,7 +80,7 @@ class MeasuringArguments:
 
 
 def planned(arguments: MeasuringArguments) -> Plan:
-    """The settings that the arguments ask for; what they leave open is as in the run that made the model.
+    """Return the settings of the arguments; what they leave open is as in the run that made the model.
 
     At a length rows have exactly that one: a field's `min_` and `test_` companions are set to 0.
     Raises ValueError for no task, an unknown length field, and values out of range.
@@ -105,7 +105,7 @@ def planned(arguments: MeasuringArguments) -> Plan:
 
 
 def run_config(name_or_path: str) -> dict[str, Any]:
-    """The config of the run that a model's folder, or one of its checkpoints or snapshots, is of; else nothing."""
+    """Read the config of the run that a model's folder, one of its checkpoints or snapshots, is of; else nothing."""
     folder = Path(name_or_path)
     for parent in (folder, *list(folder.parents)[:2]):
         if (path := parent / RESOLVED_CONFIG).is_file():
@@ -128,7 +128,7 @@ def _at(task: Task, field: str, value: int) -> Task:
 
 
 def load(arguments: MeasuringArguments) -> Measured:
-    """The checkpoint on this process's device, ready to be measured; an adapter is merged into its model.
+    """Load the checkpoint on this process's device, ready to be measured; an adapter is merged into its model.
 
     Raises ValueError where there is no such checkpoint, or where the tokenizer has ids that the model has not.
     """
@@ -181,7 +181,7 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:
-    """Where the results go. Raises ValueError for the folder of a model or a run, whose metrics.json would be lost."""
+    """Return the folder of the results; ValueError for that of a model or run, whose metrics.json would be lost."""
     model = Path(str(arguments.model_name_or_path))
     if arguments.output_dir is None:
         return model / "evaluation" if model.is_dir() else Path("runs/evaluation") / model.name
@@ -198,7 +198,7 @@ def output_folder(arguments: MeasuringArguments) -> Path:
 
 
 def flat(results: Mapping[str, Measures]) -> Measures:
-    """Measure/SETTING, as a run's own metrics have measure/test: groups behind it, bounds at its end."""
+    """Return Measure/SETTING, as a run's own metrics have measure/test: groups behind it, bounds at its end."""
     names = {}
     for setting, metrics in results.items():
         for name, value in metrics.items():
@@ -209,7 +209,7 @@ def flat(results: Mapping[str, Measures]) -> Measures:
 
 
 def write_table(path: Path, results: Mapping[str, Measures]) -> None:
-    """One row for each setting, one column for each measure."""
+    """Write one row for each setting, one column for each measure."""
     columns = list(dict.fromkeys(name for measures in results.values() for name in measures))
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ["setting", *columns], restval="", lineterminator="\n")

@@ -74,7 +74,7 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
 
 
 def digest(path: str | None) -> str:
-    """A digest of a file's content."""
+    """Return a digest of a file's content."""
     if path is None or not Path(path).is_file():
         raise ValueError(f"canonical: got {path!r}, wanted a file of natural text")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -88,14 +88,14 @@ def make_first(study: str, seed: int, arguments: ReplicateArguments) -> None:
 
 
 def plan(study: str, arguments: ReplicateArguments) -> list[PlannedRun]:
-    """All runs of a study, seed by seed."""
+    """Return all runs of a study, seed by seed."""
     arms, _, *parts = parse_recipe(pretrain.CLASSES, study_argv(study, arguments))
     folder = Path(pretrain.Settings(*parts).args.output_dir)
     return sorted(planned_runs(arms, folder, 0), key=lambda run: run.seed)
 
 
 def study_argv(study: str, arguments: ReplicateArguments) -> list[str]:
-    """The command line of a study."""
+    """Return the command line of a study."""
     argv = ["--config", str(CONFIGS / f"{study}.yaml")]
     if arguments.canonical and "hyperdata" in study:
         argv += ["--canonical", arguments.canonical]

@@ -75,7 +75,7 @@ class Arm:
             )
 
     def table(self, start: int, count: int) -> pa.Table:
-        """Documents start .. start + count - 1 as columns text and kind: "example" or "explanation"."""
+        """Return documents start .. start + count - 1 as columns text and kind: "example" or "explanation"."""
         before, flags = self._explanations(start, count)
         inserted = int(flags.sum())
         examples = _examples(self.task, start - before, count - inserted, self.split, self.seed)
@@ -240,11 +240,11 @@ class Corpus:
 
     @property
     def group(self) -> str:
-        """The task's name."""
+        """Return the task's name."""
         return self.task.name
 
     def table(self, split: str, start: int, count: int) -> pa.Table:
-        """Documents start .. start + count - 1 of a split."""
+        """Return documents start .. start + count - 1 of a split."""
         return Arm(self.task, self.explanation_ratio, seed=self.seed, split=split).table(start, count)
 
     def spec(self, split: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Documents(Protocol):
     def size(self) -> int | None: ...
 
     def table(self, start: int, count: int) -> pa.Table:
-        """Documents start .. start + count - 1 as columns text and kind."""
+        """Return documents start .. start + count - 1 as columns text and kind."""
 
 
 def count_words(texts: pa.Array) -> np.ndarray:
@@ -85,11 +85,11 @@ class Stream(ABC):
 
     @abstractmethod
     def _next(self) -> pa.Table:
-        """The next block; an empty one at the end."""
+        """Make the next block; an empty one at the end."""
 
     @abstractmethod
     def _position(self) -> Any:
-        """Where the next block begins."""
+        """Return where the next block begins."""
 
     @abstractmethod
     def _seek(self, position: Any) -> None:
@@ -97,17 +97,17 @@ class Stream(ABC):
 
     @abstractmethod
     def shard(self, num_shards: int, index: int) -> "Stream":
-        """Part `index` of `num_shards`, from the beginning: together the parts hold every document once."""
+        """Return part `index` of `num_shards`, from the beginning: together the parts hold every document once."""
 
     def rest(self) -> pa.Table:
-        """What has been made and not yet read: a block's remainder, or the next block; empty at the end."""
+        """Return what is made and not yet read: a block's remainder, or the next block; empty at the end."""
         if self._used == self._block.num_rows:
             self._before, self._used = self._position(), 0
             self._block = self._next()
         return self._block.slice(self._used)
 
     def lengths(self, count_tokens: TokenCounter) -> np.ndarray:
-        """The number of tokens of each document of `rest`, int64; counted once a block."""
+        """Return the number of tokens of each document of `rest`, int64; counted once a block."""
         self.rest()
         if self._counted is not self._block:
             self._counts, self._counted = count_tokens(self._block["text"].combine_chunks()), self._block
@@ -118,7 +118,7 @@ class Stream(ABC):
         self._used += count
 
     def read(self, count: int) -> pa.Table:
-        """The next `count` documents as columns text and kind; fewer only at the end."""
+        """Read the next `count` documents as columns text and kind; fewer only at the end."""
         parts = [SCHEMA.empty_table()]
         while count and (rest := self.rest()).num_rows:
             parts.append(rest.slice(0, count))
@@ -132,12 +132,12 @@ class Stream(ABC):
             self.read(min(BLOCK, count - start))
 
     def tables(self, count: int) -> Iterator[pa.Table]:
-        """All that is left, `count` documents at a time."""
+        """Yield all that is left, `count` documents at a time."""
         while (table := self.read(count)).num_rows:
             yield table
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the next document stands."""
+        """Return where the next document stands."""
         before = self._position() if self._used == self._block.num_rows else self._before
         used = 0 if self._used == self._block.num_rows else self._used
         return {"block": copy.deepcopy(before), "used": used}
@@ -182,7 +182,7 @@ class Numbered(Stream):
         self.load_state_dict({"block": block, "used": used})
 
     def shard(self, num_shards: int, index: int) -> "Numbered":
-        """Every `num_shards`-th block, from block `index` on."""
+        """Return every `num_shards`-th block, from block `index` on."""
         check_shard(num_shards, index)
         inner = {"num_shards": self.num_shards * num_shards, "index": self.index + self.num_shards * index}
         return Numbered(self.documents, **inner)
@@ -227,7 +227,7 @@ class Streamed(Stream):
         self._start(position["pass"], position["dataset"])
 
     def shard(self, num_shards: int, index: int) -> "Streamed":
-        """As `split_dataset_by_node` of `datasets`: whole files where they divide evenly, else every n-th row."""
+        """Split like `split_dataset_by_node` of `datasets`: whole files if they divide evenly, else every n-th row."""
         check_shard(num_shards, index)
         part = split_dataset_by_node(self.dataset, index, num_shards)
         return Streamed(part, text_column=self.text_column, repeat=self.repeat)

@@ -43,7 +43,7 @@ def canonical_text(
     seed: int = 0,
     repeat: bool = False,
 ) -> Stream:
-    """Documents of canonical text, read in turn.
+    """Read documents of canonical text in turn.
 
     source: a file, or a folder of files of one kind: .txt (UTF-8; `document` says what a document is), .jsonl, both
     also with .gz, or .parquet (`text_column` holds the text); or "stand_in", made-up words without end; or a dataset
@@ -85,7 +85,7 @@ class Texts:
         self.size = None if repeat and len(dataset) else len(dataset)
 
     def table(self, start: int, count: int) -> pa.Table:
-        """Documents start .. start + count - 1 as columns text and kind."""
+        """Return documents start .. start + count - 1 as columns text and kind."""
         rows = shuffled(np.arange(start, start + count), len(self.dataset), f"{self.seed}\0canonical")
         return of_kind(self.dataset[rows][0].cast(pa.string()), "canonical")
 
@@ -105,7 +105,7 @@ class StandIn:
         self._share = np.cumsum(10**9 // np.arange(1, len(lower) + 1))
 
     def table(self, start: int, count: int) -> pa.Table:
-        """Documents start .. start + count - 1: 1 to 8 sentences of 4 to 16 words, every number equally likely."""
+        """Return documents start .. start + count - 1: 1 to 8 sentences of 4 to 16 words, all equally likely."""
         rng = RowRandom(seed=self.seed, split="train", purpose="stand-in", index=np.arange(start, start + count))
         shape = (count, self._sentences, self._most_words + 1)
         drawn = rng.integers(0, int(self._share[-1]), shape[1] * shape[2]).reshape(shape)
@@ -211,7 +211,7 @@ _KEPT_CHARACTERS = 500  # of a broken line: enough to recognise it
 
 
 def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
-    """The texts of all lines that have one, in order, as a dataset of the column `text_column`.
+    """Return the texts of all lines that have one, in order, as a dataset of the column `text_column`.
 
     What is wrong with the others, {file, line, reason, raw}, is kept in a file that a warning names, in the cache of
     `datasets`. Raises ValueError where no line can be used, or a file cannot be read.
@@ -240,7 +240,7 @@ def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
 
 
 def _text_of(raw: bytes, text_column: str) -> tuple[str | None, str]:
-    """The text of a line, or None and why there is none."""
+    """Return the text of a line, or None and why there is none."""
     try:
         row = json.loads(raw)
     except ValueError:  # neither JSON nor perhaps UTF-8

@@ -67,7 +67,7 @@ def check_output(output: Path) -> None:
 
 
 def blocks(stream: Stream, start: int, stop: int, *, size: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Documents start .. stop - 1 of `size`, which the stream has next; a ValueError where it ends before."""
+    """Yield documents start .. stop - 1 of `size`, which the stream has next; a ValueError where it ends before."""
     for at in range(start, stop, _BLOCK):
         count = min(_BLOCK, stop - at)
         table = stream.read(count)
@@ -82,7 +82,7 @@ def blocks(stream: Stream, start: int, stop: int, *, size: int, columns: Sequenc
 def _write_lines(
     stream: Stream, path: Path, spec: Mapping[str, Any], overwrite: bool, progress: Callable[[int], None]
 ) -> None:
-    """Lines go into a part beside the file; a mark says up to which byte they are good, and what comes next."""
+    """Write lines to a part beside the file; a mark says up to which byte they are good, and what comes next."""
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, marked = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.state.json")
@@ -144,7 +144,7 @@ def _write_shards(
     overwrite: bool,
     progress: Callable[[int], None],
 ) -> None:
-    """Each shard whole or not there; a mark says how many there are, and what comes next."""
+    """Write each shard whole or not at all; a mark says how many there are, and what comes next."""
     number = -(-spec["size"] // SHARD_DOCUMENTS)
     shards = [folder / f"{split}-{shard:05d}-of-{number:05d}.parquet" for shard in range(number)]
     marked = folder / f".{split}.corpus.json"
@@ -168,7 +168,7 @@ def _write_shards(
 def _unfinished(
     marked: Path, split: str, shards: Sequence[Path], spec: Mapping[str, Any], overwrite: bool
 ) -> dict[str, Any] | None:
-    """The mark of an interrupted call that is to be gone on with; None where all is to be written, old shards gone."""
+    """Return the mark of an interrupted call to continue; None where all is to be written, old shards gone."""
     folder = marked.parent
     there = sorted(folder.glob(f"{split}-*.parquet"))
     mark = _read_mark(marked) if there else None
@@ -210,7 +210,7 @@ def _write_mark(path: Path, spec: Mapping[str, Any], **state: Any) -> None:
 
 
 def _read_mark(path: Path) -> dict[str, Any] | None:
-    """What an earlier call noted; None where none did."""
+    """Read what an earlier call noted; None where none did."""
     with contextlib.suppress(FileNotFoundError):
         mark: dict[str, Any] = json.loads(path.read_text())
         return mark
@@ -218,7 +218,7 @@ def _read_mark(path: Path) -> dict[str, Any] | None:
 
 
 def _another(output: Path, marked: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:
-    """The error of an output that belongs to a corpus of another spec: what differs, and where that is noted."""
+    """Return the error of an output of another spec: what differs, and where that is noted."""
     old, new = dict(_leaves((), there)), dict(_leaves((), now))
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     changed = [f"{name[-1]}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} now" for name in names[:4]]
@@ -229,7 +229,7 @@ def _another(output: Path, marked: Path, there: Mapping[str, Any], now: Mapping[
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each value that is no mapping, with the names that lead to it."""
+    """Yield each value that is no mapping, with the names that lead to it."""
     if not isinstance(value, Mapping):
         yield path, value
         return

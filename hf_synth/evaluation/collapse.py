@@ -39,7 +39,7 @@ _logger = logging.getLogger(__name__)
 def sample_metrics(
     table: pa.Table, tasks: Mapping[str, Task] | None = None, *, cluster_sizes: Mapping[str, int] | None = None
 ) -> dict[str, float]:
-    """Measures of sampled completions: flat name -> number, each with `NAME/low` and `NAME/high` over prompts.
+    """Measure sampled completions: flat name -> number, each with `NAME/low` and `NAME/high` over prompts.
 
     table: a run's samples.parquet. tasks: the language of each cluster, for `coverage/`. cluster_sizes: training
     prompts of each cluster: the largest is the head, the smallest the tail; without them the half of the prompts with
@@ -74,7 +74,7 @@ def _known(columns: Columns, name: str) -> bool:
 
 
 def _renamed(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
-    """The entries in `names` and their intervals, under other names; one that is not there is left out."""
+    """Return the entries in `names` and their intervals, under other names; one that is not there is left out."""
     ends = ("", "/low", "/high")
     return {
         f"{wanted}{end}": metrics[f"{name}{end}"]
@@ -85,13 +85,13 @@ def _renamed(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str
 
 
 def _extremes(cluster_sizes: Mapping[str, int]) -> dict[str, str]:
-    """The largest cluster as the head, the smallest as the tail."""
+    """Return the largest cluster as the head, the smallest as the tail."""
     by_size = sorted(cluster_sizes, key=cluster_sizes.__getitem__)
     return {"head": by_size[-1], "tail": by_size[0]}
 
 
 def _parts(columns: Columns, cluster_sizes: Mapping[str, int] | None) -> dict[str, list[int]]:
-    """The rows of all prompts, and of the head's and the tail's where there are such."""
+    """Return the rows of all prompts, and of the head's and the tail's where there are such."""
     every = list(range(len(columns["prompt_row"])))
     ends: dict[str, list[int]] = {}
     if cluster_sizes:
@@ -106,7 +106,7 @@ def _parts(columns: Columns, cluster_sizes: Mapping[str, int] | None) -> dict[st
 
 
 def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
-    """Rewards, rightness and how alike completions of one prompt are, for some of the prompts."""
+    """Measure rewards, validity and the similarity of completions of one prompt, for some of the prompts."""
     prompts, texts, verified = columns["prompt_row"], columns["completion"], _known(columns, "truth")
     metrics = entries(f"reward/{part}", clustered_mean(columns["reward"], prompts))
     if verified:
@@ -131,7 +131,7 @@ def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
 
 
 def _on_blocks(columns: Columns, split: Split) -> dict[str, float]:
-    """What depends on the amount of text, where there is enough for a block; and what a text repeats of itself."""
+    """Measure what depends on the amount of text, where there is a block of it; and repetition within a text."""
     texts, prompts = columns["completion"], columns["prompt_row"]
     lengths = np.array([len(split(text)[:FIRST]) for text in texts])
     metrics = repetition(texts, prompts, split=split)
@@ -145,7 +145,7 @@ def _on_blocks(columns: Columns, split: Split) -> dict[str, float]:
 
 
 def _style(columns: Columns) -> dict[str, float]:
-    """Habits of natural text, and whether its tone follows its context: the cluster, or else the prompt."""
+    """Measure habits of natural text, and whether tone follows its context: the cluster, or else the prompt."""
     texts, prompts = columns["completion"], columns["prompt_row"]
     metrics = {**em_dash(texts, prompts), **not_just(texts, prompts)}
     contexts = columns["cluster"] if _known(columns, "cluster") else None
@@ -157,7 +157,7 @@ def _style(columns: Columns) -> dict[str, float]:
 
 
 def _policy(columns: Columns) -> dict[str, float]:
-    """Length, entropy and distance from the reference; exact sums over the vocabulary where the table has them."""
+    """Measure length, entropy and KL to the reference; exact sums over the vocabulary where the table has them."""
     prompts, tokens = columns["prompt_row"], columns["tokens"]
     metrics = entries("finished", clustered_mean(np.array(columns["finished"], float), prompts))
     metrics |= entries("length", clustered_mean(tokens, prompts))
@@ -173,7 +173,7 @@ def _policy(columns: Columns) -> dict[str, float]:
 
 
 def _by_cluster(columns: Columns) -> dict[str, float]:
-    """Validity of each cluster."""
+    """Measure the validity of each cluster."""
     metrics: dict[str, float] = {}
     for cluster in dict.fromkeys(columns["cluster"]):
         own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
@@ -183,7 +183,7 @@ def _by_cluster(columns: Columns) -> dict[str, float]:
 
 
 def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """The share of each cluster's language, and of all alike, that was sampled, where its strings can be counted."""
+    """Return the fraction of each cluster's language, and of all, that was sampled, where strings can be counted."""
     sizes = {name: task.contents() for name, task in tasks.items() if name in columns["cluster"]}
     longest = {name: _longest(tasks[name]) for name, size in sizes.items() if size}
     counted = {name: size for name, size in sizes.items() if size and longest[name]}
@@ -202,6 +202,6 @@ def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
 
 
 def _longest(task: Task) -> int:
-    """The most words of a string that `contents` counts; 0 where whole rows are no strings of a language."""
+    """Return the most words of a string that `contents` counts; 0 where whole rows are no strings of a language."""
     rows = task.rows(0, 1024)
     return int(rows.lengths.max()) - 2 if is_language(task, rows) else 0

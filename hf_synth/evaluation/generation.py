@@ -51,7 +51,7 @@ class Completion:
 
 
 def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that a policy is given for a prompt, string or messages."""
+    """Return the input ids of a prompt, string or messages."""
     if isinstance(prompt, str):
         return tokenizer(prompt).input_ids
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
@@ -205,7 +205,7 @@ def texts(measured: Measured, ids: Sequence[Sequence[int]], end: int | None) -> 
 
 
 def _batches(lengths: Sequence[int], budgets: Sequence[int], measured: Measured) -> Iterator[list[int]]:
-    """Prompts of like length, as many as a batch may have and as there are positions for."""
+    """Yield prompts of like length, as many as a batch and the model's positions may hold."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
         needed = lengths[row] + max((budgets[other] for other in [*batch, row]), default=0)
@@ -250,7 +250,7 @@ def sample_strings(
 
 
 def is_valid(task: Grammar, string: str | None) -> bool:
-    """Whether a string is one of the language, its delimiters included; an unfinished one is not."""
+    """Tell whether a string is one of the language, its delimiters included; an unfinished one is not."""
     return string is not None and task.verify("", string) == 1.0
 
 
@@ -264,12 +264,12 @@ def _string(tokenizer: PreTrainedTokenizerBase, ids: list[int], closing: str | N
 
 
 def add_prompts(rows: Rows, split: str, seed: int) -> Rows:
-    """The rows with a prompt each: where loss begins with the row, a random beginning of it, as views have it."""
+    """Return the rows with a prompt each: where loss begins with the row, a random beginning of it, as in views."""
     return with_prompts(rows, RowRandom(seed=seed, split=split, purpose="prompt", index=np.arange(len(rows))))
 
 
 def greedy_completion_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
-    """Greedy completions of rows with prompts: `verified`, the share that the task's verifier finds right.
+    """Complete rows with prompts greedily; return `verified`, the fraction that the task's verifier accepts.
 
     `finished`: the share that came to an end, where rows have one; others are wrong, and cut off once they are longer
     than any right answer. `exact_match`: the share that is the row's own completion, where prompts leave no other.

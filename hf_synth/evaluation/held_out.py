@@ -60,11 +60,11 @@ class HeldOutPrompts:
     def sample(
         self, policy: PreTrainedModel, reference: PreTrainedModel | None, decoding: Decoding
     ) -> list[Completion]:
-        """Completions in the order of the prompts."""
+        """Sample completions in the order of the prompts."""
         return sample_completions(policy, reference, list(self.prompts["prompt"]), self.tokenizer, decoding)
 
     def score(self, completions: list[Completion]) -> dict[str, list[float]]:
-        """Each measure of each completion."""
+        """Return each measure of each completion."""
         rows = self.prompts[[completion.row for completion in completions]]
         chats = [
             completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
@@ -78,7 +78,7 @@ class HeldOutPrompts:
         }
 
     def means(self, completions: list[Completion]) -> dict[str, float]:
-        """Each measure over all groups alike and in each group; held_out/kl and held_out/entropy, nats a completion.
+        """Return each measure over all groups and by group; held_out/kl and held_out/entropy, nats a completion.
 
         `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
         """
@@ -120,7 +120,7 @@ class HeldOutPrompts:
         return metrics
 
     def table(self, completions: list[Completion]) -> pa.Table:
-        """One row a completion: what was asked, what was answered, and every number that is known of it."""
+        """Return one row a completion: its prompt, its text, and every number that is known of it."""
         scores = self.score(completions)
         texts = [prompt_text(prompt) for prompt in self.prompts["prompt"]]
         rows = [completion.row for completion in completions]

@@ -58,7 +58,7 @@ def language_scores(
     trained_seed: int = 0,
     start_token_id: int | None = None,
 ) -> dict[str, float]:
-    """All measures of a model on a language, by name; nothing random outside is touched.
+    """Return all measures of a model on a language, by name; random state outside is left as it was.
 
     rows: of `split`, and as many strings of each violation, made with `rows_seed`.
     samples: how many strings are sampled, with `seed`.
@@ -96,7 +96,7 @@ def language_scores(
 
 
 def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
-    """The rows as text, then for each kind of violation one string made of each row."""
+    """Return the rows as text, then for each kind of violation one string made of each row."""
     made, count = {"valid": (valid, True)}, len(valid)
     for name, violation in task.violations().items():
         rng = RowRandom(seed=seed, split=split, purpose=f"violation {name}", index=np.arange(count))
@@ -112,7 +112,7 @@ def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
 
 
 def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 64) -> dict[str, float]:
-    """Mean loss in nats per token of natural text, and its perplexity; a block's first token is given."""
+    """Return the mean loss in nats per token of natural text, and its perplexity; a block's first token is given."""
     loss = -float(np.concatenate(token_log_probs(model, list(blocks.ids()), batch_size=batch_size)).mean())
     return {"natural/loss": loss, "natural/perplexity": float(np.exp(loss))}
 
@@ -132,7 +132,7 @@ class _Probe:
 
 
 def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float]:
-    """Perplexities of valid and invalid strings, and how well the two are told apart."""
+    """Return perplexities of valid and invalid strings, and how well the model separates the two."""
     sums, tokens = np.array([values.sum() for values in log_probs]), np.array([values.size for values in log_probs])
     metrics = perplexity(sums, tokens, strings.valid, strings.kinds)
     same = strings.keeps_length
@@ -145,7 +145,7 @@ def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float
 def _above_floor(
     probe: _Probe, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
 ) -> dict[str, float]:
-    """The excess over the exact floor: per string after its opening, and per token where tokens are the task's."""
+    """Return the excess over the exact floor: per string after its opening, and per token for the task's tokens."""
     optimal = probe.task.optimal_log_probs(test)
     openings = probe.ids([text.split()[0] for text in _texts(probe.task, test)])
     skipped = [common_start(*pair) - 1 for pair in zip(sequences, openings, strict=True)]
@@ -160,7 +160,7 @@ def _above_floor(
 
 
 def _completion_tests(probe: _Probe) -> dict[str, float]:
-    """P(next word), the product over its tokens, as a share of that of all words that a decision point names."""
+    """Return P(next word), the product over its tokens, as a fraction of that of all words at a decision point."""
     points = probe.task.decision_points()
     if not points:
         return {}
@@ -180,7 +180,7 @@ def _completion_tests(probe: _Probe) -> dict[str, float]:
 def _generation(
     probe: _Probe, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
 ) -> dict[str, float]:
-    """What becomes of strings sampled from the opening delimiter, or from the first words of the language."""
+    """Measure strings sampled from the opening delimiter, or from the first words of the language."""
     task = probe.task
     texts = _texts(task, test)
     longest = max(map(len, probe.ids(texts)))
@@ -208,7 +208,7 @@ def _generation(
 
 
 def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:
-    """Those of the strings that are among the first `trained` training rows."""
+    """Return those of the strings that are among the first `trained` training rows."""
     seen: set[str] = set()
     for start in range(0, trained, _TRAINED_AT_ONCE):
         rows = task.rows(start, min(_TRAINED_AT_ONCE, trained - start), split="train", seed=seed)
@@ -217,14 +217,14 @@ def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:
 
 
 def _texts(task: Task, rows: Rows) -> list[str]:
-    """Rows as strings, delimiters included."""
+    """Return rows as strings, delimiters included."""
     return render(rows.tokens, np.ones_like(rows.lengths), rows.lengths - 1, all_words(task)).to_pylist()
 
 
 def language_measures(
     measured: Measured, task: Task, rows: Rows, ids: np.ndarray | None, *, split: str, samples: int, seed: int
 ) -> dict[str, float]:
-    """Measures of a language, each `language/NAME`: those of `language_scores` for a Grammar, of any tokenizer.
+    """Measure a language, each result `language/NAME`: those of `language_scores` for a Grammar, of any tokenizer.
 
     seed: of rows and of samples.
     Other languages, such as dyck: validity, distinct and coverage of sampled strings, and the completion tests.
@@ -256,7 +256,7 @@ def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, sample
 
 @torch.no_grad()
 def _decided(measured: Measured, task: Task, ids: np.ndarray) -> dict[str, float]:
-    """P(next word) at each decision point."""
+    """Return P(next word) at each decision point."""
     points = task.decision_points()
     if not points:
         return {}

@@ -60,7 +60,7 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
 
 
 def command(folder: Path, tag: str, model: str, own_code: bool) -> str:
-    """What to type to run the tasks of a folder; `own_code`: the model brings an architecture of its own."""
+    """Return the command that runs the tasks of a folder; `own_code`: the model brings an architecture of its own."""
     argv = ["lm_eval", "--tasks", tag, "--include_path", str(folder), "--model", "hf", "--model_args"]
     return shlex.join([*argv, f"pretrained={model}" + (",trust_remote_code=True" if own_code else "")])
 

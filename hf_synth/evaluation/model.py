@@ -28,7 +28,7 @@ class Measured:
 
     @property
     def positions(self) -> int | None:
-        """The most tokens that a row may have, where there is a limit."""
+        """Return the most tokens that a row may have, where there is a limit."""
         return getattr(self.model.config, "max_position_embeddings", None)
 
 
@@ -40,7 +40,7 @@ def map_over_processes(work: Callable[[int], ResultT], count: int) -> list[Resul
 
 
 def word_ids(measured: Measured, task: Task) -> np.ndarray | None:
-    """The tokenizer's id of each word of a task, special tokens first, int32 [words]; None where it splits words.
+    """Return the tokenizer's id of each word of a task, special tokens first, int32 [words]; None if it splits words.
 
     A tokenizer for text can measure languages only. Raises ValueError, naming words, where one for tasks lacks some.
     """
@@ -58,7 +58,7 @@ def word_ids(measured: Measured, task: Task) -> np.ndarray | None:
 
 
 def _spells(tokenizer: PreTrainedTokenizerBase, vocabulary: list[str]) -> bool:
-    """Whether a tokenizer can write words that are no tokens of its own, as those for text can."""
+    """Tell whether a tokenizer can write words that are no tokens of its own, as those for text can."""
     try:
         spelled = tokenizer(vocabulary, add_special_tokens=False)["input_ids"]
     except Exception:  # the class that the `tokenizers` library has for a word that it does not know
@@ -96,5 +96,5 @@ class Plan:
 
     @property
     def task_name(self) -> str:
-        """The task of all settings."""
+        """Return the task of all settings."""
         return self.settings[0].task.name

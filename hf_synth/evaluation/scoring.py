@@ -34,17 +34,17 @@ class RowScores:
 
     @property
     def loss(self) -> float:
-        """Mean loss in nats per token that carries loss."""
+        """Return mean loss in nats per token that carries loss."""
         return float(-self.log_probs.sum() / self.mask.sum())
 
     @property
     def token_accuracy(self) -> float:
-        """The share of tokens that were the most likely ones."""
+        """Return the share of tokens that were the most likely ones."""
         return float(self.hits.sum() / self.mask.sum())
 
     @property
     def row_hits(self) -> np.ndarray:
-        """Whether all tokens of a row were hit, bool [rows]."""
+        """Tell whether all tokens of a row were hit, bool [rows]."""
         return (self.hits | ~self.mask).all(axis=1)
 
 
@@ -133,7 +133,7 @@ def policy_statistics(
 def token_log_probs(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, batch_size: int = 64
 ) -> list[np.ndarray]:
-    """Ln P(token | all before it) for every token but the first of each sequence, float64 [len(sequence) - 1] each."""
+    """Return ln P(token | all before it) of all but the first token of each sequence, float64 [len(sequence) - 1]."""
     results: list[np.ndarray] = [np.empty(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]), reverse=True)
     while order:
@@ -150,13 +150,13 @@ def token_log_probs(
 def with_ends(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, start_token_id: int, *, ended: bool = True
 ) -> list[list[int]]:
-    """The ids of each text as they stand in a corpus: after a start token, and before an end token where `ended`."""
+    """Return the ids of each text as in a corpus: after a start token, and before an end token where `ended`."""
     end = [tokenizer.eos_token_id] if ended else []
     return [[start_token_id, *ids, *end] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
 def common_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two sequences begin with alike."""
+    """Return how many ids two sequences begin with alike."""
     differing = (position for position, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
     return next(differing, min(len(one), len(other)))
 
@@ -169,13 +169,13 @@ def _padded(sequences: Sequence[Sequence[int]], width: int) -> Rows:
 
 
 def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
-    """The share of hits [rows], and Wilson's 95 % interval over rows: `NAME`, `NAME_rows_low`, `NAME_rows_high`."""
+    """Return the fraction of hits [rows], and Wilson's 95 % interval: `NAME`, `NAME_rows_low`, `NAME_rows_high`."""
     interval = wilson_interval(int(hits.sum()), hits.size)
     return {name: interval.mean, f"{name}_rows_low": interval.low, f"{name}_rows_high": interval.high}
 
 
 def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
-    """`loss`, `floor`, `excess` (nats per token), `accuracy` of tokens, `row_accuracy`; the table of types of facts.
+    """Return `loss`, `floor`, `excess` (nats per token), `accuracy` of tokens, `row_accuracy`; and by type of fact.
 
     ids: the tokenizer's ids of the task's words. The model is given each row up to the token that it predicts.
     """
@@ -193,13 +193,13 @@ def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.n
 
 
 def _token_bounds(share: float, rows: int) -> dict[str, float]:
-    """Wilson's interval of a share of tokens with one trial a row: tokens of a row are no independent trials."""
+    """Return Wilson's interval of token accuracy with one trial a row: tokens of a row are not independent."""
     _, low, high = share_interval(share, rows)
     return {"accuracy_rows_low": low, "accuracy_rows_high": high}
 
 
 def scored(measured: Measured, rows: Rows) -> RowScores:
-    """`score_rows`, its batches shared by the processes."""
+    """Run `score_rows`, its batches shared by the processes."""
     starts = range(0, len(rows), measured.batch_size)
 
     def score(number: int) -> RowScores:

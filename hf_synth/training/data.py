@@ -44,17 +44,17 @@ class Cluster:
     task_args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self) -> Task:
-        """The task itself."""
+        """Return the task itself."""
         return get_task(self.task, self.preset, **self.task_args)
 
     def rows(self, split: str, size: int, seed: int, view: str, *, streaming: bool = False) -> Any:
-        """The task's rows in a view."""
+        """Return the task's rows in a view."""
         options: dict[str, Any] = {"split": split, "size": size, "seed": seed, "view": view, "streaming": streaming}
         return load_dataset(self.task, self.preset, **options, **self.task_args)
 
 
 def clusters(data: DataArguments) -> dict[str, Cluster]:
-    """The mixture's tasks by cluster name; a single task is a mixture of one, named after itself."""
+    """Return the mixture's tasks by cluster name; a single task is a mixture of one, named after itself."""
     if data.task:
         return {get_task(data.task).name: Cluster(data.task, 1.0, data.preset, json_dict(data.task_args, "task_args"))}
     mixture = {}
@@ -79,7 +79,7 @@ def built_tasks(data: DataArguments) -> dict[str, Task]:
 
 
 def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
-    """What SFT imitates: {prompt, completion} of the tasks by their shares, or prompts with their chosen answers."""
+    """Return the rows of SFT: {prompt, completion} of the tasks by their shares, or prompts with chosen answers."""
     if data.preferences:
         pairs = preference_split(data, folder)[0]
         return pairs.select_columns(["prompt", "chosen"]).rename_column("chosen", "completion")
@@ -92,7 +92,7 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
 
 
 def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset]:
-    """Distinct prompts to train on, and prompts that are never trained on: {prompt}, with {task, cluster} of tasks and
+    """Return distinct prompts to train on, and held-out prompts: {prompt}, with {task, cluster} of tasks and
     {src} of preference pairs.
 
     Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
@@ -129,7 +129,7 @@ def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dat
 def preference_split(
     data: DataArguments, folder: Path, keep: Mapping[str, type] | None = None
 ) -> tuple[Dataset, Dataset]:
-    """Training pairs and held-out pairs that share no prompt; rows that cannot be used go to rejected_rows.jsonl.
+    """Return training and held-out pairs that share no prompt; unusable rows go to rejected_rows.jsonl.
 
     Pairs of tasks have a column {cluster}, others {id, prompt_id, src} and what `keep` names, as `read_preferences`
     takes it.
@@ -180,7 +180,7 @@ def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.Pr
 
 
 def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
-    """The prompts of at most `most` tokens; an error where none is left."""
+    """Return the prompts of at most `most` tokens; an error where none is left."""
     if most is None or not len(prompts):
         return prompts
     kept = prompts.filter(lambda row: len(prompt_ids(row["prompt"], tokenizer)) <= most)
@@ -190,7 +190,7 @@ def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, m
 
 
 def pair_length(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the longer side of a preference pair, prompt included, string or messages."""
+    """Return tokens of the longer side of a preference pair, prompt included, string or messages."""
     if isinstance(row["prompt"], str):
         return max(len(tokenizer(row["prompt"] + row[side]).input_ids) + 1 for side in ("chosen", "rejected"))
     options = {"tokenize": True, "return_dict": True}
@@ -205,13 +205,13 @@ def _count(data: DataArguments, cluster: Cluster) -> int:
 
 
 def _drawn_prompts(name: str, cluster: Cluster, split: str, count: int, seed: int) -> Dataset:
-    """The first `count` prompts of a task's rows, as often as they come."""
+    """Return the first `count` prompts of a task's rows, as often as they come."""
     prompts = cluster.rows(split, count, seed, "prompt")["prompt"]
     return Dataset.from_dict({"prompt": list(prompts), "task": [name] * count, "cluster": [name] * count})
 
 
 def _without_repeats(prompts: Dataset) -> Dataset:
-    """The first row of each prompt."""
+    """Return the first row of each prompt."""
     first: dict[str, int] = {}
     for row, prompt in enumerate(prompts["prompt"]):
         first.setdefault(prompt, row)
@@ -221,7 +221,7 @@ def _without_repeats(prompts: Dataset) -> Dataset:
 def _task_prompts(
     name: str, cluster: Cluster, split: str, count: int, seed: int, avoid: frozenset[str] = frozenset()
 ) -> Dataset:
-    """The first `count` distinct prompts of a task's endless rows that are not in `avoid`."""
+    """Return the first `count` distinct prompts of a task's endless rows that are not in `avoid`."""
     distinct: dict[str, None] = {}
     for row in cluster.rows(split, count * _MOST_DRAWS, seed, "prompt", streaming=True):
         if row["prompt"] not in avoid:
@@ -235,7 +235,7 @@ def _task_prompts(
 
 
 def _own_prompts(path: Path, folder: Path) -> Dataset:
-    """Distinct prompts of a JSON lines file; bad lines are counted and kept in rejected_rows.jsonl."""
+    """Read distinct prompts of a JSON lines file; bad lines are counted and kept in rejected_rows.jsonl."""
     if not path.is_file():
         raise ValueError(f"prompts: got {str(path)!r}, which is no file; wanted JSON lines with a `prompt` in each")
     prompts: list[Any] = []
@@ -245,7 +245,11 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
         if reason := row.reason or _prompt_problem(prompt, prompts):
             rejected.append({"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]})
         else:
-            prompts.append(prompt if isinstance(prompt, str) else [_message(message) for message in prompt])
+            prompts.append(
+                prompt
+                if isinstance(prompt, str)
+                else [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+            )
     if rejected:
         if is_main_process():
             lines = "".join(json.dumps(row) + "\n" for row in rejected)
@@ -265,12 +269,8 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
     return preferences.distinct_prompts(Dataset.from_dict({"prompt": prompts})).select_columns("prompt")
 
 
-def _message(message: dict[str, str]) -> dict[str, str]:
-    return {name: message[name] for name in ("role", "content")}
-
-
 def _prompt_problem(prompt: Any, before: list[Any]) -> str:
-    """Why a prompt cannot be used after those `before` it; empty where it can."""
+    """Return why a prompt cannot be used after those `before` it; empty where it can."""
     if prompt is None:
         return "there is no `prompt`"
     if isinstance(prompt, str):
@@ -305,7 +305,7 @@ def _unicode_problem(prompt: Any) -> str:
 def fitting_pairs(
     train: Dataset, test: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None
 ) -> tuple[Dataset, Dataset, dict[str, float]]:
-    """The pairs of at most `most` tokens on either side, and their counts for metrics.json.
+    """Return the pairs of at most `most` tokens on either side, and their counts for metrics.json.
 
     TRL's trainers would leave the others out, or cut them, without a word; and weights must keep their rows. Raises
     ValueError where a part is left with none.
@@ -320,7 +320,7 @@ def fitting_pairs(
 
 
 def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, float]:
-    """What is said of held-out pairs: the share ordered rightly with its standard error, and the loss per pair.
+    """Return the accuracy on held-out pairs with its standard error, and the loss per pair.
 
     Accuracy and loss are as TRL's trainers log them: means over batches, of which the last may be short.
     """
@@ -337,11 +337,8 @@ def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | Non
     return kept
 
 
-logger = logging.getLogger(__name__)
-
-
 def prompt_files(path: Path) -> list[Path]:
-    """The file itself, or all data files of a folder, by name; ValueError where there is none."""
+    """List the file itself, or all data files of a folder, by name; ValueError where there is none."""
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     data_files = [file for file in files if file.name.endswith(SUFFIXES)]
     if not data_files:
@@ -353,7 +350,7 @@ def prompt_files(path: Path) -> list[Path]:
 
 
 def usable_prompts(files: Sequence[Path], folder: Path) -> Iterator[Any]:
-    """The column `prompt` of each row; rows without a usable one are left out, and kept in rejected_rows.jsonl.
+    """Yield the column `prompt`; rows without a usable one are left out, and kept in rejected_rows.jsonl.
 
     Raises ValueError, with the counts, where no row is usable.
     """
@@ -376,7 +373,7 @@ def usable_prompts(files: Sequence[Path], folder: Path) -> Iterator[Any]:
 
 
 def _problem(prompt: Any) -> str:
-    """Why a prompt cannot be used; empty where it can."""
+    """Return why a prompt cannot be used; empty where it can."""
     if not isinstance(prompt, str | list):
         return "there is no `prompt`" if prompt is None else "the prompt is neither text nor a list of messages"
     try:

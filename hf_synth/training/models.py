@@ -48,7 +48,7 @@ _SMALL = {
 def load_tokenizer(
     policy: PolicyArguments, data: DataArguments, texts: Dataset | None = None
 ) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer; for a model made from nothing that of the tasks, or a BPE trained on `texts`."""
+    """Load the checkpoint's tokenizer; for a new model that of the tasks, or a BPE trained on `texts`."""
     if policy.model_name_or_path:
         tokenizer = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
         return preferences.ready_for_chat(tokenizer) if data.preferences or data.prompts else tokenizer
@@ -62,14 +62,14 @@ def load_tokenizer(
 
 
 def load_policy(policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
-    """A causal language model: the checkpoint, or one made from nothing whose weights follow from `seed`."""
+    """Load a causal language model: the checkpoint, or a new one whose weights follow from `seed`."""
     return _load(AutoModelForCausalLM, policy, tokenizer, seed, {})
 
 
 def load_classifier(
     policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int, heads: Sequence[str] | None = None
 ) -> PreTrainedModel:
-    """A sequence classifier of one label, which is what a reward model is; or of one label a head, by its name."""
+    """Load a sequence classifier of one label, a reward model; or of one label a head, by its name."""
     labels: dict[str, Any] = {"num_labels": 1}
     if heads:
         labels = {"id2label": dict(enumerate(heads)), "label2id": {head: number for number, head in enumerate(heads)}}
@@ -92,7 +92,7 @@ def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
 
 
 def from_pretrained(auto: Any, name_or_path: str, **options: Any) -> Any:
-    """`auto.from_pretrained`, with ValueError where neither this machine nor the Hub has such a checkpoint."""
+    """Call `auto.from_pretrained`, with ValueError where neither this machine nor the Hub has such a checkpoint."""
     require_checkpoint(name_or_path)
     try:
         return auto.from_pretrained(name_or_path, **options)
@@ -104,7 +104,7 @@ def from_pretrained(auto: Any, name_or_path: str, **options: Any) -> Any:
 def fresh_config(
     policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, extra: dict[str, Any] | None = None
 ) -> PreTrainedConfig:
-    """The config of a model made from nothing: `new_model` over the defaults of `model_type`, or a size of GPT-2.
+    """Return the config of a new model: `new_model` over the defaults of `model_type`, or a size of GPT-2.
 
     The architectures of transformers have defaults of billions of weights: here they are small ones.
     """
@@ -116,7 +116,8 @@ def fresh_config(
         default = AutoConfig.for_model(kind)
     except ValueError:
         raise ValueError(f"model_type: got {kind!r}; {nearest(kind, CONFIG_MAPPING)[:200]}") from None
-    known = {*default.to_dict(), *default.attribute_map, *_others_of(type(default))}
+    fields = dataclasses.fields(default) if dataclasses.is_dataclass(default) else ()  # its dictionary leaves some out
+    known = {*default.to_dict(), *default.attribute_map, *(field.name for field in fields)}
     if unknown := [name for name in shape if name not in known]:
         wanted = f"wanted fields of {type(default).__name__}; {nearest(unknown[0], known)}"
         raise ValueError(f"new_model: got unknown value {unknown[0]!r}, {wanted}")
@@ -130,14 +131,14 @@ def fresh_config(
 
 
 def with_loss_type(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, its loss named where transformers finds none by the class's name (GPT-2) and warns at each run."""
+    """Name the model's loss where transformers finds none by the class's name (GPT-2) and warns at each run."""
     if isinstance(model, GPT2LMHeadModel):
         model.loss_type = "ForCausalLM"
     return model
 
 
 def gpt2_shape(size: str) -> dict[str, Any]:
-    """GPT2Config values of `layers_heads_hidden`, such as 12_12_768; without dropout, as fresh rows need none."""
+    """Return GPT2Config values of `layers_heads_hidden`, such as 12_12_768; no dropout, as fresh rows need none."""
     numbers = size.split("_")
     if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
         quotes = ", in quotes where it stands in YAML, which reads 12_12_768 as one number" if size.isdecimal() else ""
@@ -147,13 +148,6 @@ def gpt2_shape(size: str) -> dict[str, Any]:
         raise ValueError(f"gpt2_size: got {size!r}, wanted a hidden size that {heads} heads can share equally")
     dropout = dict.fromkeys(("embd_pdrop", "attn_pdrop", "resid_pdrop"), 0.0)
     return {"n_layer": layers, "n_head": heads, "n_embd": hidden, **dropout}
-
-
-def _others_of(config_class: type) -> set[str]:
-    """Fields of a config class that its own dictionary leaves out."""
-    return (
-        {field.name for field in dataclasses.fields(config_class)} if dataclasses.is_dataclass(config_class) else set()
-    )
 
 
 def _load(
@@ -183,7 +177,7 @@ SIGNS = "signs"
 
 
 def with_head_signs(pairs: Dataset, heads: Sequence[str], aspect_column: str | None = None) -> Dataset:
-    """The pairs with a column `signs`: for each head 1 where chosen is better, -1 where rejected is, 0 where unknown.
+    """Add a column `signs` to the pairs: for each head 1 where chosen is better, -1 where rejected is, else 0.
 
     A pair is about one aspect where `aspect_column` names it, and chosen is better in that one. Otherwise each head
     has two columns of numbers, HEAD_chosen and HEAD_rejected; equal or missing ones say nothing. Raises ValueError
@@ -226,7 +220,7 @@ class HeadedCollator(DataCollatorForPreference):
     """TRL's batch of chosen and rejected, with signs [B, H]."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """As TRL's, and the signs."""
+        """Collate as TRL does, and add the signs."""
         return {**super().torch_call(examples), SIGNS: torch.tensor([example[SIGNS] for example in examples])}
 
 
@@ -258,7 +252,7 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
             self._signature_columns = [*self._signature_columns, SIGNS]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The mean over what is known; a batch in which nothing is known has loss 0."""
+        """Return the mean over what is known; a batch in which nothing is known has loss 0."""
         signs = inputs[SIGNS]
         outputs = model(**{name: value for name, value in inputs.items() if name != SIGNS}, use_cache=False)
         chosen, rejected = outputs.logits.chunk(2)  # [B, H] each
@@ -271,7 +265,7 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As the trainer's own, with the accuracies; they are added in place, as TRL adds its own."""
+        """Log as the trainer does, with the accuracies; they are added in place, as TRL adds its own."""
         mode = "train" if self.model.training else "eval"
         right, known = self._tallies[mode].tolist()
         prefix = "" if mode == "train" else "eval_"
@@ -291,7 +285,7 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
 
 @contextlib.contextmanager
 def _said_to_have_one_label(config: PreTrainedConfig) -> Iterator[None]:
-    """RewardTrainer refuses other numbers when it is made, because its own loss, replaced here, reads one logit."""
+    """Show one label to RewardTrainer, which refuses others: its loss, replaced here, reads one logit."""
     labels = config.id2label, config.label2id
     config.id2label, config.label2id = {0: "LABEL_0"}, {"LABEL_0": 0}
     try:

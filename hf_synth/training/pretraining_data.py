@@ -86,11 +86,11 @@ class ScheduleArguments:
 
     @property
     def own_cosine(self) -> bool:
-        """Whether the schedule is the cosine of these arguments."""
+        """Tell whether the schedule is the cosine of these arguments."""
         return self.decay_steps is not None or self.decay_to is not None
 
     def optimizer_class(self, args: TrainingArguments) -> tuple[Any, dict[str, Any]] | None:
-        """What Trainer takes as optimizer_cls_and_kwargs; None where `optim` says it."""
+        """Return Trainer's optimizer_cls_and_kwargs; None where `optim` names the optimizer."""
         if self.optimizer != "adam":
             return None
         betas = (args.adam_beta1, args.adam_beta2)

@@ -75,7 +75,7 @@ class PretrainingTrainer(Trainer):
 
     @property
     def rows_per_step(self) -> int:
-        """How many rows one optimizer step reads, on all ranks together."""
+        """Return how many rows one optimizer step reads, on all ranks together."""
         return self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:

@@ -32,7 +32,7 @@ _MLP = {"mlp", "feed_forward", "ffn", "fc1", "fc2"}
 
 
 def parts_of(model: PreTrainedModel) -> dict[str, str]:
-    """Name of each parameter -> its part, a tied tensor under its first name.
+    """Return the name of each parameter -> its part, a tied tensor under its first name.
 
     Raises ValueError for a parameter whose name tells no part.
     """
@@ -54,7 +54,7 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
 
 
 def check_parts(parts: Sequence[str], name: str) -> tuple[str, ...]:
-    """`parts` as a tuple; ValueError unless it is "everything" alone or one or more different parts."""
+    """Return `parts` as a tuple; ValueError unless it is "everything" alone or one or more different parts."""
     known = (EVERYTHING, *PARTS)
     for part in parts:
         if part not in known:
@@ -65,7 +65,7 @@ def check_parts(parts: Sequence[str], name: str) -> tuple[str, ...]:
 
 
 def resolve(parts: Sequence[str], present: Collection[str], name: str) -> tuple[str, ...]:
-    """The parts meant, of those `present` in a model; ValueError for a part that the model does not have."""
+    """Return the parts meant, of those `present` in a model; ValueError for a part that the model lacks."""
     if EVERYTHING in parts:
         return tuple(part for part in PARTS if part in present)
     for part in parts:
@@ -146,7 +146,7 @@ class SourceModel:
 
     @functools.cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """What stands beside the model."""
+        """Load the tokenizer beside the model."""
         try:
             tokenizer = from_pretrained(AutoTokenizer, self.source.path, revision=self.source.revision)
         except ValueError:
@@ -160,7 +160,7 @@ class SourceModel:
         return tokenizer
 
     def error(self, got: str) -> ValueError:
-        """The error that says where it was."""
+        """Return a ValueError that names the source."""
         return ValueError(f"source {self.source.path!r}: got {got}")
 
     def check_kind(self, model: PreTrainedModel, parts: tuple[str, ...]) -> None:
@@ -188,7 +188,7 @@ class SourceModel:
                 )
 
     def values(self, name: str, tensor: nn.Parameter, *, by_rows: bool) -> Tensor:
-        """The source's tensor of a name; ValueError unless it has the shape of `tensor`, but for rows if `by_rows`."""
+        """Return the source's tensor of a name; ValueError unless shaped like `tensor`, rows aside if `by_rows`."""
         values = self.tensors[name].detach()
         first = 1 if by_rows else 0
         if values.ndim != tensor.ndim or values.shape[first:] != tensor.shape[first:]:
@@ -199,7 +199,7 @@ class SourceModel:
         return values
 
     def differences(self, model: PreTrainedModel) -> dict[str, list[Any]]:
-        """Config values that are not the same: name -> [the source's, the model's]."""
+        """Return config values that are not the same: name -> [the source's, the model's]."""
         theirs, ours = self.model.config.to_dict(), model.config.to_dict()
         names = sorted(
             name

@@ -58,7 +58,7 @@ class PromptDensity:
 
 
 def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensity:
-    """The density of each row's `prompt`: embedded and measured, or read from the folder `density_from`.
+    """Measure the density of each row's `prompt`, or read it from the folder `density_from`.
 
     Raises ValueError where the embedder cannot be loaded, there are too few distinct prompts for `density_k`, or the
     folder was made of other prompts.
@@ -89,7 +89,7 @@ def measure_density(prompts: Dataset, arguments: WeightArguments) -> PromptDensi
 
 
 def open_embedder(arguments: WeightArguments) -> Embedder:
-    """The embedder that the arguments name, or a ValueError that says why it cannot be loaded."""
+    """Load the embedder that the arguments name; a ValueError says why it cannot be loaded."""
     try:
         return load_embedder(arguments.embedder, layer=arguments.embedder_layer)
     except OSError as error:
@@ -98,7 +98,7 @@ def open_embedder(arguments: WeightArguments) -> Embedder:
 
 
 def place_on_map(embeddings: np.ndarray) -> np.ndarray:
-    """[N, D] -> [N, 2]: the first two principal components, found from at most 10,000 of the rows; 0 where none is."""
+    """Project [N, D] -> [N, 2] on the first two principal components of at most 10,000 of the rows; else 0."""
     step = -(-len(embeddings) // _MAPPED)
     sample = embeddings[::step]
     points = np.zeros((len(embeddings), 2), embeddings.dtype)
@@ -112,19 +112,19 @@ def place_on_map(embeddings: np.ndarray) -> np.ndarray:
 
 
 def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:
-    """[H] densities of held-out prompts, each among all of them and the training prompts."""
+    """Measure [H] densities of held-out prompts, each among all of them and the training prompts."""
     together = concatenate_datasets([held_out.select_columns("prompt"), prompts.select_columns("prompt")])
     alone = dataclasses.replace(arguments, density_from=None)  # a folder knows the training prompts only
     return measure_density(together, alone).density[: len(held_out)]
 
 
 def crowded_or_rare(density: np.ndarray) -> list[str]:
-    """`crowded` for the larger densities, `rare` for the other half."""
+    """Return `crowded` for the larger densities, `rare` for the other half."""
     return ["crowded" if above else "rare" for above in density > np.median(density)]
 
 
 def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
-    """The dataset with a `sampling_weight` column, which the weighted trainers read."""
+    """Return the dataset with a `sampling_weight` column, which the weighted trainers read."""
     return prompts.add_column("sampling_weight", weights.tolist())
 
 
@@ -144,7 +144,7 @@ def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity,
 
 
 def weight_metrics(measured: PromptDensity, weights: np.ndarray) -> dict[str, float]:
-    """What is always reported of weights."""
+    """Return the metrics that are always reported of weights."""
     return {
         "weights/effective_sample_size": effective_sample_size(weights),
         "weights/effective_share": effective_sample_size(weights) / len(weights),
@@ -162,7 +162,7 @@ _COLUMN_OF = {"cluster": "cluster", "source": "src"}
 def prompt_weights(
     prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
 ) -> np.ndarray:
-    """[N] sampling weights of mean 1 that a run starts with: the product of all kinds that the arguments name.
+    """Return the [N] sampling weights, mean 1, that a run starts with: the product of all kinds in `sampling_by`.
 
     prompts: {prompt}, with `cluster`, `src` or `difficulty` where a kind needs it. density: [N], larger is more
     crowded. seed: of the permutation. Raises ValueError where a column is missing.
@@ -174,7 +174,7 @@ def prompt_weights(
 def weight_callbacks(
     trainer: Any, prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
 ) -> list[TrainerCallback]:
-    """What a weighted trainer needs where weights change while it trains; empty where they stay.
+    """Return the callbacks of weights that change during training; empty where they stay.
 
     The arguments are those of `prompt_weights`; rows are those of `trainer.train_dataset`.
     """
@@ -214,7 +214,7 @@ def weigh_rows(rows: Dataset, arguments: WeightArguments, seed: int, folder: Pat
 
 
 def unweighed_rows(rows: Dataset, arguments: WeightArguments, seed: int) -> WeighedRows:
-    """The rows with a weight of 1 each; nothing is measured or written."""
+    """Return the rows with a weight of 1 each; nothing is measured or written."""
     nothing = PromptDensity(np.zeros(0), np.zeros((0, 2)), 0.0)
     return WeighedRows(with_weights(rows, np.ones(len(rows))), nothing, arguments, seed, {})
 
@@ -272,7 +272,7 @@ class _Kinds:
         return list(self.prompts[name])
 
     def _difficulty(self) -> list[float]:
-        """The column `difficulty`, larger is harder; where there is none, characters of the prompt."""
+        """Return the column `difficulty`, larger is harder; where there is none, characters of the prompt."""
         if "difficulty" in self.prompts.column_names:
             return list(self.prompts["difficulty"])
         return [float(len(prompt_text(prompt))) for prompt in self.prompts["prompt"]]
@@ -325,7 +325,7 @@ def write_density(
 
 
 def read_density(folder: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Density [N], place [N, 2], intrinsic dimension and recall for prompts in any order, found by their text.
+    """Read density [N], points [N, 2], intrinsic dimension and recall of prompts in any order, by their text.
 
     Raises ValueError where the folder is none of these, or was made of other prompts: all must be in it.
     """
