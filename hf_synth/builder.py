@@ -107,7 +107,7 @@ def load_dataset(
 
     `name` and `preset` as for `get_task`, `config` over the preset; `view` is a key of `hf_synth.views.VIEW_FEATURES`.
     Map-style datasets are made once and cached; `num_proc` processes share shards of 50,000 rows.
-    A finite task asked for more rows than it has begins again: each pass has every row once, in its own order.
+    A finite task begins again beyond the rows that it has: each pass has every row once, in its own order.
     Raises ValueError for an illegal argument.
 
     >>> load_dataset("sort", "8", split="train", size=1, view="prompt_completion")[0]["prompt"].split()[-1]

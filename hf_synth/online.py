@@ -78,7 +78,7 @@ class Stages:
 
 
 class OnlineRows(Dataset):
-    """Rows of a task from the first on, made when they are asked for.
+    """Rows of a task from the first on, made when they are read.
 
     A finite task begins again after its last row, each pass in an order of its own. With a curriculum, `task` gives
     the task of a stage, and `stages` says which rows it holds for.
@@ -98,8 +98,8 @@ class OnlineRows(Dataset):
             raise ValueError("got stages without a task for each, or the other way round; wanted both or neither")
         self._task_of = (lambda _: task) if isinstance(task, Task) else task
         self.split, self.seed, self.size, self.stages = split, seed, size, stages
-        self._ahead: tuple[int, Rows] | None = None  # rows from a number on, that will be asked for next
-        self._next = -1  # the number after the last row that was asked for
+        self._ahead: tuple[int, Rows] | None = None  # rows from a number on, that will be read next
+        self._next = -1  # the number after the last row that was read
 
     def __len__(self) -> int:
         return self.size

@@ -66,7 +66,7 @@ class MeasuringArguments:
     lm_eval: str | None = option(None, "Also write tasks for lm-eval into this folder.")
 
     def __post_init__(self) -> None:
-        """Read JSON, and refuse words that are not known and numbers out of range."""
+        """Read JSON, and refuse unknown choices and numbers out of range."""
         self.task = self.task or None
         check_fields(self)
         if not self.model_name_or_path:

@@ -64,7 +64,7 @@ def prompt_density(collected: Collected, kept: np.ndarray, weighing: Weighing, c
         raise ValueError(f"density_k: got {weighing.density_k} with {number} distinct prompts; lower it below that")
     with stage(f"embed {number:,} prompts, measure density"):
         return measure_knn_density(
-            _embedded(collected, kept, weighing.embedder, cache),  # not kept here: it is given back before the search
+            _embedded(collected, kept, weighing.embedder, cache),  # not kept here: it is freed before the search
             k=weighing.density_k,
             estimator=weighing.density_estimator,
             smoothing=weighing.density_smoothing,

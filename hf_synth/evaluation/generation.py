@@ -192,7 +192,7 @@ def write_completions(
 
 
 def texts(measured: Measured, ids: Sequence[Sequence[int]], end: int | None) -> list[str | None]:
-    """Return completions in words, without their end; None for one that did not come to it."""
+    """Return completions as text, without their end token; None for an unfinished one."""
     return [
         None
         if end is not None and (not row or row[-1] != end)

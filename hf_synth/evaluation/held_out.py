@@ -43,7 +43,7 @@ _SCHEMA = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class HeldOutPrompts:
-    """Prompts that are never trained on, and what is asked of the completions that a policy gives to them.
+    """Prompts that are never trained on, and how a policy's completions of them are scored.
 
     prompts: {prompt}, with {task} where a verifier needs it. groups: one name a prompt. sizes: how many training
     prompts each cluster has, empty where the groups are no clusters. density: one number a prompt. rewards: the

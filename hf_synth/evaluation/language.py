@@ -119,7 +119,7 @@ def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 
 
 @dataclasses.dataclass(frozen=True)
 class _Probe:
-    """A model, and how it is asked about a language."""
+    """A model, and how texts of a language are passed to it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase

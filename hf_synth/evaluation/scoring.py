@@ -1,4 +1,4 @@
-"""The log-probabilities that a model gives labels, the input given up to each; and what follows from them."""
+"""Log-probabilities of labels under a model, given the input before each; and metrics of them."""
 
 import contextlib
 import dataclasses

@@ -52,7 +52,7 @@ class PairStream:
 
     Attributes:
         src, schema: the source's label, and the name of the schema that was recognised.
-        read: rows so far; joined: rows kept with neighbouring turns of one role put together; pairs: pairs given.
+        read: rows so far; joined: rows kept with neighbouring turns of one role put together; pairs: pairs yielded.
         dropped: reason -> rows left out. Each goes to `reject`, too.
     """
 

@@ -167,7 +167,7 @@ def preference_split(
 def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.PreferenceData:
     source = data.preferences or ""
     path = Path(source)
-    # A config's subfolder and split are those of its own dataset; what has neither can take its place by one flag.
+    # A config's subfolder and split are those of its own dataset; what has neither can replace it with one flag.
     whole = path.is_file() or preferences.is_published(path)
     inside, split = (None, None) if whole else (data.preferences_dir, data.preferences_split)
     try:

@@ -81,7 +81,7 @@ class ScheduleArguments:
     )
 
     def __post_init__(self) -> None:
-        """Refuse words that are not known and numbers out of range."""
+        """Refuse unknown choices and numbers out of range."""
         check_fields(self)
 
     @property
@@ -138,7 +138,7 @@ class KeepingArguments:
     )
 
     def __post_init__(self) -> None:
-        """Refuse words that are not known and numbers out of range."""
+        """Refuse unknown choices and numbers out of range."""
         check_fields(self)
         if self.snapshots_linear_after is not None and self.snapshots_per_doubling is None:
             raise ValueError("snapshots_linear_after: got it without snapshots_per_doubling, wanted both")

@@ -46,7 +46,7 @@ class TransferReport:
 
     sources: the fields of each `Source`, and under `differences` the config values in which it differs from the
     model: name -> [the source's, the model's], ids and size of the vocabulary aside.
-    embeddings, seed: as given to `transfer`. parts: one for each part of the model.
+    embeddings, seed: the arguments of `transfer`. parts: one for each part of the model.
     notes: sentences about what a reader may not expect.
     trained: the parts that train, and how many numbers are trained and frozen; None if all train.
     """

@@ -45,10 +45,10 @@ _MAPPED = 10_000  # rows
 
 @dataclasses.dataclass(frozen=True)
 class PromptDensity:
-    """How crowded the surroundings of each prompt are.
+    """The density of each prompt.
 
-    density: [N], larger is more crowded. place: [N, 2], the first two principal components of the embeddings.
-    dimension: the intrinsic dimension of the embeddings. recall: the share of the true neighbours that was found.
+    density: [N], larger is denser. points: [N, 2], the first two principal components of the embeddings.
+    dimension: the intrinsic dimension of the embeddings. recall: the fraction of true neighbours in the lists.
     """
 
     density: np.ndarray
@@ -129,7 +129,7 @@ def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
 
 
 def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
-    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and a place on the map.
+    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and coordinates on the map.
 
     Only the main process writes.
     """
@@ -302,7 +302,7 @@ def write_density(
 ) -> None:
     """Write both files, the table a batch of prompts at a time.
 
-    keys: [N, 16] uint8; density, weights: [N]; place: [N, 2], on a map. facts: with a `fingerprint`.
+    keys: [N, 16] uint8; density, weights: [N]; points: [N, 2], on a map. facts: with a `fingerprint`.
     """
     draft, start = folder / f".{TABLE}", 0
     with pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as table:
