@@ -332,7 +332,9 @@ def on_terminal(command: list[str], **environment: str) -> str:
     """What a command writes where standard output and error are a terminal."""
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (40, 400))
-    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, env={**os.environ, **environment})
+    # The terminal says its width: workers of xdist have COLUMNS in the environment, which takes precedence.
+    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    process = subprocess.Popen(command, stdout=terminal, stderr=terminal, env={**inherited, **environment})
     os.close(terminal)
     text = b""
     while True:

@@ -169,7 +169,14 @@ SMALL = {
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("config", ["testbed/verifier.yaml", "testbed/proxy.yaml", "preferences/compare.yaml"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "testbed/verifier.yaml",
+        pytest.param("testbed/proxy.yaml", marks=pytest.mark.nightly),
+        pytest.param("preferences/compare.yaml", marks=pytest.mark.nightly),
+    ],
+)
 def test_shipped_comparisons_are_launched(config, compare):
     values = yaml.safe_load((ROOT / "recipes" / "configs" / config).read_text()) | {**SMALL, "seeds": [0]}
     for shared in values["shared"].values():
