@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
-from hf_synth.hub.manifests import MANIFEST, to_text
+from hf_synth.hub.repository import MANIFEST, manifest_text
 from hf_synth.hub.shards import FORMAT, SHARD_ROWS
 from hf_synth.io import json_lines, write_text
 from hf_synth.preferences import FEATURES, RejectedRow, Source
@@ -95,7 +95,7 @@ def _build(sources: Sequence[Source], parts: Path, weighing: Weighing, jsonl: bo
         splits = write_all(collected, columns, parts / "data", jsonl=jsonl)
     for name, split in splits.items():
         manifest = {"name": name, "features": FEATURES_OF[name].to_dict(), "splits": split}
-        write_text(parts / "data" / name / MANIFEST, to_text(manifest))
+        write_text(parts / "data" / name / MANIFEST, manifest_text(manifest))
     return {
         "sources": {src: dataclasses.asdict(counts) for src, counts in collected.counts.items()},
         "density": density,

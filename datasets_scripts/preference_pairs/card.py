@@ -6,8 +6,8 @@ from typing import Any
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
-from hf_synth.hub.markdown import prose, table
-from hf_synth.hub.metadata import TAG, Manifest, data_files, dataset_info, size_category
+from hf_synth.hub.cards import Manifest, data_files, dataset_info, size_category, table
+from hf_synth.hub.repository import TAG, prose
 from preference_pairs.weighing import Weighing
 
 _ORDER = ("pairs", "prompts", "id_to_prompt")

@@ -141,9 +141,7 @@ def publish(
     sources: "Sequence[Source]", weighing: "Weighing", folder: Path, repo_id: str | None, *, private: bool, jsonl: bool
 ) -> None:
     """Make the folder, print the counts of each source, and upload where a repository is named."""
-    from hf_synth.hub.manifests import read_all, sent_shards
-    from hf_synth.hub.metadata import is_ours
-    from hf_synth.hub.repository import CARD, Repository
+    from hf_synth.hub.repository import CARD, Repository, is_ours, read_manifests, sent_shards
     from hf_synth.io import write_text
     from preference_pairs.building import COUNTS, DROPPED, build
     from preference_pairs.card import card, counts_lines
@@ -155,7 +153,7 @@ def publish(
     built = build(sources, folder, weighing, jsonl=jsonl)
     for line in counts_lines(built["sources"]):
         print(" | ".join(line))
-    manifests = read_all(folder)
+    manifests = read_manifests(folder)
     write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests))
     if repository:
         extras = {name: _content(folder / name) for name in (COUNTS, DROPPED)}

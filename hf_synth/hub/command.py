@@ -5,29 +5,29 @@ import datetime
 import difflib
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from hf_synth.errors import user_errors
-
-if TYPE_CHECKING:
-    from hf_synth.hub.publication import Choices, Publication, Published
-    from hf_synth.hub.repository import Repository
-    from hf_synth.hub.shards import Measured, Shard
+from hf_synth.hub.publication import Choices, Publication, Published
+from hf_synth.hub.repository import CARD, MANIFEST, Repository, is_ours, manifest_text, read_manifests, sent_shards
+from hf_synth.hub.shards import Measured, Shard, ensure, manifest, plan, refuse_others
+from hf_synth.io import write_text
+from hf_synth.tasks.base import SPLITS, nearest
 
 _SHOWN_NAMES = 8
 _LONGEST_WAIT = datetime.timedelta(days=7)  # for the rank whose shards take longest to make or to upload
 
 
-def main(publication: "Publication", argv: Sequence[str] | None = None) -> None:
+def main(publication: Publication, argv: Sequence[str] | None = None) -> None:
     """Run the command line of a publication; exit code 2 with one line for a user's error."""
     arguments = _parser(publication).parse_args(argv)
     with user_errors(Path(sys.argv[0]).name, "the same command goes on where it stood"):
         if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
-        from hf_synth.hub.publication import Choices
-
         choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout)
         configs = chosen(publication, arguments.configs, choices)
         if arguments.list:
@@ -36,7 +36,7 @@ def main(publication: "Publication", argv: Sequence[str] | None = None) -> None:
             publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, arguments.private)
 
 
-def _parser(publication: "Publication") -> argparse.ArgumentParser:
+def _parser(publication: Publication) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"{publication.about} Written as Parquet with a dataset card, and with --repo_id published on the "
         "Hub. Killed, the same command goes on with the missing shards. Under `accelerate launch --multi_gpu "
@@ -65,8 +65,6 @@ def _parser(publication: "Publication") -> argparse.ArgumentParser:
 
 def row_numbers(given: Sequence[str]) -> dict[str, int]:
     """["train=100", "test=10"] as a dict; ValueError for anything else."""
-    from hf_synth.tasks.base import SPLITS, nearest
-
     rows = {}
     for text in given:
         split, equals, number = text.partition("=")
@@ -80,33 +78,27 @@ def row_numbers(given: Sequence[str]) -> dict[str, int]:
     return rows
 
 
-def chosen(publication: "Publication", names: Sequence[str] | None, choices: "Choices") -> "list[Published]":
+def chosen(publication: Publication, names: Sequence[str] | None, choices: Choices) -> list[Published]:
     """The configs of these names, or all, in the order of the publication; an unknown name is a ValueError."""
     offers = publication.offers()
     for name in names or ():
         if name not in offers:
-            raise ValueError(f"configs: got unknown config {name!r}; {_hint(name, offers)}")
+            raise ValueError(f"configs: got unknown config {name!r}; {_hint(name, list(offers))}")
     return [offer(choices) for name, offer in offers.items() if names is None or name in names]
 
 
-def _hint(name: str, offered: Iterable[str]) -> str:
+def _hint(name: str, known: Sequence[str]) -> str:
     """The configs that may be meant: those of the task of this name, or that begin so, or the nearest; else some."""
-    known = list(offered)
     starts = ([other for other in known if other.startswith(start)] for start in (f"{name}-", name) if name)
-    if close := next(filter(None, starts), None) or difflib.get_close_matches(name, known):
-        return f"did you mean {_first(close)}? --list names all"
-    return f"known: {_first(known)}; --list names all"
+    close = next(filter(None, starts), None) or difflib.get_close_matches(name, known)
+    shown = close or known
+    more = f", ... ({len(shown) - _SHOWN_NAMES} more)" if len(shown) > _SHOWN_NAMES else ""
+    names = ", ".join(shown[:_SHOWN_NAMES]) + more
+    return f"did you mean {names}? --list names all" if close else f"known: {names}; --list names all"
 
 
-def _first(names: Sequence[str]) -> str:
-    more = f", ... ({len(names) - _SHOWN_NAMES} more)" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
-
-
-def list_configs(configs: "Sequence[Published]") -> None:
+def list_configs(configs: Sequence[Published]) -> None:
     """Print a line for each config: rows of each split, shards, and the size in memory by its first rows."""
-    from hf_synth.hub.shards import plan
-
     for config in configs:
         split = next(iter(config.splits))
         sample = config.table(split, 0, min(100, config.splits[split]))
@@ -116,13 +108,9 @@ def list_configs(configs: "Sequence[Published]") -> None:
 
 
 def publish(
-    publication: "Publication", configs: "Sequence[Published]", folder: Path, repo_id: str | None, private: bool
+    publication: Publication, configs: Sequence[Published], folder: Path, repo_id: str | None, private: bool
 ) -> None:
     """Make the shards of this process, upload them, and on the main process write and upload the card."""
-    from hf_synth.hub.metadata import is_ours
-    from hf_synth.hub.repository import CARD, Repository
-    from hf_synth.hub.shards import plan, refuse_others
-
     repository = Repository(repo_id) if repo_id else None
     from accelerate import PartialState  # after what every process refuses alike: it brings torch
 
@@ -144,12 +132,8 @@ def publish(
     state.destroy_process_group()
 
 
-def _made(shards: "Sequence[Shard]", folder: Path, *, quiet: bool) -> "dict[str, Measured]":
+def _made(shards: Sequence[Shard], folder: Path, *, quiet: bool) -> dict[str, Measured]:
     """The shards by path, made where they are not there; a bar counts rows and names the shard in work."""
-    from tqdm import tqdm
-
-    from hf_synth.hub.shards import ensure
-
     measured = {}
     with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet or None) as bar:
         for shard in shards:
@@ -158,16 +142,17 @@ def _made(shards: "Sequence[Shard]", folder: Path, *, quiet: bool) -> "dict[str,
     return measured
 
 
-def _gathered(
-    state: Any, configs: "Sequence[Published]", measured: "Mapping[str, Measured]"
-) -> dict[str, dict[str, Any]]:
+def _gathered(state: Any, configs: Sequence[Published], measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
     """On the main process the manifest of each config, from what every process measured; elsewhere nothing."""
     from accelerate.utils import gather_object
 
-    from hf_synth.hub.manifests import manifest
-
-    own = _named(configs[state.process_index :: state.num_processes], quiet=not state.is_main_process)
-    facts = dict(gather_object([(config.name, config.facts()) for config in own]))
+    own = []
+    quiet = None if state.is_main_process else True
+    with tqdm(configs[state.process_index :: state.num_processes], unit=" configs", disable=quiet) as bar:
+        for config in bar:
+            bar.set_description(f"measuring {config.name}")
+            own.append((config.name, config.facts()))
+    facts = dict(gather_object(own))
     manifests = {}
     for config in configs:
         mine = [(path, shard) for path, shard in measured.items() if path.startswith(f"{config.name}/")]
@@ -177,24 +162,11 @@ def _gathered(
     return manifests
 
 
-def _named(configs: "Sequence[Published]", *, quiet: bool) -> "Iterator[Published]":
-    """The configs in turn, under a bar that names the one whose floor and violations are being measured."""
-    from tqdm import tqdm
-
-    with tqdm(configs, unit=" configs", disable=quiet or None) as bar:
-        for config in bar:
-            bar.set_description(f"measuring {config.name}")
-            yield config
-
-
 def _finish(
-    publication: "Publication", folder: Path, repository: "Repository | None", manifests: dict[str, dict[str, Any]]
+    publication: Publication, folder: Path, repository: Repository | None, manifests: dict[str, dict[str, Any]]
 ) -> None:
     """Write manifests and card into the folder and onto the Hub, once every shard is where it should be."""
     from hf_synth.hub.cards import card
-    from hf_synth.hub.manifests import MANIFEST, read_all, sent_shards, to_text
-    from hf_synth.hub.repository import CARD
-    from hf_synth.io import write_text
 
     name = repository.id if repository else folder.as_posix()
     if repository:
@@ -204,6 +176,6 @@ def _finish(
             f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
             "that all processes share, or --repo_id"
         )
-    for config, manifest in manifests.items():
-        write_text(folder / config / MANIFEST, to_text(manifest))
-    write_text(folder / CARD, card(publication, name, {**read_all(folder), **manifests}))
+    for config, content in manifests.items():
+        write_text(folder / config / MANIFEST, manifest_text(content))
+    write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}))

@@ -8,9 +8,10 @@ from typing import Any
 from hf_synth.corpora import Arm, Corpus
 from hf_synth.corpora.arms import FORMS, RATIOS
 from hf_synth.corpora.streams import UNITS
-from hf_synth.hub.facts import about, legal_values, words_of
+from hf_synth.hub.facts import legal_values
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
 from hf_synth.tasks import Task, get_task
+from hf_synth.tasks.base import about, words_of
 
 _EXPLAINED = "explanations are the same statements in every split; examples are {}"
 _CHOSEN = {"explanation_ratio": "0 to 1", "explanation_form": ", ".join(FORMS), "explanation_unit": ", ".join(UNITS)}

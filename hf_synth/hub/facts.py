@@ -1,9 +1,6 @@
 """What a card says of a task's config, measured on its rows: an example, the floor, how its splits lie, violations."""
 
 import dataclasses
-import inspect
-import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +9,12 @@ import numpy as np
 
 from hf_synth.hub.publication import MEASURED_ROWS
 from hf_synth.tasks import Task, TaskConfig
-from hf_synth.tasks.base import SPLITS
+from hf_synth.tasks.base import SPLITS, about, words_of
 from hf_synth.tokenization import all_words
 from hf_synth.views import view_table
 
 _MEASURED_TOKENS = 4_000_000
 _BLOCK_TOKENS = 1 << 20
-_FOR_READERS_OF_CODE = re.compile(r"[;,] see `?\w+`?(?=\.(?:\s|$))| See `?[\w.]+?`?\.(?=\s|$)")
 
 
 def task_facts(
@@ -122,17 +118,6 @@ def spans(task: Task, split: str, size: int, seed: int) -> list[tuple[int, int]]
     rows = min(size, max(_MEASURED_TOKENS // width, 100))
     block = max(_BLOCK_TOKENS // width, 1)
     return [(start, min(block, rows - start)) for start in range(0, rows, block)]
-
-
-def about(task: Task) -> str:
-    """The first line of the file of a task."""
-    return (inspect.getdoc(sys.modules[type(task).__module__]) or "").strip().splitlines()[0]
-
-
-def words_of(documented: type) -> str:
-    """The first paragraph of a class's docstring, on one line and without what it tells readers of code to see."""
-    first = (inspect.getdoc(documented) or "").split("\n\n")[0].split(">>>")[0]
-    return _FOR_READERS_OF_CODE.sub("", " ".join(first.split()))
 
 
 def legal_values(config_class: type[TaskConfig]) -> dict[str, str]:

@@ -3,19 +3,20 @@
 Numbers and facts come from here, sentences from templates/model_card.md.j2.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jinja2
 import transformers
 import trl
+from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
-from hf_synth.hub.facts import about, words_of
-from hf_synth.hub.markdown import prose
-from hf_synth.hub.model_metadata import has_own_code, is_hub_id, model_metadata, path_name, without_paths
-from hf_synth.preferences.sources import KNOWN_SOURCES
+from hf_synth.hub.repository import TAG, prose
+from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.grpo import before_and_after, error_of, parts_of
 from hf_synth.reports.page import count_parameters, settings_of_task, settings_yaml
 from hf_synth.reports.pretraining import (
@@ -32,6 +33,7 @@ from hf_synth.reports.pretraining import (
 from hf_synth.reports.read import Run
 from hf_synth.reports.tables import code, code_block, listed, number, score, spread, table
 from hf_synth.tasks import Task, get_task
+from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
 
 _TEMPLATES = jinja2.Environment(
@@ -42,6 +44,18 @@ _TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _LONGEST_EXAMPLE = 40  # words
+_MEASURED = {  # name in metrics.json -> (type and name for the Hub)
+    "loss/test": ("loss", "Loss on test rows, nats per token"),
+    "excess/test": ("excess_loss", "Loss above the exact floor, nats per token"),
+    "accuracy/test": ("accuracy", "Token accuracy on test rows"),
+    "row_accuracy/test": ("exact_match", "Rows of which all tokens are predicted"),
+    "language/validity": ("validity", "Sampled strings that are valid"),
+    "language/perplexity/ratio": ("perplexity_ratio", "Perplexity of invalid over valid strings"),
+    "accuracy/held_out": ("accuracy", "Held-out pairs with the preferred answer first"),
+    "validity/final": ("validity", "Sampled answers to held-out prompts that the verifier accepts"),
+    "sampled_reward/final": ("reward", "Mean reward of sampled answers to held-out prompts"),
+}
+_TRL_TAGS = {"sft": "sft", "dpo": "dpo", "grpo": "grpo", "reward": "reward-trainer"}
 
 
 def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
@@ -53,7 +67,6 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     task = _task(config)
     transfer = read_transfer(run)
     found = excess(metrics)
-    steps = run.log["steps"]
     text = _TEMPLATES.get_template("model_card.md.j2").render(
         metadata=model_metadata(run, repo_id, task).to_yaml(),
         name=repo_id.split("/")[-1],
@@ -63,7 +76,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         metrics=metrics,
         task=task,
         parameters=number(metrics.get("parameters") or count_parameters(run.folder)),
-        steps=number(steps),
+        steps=number(run.log["steps"]),
         data=_data(config),
         verified=run.measure == "validity",
         kinds=run.kinds,
@@ -109,8 +122,7 @@ def _data(config: Mapping[str, Any]) -> str:
         return listed([*tasks])
     if config.get("task"):
         return code(path_name(str(config["task"])))
-    source = str(config.get("preferences") or "")
-    source = KNOWN_SOURCES[source].repository if source in KNOWN_SOURCES else source
+    source = _preferences(config)
     return f"[{source}](https://huggingface.co/datasets/{source})" if is_hub_id(source) else ""
 
 
@@ -197,3 +209,86 @@ def _get_task(config: Mapping[str, Any]) -> str:
     given = [repr(config["task"]), *([repr(config["preset"])] if config.get("preset") else [])]
     given += [f"{name}={value!r}" for name, value in (config.get("task_args") or {}).items()]
     return f"get_task({', '.join(given)})"
+
+
+def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:
+    """The YAML on top of a model card: what the Hub searches by, and the results that it can show."""
+    config = run.config
+    base, source = config.get("model_name_or_path"), _preferences(config)
+    texts = [str(value) for value in (config.get("dataset"), config.get("canonical"), source) if is_hub_id(value)]
+    natural = bool(source or config.get("prompts"))
+    tags = [TAG, *([] if natural else ["synthetic"]), *([task.name] if task else [])]
+    tags += ["trl", _TRL_TAGS[run.recipe]] if run.recipe in _TRL_TAGS else []
+    tags += ["custom_code"] if has_own_code(run) else []
+    pipeline = "text-classification" if run.recipe == "reward" else "text-generation"
+    measured_on = task.name if task else "tasks" if config.get("mixture") else "natural text"
+    results = [
+        EvalResult(  # not EvalResultEntry: its files name a benchmark on the Hub, and these rows are none
+            task_type=pipeline,
+            dataset_type=f"{TAG}/{task.name}" if task else "text",
+            dataset_name=" ".join(filter(None, [measured_on, config.get("preset")])),
+            dataset_split="test" if run.recipe == "pretrain" else "held out",
+            metric_type=kind,
+            metric_name=words,
+            metric_value=round(run.metrics[key], 6),
+        )
+        for key, (kind, words) in _MEASURED.items()
+        if key in run.metrics
+    ]
+    return ModelCardData(
+        library_name="peft" if (run.folder / "adapter_config.json").exists() else "transformers",
+        pipeline_tag=pipeline,
+        tags=tags,
+        model_name=name.split("/")[-1],
+        eval_results=results or None,
+        base_model=base if is_hub_id(base) else None,
+        datasets=texts or None,
+    )
+
+
+def _preferences(config: Mapping[str, Any]) -> str:
+    """The preference pairs of a run by their name on the Hub, where they have one."""
+    source = str(config.get("preferences") or "")
+    return KNOWN_SOURCES[source].repository if source in KNOWN_SOURCES else source
+
+
+def is_hub_id(value: Any) -> bool:
+    """Whether a name may be one of the Hub's: user/name, and nothing on this machine."""
+    return (
+        isinstance(value, str)
+        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", value) is not None
+        and not value.endswith(SUFFIXES)
+        and not Path(value).exists()
+    )
+
+
+def has_own_code(run: Run) -> bool:
+    """Whether the model's code travels with it, which transformers runs only where it is told to."""
+    path = run.folder / "config.json"
+    return path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def without_paths(text: str, config: Mapping[str, Any]) -> str:
+    """A text with each path of this machine that the config has replaced by its last part."""
+    for path in sorted(filter(is_path, _strings(config)), key=len, reverse=True):
+        text = text.replace(path, path_name(path))
+    return text
+
+
+def is_path(name: str) -> bool:
+    """Whether a name says where on this machine something lies."""
+    return name.startswith(("/", "~", "..")) or "\\" in name
+
+
+def path_name(name: str) -> str:
+    """The last part of a path of this machine; all other names as they are."""
+    return Path(name.replace("\\", "/")).name or "..." if is_path(name) else name
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (found for item in value.values() for found in _strings(item))
+    elif isinstance(value, list):
+        yield from (found for item in value for found in _strings(item))

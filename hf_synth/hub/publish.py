@@ -18,8 +18,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hf_synth.errors import option
 from hf_synth.evaluation.held_out import SAMPLES
-from hf_synth.hub.model_cards import model_card
-from hf_synth.hub.model_metadata import path_name, without_paths
+from hf_synth.hub.model_cards import model_card, path_name, without_paths
 from hf_synth.hub.repository import CARD, Repository
 from hf_synth.io import is_main_process
 from hf_synth.reports.read import Run, read_run

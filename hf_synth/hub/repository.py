@@ -1,24 +1,28 @@
 """A repository on the Hub, and the one way to write into it: commits that are tried again, errors in one line.
 
-Of datasets only what is not there yet is sent, a few shards a commit, the card last.
+Of datasets only what is not there yet is sent, a few shards a commit, the card last. What was measured on a config's
+shards and rows is its manifest, kept beside them as CONFIG/published.json: the card is made of manifests alone, so
+that configs published at different times end up in one card.
 """
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
-from hf_synth.hub.manifests import MANIFEST, sent_shards, to_text
-from hf_synth.hub.metadata import is_ours
-
 CARD = "README.md"
+MANIFEST = "published.json"
+TAG = "hf_synth"  # by which the Hub finds what this package made, and this package its own cards
+_PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")
 _SHARDS_A_COMMIT = 16
 _PAUSES = (1, 2, 4, 8, 16, 32)  # seconds; one commit at a time is taken of a repository
 _PASSING = {None, 408, 409, 412, 429, 500, 502, 503, 504}  # None: the connection broke before an answer came
@@ -93,7 +97,7 @@ class Repository:
         }
         with self._errors():
             known = {name: json.loads(self._read(path)) for name, path in earlier.items() if name not in manifests}
-        files = {f"{name}/{MANIFEST}": to_text(manifest) for name, manifest in manifests.items()}
+        files = {f"{name}/{MANIFEST}": manifest_text(manifest) for name, manifest in manifests.items()}
         files[CARD] = card({**known, **manifests})
 
         def operations() -> list[Operation]:
@@ -152,3 +156,41 @@ def _passes(error: Exception) -> bool:
     return (
         isinstance(refused, HTTPError) and getattr(getattr(refused, "response", None), "status_code", None) in _PASSING
     )
+
+
+def prose(text: str) -> str:
+    """A text of this package as the Markdown of a card: `<` outside of backticks is shown, a paper has its link.
+
+    The Hub lists a card under the papers that it links to.
+    """
+    parts = text.split("`")
+    parts[::2] = [_PAPER.sub(r"[\g<0>](https://arxiv.org/abs/\1)", part.replace("<", "&lt;")) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def is_ours(card: str) -> bool:
+    """Whether a README.md is a card of this package, or has no text that could be lost."""
+    parts = card.split("---\n", 2)
+    if len(parts) != 3 or parts[0].strip():
+        return not card.strip()
+    try:
+        data = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return False
+    return not parts[2].strip() or (isinstance(data, dict) and TAG in (data.get("tags") or []))
+
+
+def sent_shards(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of every shard of the manifests by its path."""
+    splits = (split for manifest in manifests.values() for split in manifest["splits"].values())
+    return {shard["path"]: (shard["size"], shard["sha256"]) for split in splits for shard in split["shards"]}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest as JSON, in the order of its keys: splits and columns keep theirs."""
+    return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
+    """The manifests that lie in a folder, by config."""
+    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"*/{MANIFEST}"))}

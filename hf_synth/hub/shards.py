@@ -1,10 +1,13 @@
-"""Parquet shards: the same bytes wherever they are made, whole or not there, and never taken for another's."""
+"""Parquet shards: the same bytes wherever they are made, whole or not there, and never taken for another's.
+
+A config's manifest says what was measured on them.
+"""
 
 import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +186,27 @@ def overlap(hashes: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for earlier in splits[:number]
     }
     return {"distinct": {split: values.size for split, values in distinct.items()}, "shared": shared}
+
+
+def manifest(config: Published, shards: Mapping[str, Measured], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a config from its measured shards by path, and its facts."""
+    splits: dict[str, list[tuple[Shard, Measured]]] = {}
+    for shard in plan([config]):
+        splits.setdefault(shard.split, []).append((shard, shards[shard.path]))
+    hashes = {split: np.concatenate([measured.hashes for _, measured in parts]) for split, parts in splits.items()}
+    return {
+        "name": config.name,
+        "group": config.group,
+        "features": config.features.to_dict(),
+        "splits": {split: _measures(parts) for split, parts in splits.items()},
+        "overlap": overlap(hashes),
+        "facts": dict(facts),
+    }
+
+
+def _measures(parts: Sequence[tuple[Shard, Measured]]) -> dict[str, Any]:
+    return {
+        "rows": sum(measured.rows for _, measured in parts),
+        "num_bytes": sum(measured.num_bytes for _, measured in parts),
+        "shards": [{"path": shard.path, "size": m.size, "sha256": m.sha256} for shard, m in parts],
+    }

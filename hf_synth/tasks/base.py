@@ -3,8 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import numbers
+import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -23,6 +26,7 @@ SPLITS = ("train", "validation", "test")
 _SPLIT_ENDS = {"train": 0.8, "validation": 0.9, "test": 1.0}
 _MOST_RANKED_CONTENTS = 1 << 20
 _MOST_ATTEMPTS = 10_000
+_FOR_READERS_OF_CODE = re.compile(r"[;,] see `?\w+`?(?=\.(?:\s|$))| See `?[\w.]+?`?\.(?=\s|$)")
 
 
 def bounded(default: Any, low: float, high: float) -> Any:
@@ -368,3 +372,14 @@ class Task(ABC, Generic[ConfigT]):
 def is_language(task: Task, rows: Rows) -> bool:
     """Return whether whole rows carry loss and some texts are wrong: then strings can be sampled and judged."""
     return task.verifiable and bool((rows.loss_start == 1).all())
+
+
+def about(task: Task) -> str:
+    """The first line of the file of a task."""
+    return (inspect.getdoc(sys.modules[type(task).__module__]) or "").strip().splitlines()[0]
+
+
+def words_of(documented: type) -> str:
+    """The first paragraph of a class's docstring, on one line and without what it tells readers of code to see."""
+    first = (inspect.getdoc(documented) or "").split("\n\n")[0].split(">>>")[0]
+    return _FOR_READERS_OF_CODE.sub("", " ".join(first.split()))

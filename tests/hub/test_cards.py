@@ -13,15 +13,14 @@ from datasets import Features, Value
 from huggingface_hub import DatasetCard
 
 from hf_synth import get_task, list_tasks, load_dataset
-from hf_synth.hub.card_floors import floor_section
-from hf_synth.hub.cards import card
+from hf_synth.hub.cards import card, floor_tables, size_category
 from hf_synth.hub.command import publish
 from hf_synth.hub.corpora import offered_corpora
-from hf_synth.hub.facts import floor, split_shares, words_of
-from hf_synth.hub.manifests import read_all, to_text
-from hf_synth.hub.metadata import is_ours, size_category
+from hf_synth.hub.facts import floor, split_shares
 from hf_synth.hub.publication import Choices, Publication, offered_tasks
+from hf_synth.hub.repository import is_ours, manifest_text, read_manifests
 from hf_synth.tasks import task_class
+from hf_synth.tasks.base import words_of
 
 ROWS = {"train": 300, "validation": 40, "test": 50}
 NAMES = ("sort-8", "tivari-default", "tivari3-short", "analogy-e10", "rlm-v6-l2-b2")
@@ -177,8 +176,8 @@ def test_floor_and_bound_are_in_the_card(text):
 @pytest.mark.parametrize(("nats", "most"), [(0.5, 1.0), (2.0, 2.3)])
 def test_bound_is_never_above_the_floor(nats, most):
     floors = {"test": {"nats_per_token": nats, "standard_error": 0.0, "rows": 9, "tokens_per_row": 2.0}}
-    sections = list(floor_section([{"name": "a", "facts": {"floor": floors, "shares": {"test": np.exp(-2.3)}}}]))
-    assert sections[-1].endswith(f"| `a` | 0.100, {most:.2f} |")
+    _, bounds = floor_tables([{"name": "a", "facts": {"floor": floors, "shares": {"test": np.exp(-2.3)}}}])
+    assert bounds.endswith(f"| `a` | 0.100, {most:.2f} |")
 
 
 def test_floors_of_nothing_have_no_bounds(tmp_path):
@@ -263,6 +262,12 @@ def test_words_in_angle_brackets_are_shown(text):
     assert not re.search(r"<\w", prose)
 
 
+def test_papers_are_linked_so_that_the_hub_lists_the_card_under_them(text):
+    for name in ("rlm", "analogy"):
+        paper = task_class(name).source.split("arXiv ")[1]
+        assert f"(https://arxiv.org/abs/{paper})" in text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
 def test_long_rows_are_shortened(tmp_path):
     publish(TRIAL, configs("sort-64", rows={"train": 5, "validation": 5, "test": 5}), tmp_path, None, private=False)
     labels = " ".join(["-100"] * 48)
@@ -270,11 +275,11 @@ def test_long_rows_are_shortened(tmp_path):
 
 
 def test_card_from_manifests_that_were_read_back_is_the_same(text, folder):
-    assert card(TRIAL, folder.as_posix(), read_all(folder)) == text
-    published = card(TRIAL, "user/repo", read_all(folder))
+    assert card(TRIAL, folder.as_posix(), read_manifests(folder)) == text
+    published = card(TRIAL, "user/repo", read_manifests(folder))
     assert published == text.replace(f'"{folder.as_posix()}"', '"user/repo"')
     again = {name: (folder / name / "published.json").read_text("utf-8") for name in NAMES}
-    assert {name: to_text(content) for name, content in read_all(folder).items()} == again
+    assert {name: manifest_text(content) for name, content in read_manifests(folder).items()} == again
 
 
 def test_configs_made_later_join_the_card(folder, text, tmp_path):

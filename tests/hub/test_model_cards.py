@@ -11,8 +11,7 @@ from huggingface_hub import ModelCard
 from safetensors.numpy import save_file
 
 from hf_synth.experiments.arms import ArmsArguments, planned_runs
-from hf_synth.hub.model_cards import model_card
-from hf_synth.hub.model_metadata import is_hub_id, is_path, path_name, without_paths
+from hf_synth.hub.model_cards import is_hub_id, is_path, model_card, path_name, without_paths
 from hf_synth.hub.publish import files_of
 from hf_synth.reports.read import read_run
 
