@@ -73,8 +73,8 @@ class GRPOArguments:
     eval_prompts: int = option(
         64, "Held-out prompts that completions are sampled for: a cluster, or in all.", at_least=0
     )
-    sample_every: int = option(20, "Steps between two looks at them.", at_least=1)
-    look_samples: int = option(1, "Completions a prompt at each look.", at_least=1)
+    sample_every: int = option(20, "Steps between two evaluations of them.", at_least=1)
+    look_samples: int = option(1, "Completions a prompt at each evaluation.", at_least=1)
     final_samples: int = option(4, "Completions a prompt of the trained policy, kept in samples.parquet.", at_least=1)
 
     def __post_init__(self) -> None:

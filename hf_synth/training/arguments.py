@@ -204,7 +204,7 @@ class RecipeParser(TrlParser):
             formatter_class=HelpFormatter,
             usage="%(prog)s [--config FILE] [--name value ...]",
         )
-        text = "A YAML file of these names and values; a flag goes before it, and it before a default."
+        text = "A YAML file of these names and values. Precedence: flag, then file, then default."
         text += f" Without one: {default}." if default else ""
         # Not a value of its own: TRL's parser takes the flag away before the others are read.
         self.add_argument("--config", metavar="FILE", help=text, default=argparse.SUPPRESS)

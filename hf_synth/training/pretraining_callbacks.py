@@ -41,7 +41,7 @@ def spaced_steps(per_doubling: float, linear_after: int | None, most: int) -> It
 
 
 class SnapshotCallback(TrainerCallback):
-    """Keeps the model of chosen steps in snapshots/step-00000128, and looks at the evaluation sets at each."""
+    """Keeps the model of chosen steps in snapshots/step-00000128, and evaluates at each."""
 
     def __init__(self, trainer: Trainer, steps: set[int]) -> None:
         """`trainer` is the one that this callback is added to."""
@@ -100,7 +100,7 @@ class GeometryCallback(TrainerCallback):
     """Logs how the embeddings of an analogy's entities lie, at the start and at every look: geometry/NAME."""
 
     def __init__(self, trainer: Trainer, task: Analogy) -> None:
-        """`trainer` is the one that this callback is added to, `task` the one whose functor is looked at."""
+        """`trainer` is the one that this callback is added to, `task` the one whose functor is measured."""
         self.trainer, self.pairs = trainer, task.functor()
         self.functor_id = FIRST_CONTENT + task.vocabulary().index("<f>")
 
@@ -114,7 +114,7 @@ class GeometryCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """With each look at the evaluation sets."""
+        """Measure with each evaluation."""
         if control.should_evaluate:
             self._log(control)
 

@@ -41,7 +41,7 @@ def place(tmp_path_factory):
     ("flags", "wanted"),
     [
         (["--max_steps", -1], "got neither max_steps nor steps_per_epoch, and fresh rows never end; wanted one"),
-        (["--model_name_or_path", "other"], "there, 4 here); hand its weights on to a new model by init_from"),
+        (["--model_name_or_path", "other"], "there, 4 here); transfer its weights to a new model with init_from"),
         (["--model_name_or_path", "small"], "got 14 tokens in the vocabulary and a model of 9; wanted a model with"),
         (["--model_name_or_path", "short"], "got rows of 15 tokens and a model of 12 positions"),
         (["--curriculum_field", "lenght"], "curriculum_field: got 'lenght'; did you mean 'length'?"),
