@@ -28,6 +28,7 @@ from hf_synth.errors import user_errors
 from hf_synth.experiments.plan import COMPARISON, CompareArguments, ComparedRun, planned, split_config
 from hf_synth.experiments.statistics import PREFIX as EQUAL_KL
 from hf_synth.experiments.statistics import power_statement
+from hf_synth.hub.publish import PublishArguments, publish_run
 from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
 from hf_synth.reports.read import check_finished, check_primary
@@ -125,13 +126,17 @@ def versions() -> dict[str, str]:
 
 
 def train(run: ComparedRun, number: int, count: int) -> None:
-    """Give a run to its recipe, unless it is finished."""
+    """Give a run to its recipe, unless it is finished; then it is only uploaded, if that is wanted."""
     done = run.finished
     if is_main_process():
         name = f"{run.arm or run.folder.parent.name}, seed {run.seed}"
         print(f"Run {number} of {count}: {name}{', finished before' if done else f', in {run.folder}'}", flush=True)
+    recipe = importlib.import_module(run.recipe)
     if not done:
-        importlib.import_module(run.recipe).main(run.words)
+        recipe.main(run.words)
+    elif run.config.get("push_to_hub"):
+        parsed = parse_recipe(recipe.CLASSES, run.words)
+        publish_run(run.folder, next(part for part in parsed if isinstance(part, PublishArguments)))
 
 
 if __name__ == "__main__":

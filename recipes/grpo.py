@@ -130,6 +130,7 @@ def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
     # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
     rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(seed)]
     flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
+    flags += ["--push_to_hub", "false", "--push_samples", "false", "--push_arms", "false"]  # it is a part of this run
     if data.task:
         flags += ["--task", data.task, "--task_args", json.dumps(data.task_args)]
         flags += ["--preset", data.preset] if data.preset else []

@@ -13,7 +13,7 @@ import yaml
 from hf_synth.errors import check_fields, nearest, option
 from hf_synth.experiments.arms import ArmsArguments
 from hf_synth.io import write_text
-from hf_synth.training.arguments import read_yaml
+from hf_synth.training.arguments import check_no_secret, read_yaml
 from hf_synth.training.run_directory import is_finished
 
 RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
@@ -159,7 +159,7 @@ def _plain(value: str) -> str:
 CONFIG = "config.yaml"  # in the folder of a run: all that its recipe is given
 SHARED = "shared"
 _UPLOADS = ("push_to_hub", "push_samples", "push_arms")
-_SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD", re.IGNORECASE)
+_SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD)(_|$)", re.IGNORECASE)  # and no TOKENIZERS_PARALLELISM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +235,8 @@ def _run(
                 f"{name}: got one, which the config of every run would keep; wanted none there: set it in the "
                 "environment, or use `hf auth login`"
             )
+    for name, value in config.items():  # before it is written; the recipe refuses it too, having read it
+        check_no_secret(name, value)
     filled = {**filled_in(dict(config), names), "seed": seed, "output_dir": str(folder)}
     return ComparedRun(recipe, arm, seed, folder, filled)
 

@@ -43,6 +43,7 @@ _TEMPLATES = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+ADAPTER = "adapter_config.json"
 _LONGEST_EXAMPLE = 40  # words
 _MEASURED = {  # name in metrics.json -> (type and name for the Hub)
     "loss/test": ("loss", "Loss on test rows, nats per token"),
@@ -67,6 +68,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     task = _task(config)
     transfer = read_transfer(run)
     found = excess(metrics)
+    base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
     text = _TEMPLATES.get_template("model_card.md.j2").render(
         metadata=model_metadata(run, repo_id, task).to_yaml(),
         name=repo_id.split("/")[-1],
@@ -89,12 +91,14 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         trial=trial(config),
         curves=(run.folder / "figures" / "learning_curves.png").exists(),
         own_code=has_own_code(run),
-        adapter=(run.folder / "adapter_config.json").exists(),
+        adapter=(run.folder / ADAPTER).exists(),
         chat=(run.folder / "chat_template.jinja").exists(),
         words=len(all_words(task)) if task and not config.get("canonical") else None,
         example=code_block(_example(task, config.get("rows_seed", 0))) if task else "",
         facts=_facts(run, task),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
+        base=base,
+        base_on_hub=base_on_hub,
         start=path_name(str(config.get("model_name_or_path") or "")),
         transfer=_transfer(transfer) if transfer else "",
         settings="" if run.settings is None else code_block(settings_yaml(run.settings), "yaml"),
@@ -103,6 +107,17 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         versions={"hf_synth": __version__, "transformers": transformers.__version__, "trl": trl.__version__},
     )
     return re.sub(r"\n{3,}", "\n\n", without_paths(text, config))
+
+
+def adapted_model(folder: Path) -> tuple[str, bool]:
+    """The name of the model that the adapter in a folder changes, and whether it is not one of this machine.
+
+    Of a path only the last part is left: `runs/sft` would be the Hub's repository of somebody called runs.
+    """
+    name = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"] or ""
+    if is_path(name) or Path(name).exists():
+        return Path(name.replace("\\", "/")).name or "...", False
+    return name, True
 
 
 def _task(config: Mapping[str, Any]) -> Task | None:

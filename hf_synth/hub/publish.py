@@ -18,7 +18,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hf_synth.errors import option
 from hf_synth.evaluation.held_out import SAMPLES
-from hf_synth.hub.model_cards import model_card, path_name, without_paths
+from hf_synth.hub.model_cards import ADAPTER, adapted_model, model_card, without_paths
 from hf_synth.hub.repository import CARD, Repository
 from hf_synth.io import is_main_process
 from hf_synth.reports.read import Run, read_run
@@ -31,7 +31,7 @@ FILES = (  # of the folder of a run; what else lies there stays there
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", METRICS, "dynamics.csv",
 )  # fmt: skip
-ADAPTER, REPORT = "adapter_config.json", "report.md"
+REPORT = "report.md"
 TEXTS = (WEIGHTS_TABLE, SAMPLES)  # the user's prompts, and answers to them
 _FIGURES = re.compile(r"\(figures/([\w.-]+\.png)\)")
 
@@ -64,6 +64,13 @@ class PublishArguments:
             )
         if args.hub_always_push:
             raise ValueError("hub_always_push: got true, wanted false: a run is uploaded once, at its end")
+        if repo := getattr(
+            args, "log_completions_hub_repo", None
+        ):  # TRL's own upload, of every prompt while it trains
+            raise ValueError(
+                f"log_completions_hub_repo: got {repo!r}, wanted none: a run is uploaded once, at its end; "
+                "--push_samples true uploads its prompts and samples"
+            )
         if (self.push_samples or self.push_arms) and not args.push_to_hub:
             name = "push_samples" if self.push_samples else "push_arms"
             raise ValueError(f"{name}: got true without push_to_hub; add --push_to_hub true, or leave {name} out")
@@ -121,7 +128,7 @@ def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "")
     }
     if (run.folder / ADAPTER).exists():
         adapter = json.loads((run.folder / ADAPTER).read_text(encoding="utf-8"))
-        adapter["base_model_name_or_path"] = path_name(adapter["base_model_name_or_path"] or "")
+        adapter["base_model_name_or_path"], _ = adapted_model(run.folder)
         files[ADAPTER] = (json.dumps(adapter, indent=2) + "\n").encode()
     texts = {} if report else {REPORT: without_paths(report_text(run.folder, quote_texts=samples), run.config)}
     texts[CARD] = model_card(run, repo_id, report or REPORT)

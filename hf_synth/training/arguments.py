@@ -23,8 +23,11 @@ from hf_synth.sampling.weights import SCHEDULES
 SOURCES = ("task", "mixture", "preferences", "prompts")
 SAMPLING_BY = ("density", "permuted", "cluster", "source", "pass_rate", "curriculum", "uniform")
 DUPLICATES = ("replace", "keep", "drop")
-# In a URL before its host, and under these names in a dictionary; `hub_token` itself is kept out of all files.
-_SECRET = re.compile(r"://[^/\s@]+@|['\"](hub_token|token|use_auth_token|api_key|password)['\"]: ['\"]")
+# In a URL before its host, under these names in a dictionary, and tokens of the Hub anywhere; `hub_token` itself is
+# kept out of all files.
+_SECRET = re.compile(
+    r"://[^/\s@]+@|['\"]((hub_|hf_|access_|use_auth_)?token|api_key|password)['\"]: ['\"]|\bhf_[A-Za-z0-9]{34}\b"
+)
 TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
@@ -269,16 +272,13 @@ def parse_recipe(
     clearing = [f"--{name}={'{}' if name in ('mixture', 'task_args') else ''}" for name in cleared]
     *parsed, unknown = parser.parse_args_and_config([*words, *clearing], return_remaining_strings=True)
     if flags := [word for word in unknown if word.startswith("--")]:
-        raise ValueError(f"got unknown flag {flags[0]!r}; {_nearest_field(flags[0].lstrip('-'), classes)}")
+        flag = flags[0].partition("=")[0]  # what follows may be a secret
+        raise ValueError(f"got unknown flag {flag!r}; {_nearest_field(flag.lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
     for part in parsed:
         for name, value in vars(part).items():
-            if _SECRET.search(str(value)):
-                raise ValueError(
-                    f"{name}: got a value with a token, or with a URL's user or password, in it, which files of the "
-                    "run would keep; wanted one without: HF_TOKEN, `hf auth login` and ~/.netrc say who you are"
-                )
+            check_no_secret(name, value)
         check_trackers(getattr(part, "report_to", []))
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
@@ -290,6 +290,15 @@ def parse_recipe(
             is_json = isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and isinstance(read, dict | list)
             settings[name] = read if is_json else value
     return Parsed(parsed, settings)
+
+
+def check_no_secret(name: str, value: Any) -> None:
+    """Raise ValueError for a value with a token or a password in it, which files of a run would keep."""
+    if _SECRET.search(str(value)):
+        raise ValueError(
+            f"{name}: got a value with a token, or with a URL's user or password, in it, which files of the run would "
+            "keep; wanted one without: HF_TOKEN, `hf auth login` and ~/.netrc say who you are"
+        )
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -87,16 +87,25 @@ def test_only_what_readers_need_is_pushed(finished):
         files_of(run, "user/sorted")
 
 
-def test_an_adapter_names_its_model_without_the_path(finished):
-    adapter = {"peft_type": "LORA", "base_model_name_or_path": "/home/me/runs/base"}
+@pytest.mark.parametrize(
+    ("base", "name"), [("/home/me/runs/base", "base"), ("runs/base", "base"), ("org/base", "org/base")]
+)
+def test_an_adapter_names_its_model_without_the_path(finished, monkeypatch, base, name):
+    monkeypatch.chdir(finished.parent)
+    Path("runs", "base").mkdir(parents=True)
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": base}
     (finished / "adapter_config.json").write_text(json.dumps(adapter))
     (finished / "model.safetensors").rename(finished / "adapter_model.safetensors")
     run = read_run(finished)
     files = files_of(run, "user/sorted")
-    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "base"
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == name
     card = ModelCard(files["README.md"].decode())
     assert card.data.library_name == "peft"
-    assert 'AutoPeftModelForCausalLM.from_pretrained("user/sorted")' in card.text
+    assert f'base = AutoModelForCausalLM.from_pretrained("{name}")' in card.text
+    assert 'PeftModel.from_pretrained(base, "user/sorted")' in card.text
+    assert ("not on the Hub" in card.text) == (name != base)
+    assert "An adapter with " in card.text
+    assert "no code of this repository runs" not in card.text
 
 
 @pytest.mark.processes

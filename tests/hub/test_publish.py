@@ -36,7 +36,7 @@ def here(hub, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "recipes")])
     monkeypatch.chdir(tmp_path)
     yield hub
-    for name in RECIPES:
+    for name in (*RECIPES, "compare"):
         sys.modules.pop(name, None)
 
 
@@ -154,10 +154,14 @@ def check_published(hub, name: str, run: Path, texts: Path) -> None:
 
 def test_a_warm_up_is_not_uploaded(here, texts, models, tmp_path):
     warm_up = tmp_path / "sft.yaml"
-    warm_up.write_text(json.dumps({**COMMON, "task": "sort", "preset": "8", "num_rows": 20, "new_model": TINY}))
+    uploading = {"push_to_hub": True, "hub_model_id": "user/mine", "hub_token": here.token}
+    tiny = {"task": "sort", "preset": "8", "num_rows": 20, "new_model": TINY}
+    warm_up.write_text(json.dumps({**COMMON, **tiny, **uploading}))
     values = {"task": "sort", "preset": "8", "num_rows": 20, "warm_up": str(warm_up), "density_k": 3, **SAMPLED}
     published(here, "grpo", values, tmp_path / "run")
     assert not [path for path in here.files("user/grpo") if "warmup" in path or "checkpoint" in path]
+    with pytest.raises(ValueError, match="user/mine"):
+        here.files("user/mine")
     card = here.files("user/grpo")["README.md"].decode()
     assert "`sort`" in card
     assert ModelCard(card).data.eval_results[0].metric_type == "validity"
@@ -191,6 +195,8 @@ def test_what_the_hub_refused_goes_there_by_the_same_command(here, texts, models
         (["--push_arms", "true"], "push_arms: got true without push_to_hub"),
         (["--run_name", "https://me:secret@host/x"], "run_name: got a value with a token"),
         (["--lr_scheduler_kwargs", '{"token": "hf_secret"}'], "lr_scheduler_kwargs: got a value with a token"),
+        (["--run_name", "hf_" + "secretsx" * 4 + "xx"], "run_name: got a value with a token"),
+        (["--hubtoken=hf_secret"], "got unknown flag '--hubtoken'; did you mean 'hub_token'?"),
     ],
 )
 def test_what_is_not_honoured_is_refused(here, texts, models, tmp_path, flags, message):
@@ -199,6 +205,13 @@ def test_what_is_not_honoured_is_refused(here, texts, models, tmp_path, flags, m
         parse_recipe(importlib.import_module("sft").CLASSES, argv)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_trl_uploads_no_prompt_while_it_trains(here, texts, models, tmp_path):
+    flags = ["--log_completions", "true", "--log_completions_hub_repo", "user/completions"]
+    argv = words(config(texts, models / "sft")["grpo"], tmp_path / "run", *flags)
+    with pytest.raises(ValueError, match="log_completions_hub_repo: got 'user/completions', wanted none"):
+        parse_recipe(importlib.import_module("grpo").CLASSES, argv)
 
 
 @pytest.mark.parametrize("strategy", ["end", "every_save"])
@@ -227,12 +240,42 @@ def test_a_comparison_publishes_its_first_arm(tmp_path):
         planned(arguments, {"push_to_hub": True}, tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("values", [{"hub_token": "hf_secret"}, {"env": {"HF_TOKEN": "hf_secret"}}])
-def test_a_comparison_keeps_no_token(values, tmp_path):
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"hub_token": "hf_secret"}, "hub_token"),
+        ({"env": {"HF_TOKEN": "hf_secret"}}, "HF_TOKEN"),
+        ({"env": {"WANDB_API_KEY": "secret"}}, "WANDB_API_KEY"),
+        ({"model_init_kwargs": {"token": "hf_secret"}}, "model_init_kwargs"),
+        ({"preferences": "https://me:secret@host/pairs"}, "preferences"),
+    ],
+)
+def test_a_comparison_keeps_no_token(values, name, tmp_path):
     arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {}})
-    with pytest.raises(ValueError, match=f"{next(iter(values.get('env', values)))}: got one") as caught:
+    with pytest.raises(ValueError, match=f"{name}: got ") as caught:
         planned(arguments, values, tmp_path, tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_comparison_takes_other_values_of_the_environment(tmp_path):
+    arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {}})
+    values = {"env": {"TOKENIZERS_PARALLELISM": "false"}}
+    assert planned(arguments, values, tmp_path, tmp_path)[0].config["env"] == values["env"]
+
+
+def test_a_comparison_that_is_finished_is_uploaded_when_asked_for(here, texts, tmp_path, monkeypatch):
+    values = {**config(texts, texts)["sft"], "recipe": "sft", "arms": {"a": {}, "b": {"learning_rate": 1e-3}}}
+    argv = words({**values, "primary": "loss/final", "better": "lower"}, tmp_path / "run")
+    compare = importlib.import_module("compare")
+    compare.main(argv)
+    weights = tmp_path / "run" / "a" / "seed-0" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    monkeypatch.setenv("HF_TOKEN", here.token)
+    compare.main([*argv, "--push_to_hub", "true", "--hub_model_id", "user/x"])
+    assert weights.stat().st_mtime_ns == before
+    assert here.files("user/x-a-seed-0")["model.safetensors"] == weights.read_bytes()
+    with pytest.raises(ValueError, match="user/x-b-seed-0"):
+        here.files("user/x-b-seed-0")
 
 
 def test_nobody_is_logged_in():
