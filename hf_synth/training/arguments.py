@@ -317,6 +317,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"--config: got {str(path)!r}, which is no file")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{path}: got no valid YAML{where}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):

@@ -231,6 +231,9 @@ def test_files_that_are_no_config(tmp_path, yaml_file):
     assert "got NoneType, wanted a mapping" in error("--config", tmp_path / "empty.yaml")
     assert "got no valid YAML" in error("--config", tmp_path / "bytes.yaml")
     assert "got no valid YAML" in error("--config", yaml_file("a: [1\nb: }\n"))
+    unclosed = error("--config", yaml_file('task: sort\nhub_token: "hf_secret\n'))
+    assert "got no valid YAML in line 4" in unclosed  # where the text ends
+    assert "hf_secret" not in unclosed
     assert "got nothing after it" in error("--config")
 
 
