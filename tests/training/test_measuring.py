@@ -243,7 +243,7 @@ def test_at_a_length_all_inputs_have_it(run_folder):
         ({"lengths": [40]}, "rows of 83 tokens, and a model of 64 positions"),
         ({"task": "sort", "task_args": {"vocab_size": 8}}, "lacks 2 of the 12 words of task sort: '6', '7'"),
         ({"output_dir": "."}, "got output_dir"),
-        ({"split": "tests"}, "wanted one of train, validation, test"),
+        ({"split": "tests"}, "split: got 'tests'; did you mean 'test'"),
         ({"rows": 1}, "wanted at least 2"),
         ({"dtype": "float31"}, "wanted one of torch's"),
     ],
