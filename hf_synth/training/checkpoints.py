@@ -22,6 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils import logging as transformers_logging
 
 from hf_synth.errors import disk_full_error
 from hf_synth.io import write_json
@@ -81,7 +82,7 @@ def train(
     checkpoint = last_complete_checkpoint(trainer.args.output_dir)
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)
-    with _full_disk_explained(Path(trainer.args.output_dir)):
+    with _full_disk_explained(Path(trainer.args.output_dir)), _without_bars_of_files():
         with without_weight_conversions(trainer.model):
             if checkpoint is not None and _is_last(checkpoint, is_over):
                 _restore_finished(trainer, checkpoint)
@@ -123,6 +124,18 @@ def without_weight_conversions(model: PreTrainedModel) -> Iterator[None]:
             model._weight_conversions = before
         else:
             del model._weight_conversions
+
+
+@contextlib.contextmanager
+def _without_bars_of_files() -> Iterator[None]:
+    """Keep transformers from drawing a bar for every file of weights: the run has one of its own."""
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
