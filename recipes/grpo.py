@@ -85,7 +85,7 @@ class GRPOArguments:
         self.reward_heads = self.reward_heads or None
 
     def check_beside(self, others: Sequence[Any]) -> None:
-        """Refuse pass rates of rewards that are none."""
+        """Refuse pass_rate weights with a reward model: they need a reward of 0 or 1."""
         kinds = [kind for other in others if isinstance(other, WeightArguments) for kind in other.sampling_by]
         if "pass_rate" in kinds and set(self.reward) - {VERIFIER}:
             raise ValueError(
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
-    """The path of the policy that recipes/sft.py makes from `config`, on this run's tasks, if it is not there yet."""
+    """Return the path of the policy that recipes/sft.py makes from `config` on this run's tasks, made if missing."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
     # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
     rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(seed)]

@@ -8,23 +8,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jinja2
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 
 from hf_synth.hub.publication import Publication
-from hf_synth.hub.repository import TAG, prose
+from hf_synth.hub.repository import TAG, TEMPLATES
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("hf_synth.hub"),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-_TEMPLATES.filters["prose"] = prose
 _UNITS = ("1", "10", "100", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _SHOWN_WORDS = 48
 _COLUMNS = {
@@ -43,7 +34,7 @@ def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifes
     order = sorted(manifests, key=lambda name: (offered.index(name) if name in offered else len(offered), name))
     ordered = [manifests[name] for name in order]
     floors, bounds = floor_tables(ordered)
-    return _TEMPLATES.get_template("dataset_card.md.j2").render(
+    return TEMPLATES.get_template("dataset_card.md.j2").render(
         publication=publication,
         repo_id=repo_id,
         metadata=metadata(publication, ordered).to_yaml(),

@@ -9,13 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import transformers
 import trl
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
-from hf_synth.hub.repository import TAG, prose
+from hf_synth.hub.repository import TAG, TEMPLATES, prose
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.grpo import before_and_after, error_of, parts_of
 from hf_synth.reports.page import count_parameters, settings_of_task, settings_yaml
@@ -36,13 +35,6 @@ from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("hf_synth.hub"),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 ADAPTER = "adapter_config.json"
 _LONGEST_EXAMPLE = 40  # words
 _MEASURED = {  # name in metrics.json -> (type and name for the Hub)
@@ -69,7 +61,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     transfer = read_transfer(run)
     found = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
-    text = _TEMPLATES.get_template("model_card.md.j2").render(
+    text = TEMPLATES.get_template("model_card.md.j2").render(
         metadata=model_metadata(run, repo_id, task).to_yaml(),
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
@@ -77,7 +69,8 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         config=config,
         metrics=metrics,
         task=task,
-        parameters=number(metrics.get("parameters") or count_parameters(run.folder)),
+        # A run counts its whole model, and an adapter is only what its file holds.
+        parameters=number((not base and metrics.get("parameters")) or count_parameters(run.folder)),
         steps=number(run.log["steps"]),
         data=_data(config),
         verified=run.measure == "validity",

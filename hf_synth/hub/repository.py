@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -194,3 +195,13 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests that lie in a folder, by config."""
     return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+
+
+TEMPLATES = jinja2.Environment(  # of the cards of datasets and of models
+    loader=jinja2.PackageLoader("hf_synth.hub"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.filters["prose"] = prose

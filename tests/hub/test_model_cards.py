@@ -104,7 +104,7 @@ def test_an_adapter_names_its_model_without_the_path(finished, monkeypatch, base
     assert f'base = AutoModelForCausalLM.from_pretrained("{name}")' in card.text
     assert 'PeftModel.from_pretrained(base, "user/sorted")' in card.text
     assert ("not on the Hub" in card.text) == (name != base)
-    assert "An adapter with " in card.text
+    assert "An adapter with 2 parameters" in card.text
     assert "no code of this repository runs" not in card.text
 
 
