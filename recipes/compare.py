@@ -1,8 +1,8 @@
 """Arms that differ in named values and in nothing else, paired by seed: is one better, and how sure is that?
 
-    accelerate launch recipes/compare.py --config recipes/configs/grpo/quickstart.yaml \
+    accelerate launch recipes/compare.py --config recipes/configs/density/quickstart.yaml \
         --vary sampling_strength=0,1 --seeds 8 --output_dir runs/strength
-    accelerate launch recipes/compare.py --config recipes/configs/testbed/verifier.yaml
+    accelerate launch recipes/compare.py --config recipes/configs/density/testbed_verifier.yaml
 
 The config is the recipe's own, with what CompareArguments adds; each run is that recipe's, in ARM/seed-N.
 The primary measure, and what the seeds can detect in it, are written down before anything is trained.

@@ -1,6 +1,6 @@
 """DPO: a policy straight from preference pairs, with weighted draws.
 
-    accelerate launch recipes/dpo.py --config recipes/configs/dpo/hh_rlhf.yaml
+    accelerate launch recipes/dpo.py --config recipes/configs/density/hh_rlhf_dpo.yaml
 
 Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws them uniformly. `beta` is the KL
 coefficient to the policy that training starts from. No reward model, and no answer of its own, is involved.
@@ -25,7 +25,7 @@ from hf_synth.training.models import load_policy, load_tokenizer, require_checkp
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
 
-CONFIG = Path(__file__).parent / "configs" / "dpo" / "hh_rlhf.yaml"
+CONFIG = Path(__file__).parent / "configs" / "density" / "hh_rlhf_dpo.yaml"
 
 
 @dataclasses.dataclass

@@ -99,7 +99,7 @@ CLASSES = (PublishArguments, GRPOArguments, DataArguments, WeightArguments, Poli
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, metrics.json and the report."""
-    parsed = parse_recipe(CLASSES, argv, CONFIGS / "grpo" / "quickstart.yaml", __doc__)
+    parsed = parse_recipe(CLASSES, argv, CONFIGS / "density" / "quickstart.yaml", __doc__)
     publishing, grpo, data, weights, policy, args = parsed
     with run_directory(args.output_dir, *parsed[1:], recipe="grpo", settings=parsed.settings) as folder:
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Published results, run again: every study of recipes/configs/replicate, and the page that compares.
+"""Published results, run again: every study of replication/page.py, and the page that compares.
 
     python recipes/replicate.py                       what is not recorded yet, then docs/reproduction.md
     python recipes/replicate.py --only rlm_v128       one study
@@ -21,7 +21,7 @@ from hf_synth.experiments.arms import PlannedRun, planned_runs
 from hf_synth.io import directory_lock
 from hf_synth.training.arguments import parse_recipe
 
-CONFIGS = Path(__file__).parent / "configs" / "replicate"
+CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclasses.dataclass
@@ -59,14 +59,16 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
     records = Path(arguments.docs) / "reproduction" / f"{study}.jsonl"
     text = digest(arguments.canonical) if "canonical" in config else ""
     done = {(record.key, record.text) for record in read_records(records)}
-    pending = [run for run in plan(study, arguments) if (run_key(config, run.arm, run.seed), text) not in done]
+    pending = [
+        run for run in plan(STUDIES[study].config, arguments) if (run_key(config, run.arm, run.seed), text) not in done
+    ]
     for number, run in enumerate(pending):
         if left is not None and left < 1:
             break
         if first := STUDIES[study].first:
             make_first(first, run.seed, arguments)
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
-        metrics = pretrain.run_one(run, study_argv(study, arguments))
+        metrics = pretrain.run_one(run, study_argv(STUDIES[study].config, arguments))
         key = run_key(config, run.arm, run.seed)
         add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text))
         left = None if left is None else left - 1
@@ -80,24 +82,24 @@ def digest(path: str | None) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def make_first(study: str, seed: int, arguments: ReplicateArguments) -> None:
-    """Train the models of another study with this seed, where they are not there."""
-    for run in plan(study, arguments):
+def make_first(config: str, seed: int, arguments: ReplicateArguments) -> None:
+    """Train the models of another config with this seed, where they are not there."""
+    for run in plan(config, arguments):
         if run.seed == seed:
-            pretrain.run_one(run, study_argv(study, arguments))
+            pretrain.run_one(run, study_argv(config, arguments))
 
 
-def plan(study: str, arguments: ReplicateArguments) -> list[PlannedRun]:
-    """Return all runs of a study, seed by seed."""
-    arms, _, *parts = parse_recipe(pretrain.CLASSES, study_argv(study, arguments))
+def plan(config: str, arguments: ReplicateArguments) -> list[PlannedRun]:
+    """Return all runs of a study's config, seed by seed."""
+    arms, _, *parts = parse_recipe(pretrain.CLASSES, study_argv(config, arguments))
     folder = Path(pretrain.Settings(*parts).args.output_dir)
     return sorted(planned_runs(arms, folder, 0), key=lambda run: run.seed)
 
 
-def study_argv(study: str, arguments: ReplicateArguments) -> list[str]:
-    """Return the command line of a study."""
-    argv = ["--config", str(CONFIGS / f"{study}.yaml")]
-    if arguments.canonical and "hyperdata" in study:
+def study_argv(config: str, arguments: ReplicateArguments) -> list[str]:
+    """Return the command line of a study's config."""
+    argv = ["--config", str(CONFIGS / config)]
+    if arguments.canonical and config.startswith("hyperdata/"):
         argv += ["--canonical", arguments.canonical]
     return argv
 

@@ -1,6 +1,6 @@
 """A reward model from preference pairs, by the Bradley-Terry loss, with weighted draws.
 
-    accelerate launch recipes/reward.py --config recipes/configs/reward/hh_rlhf.yaml
+    accelerate launch recipes/reward.py --config recipes/configs/density/hh_rlhf_reward.yaml
 
 Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws them uniformly. With `heads` the model
 gets one score for each aspect of quality. No policy is trained here.
@@ -31,7 +31,7 @@ from hf_synth.training.models import (
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
 
-CONFIG = Path(__file__).parent / "configs" / "reward" / "hh_rlhf.yaml"
+CONFIG = Path(__file__).parent / "configs" / "density" / "hh_rlhf_reward.yaml"
 
 
 @dataclasses.dataclass

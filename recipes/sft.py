@@ -1,6 +1,6 @@
 """Supervised fine-tuning: imitate rows of tasks, or the chosen answers of preference pairs.
 
-    accelerate launch recipes/sft.py --config recipes/configs/sft/hh_rlhf.yaml
+    accelerate launch recipes/sft.py --config recipes/configs/density/hh_rlhf_sft.yaml
 
 It knows no reward; what it leaves is the policy that recipes/reward.py, dpo.py and grpo.py start from. Rows are drawn
 uniformly unless `sampling_strength` is above 0: then by the density of their prompts.
@@ -27,7 +27,7 @@ from hf_synth.training.models import load_policy, load_tokenizer
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import unweighed_rows, weigh_rows
 
-QUICKSTART = Path(__file__).parent / "configs" / "sft" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parent / "configs" / "density" / "quickstart_sft.yaml"
 
 
 @dataclasses.dataclass

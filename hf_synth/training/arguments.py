@@ -314,7 +314,7 @@ def check_trackers(names: Sequence[str]) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A config file; ValueError where it is none."""
     if not path.is_file():
-        raise ValueError(f"--config: got {str(path)!r}, which is no file")
+        raise ValueError(f"--config: got {str(path)!r}, which is no file{_likely_config(path)}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
@@ -326,6 +326,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
     return config
+
+
+def _likely_config(path: Path) -> str:
+    """Name the config in a folder beside a missing one's that shares most words of its name: configs have moved."""
+
+    def words(config: Path) -> set[str]:
+        return set(re.split("[/_]", f"{config.parent.name}/{config.stem}"))
+
+    def likeness(config: Path) -> tuple[int, int]:
+        return len(words(config) & words(path)), -len(words(config))
+
+    likely = max(path.parent.parent.glob("*/*.yaml"), key=likeness, default=path)
+    return f"; did you mean {likely}?" if likely != path and likeness(likely)[0] else ""
 
 
 def _cleared(words: list[str], classes: Sequence[type]) -> list[str]:

@@ -20,6 +20,7 @@ Section = Callable[[Sequence[Record], Mapping[str, Any], Path], list[str]]
 class Study:
     """A published result: its question, and what makes its section from the records."""
 
+    config: str  # below recipes/configs
     title: str
     question: str
     section: Section
@@ -28,16 +29,19 @@ class Study:
 
 STUDIES: dict[str, Study] = {
     "rlm_v128": Study(
+        "rlm/replicate_v128.yaml",
         "RLM: 128 symbols, depth 1, beta 2",
         "The reference figure after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Here on 8 grammars.",
         v128_section,
     ),
     "rlm_l3": Study(
+        "rlm/replicate_l3.yaml",
         "RLM: depth 3 against the exact Bayes loss",
         "How near does a transformer come to the best predictor when eight leaves hang on one tree?",
         l3_section,
     ),
     "analogy_e10": Study(
+        "analogy/replicate_e10.yaml",
         "Analogy: the reference run on 20 graphs",
         "Published for one graph: near-OOD compositions right at epoch 20, trained analogies at epoch 30, the 2 "
         "held-out analogies at epochs 90 to 120, and lost by epoch 200; first memorise, then compose, then analogise. "
@@ -45,24 +49,28 @@ STUDIES: dict[str, Study] = {
         analogy_section,
     ),
     "analogy_e60": Study(
+        "analogy/replicate_e60.yaml",
         "Analogy: 20 held-out facts of the functor a graph",
         "The same questions where accuracy on held-out analogies is a share of 20 facts and not of 2. Only 6 of the "
         "functor's 26 facts are trained on here, of the reference run's 5 it is 3, and a tenth of the compositions.",
         analogy_section,
     ),
     "procedural": Study(
+        "procedural/replicate.yaml",
         "Procedural: nine tasks, learned by a small GPT-2",
         "Is each task learned, on rows that share no content with the training rows, and after how many steps?",
         tasks_section,
     ),
     "downstream": Study(
+        "procedural/replicate_downstream.yaml",
         "Procedural: weights transferred from a warm-up",
         "Published: attention from set helps haystack and sort and hurts reversed addition, eca helps reversed "
         "addition, both together are best on haystack and sort. Scaled down here; with a shuffled control.",
         downstream_section,
-        first="warmups",
+        first="procedural/replicate_warmups.yaml",
     ),
     "hyperdata": Study(
+        "hyperdata/replicate.yaml",
         "Hyperdata: explanations among examples of tivari3",
         "Published for Pythia-1.4b, one seed: explanations alone give no valid text, 10 % explanations lie below "
         "examples alone. Here a small model from nothing.",
@@ -71,10 +79,10 @@ STUDIES: dict[str, Study] = {
 }
 _HEAD = """# Published results, run again
 
-Written by `python recipes/replicate.py`; each study is a config in `recipes/configs/replicate/`, each finished run a
-line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never over the samples of
-one run. A claim takes at least 8 of them; fewer say only that it ran. What contradicts the publication is reported as
-found.
+Written by `python recipes/replicate.py`; each study is a config named `replicate...` in `recipes/configs/`, each
+finished run a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never over
+the samples of one run. A claim takes at least 8 of them; fewer say only that it ran. What contradicts the publication
+is reported as found.
 """
 
 
@@ -93,9 +101,10 @@ def write_page(docs: Path, configs: Path) -> Path:
 
 def study_config(configs: Path, name: str) -> dict[str, Any]:
     """Read the config of a study; `first` holds that of the study whose models its runs start from."""
-    config = yaml.safe_load((configs / f"{name}.yaml").read_text(encoding="utf-8"))
-    if first := STUDIES[name].first:
-        config["first"] = yaml.safe_load((configs / f"{first}.yaml").read_text(encoding="utf-8"))
+    study = STUDIES[name]
+    config = yaml.safe_load((configs / study.config).read_text(encoding="utf-8"))
+    if study.first:
+        config["first"] = yaml.safe_load((configs / study.first).read_text(encoding="utf-8"))
     return config
 
 
@@ -107,4 +116,4 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
     current = [record for record in current if record.text == current[-1].text]  # runs on other text are another study
     planned = len(config.get("arms") or [""]) * len(config["seeds"])
     left = [f"{len(current)} of {planned} runs are recorded."] if len(current) < planned else []
-    return [f"Config: `recipes/configs/replicate/{name}.yaml`.", *study.section(current, config, folder), *left]
+    return [f"Config: `recipes/configs/{study.config}`.", *study.section(current, config, folder), *left]

@@ -172,9 +172,9 @@ SMALL = {
 @pytest.mark.parametrize(
     "config",
     [
-        "testbed/verifier.yaml",
-        pytest.param("testbed/proxy.yaml", marks=pytest.mark.nightly),
-        pytest.param("preferences/compare.yaml", marks=pytest.mark.nightly),
+        "density/testbed_verifier.yaml",
+        pytest.param("density/testbed_proxy.yaml", marks=pytest.mark.nightly),
+        pytest.param("density/preferences_compare.yaml", marks=pytest.mark.nightly),
     ],
 )
 def test_shipped_comparisons_are_launched(config, compare):

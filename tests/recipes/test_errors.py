@@ -147,14 +147,16 @@ def test_a_missing_checkpoint_names_the_command_that_makes_it(recipe, maker, fai
 
 
 def test_a_missing_reward_model_names_the_command_that_makes_it(fail, quickstart, recipes, tmp_path):
-    config = recipes / "configs" / "grpo" / "hh_rlhf.yaml"
+    config = recipes / "configs" / "density" / "hh_rlhf_grpo.yaml"
     flags = ["--model_name_or_path", quickstart / "warmup", "--use_cpu", "true"]
     done = fail("grpo.py", "--config", config, *flags, cwd=tmp_path)
     assert "got checkpoint 'runs/hh_rlhf/reward', which holds no model; make it with:" in done.error
-    assert done.error.endswith("accelerate launch recipes/reward.py --config recipes/configs/reward/hh_rlhf.yaml")
+    assert done.error.endswith(
+        "accelerate launch recipes/reward.py --config recipes/configs/density/hh_rlhf_reward.yaml"
+    )
 
 
 def test_pairs_that_are_not_there(fail, recipes, tmp_path):
-    config = recipes / "configs" / "sft" / "hh_rlhf.yaml"
+    config = recipes / "configs" / "density" / "hh_rlhf_sft.yaml"
     done = fail("sft.py", "--config", config, "--preferences", "no/such-pairs", "--use_cpu", "true", cwd=tmp_path)
     assert "preferences: got 'no/such-pairs', which is no file or folder here" in done.error

@@ -15,7 +15,8 @@ from hf_synth.training.arguments import parse_recipe
 pytestmark = pytest.mark.processes
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
-FILES = sorted(path for system in ("procedural", "grammars", "rlm", "analogy") for path in CONFIGS.glob(f"{system}/*"))
+SYSTEMS = ("procedural", "hyperdata", "rlm", "analogy")
+FILES = sorted(path for system in SYSTEMS for path in CONFIGS.glob(f"{system}/[!r]*"))  # replicate*: test_replicate.py
 MAKERS = {yaml.safe_load(path.read_text())["output_dir"]: path for path in FILES}
 TINY = (
     "--max_steps 2 --eval_steps 1 --save_steps 2 --logging_steps 1 --eval_rows 4 --test_rows 4 --output_dir out "

@@ -20,11 +20,12 @@ def replicate(monkeypatch, tmp_path):
     module = importlib.import_module("replicate")
     configs = tmp_path / "configs"
     configs.mkdir()
-    for path in (ROOT / "recipes" / "configs" / "replicate").glob("*.yaml"):
+    for path in (ROOT / "recipes" / "configs").glob("*/replicate*.yaml"):
         config = {**yaml.safe_load(path.read_text()), **TINY}
         for values in (config.get("arms") or {}).values():
             values.pop("max_steps", None)
-        (configs / path.name).write_text(yaml.safe_dump(config, sort_keys=False))
+        (configs / path.parent.name).mkdir(exist_ok=True)
+        (configs / path.parent.name / path.name).write_text(yaml.safe_dump(config, sort_keys=False))
     monkeypatch.setattr(module, "CONFIGS", configs)
     yield module
     for name in ("replicate", "pretrain"):

@@ -14,12 +14,10 @@ import hf_synth.models  # noqa: F401 (makes the auto classes know RopeGPT)
 pytestmark = pytest.mark.processes
 
 CONFIGS = {
-    "sft": ["hh_rlhf", "quickstart"],
-    "reward": ["hh_rlhf"],
-    "dpo": ["hh_rlhf"],
-    "grpo": ["hh_rlhf", "own_prompts", "quickstart"],
-    "testbed": ["grpo", "proxy", "reward", "sft", "verifier"],  # these two in test_compare.py
-    "preferences": ["compare", "reward", "sft"],
+    *("hh_rlhf_dpo", "hh_rlhf_grpo", "hh_rlhf_reward", "hh_rlhf_sft", "own_prompts", "quickstart", "quickstart_sft"),
+    *("preferences_compare", "preferences_reward", "preferences_sft"),
+    *("testbed_grpo", "testbed_proxy", "testbed_reward", "testbed_sft", "testbed_verifier"),  # two: test_compare.py
+    "agreement",  # test_density.py
 }
 MOMENTS = ["warmup", "warmup_head", "warmup_tail", "final", "final_head", "final_tail"]
 WEIGHTS = [
@@ -51,12 +49,7 @@ def check_left_behind(folder):
 
 
 def test_every_shipped_config_of_these_recipes_is_launched_here(recipes):
-    found = {
-        folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in (recipes / "configs").iterdir()
-    }
-    pretraining = {"procedural", "grammars", "rlm", "analogy", "replicate", "accelerate"}
-    elsewhere = pretraining | {"density"}  # test_density.py
-    assert {name: files for name, files in found.items() if name not in elsewhere} == CONFIGS
+    assert {path.stem for path in (recipes / "configs" / "density").glob("*.yaml")} == CONFIGS
 
 
 def test_quickstart_leaves_what_it_promises(quickstart):
@@ -156,7 +149,7 @@ def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
     models = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward")}
     flags = ["--prompts", "mine.jsonl", "--model_name_or_path", models["sft"], "--reward", models["reward"]]
     small = "--max_steps 2 --num_generations 4 --gradient_accumulation_steps 1 --max_completion_length 4"
-    config = recipes / "configs" / "grpo" / "own_prompts.yaml"
+    config = recipes / "configs" / "density" / "own_prompts.yaml"
     done = run("grpo.py", "--config", config, *flags, *small.split(), "--use_cpu", "true", cwd=tmp_path)
     assert done.code == 0, done.err
     folder = tmp_path / "runs" / "own_prompts"
@@ -168,7 +161,7 @@ def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
 
 def test_lora_leaves_an_adapter(hh_runs, hh_pairs, run, recipes):
     """It fits any architecture without naming layers; a later recipe is told to merge it first."""
-    config = recipes / "configs" / "sft" / "hh_rlhf.yaml"
+    config = recipes / "configs" / "density" / "hh_rlhf_sft.yaml"
     flags = ["--model_name_or_path", "runs/hh_rlhf/sft", "--use_peft", "true", "--output_dir", "runs/lora"]
     common = ["--preferences", hh_pairs, "--use_cpu", "true", "--max_steps", 2, "--per_device_train_batch_size", 4]
     done = run("sft.py", "--config", config, *common, *flags, cwd=hh_runs)

@@ -22,21 +22,22 @@ from hf_synth.experiments.plan import CompareArguments, split_config
 from hf_synth.reports.comparison import settings_lines
 from hf_synth.reports.page import render
 from hf_synth.reports.tables import code_block
-from hf_synth.training.arguments import parse_recipe
+from hf_synth.training.arguments import parse_recipe, read_yaml
 from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, check_run, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
-BY_FILE = {f"{folder}/{name}": name for folder in ("testbed", "preferences") for name in ("grpo", "reward", "sft")}
-BY_FILE |= dict.fromkeys(("testbed/proxy", "testbed/verifier", "preferences/compare"), "compare")
-BY_FOLDER = {name: name for name in ("density", "dpo", "grpo", "reward", "sft")}
-BY_FOLDER |= dict.fromkeys(("analogy", "grammars", "procedural", "replicate", "rlm"), "pretrain")
+DENSITY = {"agreement": "density", "quickstart": "grpo", "own_prompts": "grpo"}
+DENSITY |= {"testbed_proxy": "compare", "testbed_verifier": "compare"}
 FILES = {
     str(path.relative_to(CONFIGS).with_suffix("")): path
     for path in sorted(CONFIGS.rglob("*.yaml"))
     if path.parent.name != "accelerate"
 }
-RECIPE = {name: BY_FILE.get(name) or BY_FOLDER[name.split("/")[0]] for name in FILES}
+RECIPE = {
+    name: (DENSITY.get(path.stem) or path.stem.split("_")[-1]) if path.parent.name == "density" else "pretrain"
+    for name, path in FILES.items()
+}
 TEXTS = [
     "1e-5",
     "no",
@@ -153,7 +154,7 @@ def variants(name, folder):
     """Command lines: the config as it is, on the CPU, which some would not take; and it with ten values changed."""
     classes, choose = classes_of(RECIPE[name]), random.Random(name)
     words = ["--config", str(FILES[name]), *(["--use_cpu", "true"] if RECIPE[name] != "density" else [])]
-    words += ["--prompts", "mine.jsonl"] if name == "grpo/own_prompts" else []
+    words += ["--prompts", "mine.jsonl"] if name == "density/own_prompts" else []
     yield words
     values, path = parse_recipe(classes, words).settings, folder / "changed.yaml"
     for _ in range(20):
@@ -203,3 +204,13 @@ def test_the_settings_of_a_comparison_make_the_same_one_again(name, tmp_path):
         values_again, base_again = split_config(["--config", str(path)], own)
         assert CompareArguments(**values_again) == arguments
         assert base_again == changed_base
+
+
+MOVED = re.findall(r"^\| `(\S+\.yaml)` \| `(\S+\.yaml)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED, ids=lambda name: str(name))
+def test_the_old_path_of_a_config_names_its_new_one(old, new):
+    assert (CONFIGS / new).is_file()
+    with pytest.raises(ValueError, match=re.escape(f"did you mean {CONFIGS / new}?")):
+        read_yaml(CONFIGS / old)
