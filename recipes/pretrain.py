@@ -7,33 +7,51 @@ With `arms` or several `seeds` each run has a folder of its own, and the report 
 It ends in what was learned, how far from the exact floor, and how sure that is. No reward is known here.
 """
 
+import dataclasses
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import get_peft_model
 from transformers import TrainingArguments
+from trl import get_peft_config
 
+from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.errors import user_errors
 from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
-from hf_synth.io import directory_lock, is_main_process
+from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
-from hf_synth.training.checkpoints import read_training_log
-from hf_synth.training.models import require_checkpoint
-from hf_synth.training.pretraining import Settings, pretrain
+from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
+from hf_synth.training.models import load_policy, require_checkpoint
+from hf_synth.training.pretraining import (
+    Settings,
+    add_callbacks,
+    check_eval_strategy,
+    check_model_size,
+    check_task_vocabulary,
+    final_metrics,
+    take_best,
+    write_dynamics,
+)
 from hf_synth.training.pretraining_data import (
     CurriculumArguments,
     KeepingArguments,
     RowsArguments,
     ScheduleArguments,
     chosen_task,
+    fingerprint,
+    pretraining_data,
+    pretraining_tokenizer,
+    resolve_max_steps,
 )
-from hf_synth.training.run_directory import check_run, open_run, write_metrics
-from hf_synth.training.transfer import TransferArguments
+from hf_synth.training.pretraining_trainer import PretrainingTrainer
+from hf_synth.training.run_directory import TRANSFER, check_run, claim, open_run, write_metrics
+from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
 
 CONFIG = Path(__file__).parent / "configs" / "procedural" / "sort.yaml"
 CLASSES = (
@@ -75,7 +93,18 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if not alone:
             open_run(args.output_dir, arms, *parts, recipe="pretrain", settings=parsed.settings)
         open_repository(published[0].folder, publishing, published[0].hub_model_id)
-        train_all(planned, words, more, Path(args.output_dir), started)
+        metrics: dict[str, list[dict[str, float]]] = {}
+        for number, run in enumerate(planned):
+            if is_main_process() and len(planned) > 1:
+                finished = ", finished before" if read_training_log(run.folder) else ""
+                print(f"Run {number + 1} of {len(planned)}, in {run.folder}{finished}")
+            try:
+                metrics.setdefault(run.arm, []).append(train_run(run, words, more))
+            except ValueError as error:
+                raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
+        write_metrics(Path(args.output_dir), {**over_seeds(metrics), "seconds/total": time.monotonic() - started})
+        if is_main_process():
+            print(f"Report: {write_report(Path(args.output_dir))}")
         for run in published:
             publish_run(run.folder, publishing, run.hub_model_id)
     return Path(args.output_dir)
@@ -91,32 +120,61 @@ def check_sources(run: PlannedRun, settings: Settings, planned: Sequence[Planned
             require_checkpoint(source.path, f"accelerate launch recipes/pretrain.py --output_dir {source.path} ...")
 
 
-def train_all(
-    planned: Sequence[PlannedRun], words: Sequence[str], more: Sequence[Any], folder: Path, started: float
-) -> None:
-    """Train every run of a plan, and report on all of them."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for number, run in enumerate(planned):
-        if is_main_process() and len(planned) > 1:
-            finished = ", finished before" if read_training_log(run.folder) else ""
-            print(f"Run {number + 1} of {len(planned)}, in {run.folder}{finished}")
-        try:
-            found.setdefault(run.arm, []).append(run_one(run, words, more))
-        except ValueError as error:
-            raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
-    write_metrics(folder, {**over_seeds(found), "seconds/total": time.monotonic() - started})
-    if is_main_process():
-        print(f"Report: {write_report(folder)}")
+def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> dict[str, float]:
+    """Train one run of the plan, unless it is finished, and write its metrics.json; returns those.
 
-
-def run_one(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> dict[str, float]:
-    """Train one run of the plan; its own values go before those of the command line.
-
-    `more`: further arguments that its config shall name.
+    Its own values take precedence over the command line's. more: further arguments that its config shall name.
     """
     settings, not_defaults = settings_of(run, words)
-    open_run(str(run.folder), *more, *vars(settings).values(), recipe="pretrain", settings=not_defaults)
-    return pretrain(settings, run.folder)
+    folder, args, transfer = run.folder, settings.args, settings.transfer
+    open_run(str(folder), *more, *vars(settings).values(), recipe="pretrain", settings=not_defaults)
+    log = read_training_log(folder)
+    if log is None:
+        task = chosen_task(settings.rows)
+        tokenizer = pretraining_tokenizer(task, settings.corpus, settings.policy)
+        data = pretraining_data(task, settings.rows, settings.corpus, settings.curriculum, tokenizer, args)
+        epoch_steps = resolve_max_steps(args, settings.rows, data.epoch)
+        if not settings.corpus.canonical:
+            check_task_vocabulary(settings.policy, tokenizer)
+        check_eval_strategy(settings)
+        claim(folder, tokenizer=tokenizer_digest(tokenizer)[:16], fingerprint=fingerprint(data))
+
+        model = load_policy(settings.policy, tokenizer, args.seed)
+        check_model_size(model, tokenizer, data)
+        adapter = get_peft_config(settings.policy)
+        if adapter is not None and (transfer.init_from or transfer.train_parts != [EVERYTHING]):
+            raise ValueError(
+                "got use_peft with init_from or train_parts, wanted one of them: an adapter is saved without the "
+                "weights below it, and says itself what trains"
+            )
+        resumed = last_complete_checkpoint(folder) is not None  # it has its weights; parts are frozen again
+        if resumed:
+            transfer = dataclasses.replace(transfer, init_from=None)
+        copied = apply_transfer(transfer, model, tokenizer, args.seed)
+        if copied is not None and not resumed and is_main_process():
+            write_json(folder / TRANSFER, copied.to_json())
+
+        trainer = PretrainingTrainer(
+            model if adapter is None else get_peft_model(model, adapter),
+            args,
+            train_dataset=data.train,
+            eval_dataset=data.eval_sets,
+            schedule=settings.schedule,
+            epoch_steps=epoch_steps,
+            processing_class=tokenizer,
+        )
+        stopping = add_callbacks(trainer, settings, task, data.curriculum)
+
+        def finish() -> dict[str, Any]:
+            if settings.keeping.final_model == "best":
+                take_best(trainer)
+            return {"final": final_metrics(trainer, settings, task, tokenizer, data)}
+
+        log = train(trainer, is_over=stopping.is_over, finish=finish)
+    metrics = {**log["final"], "seconds/training": log["seconds"], "steps": float(log["steps"])}
+    write_dynamics(folder, log["history"])
+    write_metrics(folder, metrics)
+    return metrics
 
 
 def settings_of(run: PlannedRun, words: Sequence[str]) -> tuple[Settings, dict[str, Any]]:

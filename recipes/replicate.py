@@ -68,7 +68,7 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
         if first := STUDIES[study].first:
             make_first(first, run.seed, arguments)
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
-        metrics = pretrain.run_one(run, study_argv(STUDIES[study].config, arguments))
+        metrics = pretrain.train_run(run, study_argv(STUDIES[study].config, arguments))
         key = run_key(config, run.arm, run.seed)
         add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text))
         left = None if left is None else left - 1
@@ -86,7 +86,7 @@ def make_first(config: str, seed: int, arguments: ReplicateArguments) -> None:
     """Train the models of another config with this seed, where they are not there."""
     for run in plan(config, arguments):
         if run.seed == seed:
-            pretrain.run_one(run, study_argv(config, arguments))
+            pretrain.train_run(run, study_argv(config, arguments))
 
 
 def plan(config: str, arguments: ReplicateArguments) -> list[PlannedRun]:

@@ -1,12 +1,16 @@
-"""Who may import whom, what importing costs, and that nothing here runs code that is data."""
+"""Who may import whom, what importing costs, how much there is to read, and that nothing here runs data as code."""
 
 import ast
+import importlib
+import json
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
+import transformers
 
 import hf_synth
 from hf_synth import corpora
@@ -144,6 +148,97 @@ def test_every_public_name_loads():
 def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'hf_synth' has no attribute 'load_datasets'"):
         _ = hf_synth.load_datasets
+
+
+# How much there is to read
+
+HOMES = re.compile(r"^_HOMES\b.*?= ({.*?^})", re.MULTILINE | re.DOTALL)
+
+
+def reached(path: Path) -> set[Path]:
+    """All files of hf_synth that a file imports, directly or not; names that a package exports lazily count, too."""
+    seen: set[Path] = set()
+    pending = [path]
+    while pending:
+        source = pending.pop()
+        seen.add(source)
+        pending += [target for target in direct_imports(source) if target not in seen]
+    return seen - {path}
+
+
+def direct_imports(path: Path) -> set[Path]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = name_of(path).split(".")[: -node.level] if node.level else []
+            module = ".".join([*package, *filter(None, [node.module])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+            init = (ROOT / module.replace(".", "/")) / "__init__.py"
+            homes = HOMES.search(init.read_text()) if init.is_file() else None
+            lazy = ast.literal_eval(homes[1]) if homes else {}
+            names |= {lazy[alias.name] for alias in node.names if alias.name in lazy}
+    files = {
+        ROOT / folder / Path(*name.split(".")[:depth])
+        for name in names
+        for depth in range(1, name.count(".") + 2)
+        for folder in ("", "recipes")
+    }
+    return {file for stem in files for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()}
+
+
+def test_recipes_can_be_read_by_one_person():
+    count = {path.stem: len(reached(path)) for path in sorted((ROOT / "recipes").glob("*.py"))}
+    assert count["grpo"] <= 101, count
+
+
+def lines_of(paths) -> int:
+    return sum(len(path.read_text().splitlines()) for path in paths)
+
+
+def test_the_package_stays_small():
+    assert lines_of([*FILES, *PACKAGE.rglob("*.j2")]) <= 26_600
+    assert lines_of(SCRIPTS) <= 3_800
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy for the task sort, untrained."""
+    from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
+
+    folder, tokenizer = tmp_path_factory.mktemp("policy"), hf_synth.build_tokenizer(hf_synth.get_task("sort", "8"))
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    RopeGPTForCausalLM(RopeGPTConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class TrainingReachedError(Exception):
+    """Training was about to begin."""
+
+
+@pytest.mark.parametrize("recipe", ["sft", "reward", "dpo", "grpo", "pretrain"])
+def test_few_calls_lie_between_a_recipe_and_the_trainer(recipe, policy, tmp_path, monkeypatch):
+    def stop(trainer, *args, **kwargs):
+        raise TrainingReachedError
+
+    monkeypatch.setattr(transformers.Trainer, "train", stop)
+    monkeypatch.chdir(tmp_path)
+    values = {"task": "sort", "preset": "8", "output_dir": "run", "use_cpu": True, "bf16": False, "report_to": "none"}
+    values |= (
+        {"max_steps": 2}
+        if recipe == "pretrain"
+        else {"num_rows": 32, "density_k": 2, "model_name_or_path": str(policy)}
+    )
+    values |= {"eval_prompts": 0, "num_generations": 2} if recipe == "grpo" else {}
+    Path("config.yaml").write_text(json.dumps(values))
+    with pytest.raises(TrainingReachedError) as stopped:
+        importlib.import_module(recipe).main(["--config", "config.yaml"])
+    frames = traceback.extract_tb(stopped.tb)
+    ours = [frame for frame in frames if ROOT in Path(frame.filename).parents and "tests" not in frame.filename]
+    assert len(ours) <= 4, ours
+    assert len({frame.filename for frame in ours}) <= 3, ours
 
 
 # Nothing runs code that is data

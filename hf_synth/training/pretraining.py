@@ -1,4 +1,4 @@
-"""One pretraining run, from arguments to a trained model, its dynamics, its transfer and its numbers."""
+"""What recipes/pretrain.py does around its trainer: checks, callbacks, the dynamics and the numbers of a run."""
 
 import csv
 import dataclasses
@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peft import get_peft_model
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-from trl import get_peft_config
 
-from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.evaluation.language import language_scores
 from hf_synth.evaluation.scoring import target_mask
-from hf_synth.io import is_main_process, whole_file, write_json
+from hf_synth.io import is_main_process, whole_file
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.online import HeldRows
 from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.analogy import Analogy
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.training.arguments import PolicyArguments
-from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
-from hf_synth.training.models import from_pretrained, load_policy
+from hf_synth.training.models import from_pretrained
 from hf_synth.training.pretraining_callbacks import (
     BestModelCallback,
     CurriculumCallback,
@@ -39,15 +35,9 @@ from hf_synth.training.pretraining_data import (
     PretrainingData,
     RowsArguments,
     ScheduleArguments,
-    chosen_task,
-    fingerprint,
-    pretraining_data,
-    pretraining_tokenizer,
-    resolve_max_steps,
 )
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
-from hf_synth.training.run_directory import TRANSFER, claim, write_metrics
-from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
+from hf_synth.training.transfer import TransferArguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,67 +52,6 @@ class Settings:
     transfer: TransferArguments
     policy: PolicyArguments
     args: TrainingArguments
-
-
-def pretrain(settings: Settings, folder: Path) -> dict[str, float]:
-    """Train one model in `folder`, unless it is finished there, and write its metrics.json; returns those."""
-    log = read_training_log(folder) or _train(settings, folder)
-    metrics = {**log["final"], "seconds/training": log["seconds"], "steps": float(log["steps"])}
-    write_dynamics(folder, log["history"])
-    write_metrics(folder, metrics)
-    return metrics
-
-
-def _train(settings: Settings, folder: Path) -> dict[str, Any]:
-    args, task = settings.args, chosen_task(settings.rows)
-    tokenizer = pretraining_tokenizer(task, settings.corpus, settings.policy)
-    data = pretraining_data(task, settings.rows, settings.corpus, settings.curriculum, tokenizer, args)
-    epoch_steps = resolve_max_steps(args, settings.rows, data.epoch)
-    if not settings.corpus.canonical:
-        check_task_vocabulary(settings.policy, tokenizer)
-    check_eval_strategy(settings)
-    claim(folder, tokenizer=tokenizer_digest(tokenizer)[:16], fingerprint=fingerprint(data))
-    model = load_policy(settings.policy, tokenizer, args.seed)
-    check_model_size(model, tokenizer, data)
-    adapter = get_peft_config(settings.policy)
-    if adapter is not None and (settings.transfer.init_from or settings.transfer.train_parts != [EVERYTHING]):
-        raise ValueError(
-            "got use_peft with init_from or train_parts, wanted one of them: an adapter is saved without the weights "
-            "below it, and says itself what trains"
-        )
-    _start_from_others(settings.transfer, model, tokenizer, args.seed, folder)
-    trainer = PretrainingTrainer(
-        model if adapter is None else get_peft_model(model, adapter),
-        args,
-        train_dataset=data.train,
-        eval_dataset=data.eval_sets,
-        schedule=settings.schedule,
-        epoch_steps=epoch_steps,
-        processing_class=tokenizer,
-    )
-    stopping = StoppingCallback(settings.keeping.patience, settings.keeping.loss_threshold)
-    _add_callbacks(trainer, settings, stopping, data.curriculum)
-    if isinstance(task, Analogy):
-        trainer.add_callback(GeometryCallback(trainer, task))
-
-    def finish() -> dict[str, Any]:
-        if settings.keeping.final_model == "best":
-            take_best(trainer)
-        return {"final": final_metrics(trainer, settings, task, tokenizer, data)}
-
-    return train(trainer, is_over=stopping.is_over, finish=finish)
-
-
-def _start_from_others(
-    transfer: TransferArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int, folder: Path
-) -> None:
-    """Copy weights and freeze parts as the arguments say; a run that goes on has its weights, and is only frozen."""
-    goes_on = bool(transfer.init_from) and last_complete_checkpoint(folder) is not None
-    report = apply_transfer(
-        dataclasses.replace(transfer, init_from=None) if goes_on else transfer, model, tokenizer, seed
-    )
-    if report is not None and not goes_on and is_main_process():
-        write_json(folder / TRANSFER, report.to_json())
 
 
 def check_eval_strategy(settings: Settings) -> None:
@@ -258,12 +187,14 @@ def _of_language(
     return {f"language/{name}": value for name, value in scores.items()}
 
 
-def _add_callbacks(
-    trainer: PretrainingTrainer, settings: Settings, stopping: StoppingCallback, curriculum: Curriculum | None
-) -> None:
+def add_callbacks(
+    trainer: PretrainingTrainer, settings: Settings, task: Task | None, curriculum: Curriculum | None
+) -> StoppingCallback:
+    """Add what happens while it trains: keeping models, stopping, curricula, geometry; returns what may stop it."""
     keeping = settings.keeping
     if keeping.final_model == "best":
         trainer.add_callback(BestModelCallback(trainer))
+    stopping = StoppingCallback(keeping.patience, keeping.loss_threshold)
     trainer.add_callback(stopping)
     if keeping.snapshots_per_doubling is not None:
         most = settings.args.max_steps
@@ -271,6 +202,9 @@ def _add_callbacks(
         trainer.add_callback(SnapshotCallback(trainer, {*steps, most}))
     if curriculum is not None:
         trainer.add_callback(_curriculum_callback(trainer, settings, curriculum))
+    if isinstance(task, Analogy):
+        trainer.add_callback(GeometryCallback(trainer, task))
+    return stopping
 
 
 def _curriculum_callback(
