@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Arms that differ in named values and in nothing else, paired by seed: is one better, and how sure is that?
 
     accelerate launch recipes/compare.py --config recipes/configs/density/quickstart.yaml \

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """How crowded every prompt of a dataset is, at any size, on any number of processes.
 
     accelerate launch recipes/density.py --task agreement

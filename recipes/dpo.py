@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """DPO: a policy straight from preference pairs, with weighted draws.
 
     accelerate launch recipes/dpo.py --config recipes/configs/density/hh_rlhf_dpo.yaml

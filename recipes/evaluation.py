@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Measure a checkpoint on a task: how far from the floor it is, what it writes, and at which lengths that holds.
 
     accelerate launch recipes/evaluation.py --model_name_or_path runs/procedural/sort --lengths 8 16 24 32

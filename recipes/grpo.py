@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Density-weighted GRPO: rare prompts are drawn more often, groups stay whole.
 
     accelerate launch recipes/grpo.py                      the quickstart: weights on, then off, and a report

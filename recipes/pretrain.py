@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Pretraining on rows of a task, on a corpus with a language in it, or from a warm-up's weights.
 
     accelerate launch recipes/pretrain.py --config recipes/configs/procedural/sort.yaml

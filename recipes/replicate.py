@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Published results, run again: every study of replication/page.py, and the page that compares.
 
     python recipes/replicate.py                       what is not recorded yet, then docs/reproduction.md

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """A reward model from preference pairs, by the Bradley-Terry loss, with weighted draws.
 
     accelerate launch recipes/reward.py --config recipes/configs/density/hh_rlhf_reward.yaml

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf_synth"]
+# ///
 """Supervised fine-tuning: imitate rows of tasks, or the chosen answers of preference pairs.
 
     accelerate launch recipes/sft.py --config recipes/configs/density/hh_rlhf_sft.yaml
