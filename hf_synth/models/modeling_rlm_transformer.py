@@ -66,7 +66,7 @@ class RLMTransformerConfig(PreTrainedConfig):
     logits. `dropout` holds for embeddings, attention weights and residual branches.
 
     Errors: ValueError for values that fit no model, and for a key one slip away from a field's name
-    (transformers would keep it as an attribute that nobody reads).
+    (transformers would keep it as an attribute that nobody reads; so does a config that is loaded).
 
     >>> RLMTransformerConfig(hidden_size=32, num_attention_heads=4).intermediate_size
     128
@@ -100,7 +100,7 @@ class RLMTransformerConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         known = [name for name in RLMTransformerConfig.__annotations__ if not name.endswith("_token_id")]
-        for key, value in kwargs.items():
+        for key, value in () if kwargs.pop("_saved", False) else kwargs.items():
             if key in _OTHERS_NAMES and value is not None:
                 wanted = _OTHERS_NAMES[key]
                 raise ValueError(f"got the unknown config key {key!r}; wanted {wanted}. Rename or remove it.")
@@ -111,6 +111,11 @@ class RLMTransformerConfig(PreTrainedConfig):
         # Here as well as after init: there, @strict wraps a ValueError into a type that is none.
         self.validate_architecture()
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As usual; whatever else a saved config says is kept, as all models of transformers keep it."""
+        return super().from_dict({**config_dict, "_saved": True}, **kwargs)
 
     def validate_architecture(self) -> None:
         """Check the values against each other; ValueError says what was got, wanted, and what to do."""
@@ -268,6 +273,7 @@ class RLMTransformerPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RLMTransformerDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
@@ -343,7 +349,7 @@ class RLMTransformerModel(RLMTransformerPreTrainedModel):
         )
         hidden_states = self.dropout(inputs_embeds + self.embed_positions(position_ids))  # [B, Q, D]
         context = {"attention_mask": causal_mask, "past_key_values": past_key_values, "position_ids": position_ids}
-        for layer in self.layers:
+        for layer in self.layers[: self.config.num_hidden_layers]:  # fewer for `assistant_early_exit`
             hidden_states = layer(hidden_states, use_cache=use_cache, **context, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 

@@ -58,7 +58,7 @@ class RopeGPTConfig(PreTrainedConfig):
     `rope_theta` 100 where it names none. `dropout` holds for embeddings, attention weights and residual branches.
 
     Errors: ValueError for values that fit no model, and for a key one slip away from a field's name
-    (transformers would keep it as an attribute that nobody reads).
+    (transformers would keep it as an attribute that nobody reads; so does a config that is loaded).
 
     >>> RopeGPTConfig(hidden_size=64, num_attention_heads=4).intermediate_size
     256
@@ -96,7 +96,7 @@ class RopeGPTConfig(PreTrainedConfig):
         known = [
             name for name in RopeGPTConfig.__annotations__ if not name.endswith("_token_id")
         ]  # sep_token_id is fine
-        for key in kwargs:
+        for key in () if kwargs.pop("_saved", False) else kwargs:
             if key in _OTHERS_NAMES:
                 wanted = _OTHERS_NAMES[key]
                 raise ValueError(f"got the unknown config key {key!r}; wanted {wanted}. Rename or remove it.")
@@ -108,6 +108,11 @@ class RopeGPTConfig(PreTrainedConfig):
         self.validate_architecture()
         self.rope_parameters = dict(self.rope_parameters or {})  # transformers fills it in place: not the caller's
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As usual; whatever else a saved config says is kept, as all models of transformers keep it."""
+        return super().from_dict({**config_dict, "_saved": True}, **kwargs)
 
     def validate_architecture(self) -> None:
         """Check the values against each other; ValueError says what was got, wanted, and what to do."""
@@ -302,6 +307,7 @@ class RopeGPTPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["RopeGPTDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_flash_attn = True
+    _supports_flex_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
@@ -357,7 +363,7 @@ class RopeGPTModel(RopeGPTPreTrainedModel):
         hidden_states = self.dropout(inputs_embeds)  # [B, Q, D]
         context = {"attention_mask": causal_mask, "past_key_values": past_key_values, "position_ids": position_ids}
         context["position_embeddings"] = self.rotary_emb(hidden_states, position_ids=position_ids)
-        for layer in self.layers:
+        for layer in self.layers[: self.config.num_hidden_layers]:  # fewer for `assistant_early_exit`
             hidden_states = layer(hidden_states, use_cache=use_cache, **context, **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 

@@ -2,6 +2,7 @@
 
 from fnmatch import fnmatch
 
+import peft
 import pytest
 import torch
 from torch import nn
@@ -22,6 +23,38 @@ def test_eager_equals_sdpa(family, tiny):
         family.model(implementation=name)(ids, attention_mask=mask).logits[mask == 1] for name in ("eager", "sdpa")
     )
     torch.testing.assert_close(eager, sdpa, atol=1e-5, rtol=1e-5)
+
+
+def test_flex_attention_equals_sdpa(family, tiny):
+    ids, mask = tiny.left_padded()
+    torch.compiler.set_stance("force_eager")  # here for what it computes, not for its speed
+    try:
+        with torch.no_grad():
+            flex, sdpa = (
+                family.model(implementation=name)(ids, attention_mask=mask).logits[mask == 1]
+                for name in ("flex_attention", "sdpa")
+            )
+    finally:
+        torch.compiler.set_stance("default")
+    torch.testing.assert_close(flex, sdpa, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_that_drafts_with_its_first_layers_writes_the_same(family, tiny):
+    model, ids = family.model(num_hidden_layers=3), tiny.tokens(1, 6)
+    plain = model.generate(ids, max_new_tokens=16, do_sample=False)
+    assert torch.equal(model.generate(ids, max_new_tokens=16, do_sample=False, assistant_early_exit=1), plain)
+    assert model.config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("adapter", "wanted"),
+    [(peft.LoraConfig, {"q_proj", "v_proj"}), (peft.IA3Config, {"k_proj", "v_proj", "down_proj"})],
+)
+def test_adapters_without_targets_know_where_to_go(family, adapter, wanted):
+    adapted = peft.get_peft_model(family.model(), adapter())
+    changed = {name for name, part in adapted.named_modules() if hasattr(part, "base_layer")}
+    assert {name.rsplit(".", 1)[-1] for name in changed} == wanted
+    assert len(changed) == 2 * len(wanted)
 
 
 @pytest.mark.parametrize("columns", [range(4, 10), range(6), (0, 2, 3, 6, 7, 9)], ids=["left", "right", "between"])

@@ -64,6 +64,20 @@ def test_a_saved_model_names_every_class_of_its_file(family, tmp_path):
     assert sorted(name.split(".")[1] for name in found.values()) == sorted(family.module.__all__)
 
 
+def test_a_saved_config_with_other_keys_loads_and_keeps_them(family, tmp_path):
+    family.causal(family.config()).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    others = {"n_layer": 7, "hidden_sise": 5, "somebody_s_own": {"a": 1}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | others))
+    config = AutoModelForCausalLM.from_pretrained(tmp_path).config
+    assert {name: getattr(config, name) for name in others} == others
+    assert config.num_hidden_layers == 2
+    config.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == json.loads(path.read_text())
+    with pytest.raises(ValueError, match="unknown config key 'n_layer'; wanted 'num_hidden_layers'"):
+        AutoConfig.for_model(config.model_type, n_layer=7)
+
+
 def test_the_file_imports_nothing_of_hf_synth(family):
     source = Path(family.module.__file__).read_text()
     imported = [line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))]
