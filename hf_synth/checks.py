@@ -204,8 +204,8 @@ def tokenised(samples: Samples) -> Iterator[Problem]:
         try:
             ids = tokenizer([" ".join(pair).strip() for pair in pairs])["input_ids"]
             prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
-        except Exception as error:  # the tokenizers library raises no narrower one for an unknown word
-            yield Problem(f"the tokenizer raises {error!r}")
+        except ValueError as error:
+            yield Problem(str(error))
             continue
         ended = [[*row, EOS] if end else row for row, end in zip(ids, _ended(rows), strict=True)]
         yield from sample.problems(_unequal(ended, [row[0] for row in _as_lists(rows)]), "other token ids")

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+)
 
 from hf_synth import build_tokenizer, get_task, list_tasks, load_dataset
 from hf_synth.rng import RowRandom
@@ -192,10 +198,27 @@ def test_tags_are_split_off_where_no_space_stands(glued, apart):
     assert tokenizer(glued)["input_ids"] == tokenizer(apart)["input_ids"]
 
 
-@pytest.mark.parametrize("text", ["100", "3x", "31 4 word", "</x>"])
-def test_foreign_word_is_an_error_and_no_silent_unknown_token(text):
-    with pytest.raises(Exception, match=r"Missing \[UNK\]"):
-        build_tokenizer(get_task("sort", "8"))(text)
+@pytest.mark.parametrize(
+    ("texts", "word"),
+    [
+        *(("100", "100"), ("3x", "3x"), ("31 4 word", "word"), ("</x>", "</x>")),
+        *((["3 1", "word<eos>"], "word"), ([["3", "word"]], "word")),
+    ],
+)
+def test_unknown_word_is_named(texts, word):
+    tokenizer = build_tokenizer(get_task("sort", "8"))
+    with pytest.raises(ValueError, match=f"got the word '{word}'.* such as 0, 1, 2, .*, separated by") as caught:
+        tokenizer(texts, is_split_into_words=isinstance(texts[0], list))
+    assert "\n" not in str(caught.value)
+
+
+def test_saved_tokenizer_is_the_library_s_own(tmp_path):
+    built = build_tokenizer(get_task("sort", "8"))
+    built.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert type(loaded) is PreTrainedTokenizerFast
+    assert type(loaded).__name__ == type(built).__name__, "cache keys have this name"
+    assert loaded.get_vocab() == built.get_vocab()
 
 
 def test_saved_tokenizer_loads_as_it_was(any_task, tmp_path):
