@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hf_synth.errors import raised_at
 from hf_synth.rng import RowRandom
-from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, SPECIAL_TOKENS, SPLITS
+from hf_synth.tasks import Rows, Task, TaskConfig
+from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, SPECIAL_TOKENS, SPLITS, UnknownIdsError
 from hf_synth.tokenization import all_words, build_tokenizer, render
 from hf_synth.views import IGNORED, view_table, with_prompts
 
@@ -106,10 +107,14 @@ def well_formed(samples: Samples) -> Iterator[Problem]:
     """
     words = samples.task.vocabulary()
     counts = Counter([*words, *SPECIAL_TOKENS])
-    odd = [word for word in words if counts[word] > 1 or word.split() != [word]]
+    odd = [word for word in words if not isinstance(word, str) or counts[word] > 1 or word.split() != [word]]
     if odd:
         wanted = "words without spaces, each once, and no special token"
         yield Problem(f"vocabulary: got {odd[0]!r}, wanted {wanted}")
+    texts = {name: getattr(samples.task, name)() for name in ("explanations", "statements")}
+    for name, value in texts.items():
+        if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
+            yield Problem(f"{name}: got {value!r}, wanted a tuple of texts")
     for sample in samples.whole:
         rows = sample.rows
         arrays = (rows.tokens, rows.lengths, rows.loss_start, rows.loss_stop)
@@ -268,8 +273,9 @@ def floor(samples: Samples) -> Iterator[Problem]:
         some = np.arange(min(10 + _FLOOR_TOKENS // sample.rows.tokens.shape[1], len(sample.rows)))
         rows = sample.rows.select(some)
         log_probs = task.optimal_log_probs(rows)
-        if log_probs.shape != rows.tokens.shape or log_probs.dtype != np.float64:
-            got = f"{log_probs.dtype} {list(log_probs.shape)}"
+        array = isinstance(log_probs, np.ndarray)
+        if not array or log_probs.shape != rows.tokens.shape or log_probs.dtype != np.float64:
+            got = f"{log_probs.dtype} {list(log_probs.shape)}" if array else f"a {type(log_probs).__name__}"
             yield Problem(f"got {got}, wanted float64 {list(rows.tokens.shape)}")
             continue
         wrong = {
@@ -478,11 +484,18 @@ def promises_of(task: type[Task]) -> list[Promise]:
     return [promise for promise in PROMISES if task.verifiable or not promise.verifiable]
 
 
-def check_properties(task: Task) -> Iterator[tuple[str, Problem | None]]:
+def check_properties(kind: type[Task], config: TaskConfig) -> Iterator[tuple[str, Problem | None]]:
     """Yield each promise's name with its first problem or None; nothing follows rows that are malformed."""
-    samples = Samples(task)
-    for promise in promises_of(type(task)):
-        problem = next(promise.problems(samples), None)
+    samples: Samples | None = None
+    for promise in promises_of(kind):
+        try:
+            samples = samples or Samples(kind(config))
+            problem = next(promise.problems(samples), None)
+        except UnknownIdsError as error:
+            sample = Sample(kind(config), "train", error.rows)
+            problem = next(sample.problems(error.wrong, str(error)))
+        except (Exception, SystemExit) as error:  # whatever a task's own code raises, it keeps no promise so
+            problem = Problem(raised_at(error))
         yield promise.name, problem
         if problem is not None and promise.problems is well_formed:
             return
@@ -492,7 +505,8 @@ def _samples(task: Task, count: int) -> Iterator[Sample]:
     """Yield a sample of every split that has rows; a split that is empty to keep contents apart has none."""
     for split in SPLITS:
         try:
-            yield Sample(task, split, task.rows(0, min(count, task.size(split) or count), split=split))
+            size = min(count, task.size(split) or count)
+            yield Sample(task, split, task.sound(task.rows(0, size, split=split), size, "rows"))
         except ValueError as error:
             if "holdout" not in str(error):
                 raise

@@ -14,6 +14,7 @@ import operator
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -80,6 +81,18 @@ def _says_disk_full(error: BaseException) -> bool:
     if type(error).__name__ == "SafetensorError":
         return any(f"os error {number}" in str(error) for number in _DISK_FULL)
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TORCH_DISK_FULL)
+
+
+def raised_at(error: BaseException) -> str:
+    """Return what somebody's own code raised, and where, on one line: "my_task.py: line 3: NameError: ...".
+
+    Of a ValueError of this package its words alone.
+    """
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, ValueError) and place.filename.startswith(os.path.dirname(__file__)):
+        return str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{os.path.basename(place.filename)}: line {place.lineno}: {text}"
 
 
 def nearest(name: str, known: Any) -> str:

@@ -99,7 +99,8 @@ def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
     kind = np.where(rng.index % 2 == 1, random("violation kind").integers(0, len(kinds), 1)[:, 0], -1)
     for number, (_, violation) in enumerate(kinds):
         chosen = np.flatnonzero(kind == number)
-        rows.assign(chosen, violation.make(rows.select(chosen), rng.subset(chosen)))
+        wrong = violation.make(rows.select(chosen), rng.subset(chosen))
+        rows.assign(chosen, task.sound(wrong, chosen.size, f"violation {kinds[number][0]}"))
     names = np.array([*(name for name, _ in kinds), ""], object)
     return {**_text_view(task, rows, random), "valid": pa.array(kind < 0), "violation": pa.array(names[kind])}
 
@@ -117,7 +118,7 @@ def _prompt(task: Task, rows: Rows, random: _Random) -> _Columns:
 def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:
     _refuse_unverifiable(task, "preference")
     cut = with_prompts(rows, random("prompt"))
-    wrong = task.corrupt(cut, random("corrupt"))
+    wrong = task.sound(task.corrupt(cut, random("corrupt")), len(rows), "corrupt")
     return {"prompt": _prompts(task, cut), "chosen": _completions(task, cut), "rejected": _completions(task, wrong)}
 
 

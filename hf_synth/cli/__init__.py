@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hf_synth
 from hf_synth.cli import check, corpus, export, recipes, show, tasks
-from hf_synth.errors import user_errors
+from hf_synth.errors import disk_full_error, raised_at, user_errors
 
 _COMMANDS = {
     "tasks": (tasks, "hf-synth tasks --json"),
@@ -34,6 +34,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
         except BrokenPipeError:  # whoever read has read enough; the interpreter would complain once more at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Exception as error:
+            own = str(getattr(arguments, "task", "")).endswith(".py")
+            if isinstance(error, ValueError) or not own or disk_full_error(error):
+                raise
+            raise ValueError(raised_at(error)) from error  # the code of the user's task, not ours
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,9 @@
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
+from collections.abc import Mapping
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,7 +21,12 @@ from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
 __all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation", "get_task", "list_tasks", "task_class"]
 
 ENTRY_POINT_GROUP = "hf_synth.tasks"
+_NAME, _NAMES = r"\w[\w.-]*", "letters, digits, '_', '-' and '.': names of files and of configs are made of it"
 _SAID = ("name", "version", "config_class", "presets", "source")  # what a task's class must have besides its methods
+
+
+class UnfinishedTaskError(ValueError):
+    """A task's class without something that every task must have."""
 
 
 def list_tasks() -> list[str]:
@@ -88,7 +95,10 @@ def _load_file(path: Path) -> ModuleType:
         raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    loader.exec_module(module)
+    try:
+        loader.exec_module(module)
+    except SystemExit as error:
+        raise ValueError(f"{path}: calls sys.exit({error.code}) when it is loaded, wanted a file to import") from error
     return module
 
 
@@ -107,8 +117,20 @@ def _whole(task: type[Task], where: str) -> type[Task]:
     """The class, unless something is missing that every task must say; `where` it was found goes into the error."""
     unwritten = sorted(task.__abstractmethods__)
     if lacking := [*unwritten, *(name for name in _SAID if not hasattr(task, name))]:
-        raise ValueError(f"{where}: class {task.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README")
-    wanted = f"at least one {task.config_class.__name__}, and nothing else"
-    if not task.presets or not all(isinstance(config, task.config_class) for config in task.presets.values()):
-        raise ValueError(f"{where}: {task.__name__}.presets: got {task.presets!r}, wanted {wanted}")
+        raise UnfinishedTaskError(
+            f"{where}: class {task.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README"
+        )
+    if not isinstance(task.name, str) or not re.fullmatch(_NAME, task.name):
+        raise ValueError(f"{where}: {task.__name__}.name: got {task.name!r}, wanted {_NAMES}")
+    kind = task.config_class
+    if not isinstance(kind, type) or not issubclass(kind, TaskConfig) or "__dataclass_params__" not in vars(kind):
+        wanted = "a class over TaskConfig with @dataclasses.dataclass(frozen=True)"
+        raise ValueError(f"{where}: {task.__name__}.config_class: got {kind!r}, wanted {wanted}")
+    presets = task.presets
+    if not isinstance(presets, Mapping) or not presets or not all(type(one) is kind for one in presets.values()):
+        wanted = f"at least one {kind.__name__}, and nothing else"
+        raise ValueError(f"{where}: {task.__name__}.presets: got {presets!r}, wanted {wanted}")
+    for name in presets:
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+            raise ValueError(f"{where}: {task.__name__}.presets: got the name {name!r}, wanted {_NAMES}")
     return task

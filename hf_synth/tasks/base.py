@@ -173,6 +173,14 @@ def _place(tokens, at, part, sizes, end):  # type: ignore[no-untyped-def]
         at[row] = first + size + 1
 
 
+class UnknownIdsError(ValueError):
+    """Rows with token ids that no word has: `rows`, and which of them are `wrong`, bool [rows]."""
+
+    def __init__(self, message: str, rows: Rows, wrong: np.ndarray) -> None:
+        super().__init__(message)
+        self.rows, self.wrong = rows, wrong
+
+
 class DecisionPoint(NamedTuple):
     """A place in a language where some next tokens are right and others are wrong."""
 
@@ -306,10 +314,38 @@ class Task(ABC, Generic[ConfigT]):
     def rows(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> Rows:
         """Rows start .. start + count - 1 of a split: a pure function of (task, config, version, seed, split, row)."""
         rng = self.row_random(start, count, split=split, seed=seed)
-        rows = self.generate(rng)
+        rows = self.sound(self.generate(rng), count, "generate")
         if self.config.holdout == "content":
             self._redraw_foreign(rows, rng.index, split, rng.seed)
         return rows
+
+    def sound(self, rows: Rows, count: int, method: str) -> Rows:
+        """The same rows; ValueError, naming the method that made them, unless they are `count` rows of known ids."""
+        where = f"task {self.name}: {method}"
+        if not isinstance(rows, Rows):
+            raise ValueError(f"{where}: got a {type(rows).__name__}, wanted Rows")
+        arrays = {"tokens": rows.tokens, "lengths": rows.lengths} | {
+            "loss_start": rows.loss_start, "loss_stop": rows.loss_stop
+        }  # fmt: skip
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype != np.int32:
+                kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+                raise ValueError(f"{where}: got {kind} as {name}, wanted an array of int32")
+            if array.ndim != 1 + (name == "tokens") or len(array) != count:
+                wanted = f"[{count}, any]" if name == "tokens" else f"[{count}]"
+                raise ValueError(f"{where}: got {name} of shape {list(array.shape)}, wanted {wanted}: {count} rows")
+        for name in self.columns:
+            if name not in rows.columns or len(rows.columns[name]) != count:
+                raise ValueError(f"{where}: got no column {name} of {count} rows, wanted what `columns` says")
+        if rows.tokens.view(np.uint32).max(initial=0) >= self._known_ids:  # as unsigned, negative ids are large
+            wrong = np.any((rows.tokens < 0) | (rows.tokens >= self._known_ids), axis=1, keepdims=True)[:, 0]
+            ids = f"got token id {rows.tokens[wrong].max()}, wanted 0 to {self._known_ids - 1}"
+            raise UnknownIdsError(f"{where}: {ids}: token ids beyond the vocabulary", rows, wrong)
+        return rows
+
+    @functools.cached_property
+    def _known_ids(self) -> int:
+        return FIRST_CONTENT + len(self.vocabulary())
 
     def row_random(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> RowRandom:
         """What `generate` makes these rows of; a finite task's numbers come in the order of their pass."""
@@ -360,7 +396,8 @@ class Task(ABC, Generic[ConfigT]):
             if not pending.size:
                 return
             purpose = f"generate again {attempt}"
-            drawn = self.generate(RowRandom(seed=seed, split=split, purpose=purpose, index=index[pending]))
+            again = RowRandom(seed=seed, split=split, purpose=purpose, index=index[pending])
+            drawn = self.sound(self.generate(again), again.rows, "generate")
             rows.assign(pending, drawn)
             pending = pending[self.split_of(drawn) != wanted]
         raise ValueError(

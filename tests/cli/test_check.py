@@ -174,3 +174,104 @@ def test_installed_task_is_checked_by_name(name, preset, capsys):
     main(("check", name, "--preset", preset))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"{name} {preset}", *(f"  ok      {one.name}" for one in promises_of(task_class(name)))]
+
+
+GENERATED = "return Rows.transduction(given, given[:, ::-1])"
+BROKEN = {  # what is wrong: (what to change in my_reverse's file, what the lines say)
+    "generate raises": ((GENERATED, "return 1 // 0"), "my_task.py: line 35: ZeroDivisionError"),
+    "generate ends Python": ((GENERATED, "raise SystemExit(0)"), "my_task.py: line 35: SystemExit: 0"),
+    "fewer rows": (
+        (GENERATED, f"{GENERATED}.select(np.arange(min(3, rng.rows)))"),
+        "generate: got tokens of shape [3,",
+    ),
+    "no rows": ((GENERATED, "return None"), "generate: got a NoneType, wanted Rows"),
+    "lists": (("[:, ::-1])\n", "[:, ::-1]).tokens.tolist()\n"), "generate: got a list, wanted Rows"),
+    "int64": ((GENERATED, "return Rows(*np.ones((4, rng.rows), np.int64))"), "got an array of int64 as tokens"),
+    "flat": ((GENERATED, "return Rows(*np.ones((4, rng.rows), np.int32))"), "generate: got tokens of shape"),
+    "another dtype": (
+        (GENERATED, f"rows = {GENERATED[7:]}; rows.lengths = rows.lengths * 1.0; return rows"),
+        "float64",
+    ),
+    "columns": (("    version = 1", '    version = 1\n    columns = {"kind": "int32"}'), "no column kind of"),
+    "large ids": ((GENERATED, "return Rows.transduction(given, given[:, ::-1] + 9)"), "token id"),
+    "negative ids": ((GENERATED, "return Rows.transduction(given, given[:, ::-1] - 20)"), "token ids beyond"),
+    "vocabulary raises": (("return tuple(map(str", "return tuple(map(nothing"), "NameError: name 'nothing'"),
+    "vocabulary of numbers": (("return tuple(map(str, ", "return tuple(map(int, "), "vocabulary: got 0, wanted words"),
+    "verify raises": (
+        ("*given, separator = prompt", "1 // 0\n        *given, separator = prompt"),
+        "is not verified 1.0",
+    ),
+    "verify ends Python": (("*given, separator = prompt", "exit()\n        *given, separator = prompt"), "SystemExit"),
+    "verify says yes": (("return float(asked and", "return float(True or"), "is not verified 0.0"),
+    "corrupt is gold": (("wrong.tokens[:, -2] = ", "nothing = "), "a corrupted completion is not verified 0.0"),
+    "corrupt returns nothing": (("        return wrong\n", ""), "got a NoneType, wanted Rows"),
+    "corrupt has fewer rows": (("        return wrong\n", "        return wrong.select(np.arange(1))\n"), "tokens"),
+    "floors are NaN": (("np.zeros(rows.tokens.shape)", "np.full(rows.tokens.shape, np.nan)"), "impossible or NaN"),
+    "floors are a list": (("np.zeros(rows.tokens.shape)", "[0.0]"), "got a list, wanted float64"),
+    "floors of another shape": (("np.zeros(rows.tokens.shape)", "np.zeros(3)"), "got float64 [3], wanted float64"),
+    "floors raise": (
+        ("np.zeros(rows.tokens.shape)", "rows.nothing"),
+        "AttributeError: 'Rows' object has no attribute",
+    ),
+    "explanations": (
+        ("    def verify", "    def explanations(self):\n        return (3,)\n\n    def verify"),
+        "got (3,)",
+    ),
+    "violations": (
+        ("    def verify", "    def violations(self):\n        return {'a': 3}\n\n    def verify"),
+        "'int' object",
+    ),
+    "presets of numbers": (
+        ('{"8": ReverseConfig()}', '{"8": 3}'),
+        "Reverse.presets: got {'8': 3}, wanted at least one",
+    ),
+    "presets as a list": (('{"8": ReverseConfig()}', "[ReverseConfig()]"), "Reverse.presets: got [ReverseConfig("),
+    "preset out of range": (
+        ('{"8": ReverseConfig()}', '{"8": ReverseConfig(length=0)}'),
+        "ReverseConfig.length: got 0",
+    ),
+    "preset with a slash": (('{"8": Rev', '{"a/8": Rev'), "Reverse.presets: got the name 'a/8', wanted letters"),
+    "config that can be changed": (("(frozen=True)\nclass", "\nclass"), "cannot inherit non-frozen dataclass"),
+    "config that is no dataclass": (("@dataclasses.dataclass(frozen=True)\n", ""), "Reverse.config_class: got"),
+    "name with a slash": (('"my_reverse"', '"my/reverse"'), "Reverse.name: got 'my/reverse', wanted letters"),
+    "name that is a number": (('"my_reverse"', "7"), "Reverse.name: got 7, wanted letters"),
+    "import fails": (("import dataclasses\n", "import dataclasses\nimport no_such_module\n"), "ModuleNotFoundError"),
+    "syntax": (("def verify(", "def verify(("), "my_task.py: line"),
+    "ends Python": (("import dataclasses\n", "import dataclasses\nimport sys\nsys.exit(0)\n"), "calls sys.exit(0)"),
+    "two tasks": (("\nclass Reverse(", "\nclass Two(Task):\n    pass\n\n\nclass Reverse("), "got 2 Task classes"),
+}
+
+
+@pytest.mark.parametrize("defect", BROKEN)
+def test_whatever_is_wrong_with_a_task_check_says_broken(defect, check):
+    (old, new), said = BROKEN[defect]
+    assert old in REVERSE
+    code, lines = check(REVERSE.replace(old, new))
+    assert code == 1
+    assert broken(lines)
+    assert [line for line in lines if said in line]
+    assert not [line for line in lines if "Traceback" in line]
+
+
+@pytest.mark.parametrize("defect", ["generate raises", "fewer rows", "large ids", "import fails", "ends Python"])
+@pytest.mark.parametrize("command", ["export", "show"])
+def test_rows_of_a_broken_task_are_an_error_of_one_line(command, defect, tmp_path, capsys):
+    (old, new), said = BROKEN[defect]
+    (tmp_path / "my_task.py").write_text(REVERSE.replace(old, new))
+    more = ["--output", str(tmp_path / "rows.jsonl")] if command == "export" else []
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(tmp_path / "my_task.py"), "--size", "1000", *more])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rows/s" not in line and "it/s" not in line]
+    assert ended.value.code == 2
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".jsonl"] == []
+
+
+def test_corruptions_that_are_fewer_than_rows_are_an_error_of_one_line(tmp_path, capsys):
+    text = REVERSE.replace("        return wrong\n", "        return wrong.select(np.arange(1))\n")
+    (tmp_path / "my_task.py").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(tmp_path / "my_task.py"), "--size", "10", "--view", "preference"])
+    assert ended.value.code == 2
+    assert "corrupt: got tokens of shape [1, 19], wanted [10, any]" in capsys.readouterr().err
