@@ -10,11 +10,15 @@ from hf_synth.corpora.arms import FORMS, RATIOS
 from hf_synth.corpora.streams import UNITS
 from hf_synth.hub.facts import legal_values
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
-from hf_synth.tasks import Task, get_task
+from hf_synth.tasks import get_task
 from hf_synth.tasks.base import about, words_of
 
 _EXPLAINED = "explanations are the same statements in every split; examples are {}"
 _CHOSEN = {"explanation_ratio": "0 to 1", "explanation_form": ", ".join(FORMS), "explanation_unit": ", ".join(UNITS)}
+
+# What one explanation is, where `explanation_form` is "source".
+_WHOLE = "An explanation is the whole rule."
+_SINGLE = "An explanation is one of {} statements; all come once, in random order, before any comes again."
 
 
 class PublishedCorpus(Corpus):
@@ -29,7 +33,7 @@ class PublishedCorpus(Corpus):
         """Without a floor: what follows an explanation is not the generator's to know."""
         apart = self.task.config.holdout == "content"
         examples = _EXPLAINED.format("kept apart by content" if apart else "drawn independently")
-        split = next(iter(self.splits))
+        split, number = next(iter(self.splits)), len(self.task.explanations())
         spec = {**self.spec(split), "explanation_ratio": self.explanation_ratio}
         return {
             "task": self.task.name,
@@ -38,7 +42,7 @@ class PublishedCorpus(Corpus):
             "seed": self.seed,
             "source": self.task.source,
             "about": about(self.task),
-            "row": f"{words_of(Arm)} {_form(self.task)}",
+            "row": f"{words_of(Arm)} {_WHOLE if number < 2 else _SINGLE.format(number)}",
             "parameters": words_of(self.task.config_class),
             "legal": {**legal_values(self.task.config_class), **_CHOSEN},
             "explanations": list(self.task.explanations()),
@@ -46,14 +50,6 @@ class PublishedCorpus(Corpus):
             "overlap": examples if self.explanation_ratio else "",
             "example": {"split": split, "row": self.table(split, 0, 1).to_pylist()[0]},
         }
-
-
-def _form(task: Task) -> str:
-    """What one explanation is, where `explanation_form` is "source"."""
-    number = len(task.explanations())
-    if number < 2:
-        return "An explanation is the whole rule."
-    return f"An explanation is one of {number} statements; all come once, in random order, before any comes again."
 
 
 def offered_corpora(*names: str, rows: Mapping[str, int] = ROWS) -> dict[str, Offer]:

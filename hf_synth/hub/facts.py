@@ -122,12 +122,9 @@ def spans(task: Task, split: str, size: int, seed: int) -> list[tuple[int, int]]
 
 def legal_values(config_class: type[TaskConfig]) -> dict[str, str]:
     """What each field of a config takes, in words."""
-    return {field.name: _legal(field) for field in dataclasses.fields(config_class)}
-
-
-def _legal(field: dataclasses.Field) -> str:
-    if choices := field.metadata.get("choices"):
-        return ", ".join(choices)
-    if bounds := field.metadata.get("range"):
-        return "{} to {}".format(*bounds)
-    return "false, true" if isinstance(field.default, bool) else "numbers"
+    legal = {}
+    for field in dataclasses.fields(config_class):
+        choices, bounds = field.metadata.get("choices"), field.metadata.get("range")
+        others = "false, true" if isinstance(field.default, bool) else "numbers"
+        legal[field.name] = ", ".join(choices) if choices else "{} to {}".format(*bounds) if bounds else others
+    return legal

@@ -95,7 +95,10 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         start=path_name(str(config.get("model_name_or_path") or "")),
         transfer=_transfer(transfer) if transfer else "",
         settings="" if run.settings is None else code_block(settings_yaml(run.settings), "yaml"),
-        get_task=_get_task(config) if task else "",
+        given=[
+            *(repr(config[name]) for name in ("task", "preset") if config.get(name)),
+            *(f"{name}={value!r}" for name, value in (config.get("task_args") or {}).items()),
+        ],
         above_floor="floor/test" in metrics and found is not None and found.low > 0,
         versions={"hf_synth": __version__, "transformers": transformers.__version__, "trl": trl.__version__},
     )
@@ -210,13 +213,6 @@ def _transfer(report: dict[str, Any]) -> str:
     shuffled = " Their numbers were shuffled first." if any(part["shuffled"] for part in report["parts"]) else ""
     sources = f" Source: {', '.join(map(code, names))}." if names else ""
     return transfer_text(report) + sources + shuffled
-
-
-def _get_task(config: Mapping[str, Any]) -> str:
-    """The call that makes the task, as Python."""
-    given = [repr(config["task"]), *([repr(config["preset"])] if config.get("preset") else [])]
-    given += [f"{name}={value!r}" for name, value in (config.get("task_args") or {}).items()]
-    return f"get_task({', '.join(given)})"
 
 
 def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:

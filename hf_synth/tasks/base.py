@@ -324,13 +324,11 @@ class Task(ABC, Generic[ConfigT]):
         where = f"task {self.name}: {method}"
         if not isinstance(rows, Rows):
             raise ValueError(f"{where}: got a {type(rows).__name__}, wanted Rows")
-        arrays = {"tokens": rows.tokens, "lengths": rows.lengths} | {
-            "loss_start": rows.loss_start, "loss_stop": rows.loss_stop
-        }  # fmt: skip
-        for name, array in arrays.items():
+        for name in ("tokens", "lengths", "loss_start", "loss_stop"):
+            array = getattr(rows, name)
             if not isinstance(array, np.ndarray) or array.dtype != np.int32:
-                kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
-                raise ValueError(f"{where}: got {kind} as {name}, wanted an array of int32")
+                kind = getattr(array, "dtype", type(array).__name__)
+                raise ValueError(f"{where}: got an array of {kind} as {name}, wanted an array of int32")
             if array.ndim != 1 + (name == "tokens") or len(array) != count:
                 wanted = f"[{count}, any]" if name == "tokens" else f"[{count}]"
                 raise ValueError(f"{where}: got {name} of shape {list(array.shape)}, wanted {wanted}: {count} rows")
