@@ -38,7 +38,9 @@ def test_recipes_are_copied_into_a_new_folder_only(tmp_path, capsys):
 def test_the_wheel_gets_every_recipe_and_config():
     shipped = PROJECT["tool"]["setuptools"]["data-files"]
     found = {path: folder for folder, patterns in shipped.items() for one in patterns for path in ROOT.glob(one)}
-    assert found.keys() == set(RECIPES)
+    skill = ROOT / ".agents" / "skills" / "hf-synth" / "SKILL.md"
+    assert found.keys() == {*RECIPES, skill}
+    assert found.pop(skill) == "share/hf_synth/skills/hf-synth"
     assert all(folder == f"share/hf_synth/{path.parent.relative_to(ROOT)}" for path, folder in found.items())
 
 

@@ -38,6 +38,14 @@ def test_snippets_run_one_after_the_other(tmp_path):
     assert (tmp_path / "my-model" / "modeling_rope_gpt.py").is_file()
 
 
+@pytest.mark.processes
+def test_the_snippets_for_coding_assistants_run(tmp_path):
+    skill = (ROOT / ".agents" / "skills" / "hf-synth" / "SKILL.md").read_text(encoding="utf-8")
+    (tmp_path / "snippets.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", skill, re.DOTALL)))
+    done = subprocess.run([sys.executable, "snippets.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_own_task_keeps_the_promises(own_task):
     task = hf_synth.get_task(own_task)
     rows = task.rows(0, 200)
