@@ -16,7 +16,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -100,6 +100,13 @@ def nearest(name: str, known: Any) -> str:
     known = sorted(map(str, known), key=_natural)
     close = difflib.get_close_matches(str(name), known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
+
+
+def likely(name: str, known: Iterable[str], most: int = 8) -> str:
+    """Return a hint for an error message where very many names are known: the most similar, the nearest first."""
+    known = list(known)
+    close = difflib.get_close_matches(str(name), known, n=most, cutoff=0.4)
+    return f"the nearest of {len(known)} known: {', '.join(close)}" if close else f"none of {len(known)} known is near"
 
 
 def _natural(word: str) -> list[Any]:

@@ -29,15 +29,21 @@ from accelerate import PartialState
 
 import hf_synth
 from hf_synth.errors import user_errors
-from hf_synth.experiments.plan import COMPARISON, CompareArguments, ComparedRun, planned, split_config
-from hf_synth.experiments.statistics import PREFIX as EQUAL_KL
-from hf_synth.experiments.statistics import power_statement
+from hf_synth.experiments.arms import (
+    COMPARISON,
+    CompareArguments,
+    PlannedRun,
+    carry_out,
+    compared_runs,
+    split_config,
+)
 from hf_synth.hub.publish import PublishArguments, publish_run
-from hf_synth.io import directory_lock, is_main_process, write_json
+from hf_synth.io import directory_lock, is_main_process, write_json, write_text
 from hf_synth.reports import write_report
-from hf_synth.reports.read import check_finished, check_primary
+from hf_synth.reports.comparison import power_statement
+from hf_synth.reports.read import check_finished
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.run_directory import read_metrics, resolved
+from hf_synth.training.run_directory import resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN = "plan.json"
@@ -45,23 +51,21 @@ PLAN = "plan.json"
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run what is missing of a comparison, then report; returns the output directory."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if {"--help", "-h"} & set(words):
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h"} & set(argv):
         print(usage())
         return Path()
-    own, base = split_config(words, {field.name for field in dataclasses.fields(CompareArguments)})
+    own, base = split_config(argv, {field.name for field in dataclasses.fields(CompareArguments)})
     arguments = CompareArguments(**own)
     folder = Path(base.pop("output_dir", f"runs/compare_{arguments.recipe}"))
-    runs = planned(arguments, base, folder, CONFIGS)
+    runs = compared_runs(arguments, base, folder, CONFIGS)
     with directory_lock(str(folder)):
         check(runs)
-        promise(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
+        preregister(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
         if arguments.plan:
             return folder
-        for number, run in enumerate(runs, start=1):
-            train(run, number, len(runs))
-            if run.arm is not None:
-                check_known(arguments.primary, run)
+        for _ in carry_out(runs, train):
+            pass
         if is_main_process():
             print(f"Report: {write_report(folder)}")
     return folder
@@ -74,7 +78,7 @@ def usage() -> str:
     return "\n".join([str(__doc__), *lines, "", "and every flag of the recipe: python recipes/grpo.py --help"])
 
 
-def check(runs: Sequence[ComparedRun]) -> None:
+def check(runs: Sequence[PlannedRun]) -> None:
     """Refuse a plan with a run that its recipe would refuse, or that a folder holds with other values."""
     for run in runs:
         check_finished(run)
@@ -82,10 +86,10 @@ def check(runs: Sequence[ComparedRun]) -> None:
             run.write()
     PartialState().wait_for_everyone()
     for run in runs:
-        parse_recipe(importlib.import_module(run.recipe).CLASSES, run.words)
+        parse_recipe(importlib.import_module(run.recipe).CLASSES, run.argv)
 
 
-def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path, *, begun: bool) -> None:
+def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path, *, begun: bool) -> None:
     """Say, and keep in plan.json, what the answer will rest on.
 
     begun: whether two arms have finished runs; then a plan that is kept there must be this one.
@@ -111,16 +115,9 @@ def promise(arguments: CompareArguments, base: dict[str, Any], folder: Path, *, 
         return
     write_json(path, found)
     whole = {**resolved(arguments), "base": base}
-    (folder / COMPARISON).write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    print(f"Primary measure: {arguments.primary}, {arguments.better} is better.")
-    print("\n".join(power_statement(arguments)))
-
-
-def check_known(primary: str, run: ComparedRun) -> None:
-    """Refuse a primary measure that runs do not have as soon as one has ended."""
-    found = read_metrics(run.folder) or {}
-    if primary not in found and not primary.startswith(EQUAL_KL):
-        check_primary(primary, {str(run.arm): {run.seed: found}})
+    write_text(folder / COMPARISON, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+    print(f"Primary metric: {arguments.primary}, {arguments.better} is better.")
+    print(power_statement(arguments))
 
 
 def versions() -> dict[str, str]:
@@ -129,17 +126,13 @@ def versions() -> dict[str, str]:
     return {package.__name__: str(package.__version__) for package in packages}
 
 
-def train(run: ComparedRun, number: int, count: int) -> None:
+def train(run: PlannedRun) -> None:
     """Give a run to its recipe, unless it is finished; then it is only uploaded, if that is wanted."""
-    done = run.finished
-    if is_main_process():
-        name = f"{run.arm or run.folder.parent.name}, seed {run.seed}"
-        print(f"Run {number} of {count}: {name}{', finished before' if done else f', in {run.folder}'}", flush=True)
     recipe = importlib.import_module(run.recipe)
-    if not done:
-        recipe.main(run.words)
-    elif run.config.get("push_to_hub"):
-        parsed = parse_recipe(recipe.CLASSES, run.words)
+    if not run.finished:
+        recipe.main(run.argv)
+    elif run.values.get("push_to_hub"):
+        parsed = parse_recipe(recipe.CLASSES, run.argv)
         publish_run(run.folder, next(part for part in parsed if isinstance(part, PublishArguments)))
 
 

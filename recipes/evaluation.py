@@ -33,7 +33,7 @@ from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.lm_eval import command, write_lm_eval
 from hf_synth.evaluation.model import Measured, Plan, Setting, check_positions, word_ids
 from hf_synth.evaluation.scoring import teacher_forced_metrics
-from hf_synth.experiments.plan import COMPARISON
+from hf_synth.experiments.arms import COMPARISON
 from hf_synth.io import is_main_process, whole_file
 from hf_synth.reports.evaluation import Evaluation, write_evaluation
 from hf_synth.tasks import Task, get_task

@@ -30,7 +30,7 @@ from hf_synth.errors import check_fields, option, user_errors
 from hf_synth.evaluation.collapse import sample_metrics
 from hf_synth.evaluation.generation import Decoding
 from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
-from hf_synth.experiments.arms import strength_folder
+from hf_synth.experiments.arms import run_folder, strength_arms
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
@@ -112,14 +112,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
             policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
         shared = load_shared(folder, grpo, data, weights, policy, args)
         metrics: dict[str, float] = {}
-        for number, strength in enumerate(weights.sampling_strength):
-            arm = strength_folder(folder, number, strength)
+        strengths = weights.sampling_strength
+        for number, (name, strength) in enumerate(zip(strength_arms(strengths), strengths, strict=True), start=1):
+            arm = run_folder(folder, name)
             if is_main_process():
-                print(
-                    f"Arm {number + 1} of {len(weights.sampling_strength)}: sampling strength {strength:g}, in {arm}"
-                )
+                print(f"Arm {number} of {len(strengths)}: sampling strength {strength:g}, in {arm}")
             measured = train_arm(arm, shared, strength, grpo, weights, policy, args)
-            metrics |= {name if number == 0 else f"{arm.name}/{name}": value for name, value in measured.items()}
+            metrics |= {f"{name}/{key}".lstrip("/"): value for key, value in measured.items()}
         write_metrics(folder, {**metrics, "seconds/total": time.monotonic() - started})
         if is_main_process():
             print(results_table(metrics, weights.sampling_strength))
@@ -153,8 +152,7 @@ def results_table(metrics: Mapping[str, float], strengths: Sequence[float]) -> s
     for measure in ("validity", "sampled_reward"):
         for part in ("", "_head", "_tail"):
             names = [f"{measure}/warmup{part}"]
-            arms = [strength_folder(Path(), number, strength).name for number, strength in enumerate(strengths)]
-            names += [f"{arm}/{measure}/final{part}".lstrip("/") for arm in arms]
+            names += [f"{arm}/{measure}/final{part}".lstrip("/") for arm in strength_arms(strengths)]
             if all(name in metrics for name in names):
                 values = "".join(f"{metrics[name]:>14.3f}" for name in names)
                 lines.append(f"{measure + ' ' + (part[1:] or 'all'):22}{values}")

@@ -25,7 +25,8 @@ from trl import get_peft_config
 from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.errors import user_errors
-from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, over_seeds, planned_runs, with_seed
+from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, carry_out, filled_in, planned_runs
+from hf_synth.experiments.statistics import over_seeds
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
@@ -82,10 +83,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parsed = parse_recipe(CLASSES, words, CONFIG)
     arms, publishing, *parts = parsed
     args = Settings(*parts).args
-    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id)
-    published = [run for run in planned if publishing.push_arms or run.arm == planned[0].arm]
-    if publishing.wanted and len(planned) > 1 and not publishing.repo_id:
-        raise ValueError(f"hub_model_id: got none for {len(planned)} runs, wanted the name that theirs begin with")
+    hub = {"push": publishing.wanted, "push_arms": publishing.push_arms}
+    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id, **hub)
+    published = [run for run in planned if run.pushed]
     alone = planned[0].folder == Path(args.output_dir)
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
     with directory_lock(args.output_dir):
@@ -96,16 +96,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
             check_sources(run, settings, planned)
         if not alone:
             open_run(args.output_dir, arms, *parts, recipe="pretrain", settings=parsed.settings)
-        open_repository(published[0].folder, publishing, published[0].hub_model_id)
+        for run in published[:1]:
+            open_repository(run.folder, publishing, run.hub_model_id)
         metrics: dict[str, list[dict[str, float]]] = {}
-        for number, run in enumerate(planned):
-            if is_main_process() and len(planned) > 1:
-                finished = ", finished before" if read_training_log(run.folder) else ""
-                print(f"Run {number + 1} of {len(planned)}, in {run.folder}{finished}")
-            try:
-                metrics.setdefault(run.arm, []).append(train_run(run, words, more))
-            except ValueError as error:
-                raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
+        for run, of_run in carry_out(planned, lambda run: train_run(run, words, more)):
+            metrics.setdefault(str(run.arm), []).append(of_run)
         write_metrics(Path(args.output_dir), {**over_seeds(metrics), "seconds/total": time.monotonic() - started})
         if is_main_process():
             print(f"Report: {write_report(Path(args.output_dir))}")
@@ -185,8 +180,8 @@ def settings_of(run: PlannedRun, words: Sequence[str]) -> tuple[Settings, dict[s
     """The arguments of one run of the plan, and those that were set to other values than the defaults."""
     parsed = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
     settings = Settings(*parsed[2:])
-    settings.rows.task_args = with_seed(settings.rows.task_args, run.seed)
-    settings.transfer.init_from = with_seed(settings.transfer.init_from, run.seed)
+    settings.rows.task_args = filled_in(settings.rows.task_args, {"seed": run.seed})
+    settings.transfer.init_from = filled_in(settings.transfer.init_from, {"seed": run.seed})
     return settings, parsed.settings
 
 

@@ -97,7 +97,7 @@ def plan(config: str, arguments: ReplicateArguments) -> list[PlannedRun]:
     """Return all runs of a study's config, seed by seed."""
     arms, _, *parts = parse_recipe(pretrain.CLASSES, study_argv(config, arguments))
     folder = Path(pretrain.Settings(*parts).args.output_dir)
-    return sorted(planned_runs(arms, folder, 0), key=lambda run: run.seed)
+    return sorted(planned_runs(arms, folder), key=lambda run: run.seed)
 
 
 def study_argv(config: str, arguments: ReplicateArguments) -> list[str]:

@@ -1,14 +1,40 @@
-"""Arms: runs that differ in named values and in nothing else, each with several seeds."""
+"""The plan of several runs: which arms and seeds there are, where each run lies, and what its recipe is given."""
 
 import dataclasses
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import check_fields, json_dict, option
-from hf_synth.metrics.intervals import mean_interval
+import yaml
+
+from hf_synth.errors import check_fields, json_dict, nearest, option
+from hf_synth.io import is_main_process, write_text
+from hf_synth.training.arguments import check_no_secret, read_yaml
+from hf_synth.training.run_directory import is_finished
+
+RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
+DIRECTIONS = ("higher", "lower")
+COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
+CONFIG = "config.yaml"  # in the folder of a run of a comparison: all that its recipe is given
+SHARED = "shared"
+_LONGEST_NAME = 80
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+# What recipes put beside the folders of arms, and so no name for one.
+_TAKEN = re.compile(
+    rf"{SHARED}|figures|warmup|work|runs|(seed|checkpoint)-\d+|\.lock"
+    r"|.*\.(json|jsonl|yaml|md|html|csv|parquet|safetensors|bin|txt)",
+    re.IGNORECASE,
+)
+_NOT_AN_ARMS = {
+    "arms", "seed", "seeds", "quick", "quick_args", "output_dir", "config", "hub_model_id", "hub_token", "push_to_hub",
+    "push_arms", "push_samples",
+}  # fmt: skip
+_UPLOADS = ("push_to_hub", "push_samples", "push_arms")
+_SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD)(_|$)", re.IGNORECASE)  # and no TOKENIZERS_PARALLELISM
 
 
 @dataclasses.dataclass
@@ -29,125 +55,369 @@ class ArmsArguments:
     def __post_init__(self) -> None:
         """Read JSON; refuse arms that are no mappings and seeds that are there twice."""
         check_fields(self)
-        arms, quick_args = json_dict(self.arms, "arms"), json_dict(self.quick_args, "quick_args")
-        for name, values in arms.items():
-            if not isinstance(values, dict | None):
-                raise ValueError(f"arms.{name}: got {values!r}, wanted a mapping of names to values, or nothing")
-            _refuse(f"arms.{name}", values or {}, _NOT_AN_ARMS)
-            if not name.strip(".") or not set(name) <= _PLAIN:
-                raise ValueError(f"arms: got the name {name!r}, wanted letters, digits, '-', '_' and '.'")
+        quick_args = json_dict(self.quick_args, "quick_args")
+        check_arms(json_dict(self.arms, "arms"), self.seeds)
         _refuse("quick_args", quick_args, {"quick", "quick_args", "hub_token"})
-        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: got {self.seeds}, wanted each once")
-        if self.quick and not self.quick_args:
+        if self.quick and not quick_args:
             raise ValueError("quick: got no quick_args to use; a config names them")
 
 
-_NOT_AN_ARMS = {
-    "arms", "seed", "seeds", "quick", "quick_args", "output_dir", "config", "hub_model_id", "hub_token", "push_to_hub",
-    "push_arms", "push_samples",
-}  # fmt: skip
+def check_arms(arms: Mapping[str, Any], seeds: Sequence[int] | None) -> None:
+    """Raise ValueError for names that are no folders of their own, values that no arm may have, and seeds twice."""
+    for name, values in arms.items():
+        if not isinstance(values, dict | None):
+            raise ValueError(f"arms.{name}: got {values!r}, wanted a mapping of names to values, or nothing")
+        _refuse(f"arms.{name}", values or {}, _NOT_AN_ARMS)
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not _PLAIN.fullmatch(name):
+            raise ValueError(
+                f"arms: got the name {name!r}, wanted letters, digits, '-', '_' and '.', at most {_LONGEST_NAME}"
+            )
+        if _TAKEN.fullmatch(name):
+            raise ValueError(f"arms: got the name {name!r}, which a file or folder of a run has; wanted another")
+    if seeds is not None and len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: got {seeds}, wanted each once")
 
 
 def _refuse(where: str, values: Mapping[str, Any], refused: set[str]) -> None:
-    if named := sorted(refused & values.keys()):
-        raise ValueError(f"{where}: got {named[0]!r}, which is for the whole command; give it as a flag of its own")
+    for name in values:  # a flag may be written with hyphens
+        if str(name).replace("-", "_") in refused:
+            raise ValueError(f"{where}: got {name!r}, which is for the whole command; give it as a flag of its own")
+        if not str(name).isidentifier():
+            raise ValueError(f"{where}: got {name!r}, wanted letters, digits and '_', as the names in a config")
 
 
-_PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+@dataclasses.dataclass
+class CompareArguments:
+    """A comparison; all other names in its config are the recipe's."""
+
+    recipe: str = option("grpo", "The recipe that makes a run, without .py.", choices=RECIPES)
+    vary: list[str] = option([], "NAME=VALUE,VALUE...: an arm for each value, the first is what others meet.")
+    arms: dict[str, Any] = option({}, "Instead of vary: arm name -> the values it differs in, as JSON.", json=True)
+    against: dict[str, Any] = option(
+        {}, "Arm -> the arms that it is compared with; each with the first by default.", json=True
+    )
+    seeds: list[int] = option([0], "How many seeds, 8 for 0 to 7; or several of them by name.")
+    shared: dict[str, Any] = option(
+        {}, "What the arms of a seed share: name -> {recipe, config, ...}; {name} is its folder.", json=True
+    )
+    primary: str = option("validity/tail", "The one measure that the answer rests on, as metrics.json has it.")
+    better: str = option("higher", "Whether higher or lower is better in it.", choices=DIRECTIONS)
+    smallest_effect: float | None = option(None, "The smallest difference in it that would matter, in its own unit.")
+    noise: float | None = option(
+        None, "The standard deviation over seeds of a paired difference in it, from earlier runs."
+    )
+    plan: bool = option(False, "Write the configs of all runs and stop: each is a job of its own for its recipe.")
+    title: str = option("A comparison", "The heading of the report.")
+    page: str | None = option(None, "Write the report to this Markdown file too, its figures beside it.")
+    page_prompts: int = option(
+        6, "Prompts shown there with their answers; 0 where they are not yours to publish.", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
+        check_fields(self)
+        given: Any = self.vary
+        self.vary = [given] if isinstance(given, str) else list(given or [])
+        if bool(self.vary) == bool(self.arms):
+            raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
+        self.seeds = seed_numbers(self.seeds)
+        if self.vary:  # kept as arms alone, which say all that it did
+            self.arms, self.vary = varied(self.vary), []
+        if len(self.arms) < 2:
+            raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
+        self.title, self.primary = str(self.title), str(self.primary)
+        check_arms(self.arms, self.seeds)
+        for name in ("smallest_effect", "noise"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _above_zero(name, value))
+        self._check_against()
+        self._check_shared()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(arm, the arm that it is compared with), the first pair first."""
+        first = next(iter(self.arms))
+        against = self.against or {arm: [first] for arm in self.arms if arm != first}
+        return [(arm, other) for arm, others in against.items() for other in others]
+
+    def _check_against(self) -> None:
+        for arm, others in self.against.items():
+            if not isinstance(others, list) or not others or len(set(map(str, others))) < len(others):
+                raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms, each once")
+            for name in (arm, *others):
+                if name not in self.arms:
+                    raise ValueError(f"against: got arm {name!r}; {nearest(str(name), self.arms)}")
+            if arm in others:
+                raise ValueError(f"against.{arm}: got {arm!r} itself, wanted other arms")
+
+    def _check_shared(self) -> None:
+        for name, values in self.shared.items():
+            if not isinstance(values, dict) or not {"recipe", "config"} <= values.keys():
+                raise ValueError(f"shared.{name}: got {values!r}, wanted a mapping with at least recipe and config")
+            if values["recipe"] not in RECIPES:
+                raise ValueError(
+                    f"shared.{name}.recipe: got {values['recipe']!r}; {nearest(values['recipe'], RECIPES)}"
+                )
+            if name == "seed" or not str(name).isidentifier():
+                raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
+
+
+def _above_zero(name: str, value: Any) -> float:
+    try:  # YAML takes 1e-2 for text
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name}: got {value!r}, wanted a number above 0")
+    return number
+
+
+def seed_numbers(given: Any) -> list[int]:
+    """8 -> 0 ... 7; a list -> these; nothing -> 0 alone."""
+    numbers = given if isinstance(given, list) else [0] if given is None else given
+    if isinstance(numbers, int) and not isinstance(numbers, bool) and numbers > 0:
+        return list(range(numbers))
+    if not isinstance(numbers, list) or not numbers or not all(type(seed) is int and seed >= 0 for seed in numbers):
+        raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or a list of seeds of at least 0")
+    return numbers
+
+
+def varied(given: list[str]) -> dict[str, dict[str, Any]]:
+    """["sampling_strength=0,1", ...] as arms: all combinations of the values, the first ones first.
+
+    A dot in a name is an underscore: sampling.strength is sampling_strength.
+    """
+    axes = []
+    for text in given:
+        name, equals, values = text.partition("=")
+        parts = re.split(r",(?![^\[]*\])", values)  # not at the commas of a list
+        if not equals or not name or not all(value.strip() for value in parts):
+            raise ValueError(f"vary: got {text!r}, wanted NAME=VALUE,VALUE such as sampling_strength=0,1")
+        axes.append([(re.sub("[.-]", "_", name), value.strip()) for value in parts])
+    arms = {}
+    for chosen in itertools.product(*axes):
+        label = "-".join(f"{name}-{re.sub('[^A-Za-z0-9_.-]', '_', value)}" for name, value in chosen)
+        if label in arms:
+            raise ValueError(f"vary: got {', '.join(given)}, in which a value comes twice")
+        arms[label] = {name: yaml.safe_load(value) for name, value in chosen}
+    return arms
+
+
+def run_folder(folder: Path, arm: str = "", seed: int | None = None) -> Path:
+    """Return where an arm and a seed lie: ARM/seed-N, without a part that is not given.
+
+    So a run alone, and the first arm over sampling strengths, lie in the folder itself.
+    """
+    return folder / arm / ("" if seed is None else f"seed-{seed}")
+
+
+def strength_arms(strengths: Sequence[float]) -> list[str]:
+    """Return the arms of a run over sampling strengths, "" for the first."""
+    return ["", *("control" if strength == 0 else f"strength-{strength:g}" for strength in strengths[1:])]
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a plan: its arm, its seed, its folder, and the flags that it has beside the common ones.
+    """One run of a plan.
 
-    hub_model_id: the repository that it is pushed to, None for that of its folder's name.
+    arm: None for what the arms of a seed share. values: what its recipe is given; in a comparison all of it, else what
+    it has beside the command line that all runs share. pushed: whether it goes to the Hub.
     """
 
-    arm: str
+    arm: str | None
     seed: int
     folder: Path
-    flags: tuple[str, ...]
-    hub_model_id: str | None = None
+    values: dict[str, Any]
+    pushed: bool = False
+    recipe: str = "pretrain"
+
+    @property
+    def hub_model_id(self) -> str | None:
+        """The repository that it is pushed to, None for that of its folder's name."""
+        return self.values.get("hub_model_id")
+
+    @property
+    def flags(self) -> list[str]:
+        """Its values as flags, which take precedence over those before them."""
+        return as_flags(self.values)
+
+    @property
+    def argv(self) -> list[str]:
+        """The command line of a run whose config is written."""
+        return ["--config", str(self.folder / CONFIG)]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe has nothing left to do."""
+        return is_finished(self.folder)
+
+    def write(self) -> None:
+        """Write its values as config, where that changes it: a finished run keeps its time."""
+        path = self.folder / CONFIG
+        text = yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
 
 def planned_runs(
-    arguments: ArmsArguments, folder: Path, seed: int, hub_model_id: str | None = None
+    arguments: ArmsArguments | CompareArguments,
+    folder: Path,
+    seed: int = 0,
+    hub_model_id: str | None = None,
+    *,
+    push: bool = False,
+    push_arms: bool = False,
 ) -> list[PlannedRun]:
-    """All runs, arm by arm; a single one lies in `folder` itself, others in ARM, seed-N or ARM/seed-N.
+    """All runs, arm by arm; a single seed has no folder of its own, except in a comparison.
 
-    Each has a repository of its own: `hub_model_id`, of several runs with -ARM, -seed-N or both behind it.
+    Each has a repository of its own: `hub_model_id`, of several runs with -ARM, -seed-N or both behind it. Of several
+    arms the first is pushed; `push_arms`: all of them.
     """
     arms: Mapping[str, dict[str, Any] | None] = arguments.arms or {"": {}}  # type: ignore[assignment]
     seeds = arguments.seeds or [seed]
-    planned = []
+    several = len(seeds) > 1 or isinstance(arguments, CompareArguments)
+    if push and len(arms) * len(seeds) > 1 and not hub_model_id:
+        raise ValueError("hub_model_id: got none for several runs, wanted the name that theirs begin with")
+    runs = []
     for arm, values in arms.items():
         for number in seeds:
-            place = folder / arm / (f"seed-{number}" if len(seeds) > 1 else "")
-            flags = [*as_flags(values or {}), "--seed", str(number), "--output_dir", str(place)]
-            name = hub_model_id and "-".join([hub_model_id, *place.relative_to(folder).parts])
-            flags += ["--hub_model_id", name] if name else []
-            planned.append(PlannedRun(arm, number, place, tuple(flags), name))
-    return planned
+            place = run_folder(folder, arm, number if several else None)
+            own = {**(values or {}), "seed": number, "output_dir": str(place)}
+            if hub_model_id:
+                own["hub_model_id"] = "-".join([hub_model_id, *place.relative_to(folder).parts])
+            runs.append(PlannedRun(arm, number, place, own, push and (push_arms or arm == next(iter(arms)))))
+    return runs
 
 
-def strength_folder(folder: Path, number: int, strength: float) -> Path:
-    """Return where arm `number` of a run over sampling strengths lies: the first in the run's own folder."""
-    return folder if number == 0 else folder / ("control" if strength == 0 else f"strength-{strength:g}")
+def compared_runs(
+    arguments: CompareArguments, base: Mapping[str, Any], folder: Path, configs: Path
+) -> list[PlannedRun]:
+    """All runs of a comparison, seed by seed, what the arms of a seed share before the arms.
+
+    base: the recipe's own values. configs: where the `config` of a shared run is looked for, after the working folder.
+    """
+    hub = {"push": bool(base.get("push_to_hub")), "push_arms": bool(base.get("push_arms"))}
+    arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub)
+    runs = []
+    for seed in arguments.seeds:
+        places = {name: run_folder(folder / SHARED, name, seed) for name in arguments.shared}
+        names = {"seed": seed, **{name: str(place) for name, place in places.items()}}
+        of_seed = []
+        for name, place in places.items():
+            own = {key: value for key, value in arguments.shared[name].items() if key not in ("recipe", "config")}
+            config = Path(arguments.shared[name]["config"])
+            own = {**read_yaml(config if config.is_file() else configs / config), **own, "seed": seed}
+            recipe = arguments.shared[name]["recipe"]
+            of_seed.append(PlannedRun(None, seed, place, {**own, "output_dir": str(place)}, recipe=recipe))
+        for run in arms:
+            if run.seed == seed:
+                values = {**base, **run.values}
+                of_seed.append(dataclasses.replace(run, values=values, recipe=arguments.recipe))
+        for run in of_seed:
+            _check_no_secret(run.values)
+            if run.values.get("push_to_hub") and not run.pushed:
+                run = dataclasses.replace(run, values={k: v for k, v in run.values.items() if k not in _UPLOADS})
+            values = {**filled_in(run.values, names), "output_dir": str(run.folder)}
+            runs.append(dataclasses.replace(run, values=values))
+    return runs
 
 
-def with_seed(value: Any, seed: int) -> Any:
-    """A value of a config in which "{seed}" stands for the run's seed: alone as the number, in a text as digits."""
+def _check_no_secret(config: Mapping[str, Any]) -> None:
+    """Refuse what the config of a run would keep before it is written; the recipe would refuse it too late."""
+    for name, value in {**(config.get("env") or {}), "hub_token": config.get("hub_token")}.items():
+        if value and _SECRET.search(name):
+            raise ValueError(
+                f"{name}: got one, which the config of every run would keep; wanted none there: set it in the "
+                "environment, or use `hf auth login`"
+            )
+    for name, value in config.items():
+        check_no_secret(name, value)
+
+
+def carry_out(runs: Sequence[PlannedRun], runner: Callable[[PlannedRun], Any]) -> Iterator[tuple[PlannedRun, Any]]:
+    """Hand one run after the other to `runner`, saying which; a ValueError of several runs names the folder.
+
+    Yields each run with what the runner gave.
+    """
+    for number, run in enumerate(runs, start=1):
+        if is_main_process() and len(runs) > 1:
+            name = run.folder.parent.name if run.arm is None else run.arm
+            title = f"{name}, seed {run.seed}" if name else f"seed {run.seed}"
+            done = ", finished before" if run.finished else ""
+            print(f"Run {number} of {len(runs)}: {title}, in {run.folder}{done}", flush=True)
+        try:
+            result = runner(run)
+        except ValueError as error:
+            raise ValueError(f"{run.folder}: {error}" if len(runs) > 1 else str(error)) from error
+        yield run, result
+
+
+def filled_in(value: Any, names: Mapping[str, Any]) -> Any:
+    """A value in which {seed} and the names of shared runs stand for what they are; "{seed}" alone is the number."""
     if isinstance(value, dict):
-        return {name: with_seed(item, seed) for name, item in value.items()}
+        return {key: filled_in(item, names) for key, item in value.items()}
     if isinstance(value, list):
-        return [with_seed(item, seed) for item in value]
-    if isinstance(value, str):
-        return seed if value == "{seed}" else value.replace("{seed}", str(seed))
+        return [filled_in(item, names) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value == "{seed}":
+        return names["seed"]
+    for name, known in names.items():
+        value = value.replace(f"{{{name}}}", str(known))
     return value
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Values of YAML as flags of the command line, which go before all others."""
-    found = []
+    """Values of YAML as flags of the command line; `read_flags` gives them back."""
+    flags = []
     for name, value in values.items():
         if value is None:
             raise ValueError(f"{name}: got nothing, wanted a value: an arm cannot take one away")
-        found += [f"--{name}", *_words(value)]
-    return found
+        plain = isinstance(value, list) and not any(isinstance(item, dict) for item in value)
+        items = value if plain else [json.dumps(value) if isinstance(value, dict | list) else value]
+        flags += [f"--{name}", *(str(item).lower() if isinstance(item, bool) else str(item) for item in items)]
+    return flags
 
 
-def _words(value: Any) -> Sequence[str]:
-    if isinstance(value, bool):
-        return [str(value).lower()]
-    if isinstance(value, list) and not any(isinstance(item, dict) for item in value):
-        return list(map(str, value))
-    return [json.dumps(value) if isinstance(value, dict | list) else str(value)]
+def read_flags(argv: Sequence[str]) -> dict[str, Any]:
+    """`--name value`, `--name=value` and `--name value value` as values; an underscore or a hyphen is the same."""
+    given: dict[str, list[Any]] = {}
+    name = None
+    for word in argv:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            if name in given:
+                raise ValueError(f"got --{name} twice; give all its values after one")
+            given[name] = [_parsed(value)] if equals else []
+        elif name is None:
+            raise ValueError(f"got unexpected argument {word!r}, wanted --name value")
+        else:
+            given[name].append(_parsed(word))
+    return {name: values[0] if len(values) == 1 else values or True for name, values in given.items()}
 
 
-_MEASURES = {"loss", "accuracy", "row_accuracy", "excess", "perplexity", "probability", "language"}
+def _parsed(word: str) -> Any:
+    """What a word of the command line says, read as YAML; text where it is none, such as `a: b: c` or {seed}."""
+    if re.fullmatch(r"\{\w+\}", word):
+        return word
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
 
 
-def over_seeds(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
-    """Each arm's metrics as means over its seeds, `ARM/NAME`, with 95 % intervals `_low` and `_high` from two on.
+def split_config(argv: Sequence[str], own: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A command line and its YAML as (values of the comparison, values of the recipe), flags over YAML.
 
-    Intervals are of measures: sizes, times and bounds of intervals over the rows of one run have none. Where a seed
-    has no finite value, `ARM/NAME_seeds` says how many have, and the mean is theirs.
+    own: the names that are the comparison's.
     """
-    means: dict[str, float] = {}
-    for arm, runs in found.items():
-        prefix = f"{arm}/" if arm else ""
-        for name in set.union(*(set(run) for run in runs)):
-            if len(runs) > 1 and name.endswith(("_low", "_high")):
-                continue
-            values = [run[name] for run in runs if math.isfinite(run.get(name, math.nan))]
-            if len(values) < len(runs):
-                means[f"{prefix}{name}_seeds"] = float(len(values))
-            if not values:
-                continue
-            interval = mean_interval(values)
-            means[f"{prefix}{name}"] = interval.mean
-            if math.isfinite(interval.low) and name.partition("/")[0] in _MEASURES:
-                means |= {f"{prefix}{name}_low": interval.low, f"{prefix}{name}_high": interval.high}
-        means[f"{prefix}seeds"] = float(len(runs))
-    return means
+    flags = read_flags(argv)
+    path = flags.pop("config", None)
+    if path is not None and not isinstance(path, str):
+        raise ValueError(f"--config: got {path!r}, wanted one YAML file")
+    given = {**(read_yaml(Path(path)) if path is not None else {}), **flags}
+    return (
+        {name: value for name, value in given.items() if name in own},
+        {name: value for name, value in given.items() if name not in own},
+    )

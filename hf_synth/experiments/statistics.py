@@ -1,20 +1,37 @@
 """From the metrics of runs to paired differences, and from those to a verdict."""
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from hf_synth.experiments.plan import CompareArguments
-from hf_synth.metrics.intervals import Interval, holm, paired_interval, paired_test, smallest_detectable, units_needed
+from hf_synth.metrics.intervals import (
+    Interval,
+    holm,
+    mean_interval,
+    paired_interval,
+    paired_test,
+    smallest_detectable,
+    units_needed,
+)
 
 Metrics = Mapping[str, float]
-Results = Mapping[str, Mapping[int, Metrics]]  # arm -> seed -> name -> number
+Results = Mapping[Any, Mapping[Any, Metrics]]  # arm -> seed -> name -> number
+Pair = tuple[str, str]  # an arm, and the arm that it is compared with
 
 LEVEL = 0.05
 POWER = 0.8
 FEWEST_FOR_A_CLAIM = 8  # seeds
 _FEWEST = 2  # pairs that a standard deviation takes
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+# Names of fractions, whose intervals end at 0 and 1: accuracy/test, halves/validity/rare, pass_at_4/head.
+_RATE = re.compile(
+    r"(^|[/_])(accuracy|accuracies|validity|coverage|completion|auroc|valid_and_new|finished|effective_share)(/|_|$)"
+    r"|pass_at_\d|pass_rate"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,26 +54,54 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What the primary measure says of one pair of arms: the word, and why."""
+    """What a difference says, and why.
+
+    word: SUPPORTED, NOT_SUPPORTED or UNDECIDED. why: "few seeds", "other direction", "below the minimum effect", or
+    empty. needed: where undecided, how many seeds detect the difference that was seen; None where a million do not.
+    """
 
     word: str
-    reason: str
+    why: str = ""
+    needed: int | None = None
 
 
-def differences(results: Results, pairs: Sequence[tuple[str, str]], measures: Iterable[str]) -> list[Difference]:
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a file: NaN, infinity and whatever else it holds count as missing."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def seed_interval(values: Sequence[float], name: str) -> Interval:
+    """The mean over seeds and Student's interval, NaN for one seed; bounds of a fraction are clipped to 0 and 1."""
+    return _clipped(mean_interval(values), 0.0, 1.0) if _RATE.search(name) else mean_interval(values)
+
+
+def _clipped(interval: Interval, least: float, most: float) -> Interval:
+    if not (math.isfinite(interval.low) and least <= interval.mean <= most):
+        return interval
+    return Interval(interval.mean, max(least, interval.low), min(most, interval.high))
+
+
+def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> list[Difference]:
     """Each measure for each pair of arms, with p-values corrected over all of them together.
 
-    Left out are measures that fewer than two seeds have in both arms.
+    results: those of each pair. Left out are measures that fewer than two seeds have in both arms.
     """
     found = []
     for measure in measures:
-        for arm, other in pairs:
-            mine, theirs = paired_values(results, measure, arm, other)
-            if len(mine) >= _FEWEST:
-                sd = float(np.std(np.subtract(mine, theirs), ddof=1))
-                # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
-                p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
-                found.append(Difference(measure, arm, other, len(mine), paired_interval(mine, theirs), sd, p, p))
+        for (arm, other), of_pair in results.items():
+            mine, theirs = paired_values(of_pair, measure, arm, other)
+            if len(mine) < _FEWEST:
+                continue
+            sd = float(np.std(np.subtract(mine, theirs), ddof=1))
+            # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
+            p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
+            interval = paired_interval(mine, theirs)
+            interval = _clipped(interval, -1.0, 1.0) if _RATE.search(measure) else interval
+            found.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
     corrected = holm([difference.p for difference in found])
     return [
         dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(found, corrected, strict=True)
@@ -64,13 +109,19 @@ def differences(results: Results, pairs: Sequence[tuple[str, str]], measures: It
 
 
 def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple[list[float], list[float]]:
-    """The values of a measure in two arms, of the seeds that have it in both, in the order of the seeds."""
+    """The values of a measure in two arms, of the seeds that have it in both, in the order of the seeds.
+
+    NaN and infinite values count as missing.
+    """
     one, two = results.get(arm, {}), results.get(other, {})
-    seeds = [seed for seed in sorted(one) if seed in two and measure in one[seed] and measure in two[seed]]
-    return [one[seed][measure] for seed in seeds], [two[seed][measure] for seed in seeds]
+    values = [
+        (one[seed].get(measure, math.nan), two[seed].get(measure, math.nan)) for seed in sorted(one) if seed in two
+    ]
+    both = [pair for pair in values if all(map(math.isfinite, pair))]
+    return [mine for mine, _ in both], [theirs for _, theirs in both]
 
 
-def verdict(difference: Difference, better: str, smallest_effect: float | None, *, tests: int = 1) -> Verdict:
+def verdict(difference: Difference, better: str, smallest_effect: float | None = None, *, tests: int = 1) -> Verdict:
     """Supported, not supported or undecided: does the arm do better than the other in this measure?
 
     Supported: the corrected p-value is below 0.05 and the difference is in the right direction. Not supported: it is
@@ -79,45 +130,60 @@ def verdict(difference: Difference, better: str, smallest_effect: float | None, 
     decide nothing. tests: of the family that p is corrected over.
     """
     sign = 1.0 if better == "higher" else -1.0
-    mean, low, high = sign * difference.interval.mean, *sorted(sign * end for end in difference.interval[1:])
-    seen = f"{sign * mean:+.3g} [{difference.interval.low:+.3g}, {difference.interval.high:+.3g}]"
-    told = f"{seen}, {difference.seeds} seeds"
+    low, high = sorted(sign * end for end in difference.interval[1:])
     if difference.seeds < FEWEST_FOR_A_CLAIM:
-        return Verdict("undecided", f"{told}; a claim takes {FEWEST_FOR_A_CLAIM} seeds; {needed(difference, tests)}")
-    told += f", corrected p = {difference.corrected:.2g}"
+        return Verdict(UNDECIDED, "few seeds", needed(difference, tests))
     if difference.corrected < LEVEL and low > 0:
-        return Verdict("supported", told)
+        return Verdict(SUPPORTED)
     if difference.corrected < LEVEL and high < 0:
-        return Verdict("not supported", f"{told}; in the other direction")
+        return Verdict(NOT_SUPPORTED, "other direction")
     if smallest_effect is not None and high < smallest_effect:
-        return Verdict("not supported", f"{told}; smaller than the minimum effect of {smallest_effect:g}")
-    return Verdict("undecided", f"{told}; {needed(difference, tests)}")
+        return Verdict(NOT_SUPPORTED, "below the minimum effect")
+    return Verdict(UNDECIDED, "", needed(difference, tests))
 
 
-def needed(difference: Difference, tests: int = 1) -> str:
-    """How many seeds would decide, if the true difference is the one that was seen, at the strictest of `tests`."""
+def needed(difference: Difference, tests: int = 1) -> int | None:
+    """How many seeds detect the difference that was seen, at the strictest of `tests`; None where a million do not."""
     seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / tests) if difference.sd else None
-    if seeds is None:
-        return "a million seeds would not distinguish a difference this small from none"
-    seeds = max(seeds, FEWEST_FOR_A_CLAIM)
-    return f"if that is the true difference, {seeds} seeds detect it with {100 * POWER:.0f} % power"
+    return None if seeds is None else max(seeds, FEWEST_FOR_A_CLAIM)
 
 
-def power_statement(arguments: CompareArguments) -> list[str]:
-    """The smallest difference that the seeds can detect in the primary measure, said before anything is trained."""
-    seeds = len(arguments.seeds)
+def detectable(seeds: int, pairs: int) -> dict[int, float]:
+    """Tests -> the minimum detectable effect, in standard deviations of the paired differences; empty for one seed.
+
+    Of one test, and of `pairs` corrected for their number.
+    """
     if seeds < _FEWEST:
-        return ["One seed shows that it ran. It cannot distinguish a difference from chance."]
-    lines = []
-    for pairs in sorted({1, len(arguments.pairs)}):
-        corrected = f", corrected for {pairs} pairs" if pairs > 1 else ""
-        size = smallest_detectable(1.0, seeds, POWER, LEVEL / pairs)
-        noise = f" ({size * arguments.noise:.3g})" if arguments.noise else ""
-        lines.append(
-            f"Minimum detectable effect in {arguments.primary} ({100 * POWER:.0f} % power, {seeds} seeds{corrected}): "
-            f"{size:.2f} standard deviations of the paired differences{noise}."
-        )
-    return lines
+        return {}
+    return {tests: smallest_detectable(1.0, seeds, POWER, LEVEL / tests) for tests in sorted({1, pairs})}
+
+
+_MEASURES = {"loss", "accuracy", "row_accuracy", "excess", "perplexity", "probability", "language"}
+
+
+def over_seeds(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """Each arm's metrics as means over its seeds, `ARM/NAME`, with 95 % intervals `_low` and `_high` from two on.
+
+    Intervals are of measures: sizes, times and bounds of intervals over the rows of one run have none. Where a seed
+    has no finite value, `ARM/NAME_seeds` says how many have, and the mean is theirs.
+    """
+    means: dict[str, float] = {}
+    for arm, runs in found.items():
+        prefix = f"{arm}/" if arm else ""
+        for name in set.union(*(set(run) for run in runs)):
+            if len(runs) > 1 and name.endswith(("_low", "_high")):
+                continue
+            values = [run[name] for run in map(finite, runs) if name in run]
+            if len(values) < len(runs):
+                means[f"{prefix}{name}_seeds"] = float(len(values))
+            if not values:
+                continue
+            interval = seed_interval(values, name)
+            means[f"{prefix}{name}"] = interval.mean
+            if math.isfinite(interval.low) and name.partition("/")[0] in _MEASURES:
+                means |= {f"{prefix}{name}_low": interval.low, f"{prefix}{name}_high": interval.high}
+        means[f"{prefix}seeds"] = float(len(runs))
+    return means
 
 
 def known_measures(results: Results) -> list[str]:
@@ -148,54 +214,79 @@ def _rank(name: str) -> tuple[bool, int, str]:
 
 
 _NO_MEASURES = (
-    "equal_kl/kl",  # the same in all arms, by what it is
-    "seconds/",
-    "weights/",
-    "prompts/",
-    "pairs/",
-    "parameters",
-    "steps",
-    "rows/",
-    "floor/",
-    "sampling/",
-)
+    "equal_kl/kl",  # the same in both arms, by what it is
+    "seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/",
+)  # fmt: skip
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
-# Single looks while training; the samples of the trained policy say more.
-_LOOKS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")
+# Single evaluations while training; the samples of the trained policy say more.
+_EVALUATIONS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")
 
 
 def _is_measure(name: str) -> bool:
-    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or name.startswith(_LOOKS))
+    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or name.startswith(_EVALUATIONS))
 
 
-PREFIX = "equal_kl/"
+EQUAL_KL = "equal_kl/"
 _KL = "held_out/kl"
+_FEWEST_SMOOTHED = 5  # evaluations; fewer are taken as they are
 
 
-def at_equal_kl(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
-    """Arm -> name -> value where the arm first came to the KL divergence that every arm came to; of one seed.
+def at_equal_kl(
+    one: Sequence[Mapping[str, float]], two: Sequence[Mapping[str, float]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measures of two arms of one seed at equal KL divergence: means over all divergences that both came to.
 
-    histories: arm -> its log, of which entries with `held_out/kl` (nats a completion, 0 before training) are the
-    looks.
-    Between two looks values are interpolated along the largest KL so far. `equal_kl/kl` is that divergence itself.
-    Empty where an arm has no two looks.
+    one, two: their logs, of which entries with `held_out/kl` (nats a completion, 0 before training) are evaluations.
+    KL and measures are smoothed over the steps, since sampled answers are few; each divergence is read off where the
+    arm first came to it. `equal_kl/kl` is the largest of them. Empty where an arm has no two evaluations.
     """
-    looks = {arm: [entry for entry in history if _KL in entry] for arm, history in histories.items()}
-    if any(len(found) < 2 for found in looks.values()):
-        return {arm: {} for arm in looks}
-    reached = {arm: np.maximum.accumulate([entry[_KL] for entry in found]) for arm, found in looks.items()}
-    common = float(min(distances[-1] for distances in reached.values()))
-    return {arm: _read_off(found, reached[arm], common) for arm, found in looks.items()}
+    arms = [_evaluations(history) for history in (one, two)]
+    if any(len(steps) < 2 for steps, _ in arms):
+        return {}, {}
+    low, high = (choose(measures[_KL][end] for _, measures in arms) for choose, end in ((max, 0), (min, -1)))
+    if low > high:
+        return {}, {}
+    at = np.linspace(low, high, 101)
+    found = []
+    for steps, measures in arms:
+        kl = measures.pop(_KL)
+        first = np.append(True, np.diff(kl) > 0)
+        where = np.interp(at, kl[first], steps[first])
+        read = {name: np.interp(where, steps, values) for name, values in measures.items()}
+        means = {
+            name: np.trapezoid(values, at) / (high - low) if high > low else values[0] for name, values in read.items()
+        }
+        named = {EQUAL_KL + name.removeprefix("held_out/"): float(mean) for name, mean in sorted(means.items())}
+        found.append({**named, EQUAL_KL + "kl": float(high)})
+    return found[0], found[1]
 
 
-def _read_off(looks: Sequence[Mapping[str, float]], distances: np.ndarray, at: float) -> dict[str, float]:
-    after = int(np.searchsorted(distances, at))  # the first look that is as far
-    before = max(0, after - 1)
-    gap = distances[after] - distances[before]
-    share = (at - distances[before]) / gap if gap > 0 else 1.0
-    names = (set(looks[before]) & set(looks[after])) - {"step", "epoch", _KL}
-    found = {
-        PREFIX + name.removeprefix("held_out/"): float((1 - share) * looks[before][name] + share * looks[after][name])
-        for name in sorted(names)
-    }
-    return {**found, PREFIX + "kl": at}
+def _evaluations(history: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Steps, and the measures that every evaluation has, smoothed; the KL as the largest so far."""
+    entries = {entry["step"]: finite(entry) for entry in history if "step" in entry and _KL in finite(entry)}
+    steps = np.array(sorted(entries), dtype=np.float64)
+    if not entries:
+        return steps, {}
+    names = set.intersection(*(set(entry) for entry in entries.values())) - {"step", "epoch"}
+    smoother = _smoother(steps)
+    measures = {name: smoother @ [entries[step][name] for step in steps] for name in names}
+    return steps, {**measures, _KL: np.maximum.accumulate(measures[_KL])}
+
+
+def _smoother(steps: np.ndarray) -> np.ndarray:
+    """The matrix [steps, steps] that puts in place of each value that of a line through its neighbours.
+
+    Those are the nearer half of all steps, at least five, with tricube weights. Source: Cleveland (1979), Robust
+    locally weighted regression and smoothing scatterplots.
+    """
+    count = len(steps)
+    if count < _FEWEST_SMOOTHED:
+        return np.eye(count)
+    rows = []
+    for step in steps:
+        distance = np.abs(steps - step)
+        reach = np.sort(distance)[max(_FEWEST_SMOOTHED, count // 2) - 1]
+        root = np.clip(1 - (distance / reach) ** 3, 0, None) ** 1.5
+        line = np.stack([root, root * (steps - step)], axis=1)
+        rows.append(np.linalg.pinv(line)[0] * root)
+    return np.stack(rows)

@@ -25,8 +25,9 @@ from hf_synth.reports.figures import (
 )
 from hf_synth.reports.page import model_facts, render
 from hf_synth.reports.pretraining import PART, floor_level, log_spaced, transfer_facts, transfer_rows, trial
-from hf_synth.reports.read import Comparison, SeededArm, one_token
+from hf_synth.reports.read import Comparison, one_token
 from hf_synth.reports.tables import code, escaped, in_order, listed, number, spread, table
+from hf_synth.training.run_directory import read_metrics
 
 _OVER_STEPS = {
     "eval_validation_loss": ("Validation loss", "nats per token"),
@@ -40,47 +41,46 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
 
     measures: (name in metrics.json, title, unit), at most three of them.
     """
-    above = 0.9 + 0.24 * len(comparison.arms)
+    above = 0.9 + 0.24 * len(comparison.runs)
     figure = Figure(figsize=(WIDTH, above + 3.0), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[above, 3.0])
     top, bottom = parts
     columns = top.subplots(1, len(measures), squeeze=False, sharey=True)[0]
     for ax, (name, title, unit) in zip(columns, measures, strict=True):
-        for index, arm in enumerate(comparison.arms):
-            if (interval := arm.interval(name)) is not None:
-                draw_interval(ax, interval, index, arm_style(index)[0], arm.of(name))
+        for index, arm in enumerate(comparison.runs):
+            if (interval := comparison.interval(arm, name)) is not None:
+                draw_interval(ax, interval, index, arm_style(index)[0], comparison.values(arm, name))
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         if unit.startswith("fraction") and ax.dataLim.width == 0:
             ax.set_xlim(-0.05, 1.05)
         ax.set_title(title, loc="left")
         ax.set_xlabel(unit)
-    names = [label(arm.label, 22) for arm in comparison.arms]
+    names = [label(name_of(arm), 22) for arm in comparison.runs]
     name_rows(columns[0], names)
     columns[0].set_ylabel("arm")
     for ax, (name, (title, unit)) in zip(bottom.subplots(1, 2), _OVER_STEPS.items(), strict=True):
         _over_steps(ax, comparison, name, title, unit)
-    if len(comparison.arms) > 1:
+    if len(comparison.runs) > 1:
         arm_legend(bottom, [arm_style(index) for index in range(len(names))], names)
     return figure
 
 
 def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: str) -> None:
     lines = []
-    for index, arm in enumerate(comparison.arms):
-        steps, found = arm.curve(name)
+    for index, arm in enumerate(comparison.runs):
+        steps, found = comparison.curve(arm, name)
         colour, style = arm_style(index)
-        lines.append(Line(arm.name, steps, [interval.mean for interval in found], colour, style))
+        lines.append(Line(arm, steps, [interval.mean for interval in found], colour, style))
         if found and all(math.isfinite(interval.high - interval.low) for interval in found):
             low, high = ([getattr(interval, end) for interval in found] for end in ("low", "high"))
             ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    first = next(iter(comparison.arms[0].runs.values()))
-    same_floor = len({round(value[0], 6) if (value := floor_level(run)) else None
-                      for arm in comparison.arms for run in arm.runs.values()}) == 1  # fmt: skip
-    level = floor_level(first) if same_floor and name.endswith("loss") else None
+    floors = {round(value[0], 6) if (value := floor_level(run)) else None for run in comparison.all_runs}
+    same_floor = len(floors) == 1
+    level = floor_level(comparison.first) if same_floor and name.endswith("loss") else None
     draw(Panel(title, unit, lines, level), ax)
     limit_shares(ax)
-    if log_spaced(first):
+    if log_spaced(comparison.first):
         log_steps(ax)
 
 
@@ -112,11 +112,11 @@ def measures_of(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
 
 def arms_report(comparison: Comparison) -> str:
     """What was run, the table and the figure of all arms, differences between arms, and the settings."""
-    arms, config = comparison.arms, comparison.config
-    first = next(iter(arms[0].runs.values()))
-    runs = {arm.label: list(arm.runs.values()) for arm in arms}
-    floors = {run.metrics.get("floor/test") for of_arm in runs.values() for run in of_arm}
-    single = all(len(arm.runs) == 1 for arm in arms)
+    config, first = comparison.config, comparison.first
+    arms = {name_of(arm): runs for arm, runs in comparison.runs.items()}
+    runs = {arm: list(by_seed.values()) for arm, by_seed in arms.items()}
+    floors = {run.metrics.get("floor/test") for run in comparison.all_runs}
+    single = all(len(by_seed) == 1 for by_seed in arms.values())
     measures = {measure[0]: measure for measure in _measures(comparison)}
     drawn = [measures[name] for name in _DRAWN if name in measures][:3]
     if drawn:
@@ -125,14 +125,16 @@ def arms_report(comparison: Comparison) -> str:
         "arms",
         config=config,
         arms=arms,
-        names=[code(arm.label) for arm in arms],
+        names=[code(arm) for arm in arms],
         model=model_facts(first.folder, first.metrics),
         rows=number(first.metrics.get("rows/trained")),
         steps=number(first.log["steps"]),
-        seeds=[str(seed) for seed in sorted({seed for arm in arms for seed in arm.runs})],
-        seconds=comparison.metrics.get("seconds/total"),
+        seeds=[str(seed) for seed in sorted({seed for by_seed in arms.values() for seed in by_seed})],
+        seconds=(read_metrics(comparison.folder) or {}).get("seconds/total"),
         missing=[code(name) for name in comparison.missing],
-        values=[[code(arm.name), code_values(arm.values)] for arm in arms] if any(arm.values for arm in arms) else [],
+        values=[[code(arm), code_values(comparison.arms[arm])] for arm in comparison.runs]
+        if any(comparison.arms.values())
+        else [],
         transfer=transfer_rows(runs),
         transfer_header=["arm", *PART],
         transfer_facts=transfer_facts(runs),
@@ -140,13 +142,13 @@ def arms_report(comparison: Comparison) -> str:
         lacking=_lacking(comparison),
         floor=floors.pop() if len(floors) == 1 else None,
         single=single,
-        uneven=len({len(arm.runs) for arm in arms}) > 1,
+        uneven=len({*map(len, arms.values())}) > 1,
         trial=trial(config, 1 if single else comparison.seeds),
         drawn=bool(drawn),
         differences=_differences(comparison),
         groups=_groups(comparison),
         settings=config.get("settings"),
-        places=[code(f"{arm.name}/" if arm.name else "seed-*/") for arm in arms],
+        places=[code(f"{arm}/" if arm else "seed-*/") for arm in comparison.runs],
     )
 
 
@@ -155,9 +157,14 @@ def code_values(values: Mapping[str, Any]) -> str:
     return ", ".join(code(f"{name}={value}") for name, value in values.items()) or "as configured"
 
 
+def name_of(arm: str) -> str:
+    """How a table calls an arm; one that has no other beside it has no name."""
+    return arm or "as configured"
+
+
 def _measures(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Those that a run has; of two that are one in every run the first."""
-    runs = [run.metrics for arm in comparison.arms for run in arm.runs.values()]
+    runs = [run.metrics for run in comparison.all_runs]
     known = [measure for measure in measures_of(comparison) if any(measure[0] in run for run in runs)]
     if one_token(*([run.get(name) for run in runs] for name in ("accuracy/test", "row_accuracy/test"))):
         known = [measure for measure in known if measure[0] != "row_accuracy/test"]
@@ -170,53 +177,45 @@ def _measures(comparison: Comparison) -> list[tuple[str, str, str]]:
 def _result(comparison: Comparison) -> str:
     measures = _measures(comparison)
     rows = [
-        [
-            code(arm.label),
-            number(len(arm.runs)),
-            *(spread(arm.interval(name)) + _of_seeds(arm, name) for name, _, _ in measures),
-        ]
-        for arm in comparison.arms
+        [code(name_of(arm)), number(len(runs)), *(arm_cell(comparison, arm, name) for name, _, _ in measures)]
+        for arm, runs in comparison.runs.items()
     ]
     header = ["arm", "seeds", *(f"{title.lower()}, {unit}" for _, title, unit in measures)]
     return table(header, rows)
 
 
-def _of_seeds(arm: SeededArm, name: str) -> str:
-    """How many seeds a mean is of, where not of all."""
-    having = len(arm.of(name))
-    return f" ({having} of {len(arm.runs)} seeds)" if 0 < having < len(arm.runs) else ""
+def arm_cell(comparison: Comparison, arm: str, name: str) -> str:
+    """A mean over seeds with its interval, and how many seeds it is of, where not of all."""
+    having, seeds = len(comparison.values(arm, name)), len(comparison.runs[arm])
+    return spread(comparison.interval(arm, name)) + (f" ({having} of {seeds} seeds)" if 0 < having < seeds else "")
 
 
 def _lacking(comparison: Comparison) -> list[str]:
     """The runs that lack a measure which other seeds of their arm have."""
     lines = []
-    for arm in comparison.arms:
-        for seed, run in arm.runs.items():
-            titles = [
-                title.lower() for name, title, _ in _measures(comparison) if name not in run.metrics and arm.of(name)
-            ]
-            if titles:
-                lines.append(f"{code(arm.label)}, seed {seed}: {listed(titles)}")
+    for arm, by_seed in comparison.results.items():
+        measures = [measure for measure in _measures(comparison) if comparison.values(arm, measure[0])]
+        for seed, metrics in by_seed.items():
+            if titles := [title.lower() for name, title, _ in measures if name not in metrics]:
+                lines.append(f"{code(name_of(arm))}, seed {seed}: {listed(titles)}")
     return lines
 
 
 def _differences(comparison: Comparison) -> str:
     """Each arm minus the first, paired by seed; empty where no pair of arms has two seeds."""
     measures = [measure for measure in _measures(comparison) if measure[0] != "floor/test"][:4]
-    others = comparison.arms[1:]
-    found = [[comparison.difference(arm, name) for name, _, _ in measures] for arm in others]
-    if not any(interval for line in found for interval in line):
-        return ""
-    rows = [[code(arm.name), *map(spread, line)] for arm, line in zip(others, found, strict=True)]
-    return table(["arm", *(title.lower() for _, title, _ in measures)], rows)
+    found = {(each.arm, each.measure): each.interval for each in comparison.differences(name for name, *_ in measures)}
+    arms = [arm for arm, _ in comparison.pairs if arm in comparison.runs]
+    rows = [[code(arm), *(spread(found.get((arm, name))) for name, _, _ in measures)] for arm in arms]
+    return table(["arm", *(title.lower() for _, title, _ in measures)], rows) if found else ""
 
 
 def _groups(comparison: Comparison) -> str:
     """Exact-match accuracy by group of rows and arm."""
     prefix = "row_accuracy/test/"
-    runs = [run.metrics for arm in comparison.arms for run in arm.runs.values()]
+    runs = [run.metrics for run in comparison.all_runs]
     names = in_order({name.removeprefix(prefix) for run in runs for name in run if name.startswith(prefix)})
     if not names:
         return ""
-    rows = [[escaped(name), *(spread(arm.interval(prefix + name)) for arm in comparison.arms)] for name in names]
-    return table(["group", *(code(arm.label) for arm in comparison.arms)], rows)
+    rows = [[escaped(name), *(arm_cell(comparison, arm, prefix + name) for arm in comparison.runs)] for name in names]
+    return table(["group", *(code(name_of(arm)) for arm in comparison.runs)], rows)

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from hf_synth.experiments.plan import COMPARISON
+from hf_synth.experiments.arms import COMPARISON
 from hf_synth.reports.figures import (
     ARM_COLOURS,
     ARM_STYLES,

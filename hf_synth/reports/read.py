@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -13,11 +12,31 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from hf_synth.errors import nearest
-from hf_synth.experiments.arms import ArmsArguments, planned_runs
-from hf_synth.experiments.plan import COMPARISON, CONFIG, RECIPES, CompareArguments, ComparedRun, run_folder
-from hf_synth.experiments.statistics import Difference, all_measures, at_equal_kl, differences, known_measures
-from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
+from hf_synth.errors import likely
+from hf_synth.experiments.arms import (
+    COMPARISON,
+    CONFIG,
+    RECIPES,
+    ArmsArguments,
+    CompareArguments,
+    PlannedRun,
+    planned_runs,
+    run_folder,
+    strength_arms,
+)
+from hf_synth.experiments.statistics import (
+    EQUAL_KL,
+    Difference,
+    Pair,
+    Results,
+    all_measures,
+    at_equal_kl,
+    differences,
+    finite,
+    known_measures,
+    seed_interval,
+)
+from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.tables import headlines
 from hf_synth.training.arguments import DataArguments, read_yaml
 from hf_synth.training.checkpoints import TRAINING_LOG, read_training_log
@@ -190,16 +209,17 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir() or (run := read_finished(folder)) is None:
         raise ValueError(_no_run(folder))
     config = run.config
-    names = _arm_names(config)
-    strengths = _strengths(config) if (folder / WEIGHTS_TABLE).exists() or names else []
+    strengths = _strengths(config)
+    arms = dict(zip(strength_arms(strengths)[1:], strengths[1:], strict=True))
+    strengths = strengths if (folder / WEIGHTS_TABLE).exists() or arms else []
     kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
     strengths = strengths if kinds else [0.0]
     others, missing = [], []
-    for name in names:
-        if (arm := read_finished(folder / name)) is None:
+    for name, strength in arms.items():
+        place = run_folder(folder, name)
+        if (arm := read_finished(place)) is None:
             missing.append(name)
             continue
-        strength = 0.0 if name == "control" else float(name.removeprefix("strength-"))
         settings = run.settings and {**run.settings, "sampling_strength": [strength]}
         others.append(
             dataclasses.replace(
@@ -207,14 +227,14 @@ def read_run(folder: Path) -> Run:
                 label=_label([strength], kinds),
                 strength=strength,
                 config={**config, "sampling_strength": [strength], "settings": settings},
-                metrics=read_metrics(folder / name) or _without_prefix(run.metrics, f"{name}/"),
+                metrics=read_metrics(place) or _without_prefix(run.metrics, f"{name}/"),
             )
         )
     return dataclasses.replace(
         run,
         label=_label(strengths, kinds),
         strength=strengths[0] if strengths else None,
-        metrics={name: value for name, value in run.metrics.items() if name.partition("/")[0] not in names},
+        metrics={name: value for name, value in run.metrics.items() if name.partition("/")[0] not in arms},
         others=others,
         missing=missing,
     )
@@ -237,11 +257,6 @@ def _strengths(config: dict[str, Any]) -> list[float]:
     if value is None:
         return []
     return [float(item) for item in (value if isinstance(value, list) else [value])]
-
-
-def _arm_names(config: dict[str, Any]) -> list[str]:
-    """The folders of all arms but the first, in the config's order."""
-    return ["control" if strength == 0 else f"strength-{strength:g}" for strength in _strengths(config)[1:]]
 
 
 def _label(strengths: list[float], kinds: list[str]) -> str:
@@ -273,71 +288,108 @@ def _prompts(folder: Path) -> Prompts | None:
     return Prompts(table["prompt"].to_pylist(), cluster, number["density"], number["sampling_weight"], place)
 
 
-_SHARE = re.compile(r"accuracy|validity|coverage|completion")
-
-
-@dataclasses.dataclass(frozen=True)
-class SeededArm:
-    """One arm: its name, the values that it differs in, and its finished runs by seed."""
-
-    name: str
-    values: Mapping[str, Any]
-    runs: Mapping[int, Run]
-
-    @property
-    def label(self) -> str:
-        """How a table calls the arm; one that has no other beside it has no name."""
-        return self.name or "as configured"
-
-    def of(self, name: str) -> list[float]:
-        """A metric of each run that has it."""
-        return [run.metrics[name] for run in self.runs.values() if name in run.metrics]
-
-    def interval(self, name: str) -> Interval | None:
-        """The mean over seeds and Student's interval; NaN bounds of one seed, None where no run has it.
-
-        The bounds of a fraction are clipped to 0 and 1.
-        """
-        values = self.of(name)
-        return _cut(mean_interval(values), name) if values else None
-
-    def curve(self, name: str) -> tuple[list[int], list[Interval]]:
-        """A logged quantity over the steps that all runs have, with its interval over seeds at each."""
-        curves = [dict(zip(*run.series(name), strict=True)) for run in self.runs.values()]
-        steps = sorted(set.intersection(*map(set, curves))) if curves else []
-        return steps, [_cut(mean_interval([curve[step] for curve in curves]), name) for step in steps]
-
-
-def _cut(interval: Interval, name: str) -> Interval:
-    if not _SHARE.search(name) or not math.isfinite(interval.high - interval.low):
-        return interval
-    return Interval(interval.mean, max(0.0, interval.low), min(1.0, interval.high))
-
-
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A folder of arms and seeds; `missing` names the folders of runs that have not finished."""
+    """The finished runs of a folder of arms, by arm and seed; `missing` names the folders of the others.
+
+    config: what all arms share. arms: arm -> the values that it differs in, whether it has a finished run or not.
+    plan: what a comparison was set to answer, None where arms were only run.
+    """
 
     folder: Path
     config: dict[str, Any]
-    metrics: dict[str, float]
-    arms: list[SeededArm]
+    arms: Mapping[str, Mapping[str, Any]]
+    runs: Mapping[str, Mapping[int, Run]]
     missing: list[str]
+    plan: Any = None  # CompareArguments
+
+    @property
+    def first(self) -> Run:
+        """The first finished run."""
+        return self.all_runs[0]
+
+    @property
+    def all_runs(self) -> list[Run]:
+        """Every finished run, arm by arm."""
+        return [run for by_seed in self.runs.values() for run in by_seed.values()]
 
     @property
     def seeds(self) -> int:
         """The fewest seeds of an arm."""
-        return min(len(arm.runs) for arm in self.arms)
+        return min(map(len, self.runs.values()))
 
-    def difference(self, arm: SeededArm, name: str) -> Interval | None:
-        """A metric of an arm minus that of the first, seed by seed; None without two seeds that both have."""
-        first = self.arms[0]
-        seeds = [seed for seed in arm.runs if seed in first.runs]
-        pairs = [(arm.runs[seed].metrics.get(name), first.runs[seed].metrics.get(name)) for seed in seeds]
-        if len(pairs) < 2 or any(value is None for pair in pairs for value in pair):
-            return None
-        mine, other = np.array(pairs, dtype=np.float64).T
-        return paired_interval(mine, other)
+    @property
+    def pairs(self) -> list[Pair]:
+        """The arms that are compared: each with the first where no plan says otherwise."""
+        first, *others = self.runs
+        return self.plan.pairs if self.plan else [(arm, first) for arm in others]
+
+    @cached_property
+    def results(self) -> Results:
+        """Arm -> seed -> metrics; numbers that are not finite are missing."""
+        return {
+            arm: {seed: finite(run.metrics) for seed, run in sorted(by_seed.items())}
+            for arm, by_seed in self.runs.items()
+        }
+
+    @cached_property
+    def paired(self) -> dict[Pair, Results]:
+        """The results of each pair alone, with the measures at the KL divergences that both arms came to."""
+        paired: dict[Pair, Results] = {}
+        for arm, other in self.pairs:
+            both: dict[str, dict[int, dict[str, float]]] = {arm: {}, other: {}}
+            for seed in sorted(set(self.runs.get(arm, {})) & set(self.runs.get(other, {}))):
+                extra = at_equal_kl(*(self.runs[name][seed].log["history"] for name in (arm, other)))
+                for name, more in zip((arm, other), extra, strict=True):
+                    both[name][seed] = {**self.results[name][seed], **more}
+            paired[arm, other] = both
+        return paired
+
+    def values(self, arm: str, measure: str) -> list[float]:
+        """A measure of each seed that has it."""
+        return [metrics[measure] for metrics in self.results.get(arm, {}).values() if measure in metrics]
+
+    def interval(self, arm: str, measure: str) -> Interval | None:
+        """The mean over seeds with Student's interval; NaN bounds of one seed, None where no run has the measure."""
+        values = self.values(arm, measure)
+        return seed_interval(values, measure) if values else None
+
+    def lacking(self, arm: str, measure: str) -> list[int]:
+        """The seeds of an arm that have no finite value of a measure, at equal KL with any other arm."""
+        if measure.startswith(EQUAL_KL):
+            results = [both[arm] for both in self.paired.values() if arm in both]
+        else:
+            results = [self.results[arm]]
+        return sorted({seed for runs in results for seed, metrics in runs.items() if measure not in metrics})
+
+    def curve(self, arm: str, name: str) -> tuple[list[int], list[Interval]]:
+        """A logged quantity over the steps that all runs have, with its interval over seeds at each."""
+        curves = [
+            {step: value for step, value in zip(*run.series(name), strict=True) if math.isfinite(value)}
+            for run in self.runs[arm].values()
+        ]
+        steps = sorted(set.intersection(*map(set, curves)))
+        return steps, [seed_interval([curve[step] for curve in curves], name) for step in steps]
+
+    @cached_property
+    def measures(self) -> list[str]:
+        """Every measure that is compared, once."""
+        everything: dict[Any, Any] = dict(self.results)
+        everything |= {(pair, arm): runs for pair, both in self.paired.items() for arm, runs in both.items()}
+        return all_measures(everything)
+
+    def differences(self, measures: Iterable[str]) -> list[Difference]:
+        """The measures in all pairs, p-values corrected over all of them: one family."""
+        return differences(self.paired, measures)
+
+    @cached_property
+    def families(self) -> tuple[list[Difference], list[Difference], list[Difference]]:
+        """Differences of the plan's primary measure; of the measures that tables show; of all others."""
+        primary = self.plan.primary if self.plan else ""
+        names = [name for name in self.measures if name != primary]
+        shown = headlines(names)
+        others = [name for name in names if name not in shown]
+        return self.differences([primary]), self.differences(shown), self.differences(others)
 
 
 def holds_arms(folder: Path) -> bool:
@@ -350,137 +402,57 @@ def holds_arms(folder: Path) -> bool:
 
 
 def read_comparison(folder: Path) -> Comparison:
-    """Read all finished runs of a folder of arms; raises ValueError where none has finished."""
-    config = yaml.safe_load((folder / RESOLVED_CONFIG).read_text(encoding="utf-8"))
-    arguments = ArmsArguments(arms=config.get("arms"), seeds=config.get("seeds"))
+    """Read the finished runs of a folder of arms or of a comparison.
+
+    Raises ValueError where none has finished, and where arms of a comparison differ in more than they may.
+    """
+    plan: ArmsArguments | CompareArguments
+    path = next(path for path in (folder / COMPARISON, folder / RESOLVED_CONFIG) if path.exists())
+    kept = read_yaml(path)
+    try:
+        config = kept.pop("base") if path.name == COMPARISON else kept
+        plan = (
+            CompareArguments(**kept)
+            if path.name == COMPARISON
+            else ArmsArguments(arms=config.get("arms"), seeds=config.get("seeds"))
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: got a damaged plan ({error}); remove the file, and give the same command"
+        ) from error
     runs: dict[str, dict[int, Run]] = {}
     missing = []
-    for planned in planned_runs(arguments, folder, config.get("seed", 0)):
-        if (run := read_finished(planned.folder)) is None:
+    for planned in planned_runs(plan, folder, config.get("seed", 0)):
+        if (run := read_finished(planned.folder)) is None or not (planned.folder / METRICS).exists():
             missing.append(planned.folder.relative_to(folder).as_posix())
         else:
-            runs.setdefault(planned.arm, {})[planned.seed] = run
+            runs.setdefault(str(planned.arm), {})[planned.seed] = run
     if not runs:
         raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
-    values = config.get("arms") or {}
-    arms = [SeededArm(name, values.get(name) or {}, by_seed) for name, by_seed in runs.items()]
-    return Comparison(folder, config, read_metrics(folder) or {}, arms, missing)
-
-
-@dataclasses.dataclass(frozen=True)
-class Compared:
-    """Everything that a report of a comparison is made from.
-
-    runs: arm -> seed -> run, with metrics at equal KL. missing: folders of runs that have not finished. Differences
-    are of three families, p-values corrected within each: primary, in the primary measure; headlines, in the measures
-    that tables show; others, in all that is left.
-    """
-
-    folder: Path
-    arguments: CompareArguments
-    base: dict[str, Any]
-    runs: Mapping[str, Mapping[int, Run]]
-    primary: list[Difference]
-    headlines: list[Difference]
-    others: list[Difference]
-    missing: list[str]
-
-    @property
-    def results(self) -> dict[str, dict[int, dict[str, float]]]:
-        """Arm -> seed -> metrics."""
-        return metrics_of(self.runs)
-
-    @property
-    def differences(self) -> list[Difference]:
-        """Those of all families."""
-        return [*self.primary, *self.headlines, *self.others]
-
-    @property
-    def shown(self) -> list[str]:
-        """The measures that tables show, the primary one first."""
-        return list(dict.fromkeys([self.arguments.primary, *headlines(all_measures(self.results))]))
-
-    @property
-    def arms(self) -> list[str]:
-        """The arms with a finished run, in the order of the config."""
-        return [arm for arm, runs in self.runs.items() if runs]
-
-    def values(self, arm: str, measure: str) -> list[float]:
-        """A measure of each seed that has it."""
-        runs = sorted(self.runs.get(arm, {}).items())
-        return [run.metrics[measure] for _, run in runs if measure in run.metrics]
-
-    def interval(self, arm: str, measure: str) -> Interval | None:
-        """The mean over seeds with Student's interval; None where no run has the measure."""
-        values = self.values(arm, measure)
-        return mean_interval(values) if values else None
-
-    def of(self, measure: str, arm: str, other: str) -> Difference | None:
-        """The difference of a pair in a measure."""
-        return next((d for d in self.differences if (d.measure, d.arm, d.other) == (measure, arm, other)), None)
-
-
-def read_compared(folder: Path) -> Compared:
-    """Read all finished runs; ValueError where none has, or where arms differ in more than they may."""
-    kept = read_yaml(folder / COMPARISON)
-    base = kept.pop("base")
-    arguments = CompareArguments(**kept)
-    runs, missing = read_all(arguments, folder)
-    if not any(runs.values()):
-        raise ValueError(f"got {str(folder)!r}, where none of {len(missing)} runs has finished; wanted at least one")
-    runs = with_equal_kl(runs)
-    results = metrics_of(runs)
-    check_primary(arguments.primary, results)
-    measures = [name for name in all_measures(results) if name != arguments.primary]
-    shown = [name for name in headlines(measures) if name != arguments.primary]
-    pairs = arguments.pairs
-    return Compared(
-        folder,
-        arguments,
-        base,
-        runs,
-        differences(results, pairs, [arguments.primary]),
-        differences(results, pairs, shown),
-        differences(results, pairs, [name for name in measures if name not in shown]),
-        missing,
-    )
-
-
-def read_all(arguments: CompareArguments, folder: Path) -> tuple[dict[str, dict[int, Run]], list[str]]:
-    """Arm -> seed -> run, of the finished ones, and the names of the others.
-
-    Raises ValueError where arms of a seed differ in more than they may.
-    """
-    arms = arguments.arms
-    found: dict[str, dict[int, Run]] = {arm: {} for arm in arms}
-    missing = []
-    for arm in found:
-        for seed in arguments.seeds:
-            place = run_folder(folder, arm, seed)
-            if (run := read_finished(place)) is None or not (place / METRICS).exists():
-                missing.append(run_folder(Path(), arm, seed).as_posix())
-            else:
-                found[arm][seed] = run
-    varied = {name for values in arms.values() for name in values or {}}
-    for seed in arguments.seeds:
-        alike = {arm: results[seed] for arm, results in found.items() if seed in results}
+    arms: dict[str, dict[str, Any]] = {name: values or {} for name, values in (plan.arms or {"": {}}).items()}  # type: ignore[union-attr]
+    if not isinstance(plan, CompareArguments):
+        return Comparison(folder, config, arms, runs, missing)
+    for seed in plan.seeds:
+        alike = {arm: by_seed[seed] for arm, by_seed in runs.items() if seed in by_seed}
         if len(alike) > 1:
-            check_alike(alike, varied)
-    return found, missing
+            check_alike(alike, {name for values in arms.values() for name in values})
+    comparison = Comparison(folder, config, arms, runs, missing, plan)
+    check_primary(comparison, plan.primary)
+    return comparison
 
 
-def check_finished(run: ComparedRun) -> None:
+def check_finished(run: PlannedRun) -> None:
     """Raise ValueError where the folder of a run was begun with another config, naming what differs."""
     path = run.folder / CONFIG
     if not path.exists() or not (run.folder / RESOLVED_CONFIG).exists():
         return
     before = read_yaml(path)
-    names = sorted((before.keys() | run.config.keys()) - FREE)
-    if differing := [name for name in names if before.get(name) != run.config.get(name)]:
+    names = sorted((before.keys() | run.values.keys()) - FREE)
+    if differing := [name for name in names if before.get(name) != run.values.get(name)]:
         name = differing[0]
         raise ValueError(
             f"got {str(run.folder)!r}, which was begun with other values of {', '.join(differing[:5])} ({name}: "
-            f"{before.get(name)!r} there, {run.config.get(name)!r} now); give another --output_dir, or remove it"
+            f"{before.get(name)!r} there, {run.values.get(name)!r} now); give another --output_dir, or remove it"
         )
 
 
@@ -512,24 +484,8 @@ def _compared(run: Run, other: Run) -> dict[str, Any]:
     return {**run.config, **both}
 
 
-def with_equal_kl(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, Run]]:
-    """The same runs, with metrics at equal KL for the seeds that all arms have."""
-    extended = {arm: dict(by_seed) for arm, by_seed in runs.items()}
-    for seed in set.intersection(*map(set, runs.values())):
-        histories = {arm: by_seed[seed].log["history"] for arm, by_seed in runs.items()}
-        for arm, more in at_equal_kl(histories).items():
-            run = extended[arm][seed]
-            extended[arm][seed] = dataclasses.replace(run, metrics=run.metrics | more)
-    return extended
-
-
-def metrics_of(runs: Mapping[str, Mapping[int, Run]]) -> dict[str, dict[int, dict[str, float]]]:
-    """Arm -> seed -> metrics of runs by arm and seed."""
-    return {arm: {seed: run.metrics for seed, run in by_seed.items()} for arm, by_seed in runs.items()}
-
-
-def check_primary(primary: str, results: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+def check_primary(comparison: Comparison, primary: str) -> None:
     """Raise ValueError where no run has the primary measure."""
-    known = known_measures(results)
+    known = {name for results in (comparison.results, *comparison.paired.values()) for name in known_measures(results)}
     if primary not in known:
-        raise ValueError(f"primary: got {primary!r}, which no run has; {nearest(primary, known)[:400]}")
+        raise ValueError(f"primary: got {primary!r}, which no run has; {likely(primary, known)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hf_synth.experiments.plan import COMPARISON
+from hf_synth.experiments.arms import COMPARISON
 from hf_synth.reports.arms import arms_report
 from hf_synth.reports.comparison import write_comparison
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.experiments.arms import with_seed
+from hf_synth.experiments.arms import filled_in
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.pretraining import GEOMETRY
@@ -63,7 +63,7 @@ _SHOWN = 8  # evaluations in the table
 
 def _epoch(config: Mapping[str, Any], record: Record) -> float:
     """Return the steps in which all training facts are read once."""
-    args = with_seed(config.get("task_args") or {}, record.seed)
+    args = filled_in(config.get("task_args") or {}, {"seed": record.seed})
     facts = get_task(config["task"], config.get("preset"), **args).size("train") or 0
     return facts / float(config["per_device_train_batch_size"])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, constants
 
-from hf_synth.experiments.plan import CompareArguments, planned
+from hf_synth.experiments.arms import CompareArguments, compared_runs
 from hf_synth.hub.publish import PublishArguments
 from hf_synth.training.arguments import parse_recipe
 
@@ -233,11 +233,11 @@ def test_a_comparison_publishes_its_first_arm(tmp_path):
     arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {"learning_rate": 1e-3}}, seeds=[0, 1])
     base = {"push_to_hub": True, "hub_model_id": "user/x", "task": "sort"}
     for push_arms, names in ((False, "a"), (True, "ab")):
-        runs = planned(arguments, {**base, "push_arms": push_arms}, tmp_path, tmp_path)
-        pushed = {run.config["hub_model_id"] for run in runs if run.config.get("push_to_hub")}
+        runs = compared_runs(arguments, {**base, "push_arms": push_arms}, tmp_path, tmp_path)
+        pushed = {run.values["hub_model_id"] for run in runs if run.values.get("push_to_hub")}
         assert pushed == {f"user/x-{arm}-seed-{seed}" for arm in names for seed in (0, 1)}
     with pytest.raises(ValueError, match="hub_model_id: got none for several runs"):
-        planned(arguments, {"push_to_hub": True}, tmp_path, tmp_path)
+        compared_runs(arguments, {"push_to_hub": True}, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -253,14 +253,14 @@ def test_a_comparison_publishes_its_first_arm(tmp_path):
 def test_a_comparison_keeps_no_token(values, name, tmp_path):
     arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {}})
     with pytest.raises(ValueError, match=f"{name}: got ") as caught:
-        planned(arguments, values, tmp_path, tmp_path)
+        compared_runs(arguments, values, tmp_path, tmp_path)
     assert "secret" not in str(caught.value)
 
 
 def test_a_comparison_takes_other_values_of_the_environment(tmp_path):
     arguments = CompareArguments(recipe="sft", arms={"a": {}, "b": {}})
     values = {"env": {"TOKENIZERS_PARALLELISM": "false"}}
-    assert planned(arguments, values, tmp_path, tmp_path)[0].config["env"] == values["env"]
+    assert compared_runs(arguments, values, tmp_path, tmp_path)[0].values["env"] == values["env"]
 
 
 def test_a_comparison_that_is_finished_is_uploaded_when_asked_for(here, texts, tmp_path, monkeypatch):

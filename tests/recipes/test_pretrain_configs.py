@@ -105,7 +105,7 @@ def test_arms_and_seeds(run, tmp_path):
     arms = '{"low": {"learning_rate": 1e-4}, "high": null}'
     done = run("pretrain.py", *common, "--arms", arms, "--seeds", 0, 1, cwd=tmp_path)
     assert done.code == 0, done.err
-    assert "Run 4 of 4, in out/high/seed-1" in done.out
+    assert "Run 4 of 4: high, seed 1, in out/high/seed-1" in done.out
     alone = run("pretrain.py", *common, "--seed", 1, "--learning_rate", "1e-4", "--output_dir", "alone", cwd=tmp_path)
     assert alone.code == 0, alone.err
     found = {(arm, seed): tmp_path / "out" / arm / f"seed-{seed}" for arm in ("low", "high") for seed in (0, 1)}

@@ -17,8 +17,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from hf_synth.experiments.arms import as_flags, planned_runs
-from hf_synth.experiments.plan import CompareArguments, split_config
+from hf_synth.experiments.arms import CompareArguments, as_flags, planned_runs, split_config
 from hf_synth.reports.comparison import settings_lines
 from hf_synth.reports.page import render
 from hf_synth.reports.tables import code_block

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_synth.experiments.arms import ArmsArguments, as_flags, over_seeds, planned_runs
+from hf_synth.experiments.arms import ArmsArguments, as_flags, planned_runs, read_flags, run_folder, strength_arms
+from hf_synth.experiments.statistics import over_seeds
 
 OUT = Path("out")
 
@@ -18,6 +19,7 @@ def test_values_as_flags():
         *("--a", "1", "--b", "true", "--c", "1", "2", "--d", '{"x": [1]}', "--e", "two words"),
         *("--f", '[{"path": "p"}]', "--g", "0.0001"),
     ]
+    assert read_flags(as_flags(values)) == {**values, "f": [{"path": "p"}]}
     with pytest.raises(ValueError, match="a: got nothing, wanted a value: an arm cannot take one away"):
         as_flags({"a": None})
 
@@ -48,6 +50,12 @@ def test_several_runs_have_folders_of_their_own():
     assert "--learning_rate" not in both["high", 5].flags
 
 
+def test_the_first_strength_lies_in_the_folder_of_the_run():
+    names = strength_arms([1.0, 0.0, 0.5])
+    assert [run_folder(OUT, name) for name in names] == [OUT, OUT / "control", OUT / "strength-0.5"]
+    assert strength_arms([0.0]) == [""]
+
+
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
@@ -56,6 +64,12 @@ def test_several_runs_have_folders_of_their_own():
         ({"arms": {"../a": {}}}, "arms: got the name '../a', wanted letters, digits"),
         ({"arms": {"": {}}}, "arms: got the name '', wanted letters, digits"),
         ({"arms": {"..": {}}}, "arms: got the name '..', wanted letters, digits"),
+        ({"arms": {"report.md": {}}}, "arms: got the name 'report.md', which a file or folder of a run has"),
+        ({"arms": {"checkpoint-10": {}}}, "arms: got the name 'checkpoint-10', which a file"),
+        ({"arms": {"a": {"hub-token": "x"}}}, "arms.a: got 'hub-token', which is for the whole command"),
+        ({"arms": {"a": {"learning-rate": 1}}}, "arms.a: got 'learning-rate', wanted letters, digits and '_'"),
+        ({"arms": {"a": {"hub_token=x": []}}}, "arms.a: got 'hub_token=x', wanted letters, digits and '_'"),
+        ({"quick_args": {"hub-token": "x"}}, "quick_args: got 'hub-token', which is for the whole command"),
         ({"seeds": [1, 1]}, "seeds: got [1, 1], wanted each once"),
         ({"quick": True}, "quick: got no quick_args to use"),
     ],

@@ -9,17 +9,19 @@ import pytest
 import yaml
 from scipy import stats
 
-from hf_synth.experiments.plan import CompareArguments, planned, read_flags, seed_numbers, split_config, varied
+from hf_synth.experiments.arms import CompareArguments, compared_runs, read_flags, seed_numbers, split_config, varied
 from hf_synth.experiments.statistics import (
     all_measures,
     at_equal_kl,
+    detectable,
     differences,
     needed,
     paired_values,
-    power_statement,
+    seed_interval,
     verdict,
 )
-from hf_synth.reports.read import Run, check_alike, check_finished, check_primary, read_finished
+from hf_synth.reports.comparison import power_statement
+from hf_synth.reports.read import Comparison, Run, check_alike, check_finished, check_primary, read_finished
 
 OUT = Path("out")
 TWO = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}}
@@ -77,7 +79,7 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "noise": "little"}, "noise: got 'little', wanted a number above 0"),
         ({"arms": {"a": {}, "plan.json": {}}}, "arms: got the name 'plan.json'"),
         ({"arms": {"a": {}, 2: {}}}, "arms: got the name 2"),
-        ({"arms": {"a": {}, "b" * 300: {}}}, "at most 80 characters"),
+        ({"arms": {"a": {}, "b" * 300: {}}}, "at most 80"),
         ({**TWO, "against": {"weighted": ["plan"]}}, "against: got arm 'plan'; did you mean 'plain'"),
         ({**TWO, "against": {"weighted": []}}, "against.weighted: got \\[\\], wanted a list of arms"),
         ({**TWO, "against": {"plain": ["plain"]}}, "wanted other arms"),
@@ -122,14 +124,14 @@ def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
         **TWO, seeds=2, shared={"policy": {"recipe": "sft", "config": "first.yaml", "rows_seed": "{seed}"}}
     )
     base = {"model_name_or_path": "{policy}", "max_steps": 4, "task_args": {"graph_seed": "{seed}"}}
-    runs = planned(arguments, base, OUT, tmp_path)
+    runs = compared_runs(arguments, base, OUT, tmp_path)
     assert [(run.arm, run.seed) for run in runs] == [
         (None, 0), ("plain", 0), ("weighted", 0), (None, 1), ("plain", 1), ("weighted", 1),
     ]  # fmt: skip
     shared, plain, weighted = runs[3:]
     assert shared.recipe == "sft"
-    assert shared.config == {"max_steps": 3, "rows_seed": 1, "seed": 1, "output_dir": "out/shared/policy/seed-1"}
-    assert weighted.config == {
+    assert shared.values == {"max_steps": 3, "rows_seed": 1, "seed": 1, "output_dir": "out/shared/policy/seed-1"}
+    assert weighted.values == {
         "model_name_or_path": "out/shared/policy/seed-1",
         "max_steps": 4,
         "task_args": {"graph_seed": 1},
@@ -137,15 +139,15 @@ def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
         "seed": 1,
         "output_dir": "out/weighted/seed-1",
     }
-    different = {name for name in plain.config if plain.config[name] != weighted.config[name]}
+    different = {name for name in plain.values if plain.values[name] != weighted.values[name]}
     assert different == {"strength", "output_dir"}
 
 
 def test_a_run_begun_with_other_values_is_refused(tmp_path):
-    (run, _) = planned(CompareArguments(**TWO), {"max_steps": 4}, tmp_path, tmp_path)
+    (run, _) = compared_runs(CompareArguments(**TWO), {"max_steps": 4}, tmp_path, tmp_path)
     run.write()
     check_finished(run)
-    changed = dataclasses.replace(run, config={**run.config, "max_steps": 5})
+    changed = dataclasses.replace(run, values={**run.values, "max_steps": 5})
     check_finished(changed)  # nothing has been trained there
     (run.folder / "resolved_config.yaml").write_text("{}")
     check_finished(run)
@@ -192,7 +194,7 @@ def made_up(seeds=8, effect=0.0, noise=0.1, name="score"):
 
 
 def of_pair(results, names=("score",)):
-    return differences(results, [("weighted", "plain")], names)
+    return differences({("weighted", "plain"): results}, names)
 
 
 def test_differences_are_those_of_scipy():
@@ -251,57 +253,121 @@ def test_few_seeds_show_that_it_ran():
     (found,) = of_pair(made_up(seeds=7, effect=0.5, noise=0.01))
     assert found.p == 1.0
     told = verdict(found, "higher", None)
-    assert told.word == "undecided"
-    assert needed(found) in told.reason
-    assert "8 seeds" in needed(found)
+    assert (told.word, told.why, told.needed) == ("undecided", "few seeds", 8)
     assert of_pair(made_up(seeds=8, effect=0.5, noise=0.01))[0].p < 1e-6
 
 
 def test_an_undecided_verdict_says_how_many_seeds_would_decide():
     (found,) = of_pair(made_up(effect=0.05, noise=0.1))
     told = verdict(found, "higher", None)
-    assert told.word == "undecided"
-    assert needed(found) in told.reason
-    number = int(needed(found).split(" seeds")[0].split()[-1])
-    assert number > found.seeds
+    assert (told.word, told.why) == ("undecided", "")
+    assert told.needed == needed(found) > found.seeds
     alike = {"plain": made_up()["plain"], "weighted": made_up()["plain"]}
-    assert "a million seeds" in needed(of_pair(alike)[0])
+    assert needed(of_pair(alike)[0]) is None
 
 
 def test_the_seeds_power_is_said_before_the_runs():
-    one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1))
+    assert detectable(8, 1) == {1: pytest.approx(1.155, abs=0.01)}  # 7 degrees of freedom, power 0.8, level 0.05
+    assert list(detectable(8, 3)) == [1, 3]
+    assert detectable(8, 3)[3] > detectable(8, 3)[1]
+    assert detectable(1, 1) == {}
+    one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1)).splitlines()
     assert len(one) == 1  # one pair: nothing to correct
-    size = float(one[0].split(" standard deviations")[0].split()[-1])
-    assert size == pytest.approx(1.155, abs=0.01)  # noncentral t: 7 degrees of freedom, power 0.8, level 0.05
+    assert "1.16 standard deviations" in one[0]
     assert "(0.116)" in one[0]
-    several = power_statement(CompareArguments(arms=dict.fromkeys("abcd"), seeds=8))
+    several = power_statement(CompareArguments(arms=dict.fromkeys("abcd"), seeds=8)).splitlines()
     assert len(several) == 2
     assert "3 pairs" in several[1]
     assert "8 seeds" in several[1]
-    assert len(power_statement(CompareArguments(**TWO))) == 1
+    assert len(power_statement(CompareArguments(**TWO)).splitlines()) == 1
+
+
+def test_intervals_of_fractions_end_at_0_and_1():
+    values = [0.98, 1.0, 0.7]
+    assert seed_interval(values, "loss/test").high > 1
+    for name in ("accuracy/test", "halves/validity/rare", "row_accuracy/test/known", "pass_at_4/head", "finished"):
+        assert seed_interval(values, name).high == 1.0
+        assert seed_interval([0.0, 0.1, 0.02], name).low == 0.0
+    assert seed_interval([5.0, 9.0], "completions/mean_length").high > 9
+    (found,) = of_pair(made_up(seeds=2, noise=0.9, name="validity/tail"), ["validity/tail"])
+    assert (found.interval.low, found.interval.high) == (-1.0, 1.0)
+
+
+# Equal KL
 
 
 def look(step, kl, score):
     return {"step": step, "held_out/kl": kl, "held_out/entropy": 1.0, "kl": 7.0, "score": score}
 
 
-def test_measures_are_read_off_where_the_slower_arm_stopped():
-    """The fast arm came to a KL of 2 halfway between its looks at 1 and 3."""
+def test_measures_are_means_over_the_divergences_that_both_arms_came_to():
+    """The fast arm is at 0.3 on average up to a KL of 1, and at 0.6 from there to 2, where the slow one stopped."""
     slow = [look(0, 0.0, 0.1), look(10, 1.0, 0.2), look(20, 2.0, 0.3), {"step": 20, "loss": 1.0}]
     fast = [look(0, 0.0, 0.1), look(10, 1.0, 0.5), look(20, 3.0, 0.9)]
-    found = at_equal_kl({"slow": slow, "fast": fast})
     same = {"equal_kl/kl": 2.0, "equal_kl/entropy": 1.0}
-    assert found["slow"] == pytest.approx({"equal_kl/score": 0.3, **same})
-    assert found["fast"] == pytest.approx({"equal_kl/score": 0.7, **same})
+    for found, score in zip(at_equal_kl(slow, fast), (0.2, 0.45), strict=True):
+        assert found == pytest.approx({"equal_kl/score": score, **same})
 
 
 def test_an_arm_that_comes_back_is_read_off_on_its_way_out():
     back = [look(0, 0.0, 0.0), look(10, 4.0, 0.4), look(20, 1.0, 9.0)]
     slow = [look(0, 0.0, 0.0), look(10, 2.0, 0.1)]
-    assert at_equal_kl({"back": back, "slow": slow})["back"]["equal_kl/score"] == pytest.approx(0.2)
+    assert at_equal_kl(back, slow)[0]["equal_kl/score"] == pytest.approx(0.1)
     still = [look(0, 0.0, 0.3), look(10, 0.0, 0.3)]
-    assert at_equal_kl({"still": still, "slow": slow})["slow"]["equal_kl/score"] == pytest.approx(0.0)
-    assert at_equal_kl({"one": still[:1], "slow": slow}) == {"one": {}, "slow": {}}
+    assert at_equal_kl(still, slow)[1]["equal_kl/score"] == pytest.approx(0.0)
+    assert at_equal_kl(still[:1], slow) == ({}, {})
+
+
+def test_an_evaluation_without_a_finite_kl_is_left_out():
+    whole = [look(step, step / 10, step / 100) for step in range(0, 50, 10)]
+    torn = [*whole[:2], look(20, math.nan, 5.0), *whole[3:]]
+    for found in at_equal_kl(torn, whole):
+        assert found["equal_kl/score"] == pytest.approx(0.2)
+    whole[2]["score"] = math.nan
+    assert "equal_kl/score" not in at_equal_kl(torn, whole)[1]
+    assert "equal_kl/score" in at_equal_kl(torn, whole)[0]
+
+
+@pytest.mark.parametrize("noises", [(0.3, 0.3), (0.1, 0.6)])
+def test_identical_arms_do_not_differ_at_equal_kl_whatever_the_noise_of_their_evaluations(noises):
+    """Two arms of the same policies; the KL of each evaluation is noisy, in one arm more than in the other."""
+    random, steps = np.random.default_rng(3), np.arange(0, 420, 20)
+    kl, score = 4 * (1 - np.exp(-steps / 130)), 0.2 + 0.6 * steps / 400
+    found = []
+    for _ in range(64):
+        arms = [kl + noise * random.normal(size=len(steps)) for noise in noises]
+        seen = [score + 0.03 * random.normal(size=len(steps)) for _ in noises]
+        logs = [list(map(look, steps, *arm)) for arm in zip(arms, seen, strict=True)]
+        one, two = at_equal_kl(*logs)
+        found.append(one["equal_kl/score"] - two["equal_kl/score"])
+    interval = seed_interval(found, "difference")
+    assert interval.low < 0 < interval.high
+    assert np.std(found) < 0.04  # a single evaluation read off by itself: 0.1
+
+
+def test_a_pair_at_equal_kl_does_not_depend_on_a_third_arm():
+    logs = {"a": 1.0, "b": 2.0, "c": 0.1}
+    runs = {
+        arm: {0: a_run(history=[look(step, speed * step, step) for step in range(6)])} for arm, speed in logs.items()
+    }
+    plan = CompareArguments(arms=dict.fromkeys("abc"))
+    three = Comparison(OUT, {}, {arm: {} for arm in "abc"}, runs, [], plan).paired["b", "a"]
+    runs.pop("c")
+    two = Comparison(OUT, {}, {arm: {} for arm in "ab"}, runs, [], CompareArguments(arms=dict.fromkeys("ab"))).paired
+    assert three == two["b", "a"]
+    assert three["b"][0]["equal_kl/kl"] == pytest.approx(5.0)
+
+
+def test_a_seed_without_a_finite_value_is_missing_and_ends_nothing():
+    runs = {
+        arm: {seed: a_run({"score": math.nan if (arm, seed) == ("b", 1) else seed + 0.5}) for seed in range(3)}
+        for arm in "ab"
+    }
+    comparison = Comparison(OUT, {}, {arm: {} for arm in "ab"}, runs, [], CompareArguments(arms=dict.fromkeys("ab")))
+    assert comparison.values("b", "score") == [0.5, 2.5]
+    assert comparison.lacking("b", "score") == [1]
+    (found,) = comparison.differences(["score"])
+    assert (found.seeds, found.interval.mean) == (2, 0.0)
 
 
 def test_a_reward_that_is_the_verifiers_is_told_once():
@@ -316,9 +382,11 @@ def test_measures_are_what_any_run_has():
     one = {"score": 1.0, "seconds/training": 2.0, "score/low": 0.5, "loss/final": 1.0, "validity/final_tail": 1.0}
     results = {"plain": {0: one}, "weighted": {0: {"score": 1.0}}}
     assert all_measures(results) == ["loss/final", "score"]
-    check_primary("score", results)
-    with pytest.raises(ValueError, match="primary: got 'scores', which no run has; did you mean 'score'"):
-        check_primary("scores", results)
+    runs = {arm: {seed: a_run(metrics) for seed, metrics in of_arm.items()} for arm, of_arm in results.items()}
+    comparison = Comparison(OUT, {}, {"plain": {}, "weighted": {}}, runs, [], CompareArguments(**TWO))
+    check_primary(comparison, "score")
+    with pytest.raises(ValueError, match="primary: got 'scores', which no run has; the nearest of 2 known: score"):
+        check_primary(comparison, "scores")
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "training_log.json", "resolved_config.yaml"])
@@ -343,6 +411,6 @@ def test_configs_of_comparisons_make_plans(path):
     own, base = ({k: v for k, v in config.items() if (k in names) is mine} for mine in (True, False))
     arguments = CompareArguments(**own)
     base.pop("output_dir")
-    runs = planned(arguments, base, OUT, path.parents[1])
+    runs = compared_runs(arguments, base, OUT, path.parents[1])
     assert len(runs) == len(arguments.seeds) * (len(arguments.arms) + len(arguments.shared))
-    assert "{" not in "".join(str(run.config.get("model_name_or_path")) for run in runs)
+    assert "{" not in "".join(str(run.values.get("model_name_or_path")) for run in runs)
