@@ -104,9 +104,9 @@ def nearest(name: str, known: Any) -> str:
 
 def likely(name: str, known: Iterable[str], most: int = 8) -> str:
     """Return a hint for an error message where very many names are known: the most similar, the nearest first."""
-    known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=most, cutoff=0.4)
-    return f"the nearest of {len(known)} known: {', '.join(close)}" if close else f"none of {len(known)} known is near"
+    known = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(str(name), known, n=most, cutoff=0.4) or known[:most]
+    return f"the nearest of {len(known)} known: {', '.join(close) or 'none'}"
 
 
 def _natural(word: str) -> list[Any]:

@@ -13,6 +13,7 @@ The primary measure, and what the seeds can detect in it, are written down befor
 """
 
 import dataclasses
+import fnmatch
 import importlib
 import json
 import sys
@@ -28,22 +29,23 @@ import yaml
 from accelerate import PartialState
 
 import hf_synth
-from hf_synth.errors import user_errors
+from hf_synth.errors import json_dict, likely, user_errors
 from hf_synth.experiments.arms import (
     COMPARISON,
     CompareArguments,
     PlannedRun,
-    carry_out,
     compared_runs,
+    in_turn,
     split_config,
 )
+from hf_synth.experiments.statistics import EQUAL_KL, recipe_measures
 from hf_synth.hub.publish import PublishArguments, publish_run
 from hf_synth.io import directory_lock, is_main_process, write_json, write_text
 from hf_synth.reports import write_report
 from hf_synth.reports.comparison import power_statement
 from hf_synth.reports.read import check_finished
 from hf_synth.training.arguments import parse_recipe
-from hf_synth.training.run_directory import resolved
+from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN = "plan.json"
@@ -59,13 +61,22 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = CompareArguments(**own)
     folder = Path(base.pop("output_dir", f"runs/compare_{arguments.recipe}"))
     runs = compared_runs(arguments, base, folder, CONFIGS)
+    check_measured(arguments, base)
     with directory_lock(str(folder)):
         check(runs)
         preregister(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
         if arguments.plan:
             return folder
-        for _ in carry_out(runs, train):
-            pass
+        having: list[bool] = []  # of the runs so far, whether they have the primary metric; one may have diverged
+        for run in in_turn(runs):
+            train(run)
+            known = read_metrics(run.folder) or {}
+            having += [arguments.primary in known] if run.arm is not None else []
+            if len(having) == 2 and not any(having) and not arguments.primary.startswith(EQUAL_KL):
+                raise ValueError(
+                    f"primary: got {arguments.primary!r}, which two runs do not have; "
+                    + likely(arguments.primary, known)
+                )
         if is_main_process():
             print(f"Report: {write_report(folder)}")
     return folder
@@ -87,6 +98,19 @@ def check(runs: Sequence[PlannedRun]) -> None:
     PartialState().wait_for_everyone()
     for run in runs:
         parse_recipe(importlib.import_module(run.recipe).CLASSES, run.argv)
+
+
+def check_measured(arguments: CompareArguments, base: dict[str, Any]) -> None:
+    """Refuse a primary metric that no run of the recipe can have, before anything is trained."""
+    configs = [{**base, **(values or {})} for values in arguments.arms.values()]
+    clusters = [str(config.get("task")) for config in configs]
+    clusters += [name for config in configs for name in json_dict(config.get("mixture"), "mixture")]
+    names = recipe_measures(arguments.recipe, clusters)
+    if not any(fnmatch.fnmatchcase(arguments.primary, name) for name in names):
+        raise ValueError(
+            f"primary: got {arguments.primary!r}, which recipes/{arguments.recipe}.py does not measure; "
+            f"{likely(arguments.primary, names)}"
+        )
 
 
 def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path, *, begun: bool) -> None:

@@ -30,7 +30,7 @@ from hf_synth.errors import check_fields, option, user_errors
 from hf_synth.evaluation.collapse import sample_metrics
 from hf_synth.evaluation.generation import Decoding
 from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
-from hf_synth.experiments.arms import run_folder, strength_arms
+from hf_synth.experiments.arms import run_folder, strength_arms, strength_name
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
@@ -38,7 +38,7 @@ from hf_synth.rewards import VERIFIER, RewardFunction, held_out_measures, load_r
 from hf_synth.sampling import WeightedGRPOTrainer
 from hf_synth.tasks import Task
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
-from hf_synth.training.callbacks import HeldOutCallback
+from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
 from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         started = time.monotonic()
         open_repository(folder, publishing)
         if grpo.warm_up:
-            policy.model_name_or_path = warm_up(grpo.warm_up, data, args.seed, folder)
+            policy.model_name_or_path = warm_up(grpo.warm_up, data, args, folder)
         shared = load_shared(folder, grpo, data, weights, policy, args)
         metrics: dict[str, float] = {}
         strengths = weights.sampling_strength
@@ -127,13 +127,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return folder
 
 
-def warm_up(config: str, data: DataArguments, seed: int, folder: Path) -> str:
+def warm_up(config: str, data: DataArguments, args: GRPOConfig, folder: Path) -> str:
     """Return the path of the policy that recipes/sft.py makes from `config` on this run's tasks, made if missing."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
     # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
-    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(seed)]
+    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(args.seed)]
     flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
     flags += ["--push_to_hub", "false", "--push_samples", "false", "--push_arms", "false"]  # it is a part of this run
+    names = names_for_trackers(folder, "warmup", args.seed, project=args.project, run_name=args.run_name)
+    flags += ["--project", names["project"], "--run_name", names["run_name"]]
     if data.task:
         flags += ["--task", data.task, "--task_args", json.dumps(data.task_args)]
         flags += ["--preset", data.preset] if data.preset else []
@@ -230,6 +232,10 @@ def train_arm(
     log = read_training_log(arm)
     if log is None:
         args = copy.deepcopy(args)
+        if len(weights.sampling_strength) > 1:
+            names = {"project": args.project, "run_name": args.run_name}
+            names = names_for_trackers(Path(args.output_dir), strength_name(strength), args.seed, **names)
+            args.project, args.run_name = names["project"], names["run_name"]
         args.output_dir = str(arm)
         model = load_policy(policy, shared.tokenizer, args.seed)
         reference = None if policy.use_peft else copy.deepcopy(model).eval().requires_grad_(False)

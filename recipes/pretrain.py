@@ -25,7 +25,7 @@ from trl import get_peft_config
 from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.errors import user_errors
-from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, carry_out, filled_in, planned_runs
+from hf_synth.experiments.arms import ArmsArguments, PlannedRun, as_flags, filled_in, in_turn, planned_runs
 from hf_synth.experiments.statistics import over_seeds
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import directory_lock, is_main_process, write_json
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parsed = parse_recipe(CLASSES, words, CONFIG)
     arms, publishing, *parts = parsed
     args = Settings(*parts).args
-    hub = {"push": publishing.wanted, "push_arms": publishing.push_arms}
-    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id, **hub)
+    names: dict[str, Any] = {"project": args.project, "run_name": args.run_name, "push_arms": publishing.push_arms}
+    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id, push=publishing.wanted, **names)
     published = [run for run in planned if run.pushed]
     alone = planned[0].folder == Path(args.output_dir)
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
@@ -99,8 +99,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
         for run in published[:1]:
             open_repository(run.folder, publishing, run.hub_model_id)
         metrics: dict[str, list[dict[str, float]]] = {}
-        for run, of_run in carry_out(planned, lambda run: train_run(run, words, more)):
-            metrics.setdefault(str(run.arm), []).append(of_run)
+        for run in in_turn(planned):
+            try:
+                metrics.setdefault(str(run.arm), []).append(train_run(run, words, more))
+            except ValueError as error:
+                raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
         write_metrics(Path(args.output_dir), {**over_seeds(metrics), "seconds/total": time.monotonic() - started})
         if is_main_process():
             print(f"Report: {write_report(Path(args.output_dir))}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hf_synth
-from hf_synth.cli import check, corpus, export, recipes, show, tasks
+from hf_synth.cli import check, compare, corpus, export, recipes, show, tasks
 from hf_synth.errors import disk_full_error, raised_at, user_errors
 
 _COMMANDS = {
@@ -15,6 +15,7 @@ _COMMANDS = {
     "show": (show, "hf-synth show sort --preset 8 --size 2 --violations"),
     "check": (check, "hf-synth check my_task.py"),
     "export": (export, "hf-synth export sort --size 1000 --output sort.parquet"),
+    "compare": (compare, "hf-synth compare runs/plain runs/weighted --primary accuracy --smallest_effect 0.01"),
     "corpus": (corpus, "hf-synth corpus tivari --explanation_ratio 0.1 --size 20 --output -"),
     "recipes": (recipes, "hf-synth recipes my_recipes"),
 }

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import yaml
 from hf_synth.errors import check_fields, json_dict, nearest, option
 from hf_synth.io import is_main_process, write_text
 from hf_synth.training.arguments import check_no_secret, read_yaml
+from hf_synth.training.callbacks import names_for_trackers
 from hf_synth.training.run_directory import is_finished
 
 RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
@@ -213,7 +214,12 @@ def run_folder(folder: Path, arm: str = "", seed: int | None = None) -> Path:
 
 def strength_arms(strengths: Sequence[float]) -> list[str]:
     """Return the arms of a run over sampling strengths, "" for the first."""
-    return ["", *("control" if strength == 0 else f"strength-{strength:g}" for strength in strengths[1:])]
+    return ["", *map(strength_name, strengths[1:])]
+
+
+def strength_name(strength: float) -> str:
+    """Return how an arm over sampling strengths is called."""
+    return "control" if strength == 0 else f"strength-{strength:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,11 +273,14 @@ def planned_runs(
     *,
     push: bool = False,
     push_arms: bool = False,
+    project: str | None = None,
+    run_name: str | None = None,
 ) -> list[PlannedRun]:
     """All runs, arm by arm; a single seed has no folder of its own, except in a comparison.
 
     Each has a repository of its own: `hub_model_id`, of several runs with -ARM, -seed-N or both behind it. Of several
-    arms the first is pushed; `push_arms`: all of them.
+    arms the first is pushed; `push_arms`: all of them. Trackers call several runs by arm and seed, in the `project`
+    and behind the `run_name` that are given for all.
     """
     arms: Mapping[str, dict[str, Any] | None] = arguments.arms or {"": {}}  # type: ignore[assignment]
     seeds = arguments.seeds or [seed]
@@ -283,6 +292,8 @@ def planned_runs(
         for number in seeds:
             place = run_folder(folder, arm, number if several else None)
             own = {**(values or {}), "seed": number, "output_dir": str(place)}
+            if len(arms) * len(seeds) > 1:
+                own |= names_for_trackers(folder, arm, number, project=project, run_name=run_name)
             if hub_model_id:
                 own["hub_model_id"] = "-".join([hub_model_id, *place.relative_to(folder).parts])
             runs.append(PlannedRun(arm, number, place, own, push and (push_arms or arm == next(iter(arms)))))
@@ -296,17 +307,19 @@ def compared_runs(
 
     base: the recipe's own values. configs: where the `config` of a shared run is looked for, after the working folder.
     """
-    hub = {"push": bool(base.get("push_to_hub")), "push_arms": bool(base.get("push_arms"))}
-    arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub)
+    hub: dict[str, Any] = {"push": bool(base.get("push_to_hub")), "push_arms": bool(base.get("push_arms"))}
+    names: dict[str, Any] = {name: base.get(name) for name in ("project", "run_name")}
+    arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub, **names)
     runs = []
     for seed in arguments.seeds:
         places = {name: run_folder(folder / SHARED, name, seed) for name in arguments.shared}
-        names = {"seed": seed, **{name: str(place) for name, place in places.items()}}
+        known = {"seed": seed, **{name: str(place) for name, place in places.items()}}
         of_seed = []
         for name, place in places.items():
             own = {key: value for key, value in arguments.shared[name].items() if key not in ("recipe", "config")}
             config = Path(arguments.shared[name]["config"])
             own = {**read_yaml(config if config.is_file() else configs / config), **own, "seed": seed}
+            own |= names_for_trackers(folder, name, seed, project=base.get("project"))
             recipe = arguments.shared[name]["recipe"]
             of_seed.append(PlannedRun(None, seed, place, {**own, "output_dir": str(place)}, recipe=recipe))
         for run in arms:
@@ -317,7 +330,7 @@ def compared_runs(
             _check_no_secret(run.values)
             if run.values.get("push_to_hub") and not run.pushed:
                 run = dataclasses.replace(run, values={k: v for k, v in run.values.items() if k not in _UPLOADS})
-            values = {**filled_in(run.values, names), "output_dir": str(run.folder)}
+            values = {**filled_in(run.values, known), "output_dir": str(run.folder)}
             runs.append(dataclasses.replace(run, values=values))
     return runs
 
@@ -334,22 +347,15 @@ def _check_no_secret(config: Mapping[str, Any]) -> None:
         check_no_secret(name, value)
 
 
-def carry_out(runs: Sequence[PlannedRun], runner: Callable[[PlannedRun], Any]) -> Iterator[tuple[PlannedRun, Any]]:
-    """Hand one run after the other to `runner`, saying which; a ValueError of several runs names the folder.
-
-    Yields each run with what the runner gave.
-    """
+def in_turn(runs: Sequence[PlannedRun]) -> Iterator[PlannedRun]:
+    """Yield one run after the other, saying which where there are several."""
     for number, run in enumerate(runs, start=1):
         if is_main_process() and len(runs) > 1:
             name = run.folder.parent.name if run.arm is None else run.arm
             title = f"{name}, seed {run.seed}" if name else f"seed {run.seed}"
             done = ", finished before" if run.finished else ""
             print(f"Run {number} of {len(runs)}: {title}, in {run.folder}{done}", flush=True)
-        try:
-            result = runner(run)
-        except ValueError as error:
-            raise ValueError(f"{run.folder}: {error}" if len(runs) > 1 else str(error)) from error
-        yield run, result
+        yield run
 
 
 def filled_in(value: Any, names: Mapping[str, Any]) -> Any:

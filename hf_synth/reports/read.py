@@ -98,6 +98,11 @@ class Run:
         """The run itself and the other strengths."""
         return [self, *self.others]
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Its config, and what trained_on.json says of its rows."""
+        return {**self.config, **{f"trained_on.{name}": value for name, value in self.trained_on.items()}}
+
     @cached_property
     def prompts(self) -> Prompts | None:
         """The table of sampling weights, where there is one."""
@@ -433,7 +438,7 @@ def read_comparison(folder: Path) -> Comparison:
     if not isinstance(plan, CompareArguments):
         return Comparison(folder, config, arms, runs, missing)
     for seed in plan.seeds:
-        alike = {arm: by_seed[seed] for arm, by_seed in runs.items() if seed in by_seed}
+        alike = {arm: by_seed[seed].given for arm, by_seed in runs.items() if seed in by_seed}
         if len(alike) > 1:
             check_alike(alike, {name for values in arms.values() for name in values})
     comparison = Comparison(folder, config, arms, runs, missing, plan)
@@ -456,32 +461,26 @@ def check_finished(run: PlannedRun) -> None:
         )
 
 
-def check_alike(runs: Mapping[str, Run], varied: Iterable[str]) -> None:
+def check_alike(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str]) -> None:
     """Raise ValueError where the arms of a seed differ in more than the values that are varied.
 
-    runs: arm -> run, all of one seed. Where a run writes and what it says while it runs may differ, and their rows
-    where a value is varied that says what these are.
+    configs: arm -> what its run was given, all of one seed. Where a run writes and what it says while it runs may
+    differ, and its rows where a value is varied that says what these are. Rows are compared where both are known.
     """
     free = {*varied, *FREE}
     if free & {field.name for field in dataclasses.fields(DataArguments)}:
         free |= {"trained_on.rows", "trained_on.fingerprint"}
-    (first, one), *others = runs.items()
-    for arm, run in others:
-        values, others_values = _compared(one, run), _compared(run, one)
-        names = sorted((values.keys() | others_values.keys()) - free)
-        if differing := [name for name in names if values.get(name) != others_values.get(name)]:
+    (first, one), *others = configs.items()
+    for arm, other in others:
+        names = sorted((one.keys() | other.keys()) - free)
+        both = [name for name in names if not name.startswith("trained_on.") or (name in one and name in other)]
+        if differing := [name for name in both if one.get(name) != other.get(name)]:
             name = differing[0]
             raise ValueError(
                 f"got arms {first!r} and {arm!r} that differ in {', '.join(differing[:5])} too "
-                f"({name}: {values.get(name)!r} and {others_values.get(name)!r}), wanted them to differ in "
+                f"({name}: {one.get(name)!r} and {other.get(name)!r}), wanted them to differ in "
                 f"{', '.join(sorted(varied)) or 'nothing'} alone; no difference could be put down to that"
             )
-
-
-def _compared(run: Run, other: Run) -> dict[str, Any]:
-    """The config, and what trained_on.json says where both have one."""
-    both = {f"trained_on.{name}": value for name, value in run.trained_on.items() if name in other.trained_on}
-    return {**run.config, **both}
 
 
 def check_primary(comparison: Comparison, primary: str) -> None:

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_synth.errors import disk_full_error
 from hf_synth.io import write_json
+from hf_synth.training.callbacks import name_tracked_runs
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ def train(
     trainer.add_callback(CompleteCheckpointCallback())
     # TRL's card names no data and no result; hf_synth.hub makes one from the run.
     trainer.create_model_card = lambda *_, **__: None
+    name_tracked_runs(trainer)
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressBar())

@@ -33,6 +33,7 @@ FREE = {
     "output_dir",
     "logging_dir",
     "run_name",
+    "project",
     "report_to",
     "disable_tqdm",
     "local_rank",

@@ -12,7 +12,7 @@ from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.pretraining import GEOMETRY
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import get_task
-from replication.claims import Claim, claims_table, sample_size_note, share_over_units, with_interval
+from replication.claims import Claim, mean_claim, sample_size_note, share_claim, share_over_units, with_interval
 from replication.records import Record, by_arm
 
 _TYPES = ("id_atomic", "id_compositional", "near_ood_compositional", "id_analogical", "ood_analogical")
@@ -22,7 +22,7 @@ _LADDER = ("id_atomic", "near_ood_compositional", "id_analogical", "ood_analogic
 _LEARNED = 0.9  # of a fact type: memorised, composed, analogised
 
 
-def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show accuracy by fact type over training, the order of what is learned, and what is lost again."""
     arms, name = by_arm(records), Path(str(config["output_dir"])).name
     _figure(arms, folder, name)
@@ -47,7 +47,7 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
         "The highest accuracy at any evaluation, at the end, and how often it was lost:",
         table(["weight decay", "best", "end", "graphs that reached 0.5", "of these below 0.5 at the end"],
               [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
-        claims_table([claim for arm, runs in arms.items() for claim in _claims(arm, runs)]),
+        [claim for arm, runs in arms.items() for claim in _claims(arm, runs)],
         f"![Accuracy by fact type over steps](reproduction/figures/{name}.png)",
         "The embeddings of entities e and of their images f(e) over training:",
         table(["measure", "what it is", "an analogy has", "random ones have"],
@@ -83,15 +83,11 @@ def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
              ("held-out analogies reach 0.5", reached, count),
              ("and are lost again by the end", lost, reached)]  # fmt: skip
     shares = [
-        Claim(claim, f"share of graphs above a half, {decay}", wilson_interval(hits, of), of, bar=0.5, digits=2)
-        for claim, hits, of in claimed
-        if of
+        share_claim(claim, f"share of graphs above a half, {decay}", hits, of) for claim, hits, of in claimed if of
     ]
     falls = [values[0] - values[-1] for run in runs if (values := run.curve("geometry/dirichlet_energy")[1])]
-    if not falls:
-        return shares
     shows = f"Dirichlet energy at the first evaluation minus at the last, {decay}"
-    return [*shares, Claim("the Dirichlet energy falls", shows, mean_interval(falls), len(falls), digits=2)]
+    return [*shares, *([mean_claim("the Dirichlet energy falls", shows, falls, digits=2)] if falls else [])]
 
 
 def _decay(arm: str) -> str:

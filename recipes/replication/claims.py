@@ -4,51 +4,82 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
-from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
+import numpy as np
+from scipy import stats
+
+from hf_synth.experiments.statistics import FEWEST_FOR_A_CLAIM as ENOUGH_SEEDS
+from hf_synth.experiments.statistics import NOT_SUPPORTED, SUPPORTED, UNDECIDED, Difference, verdict
+from hf_synth.metrics.intervals import Interval, holm, mean_interval, paired_test, wilson_interval
 from hf_synth.reports.tables import MISSING, table
 
-ENOUGH_SEEDS = 8  # for a claim; fewer say only that it ran
+_WORDS = {SUPPORTED: "reproduced", NOT_SUPPORTED: "not reproduced", UNDECIDED: "undecided"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim that holds where a number is above `bar`, and its interval here; `units`: seeds or the like."""
+    """A claim that holds where a number is above `bar`, and its interval here.
+
+    units: seeds or the like. p: two-sided, that the number is the bar. without: why the claim gets no verdict, such as
+    a setting that is not the published one.
+    """
 
     claim: str
     measured: str
     interval: Interval
     units: int
+    p: float
     bar: float = 0.0
     digits: int = 3
-
-    def verdict(self) -> str:
-        """Return what the interval says of the claim; nothing where units are too few."""
-        if self.units < ENOUGH_SEEDS:
-            return "are too few"
-        if self.interval.low > self.bar:
-            return "agree"
-        return "contradict" if self.interval.high < self.bar else "do not decide"
+    without: str = ""
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
+def mean_claim(claim: str, measured: str, values: Sequence[float], bar: float = 0.0, digits: int = 3) -> Claim:
+    """Return a claim that a mean over units is above the bar; NaN where there is no unit."""
+    if not len(values):
+        return Claim(claim, measured, Interval(math.nan, math.nan, math.nan), 0, 1.0, bar, digits)
+    return Claim(claim, measured, mean_interval(values), len(values), paired_test(values, [bar] * len(values)), bar,
+                 digits)  # fmt: skip
+
+
+def share_claim(claim: str, measured: str, hits: int, units: int, bar: float = 0.5) -> Claim:
+    """Return a claim that a fraction of the units is above the bar, by the exact binomial test."""
+    p = float(stats.binomtest(hits, units, bar).pvalue)
+    return Claim(claim, measured, wilson_interval(hits, units), units, p, bar, digits=2)
+
+
+def verdicts(claims: Sequence[Claim]) -> list[str]:
+    """Return a word for each claim of a page: p-values are corrected over all that get a verdict (Holm)."""
+    tested = [claim for claim in claims if not claim.without]
+    corrected = iter(holm([claim.p if claim.units >= ENOUGH_SEEDS else 1.0 for claim in tested]))
+    words = []
+    for claim in claims:
+        if claim.without:
+            words.append(claim.without)
+            continue
+        above = Interval(*(end - claim.bar for end in claim.interval))
+        found = Difference(claim.claim, "", "", claim.units, above, math.nan, claim.p, float(next(corrected)))
+        words.append(_WORDS[verdict(found, "higher").word])
+    return words
+
+
+def claims_table(claims: Sequence[Claim], words: Sequence[str]) -> str:
     """Return a table of claims, and what the intervals measured here say of each."""
     rows = [
-        [claim.claim, claim.measured, with_interval(claim.interval, claim.digits), claim.verdict()] for claim in claims
+        [claim.claim, claim.measured, with_interval(claim.interval, claim.digits), word]
+        for claim, word in zip(claims, words, strict=True)
     ]
-    return table(["claim", "shows in", "found", "so the data"], rows, text_columns=2)
+    return table(["claim", "measured by", "here", "verdict"], rows, text_columns=2)
 
 
-def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[Interval, int]:
-    """Return first - second of the seeds that both have, and how many these are; NaN where there is none."""
+def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
+    """Return first - second of the seeds that both have."""
     shared = sorted(first.keys() & second.keys())
-    if not shared:
-        return Interval(math.nan, math.nan, math.nan), 0
-    return paired_interval([first[seed] for seed in shared], [second[seed] for seed in shared]), len(shared)
+    return np.subtract([first[seed] for seed in shared], [second[seed] for seed in shared]).tolist()
 
 
 def over_units(values: Sequence[float], digits: int = 3) -> str:
-    """Return a mean, and its 95 % interval over the units where there are two or more."""
-    return with_interval(mean_interval(values), digits)
+    """Return a mean, and its 95 % interval over the units where there are two or more; `-` where there is none."""
+    return with_interval(mean_interval(values), digits) if len(values) else MISSING
 
 
 def share_over_units(values: Sequence[float], digits: int = 2) -> str:

@@ -13,12 +13,11 @@ from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
 from hf_synth.reports.tables import MISSING, table
 from replication.claims import (
     Claim,
-    claims_table,
+    mean_claim,
     over_units,
     sample_size_note,
     seed_by_seed,
     share_over_units,
-    with_interval,
 )
 from replication.records import Record, by_arm
 
@@ -33,7 +32,7 @@ _MEASURES = {
 _PUBLISHED = {"examples": "32.3", "explanations-1": "34.1", "explanations-10": "29.4", "explanations-100": "0.0"}
 
 
-def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show all arms in one table and one figure, and each against examples alone, seed by seed."""
     arms = by_arm(records)
     rows = [[arm, *(_cell(runs, name) for name in _MEASURES), _PUBLISHED.get(arm, "-")] for arm, runs in arms.items()]
@@ -49,7 +48,7 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
         "of decision are likelier together than the wrong ones. Higher is better but for the loss, in nats per token.",
         "Difference to examples alone, seed by seed:",
         table(["arm", *_MEASURES.values()], gains),
-        claims_table(_claims(arms)),
+        _claims(arms),
         "![Validity and perplexity ratio by arm](reproduction/figures/hyperdata.png)",
     ]
 
@@ -62,7 +61,7 @@ def _cell(runs: Sequence[Record], name: str) -> str:
 
 
 def _gain(runs: Sequence[Record], control: Sequence[Record], name: str) -> str:
-    return with_interval(seed_by_seed(_by_seed(runs, name), _by_seed(control, name))[0])
+    return over_units(seed_by_seed(_by_seed(runs, name), _by_seed(control, name)))
 
 
 def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:
@@ -76,16 +75,14 @@ def _claims(arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
     claimed = []
     if invalid:
         shows = "share of samples that are not valid, above 0.99"
-        claimed = [
-            Claim("explanations alone give no valid text", shows, mean_interval(invalid), len(invalid), bar=0.99)
-        ]
+        claimed = [mean_claim("explanations alone give no valid text", shows, invalid, bar=0.99)]
     for claim, first, second in (
         ("10 % explanations lie below examples alone", "examples", "explanations-10"),
         ("1 % explanations lie above examples alone", "explanations-1", "examples"),
         ("1 % explanations lie above 10 %", "explanations-1", "explanations-10"),
     ):
         shows = f"validity, {first} minus {second}"
-        claimed.append(Claim(claim, shows, *seed_by_seed(validity[first], validity[second])))
+        claimed.append(mean_claim(claim, shows, seed_by_seed(validity[first], validity[second])))
     return claimed
 
 

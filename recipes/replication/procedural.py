@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.metrics.intervals import Interval, mean_interval
+from hf_synth.metrics.intervals import mean_interval
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import Rows, get_task
@@ -15,12 +15,11 @@ from hf_synth.tasks.base import EOS
 from hf_synth.training.pretraining import seen_share
 from replication.claims import (
     Claim,
-    claims_table,
+    mean_claim,
     over_units,
     sample_size_note,
     seed_by_seed,
     share_over_units,
-    with_interval,
 )
 from replication.records import Record, by_arm
 
@@ -45,7 +44,7 @@ _PAIRS = [  # of which target what was published, and the start and the other wh
 ]  # fmt: skip
 
 
-def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show how well each task is learned, and after how many steps."""
     arms = by_arm(records)
     rows = [
@@ -100,7 +99,7 @@ def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
     return text + "."
 
 
-def downstream_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def downstream_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show accuracy by initialisation, and paired differences to random weights."""
     arms = by_arm(records)
     seeds = min(map(len, arms.values()))
@@ -108,7 +107,8 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     rows = [[start, *(target.cell(start) for target in targets)] for start in _INITIALISATIONS]
     constant = ["no model: the commonest token of each position", *(f"{target.constant:.1f}" for target in targets)]
     seen = ["test rows that training had, %", *(f"{target.seen:.1f}" for target in targets)]
-    gains = [[start, *(target.gain(start) for target in targets)] for start in _INITIALISATIONS[1:]]
+    others = _INITIALISATIONS[1:]
+    gains = [[start, *(over_units(target.differences(start), 1) for target in targets)] for start in others]
     published = [[start, *(f"{value:.1f}" for value in values)] for start, values in _PUBLISHED.items()]
     weak = [target.name for target in targets if not target.is_cleared()]
     _downstream_figure(targets, folder)
@@ -124,7 +124,7 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
         "A comparison counts where the interval from nothing lies above the commonest tokens. "
         + (f"It does not for {', '.join(weak)}." if weak else "It does for all four.")
         + " The last two claims are tested here and not published:",
-        claims_table([target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name]),
+        [target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name],
         "![Accuracy of the result by initialisation](reproduction/figures/downstream.png)",
     ]
 
@@ -155,12 +155,9 @@ class _Target:
         values = list(self.values(start).values())
         return over_units(values, 1) if values else MISSING
 
-    def difference(self, start: str, other: str = "nothing") -> tuple[Interval, int]:
-        """Return the paired difference in points, and of how many seeds."""
+    def differences(self, start: str, other: str = "nothing") -> list[float]:
+        """Return the paired differences in points."""
         return seed_by_seed(self.values(start), self.values(other))
-
-    def gain(self, start: str) -> str:
-        return with_interval(self.difference(start)[0], 1)
 
     def is_cleared(self) -> bool:
         """Tell whether training from nothing beats the commonest tokens, over seeds."""
@@ -168,7 +165,8 @@ class _Target:
         return bool(values) and mean_interval(values).low > self.constant
 
     def claim(self, published: str, start: str, other: str) -> Claim:
-        return Claim(published, f"{start} minus {other}, points", *self.difference(start, other), digits=1)
+        found = mean_claim(published, f"{start} minus {other}, points", self.differences(start, other), digits=1)
+        return found if self.is_cleared() else dataclasses.replace(found, without="no verdict: untrained at chance")
 
 
 def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Record]]) -> _Target:

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.metrics.intervals import mean_interval
 from hf_synth.metrics.ngram import ngram_log_probs
 from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
 from hf_synth.tasks import get_task
-from replication.claims import Claim, claims_table, over_units, sample_size_note
+from replication.claims import Claim, mean_claim, over_units, sample_size_note
 from replication.records import Record
 
 _COUNTERS = {1: "unigram", 2: "bigram", 3: "trigram"}
@@ -20,7 +19,7 @@ _GRAMMARS = 100
 _EXCESS = 0.26
 
 
-def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Compare V=128, L=1, beta=2 with the published loss and accuracy."""
     published = ["published (one grammar)", "2.84", "3.10", "0.26", "0.297", "-", "-", "-"]
     return [
@@ -43,7 +42,7 @@ def _next_to_published(records: Sequence[Record]) -> str:
     )
 
 
-def l3_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str]:
+def l3_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Compare depth 3, loss on all leaves, with the exact Bayes loss."""
     return _against_floor(records, config, folder, "rlm_l3", None)
 
@@ -68,7 +67,7 @@ def _entropies() -> list[str]:
 
 def _against_floor(
     records: Sequence[Record], config: Mapping[str, Any], folder: Path, name: str, published: list[str] | None
-) -> list[str]:
+) -> list[str | list[Claim]]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
     counted = [_counted(config, record) for record in records]
     rows = [
@@ -84,11 +83,11 @@ def _against_floor(
     pairs = zip(records, counted, strict=True)
     ahead = [min(losses.values()) - record.metrics["loss/test"] for record, losses in pairs]
     shows = "the best counter's loss minus the transformer's, nats"
-    better = Claim("a transformer beats counting the same rows", shows, mean_interval(ahead), len(ahead))
+    better = mean_claim("a transformer beats counting the same rows", shows, ahead)
     return [
         sample_size_note(len(records), "grammars"),
         table(head, [*([published] if published else []), *rows]),
-        claims_table([better]),
+        [better],
         f"![Excess loss over training steps, a line a grammar](reproduction/figures/{name}.png)",
     ]
 

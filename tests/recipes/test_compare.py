@@ -1,6 +1,7 @@
 """A whole comparison, tiny: shared first policy, two arms, two seeds; what it leaves, and what it refuses."""
 
 import csv
+import fnmatch
 import importlib
 import json
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+
+from hf_synth.experiments.statistics import known_measures, recipe_measures
 
 ROOT = Path(__file__).parents[2]
 SFT = {
@@ -134,14 +137,45 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         compare.main(words)
 
 
-def test_values_to_vary_and_a_mistaken_primary(compare):
-    words = write(arms={}, seeds=[3])
-    with pytest.raises(ValueError, match="primary: got 'halves/validity/rarer', which no run has; did you mean"):
-        compare.main([*words, "--vary", "sampling_strength=0,1", "--primary", "halves/validity/rarer"])
-    folder = compare.main([*words, "--vary", "sampling_strength=0,1"])  # the mistaken plan was taken back
+def test_values_to_vary_make_arms(compare):
+    folder = compare.main([*write(arms={}, seeds=[3]), "--vary", "sampling_strength=0,1"])
     report = (folder / "report.md").read_text()
     assert "minus" not in report, "one seed has no differences"
     assert "`sampling_strength-1`" in report
+    metrics = json.loads((folder / "sampling_strength-1" / "seed-3" / "metrics.json").read_text())
+    unknown = [
+        name
+        for name in known_measures({"": {0: metrics}})
+        if not any(fnmatch.fnmatchcase(name, known) for known in recipe_measures("grpo", GRPO["mixture"]))
+    ]
+    assert unknown == [], "a comparison may rest on any of them, and is refused if the recipe's list lacks it"
+
+
+@pytest.mark.parametrize(
+    ("values", "primary", "nearest"),
+    [
+        ({}, "halves/validity/rarer", "halves/validity/rare"),
+        ({}, "validity/tial", "validity/tail"),
+        ({}, "validity/huge", "validity/"),
+        ({"recipe": "sft"}, "validity/tail", "loss/final"),
+        ({"recipe": "pretrain"}, "acuracy/test", "accuracy/test"),
+    ],
+)
+def test_a_mistaken_primary_is_refused_before_anything_is_trained(compare, values, primary, nearest):
+    with pytest.raises(
+        ValueError, match=f"primary: got '{primary}', .* does not measure; the nearest of .*: {nearest}"
+    ):
+        compare.main([*write(**values), "--primary", primary])
+    assert not list(Path().rglob("config.yaml"))
+
+
+def test_metrics_of_recorded_runs_can_be_primary():
+    """Those of pretraining: every name in the records of the replications."""
+    names = {name for path in (ROOT / "docs" / "reproduction").glob("*.jsonl") for line in path.open()
+             for name in known_measures({"": {0: json.loads(line)["metrics"]}})}  # fmt: skip
+    patterns = recipe_measures("pretrain")
+    assert len(names) > 100
+    assert [name for name in names if not any(fnmatch.fnmatchcase(name, known) for known in patterns)] == []
 
 
 def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):

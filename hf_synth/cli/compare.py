@@ -1,0 +1,156 @@
+"""Arms of any origin, paired by seed: differences with intervals, p-values with Holm's correction, and verdicts.
+
+A FOLDER is an arm; a single FOLDER holds the arms as its folders. An arm has one file of numbers a seed: metrics.json,
+wandb-summary.json, lm-eval's results_*.json or a folder .eval_results in a run's folder, or else any SEED.json. Seeds
+are paired by their number in the path (seed-3/..., run_3.json).
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_synth.errors import likely
+
+# What holds the numbers of a run: the first kind that an arm has. What a run was given: in its folder, or above it.
+_FILES = ("metrics.json", "wandb-summary.json", "results*.json", ".eval_results/*.yaml", "*.json")
+_CONFIGS = ("resolved_config.yaml", "config.yaml")
+_SETTINGS = ("config", "configs", "n-shot", "n-samples", "versions")  # of lm-eval
+_SIZES = ("rows/test", "prompts/evaluated", "pairs/held_out")  # what arms are measured on
+_NO_MEASURE = re.compile(r"(^|/)_|_stderr|(^|/)(epoch|global_step)$")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arms, and what the answer rests on."""
+    parser.add_argument("folder", nargs="+", type=Path, help="an arm, or one folder of arms")
+    parser.add_argument("--primary", help="the metric that the answer rests on; without it there are no verdicts")
+    parser.add_argument("--better", choices=("higher", "lower"), default="higher", help="default: higher")
+    parser.add_argument("--smallest_effect", type=float, help="the smallest difference that matters, in its unit")
+    parser.add_argument("--against", help="the arm that the others are compared with (default: the first)")
+    parser.add_argument("--varied", nargs="+", default=[], metavar="NAME", help="settings that arms may differ in")
+    parser.add_argument("--common_seeds", action="store_true", help="leave out seeds that an arm lacks, not an error")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a page in Markdown."""
+    from hf_synth.experiments import statistics
+    from hf_synth.reports.page import render
+    from hf_synth.reports.read import check_alike
+
+    folders = arguments.folder
+    if len(folders) == 1:
+        folders = sorted(path for path in _folder(folders[0]).iterdir() if path.is_dir() and any(_runs(path)))
+    arms = {path.name: dict(_arm(path)) for path in folders}
+    if len(arms) < 2 or len(arms) < len(folders):
+        raise ValueError(f"got the arms {', '.join(arms) or 'none'}, wanted at least two folders of different names")
+    _check_seeds(arms, common=arguments.common_seeds)
+    seeds = sorted(set.intersection(*map(set, arms.values())))
+    for seed in seeds:
+        check_alike({arm: by_seed[seed][1] for arm, by_seed in arms.items()}, arguments.varied)
+    results = {arm: {seed: by_seed[seed][0] for seed in seeds} for arm, by_seed in arms.items()}
+    known = [name for name in statistics.known_measures(results) if not _NO_MEASURE.search(name)]
+    first = arguments.against or next(iter(arms))
+    for given, names in ((arguments.primary, known), (first, list(arms))):
+        if given is not None and given not in names:
+            raise ValueError(f"got {given!r}, which no run has; {likely(given, names)}")
+    pairs = [(arm, first) for arm in arms if arm != first]
+    measures = [arguments.primary] if arguments.primary else known
+    found = statistics.differences(dict.fromkeys(pairs, results), measures)
+    verdicts = [
+        statistics.verdict(each, arguments.better, arguments.smallest_effect, tests=len(found)) for each in found
+    ]
+    print(
+        render(
+            "results",
+            arguments=arguments,
+            arms=list(arms),
+            seeds=len(seeds),
+            level=statistics.LEVEL,
+            power=statistics.POWER,
+            fewest=statistics.FEWEST_FOR_A_CLAIM,
+            detectable=statistics.detectable(len(seeds), len(found) or 1),
+            found=list(zip(found, verdicts, strict=True)),
+        )
+    )
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"got {str(path)!r}, which is no folder; wanted one with a file of numbers for each seed")
+    return path
+
+
+def _runs(arm: Path) -> Iterator[Path]:
+    """The files of numbers of an arm: of the first kind that there is."""
+    for pattern in _FILES:
+        if found := sorted(path for path in _folder(arm).rglob(pattern) if path.is_file()):
+            yield from found
+            return
+
+
+def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, Any]]]]:
+    """Seed -> (numbers, settings) of an arm."""
+    seen: dict[str, Path] = {}
+    for path in _runs(folder):
+        place = path.relative_to(folder).as_posix()
+        numbers = re.findall(r"seed[-_=]?(\d+)", place) or re.findall(r"\d+", path.stem)
+        seed = numbers[-1] if numbers else place.removesuffix(path.suffix)
+        if (other := seen.setdefault(seed, path)) != path:
+            raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one a seed")
+        yield seed, _read(path)
+    if not seen:
+        raise ValueError(f"got {str(folder)!r}, in which no file of numbers lies; wanted one for each seed")
+
+
+def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Numbers of a file by flat name, and the settings that it and the config beside it tell."""
+    import yaml
+
+    from hf_synth.experiments.statistics import finite
+    from hf_synth.training.arguments import read_yaml
+    from hf_synth.training.run_directory import FREE
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: got no valid file of numbers ({str(error).splitlines()[0]})") from None
+    if isinstance(content, list):  # .eval_results: one entry a benchmark
+        content = {_benchmark(entry): entry.get("value") for entry in content if isinstance(entry, dict)}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: got {type(content).__name__}, wanted a mapping of names to numbers")
+    settings = {name: content.pop(name) for name in _SETTINGS if name in content}
+    content = content["results"] if isinstance(content.get("results"), dict) else content
+    values = finite(dict(_flat(content)))
+    settings |= {name: values[name] for name in _SIZES if name in values}
+    given = [folder / name for folder in path.parents[:2] for name in _CONFIGS if (folder / name).is_file()]
+    settings |= {name: value for name, value in read_yaml(given[0]).items() if name not in FREE} if given else {}
+    told = {name.removesuffix("/value"): value for name, value in _flat(settings) if not name.startswith("_")}
+    return values, told
+
+
+def _benchmark(entry: Mapping[str, Any]) -> str:
+    dataset = entry.get("dataset") or {}
+    return "/".join(str(dataset[name]) for name in ("id", "task_id") if name in dataset) or "value"
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _check_seeds(arms: Mapping[str, Mapping[str, Any]], *, common: bool) -> None:
+    everything = set().union(*arms.values())
+    for arm, by_seed in arms.items():
+        if (missing := sorted(everything - by_seed.keys())) and not common:
+            raise ValueError(
+                f"got arm {arm!r} without seed {', '.join(missing[:5])}, which another has, wanted the same seeds: "
+                "one that failed may have failed because of its arm; --common_seeds leaves out what an arm lacks"
+            )
+    if not set.intersection(*map(set, arms.values())):
+        raise ValueError(f"got no seed that all of {', '.join(arms)} have, wanted at least two")

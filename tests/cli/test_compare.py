@@ -1,0 +1,152 @@
+"""hf-synth compare: arms of any origin, from one file of numbers a seed to differences and verdicts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from hf_synth.cli import main
+
+NAMES = ("loss", "accuracy", "speed", "score", "reward")
+
+
+def write_arm(
+    folder: Path, values: list[dict[str, float]], name: str = "seed-{}/metrics.json", **config: object
+) -> None:
+    """One file a seed, and a config beside each where values are given."""
+    for seed, metrics in enumerate(values):
+        path = folder / name.format(seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(metrics))
+        if config:
+            (path.parent / "resolved_config.yaml").write_text(
+                yaml.safe_dump({**config, "output_dir": str(path.parent)})
+            )
+
+
+def draws(
+    random: np.random.Generator, seeds: int = 8, effect: float = 0.0, noise: float = 1.0
+) -> list[dict[str, float]]:
+    return [{name: float(noise * random.normal() + effect) for name in NAMES} for _ in range(seeds)]
+
+
+@pytest.fixture
+def printed(capsys, tmp_path, monkeypatch):
+    """What the command prints, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        main(["compare", *arguments])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """The one line of an error with exit code 2."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["compare", *arguments])
+        assert ended.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    return run
+
+
+def test_a_difference_is_supported_and_its_opposite_is_not(printed, tmp_path):
+    random = np.random.default_rng(0)
+    write_arm(tmp_path / "a", draws(random, noise=0.1))
+    write_arm(tmp_path / "b", draws(random, effect=1.0, noise=0.1))
+    assert "**Supported.** `b` minus `a`: +0.9" in printed("a", "b", "--primary", "accuracy")
+    assert "**Not supported.** `b` minus `a`: +0.9" in printed("a", "b", "--primary", "accuracy", "--better", "lower")
+    assert "**Supported.** `a` minus `b`: -0.9" in printed(
+        "a", "b", "--primary", "accuracy", "--better", "lower", "--against", "b"
+    )
+    every = printed(str(tmp_path))  # the folder of the arms
+    assert every.count("| **+") == len(NAMES)
+    assert "over all 5 differences" in every
+    assert "Supported" not in every
+
+
+def test_planted_nulls_are_found_at_five_percent(printed, tmp_path, capsys):
+    """200 tables of five metrics without an effect: in 5 % any of them is called different, corrected over all."""
+    from hf_synth.experiments.statistics import differences
+
+    random, found, corrected = np.random.default_rng(7), 0, 0
+    for _ in range(400):
+        results = {arm: dict(enumerate(draws(random))) for arm in "ab"}
+        each = differences({("b", "a"): results}, NAMES)
+        found += sum(one.p < 0.05 for one in each)
+        corrected += any(one.corrected < 0.05 for one in each)
+    assert 0.035 < found / (400 * len(NAMES)) < 0.065  # 2,000 tests: standard error 0.005
+    assert 0.02 < corrected / 400 < 0.08  # standard error 0.011
+    for arm, by_seed in results.items():
+        write_arm(tmp_path / arm, list(by_seed.values()))
+    assert "| **" not in printed("a", "b")
+
+
+@pytest.mark.parametrize(
+    "name", ["{}.json", "run_{}.json", "seed-{}/files/wandb-summary.json", "seed_{}/model/results_2026-01-01T00.json"]
+)
+def test_files_of_other_tools_are_paired_by_seed(name, printed, tmp_path):
+    write_arm(tmp_path / "a", [{"acc": seed / 10} for seed in range(3)], name)
+    write_arm(tmp_path / "b", [{"acc": seed / 10 + 0.5, "_runtime": 3, "x": "text"} for seed in range(3)], name)
+    assert "| `acc` | `b` minus `a` | 3 | +0.5 [+0.5, +0.5] | 1 | 1 |" in printed("a", "b")
+
+
+def test_results_of_lm_eval_and_of_the_hub(printed, refused, tmp_path):
+    for arm, model in (("a", "small"), ("b", "large")):
+        results = [
+            {"results": {"arc": {"acc,none": 0.25 + (model == "large") / 4, "acc_stderr,none": 0.1, "alias": "arc"}},
+             "config": {"model": model}, "date": 17.0} for _ in range(2)
+        ]  # fmt: skip
+        write_arm(tmp_path / arm, results, "seed-{}/results_x.json")
+    assert "differ in config/model too (config/model: 'small' and 'large')" in refused("a", "b")
+    text = printed("a", "b", "--varied", "config/model")
+    assert "| `arc/acc,none` | `b` minus `a` | 2 | +0.25 [+0.25, +0.25] |" in text
+    assert "stderr" not in text
+    assert "date" not in text
+    for arm, value in (("c", 1.0), ("d", 2.0)):
+        for seed in range(2):
+            path = tmp_path / arm / f"seed-{seed}" / ".eval_results" / "gsm8k.yaml"
+            path.parent.mkdir(parents=True)
+            path.write_text(yaml.safe_dump([{"dataset": {"id": "openai/gsm8k", "task_id": "main"}, "value": value}]))
+    assert "| `openai/gsm8k/main` | `d` minus `c` | 2 | +1 [+1, +1] |" in printed("c", "d")
+
+
+def test_unequal_arms_are_refused(refused, printed, tmp_path):
+    random = np.random.default_rng(1)
+    write_arm(tmp_path / "a", draws(random, 3), learning_rate=0.1, task="sort")
+    write_arm(tmp_path / "b", draws(random, 3), learning_rate=0.2, task="set")
+    write_arm(tmp_path / "c", draws(random, 2), learning_rate=0.1, task="sort")
+    assert "differ in learning_rate, task too" in refused("a", "b")
+    assert "differ in task too" in refused("a", "b", "--varied", "learning_rate")
+    assert "3 seeds" in printed("a", "b", "--varied", "learning_rate", "task")
+    assert "got arm 'c' without seed 2, which another has" in refused("a", "c")
+    assert "2 seeds" in printed("a", "c", "--common_seeds")
+    for arm, rows in (("d", 10), ("e", 20)):
+        write_arm(tmp_path / arm, [{"loss": 1.0, "rows/test": rows}] * 2)
+    assert "differ in rows/test too" in refused("d", "e")
+
+
+def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
+    write_arm(tmp_path / "a", [{"loss": 1.0, "score": float("nan")}, {"loss": 2.0, "score": 1.0}])
+    write_arm(tmp_path / "b", [{"loss": 1.0}, {"loss": 2.0}])
+    assert "`loss`" in printed("a", "b")  # NaN is missing, and ends nothing
+    assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
+    assert "wanted at least two folders" in refused("a")
+    assert "'none', which is no folder" in refused("a", "none")
+    (tmp_path / "empty").mkdir()
+    assert "no file of numbers lies" in refused("a", "empty")
+    (tmp_path / "b" / "seed-1" / "metrics.json").write_text('{"loss": ')
+    assert "seed-1/metrics.json: got no valid file of numbers" in refused("a", "b")
+    (tmp_path / "b" / "seed-1" / "metrics.json").write_text("[1]")
+    (tmp_path / "b" / "again" / "seed-0").mkdir(parents=True)
+    (tmp_path / "b" / "again" / "seed-0" / "metrics.json").write_text("{}")
+    assert "got two files for seed 0 of one arm" in refused("a", "b")
