@@ -15,7 +15,6 @@ The primary measure, and what the seeds can detect in it, are written down befor
 import dataclasses
 import fnmatch
 import importlib
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return Path()
     own, base = split_config(argv, {field.name for field in dataclasses.fields(CompareArguments)})
     arguments = CompareArguments(**own)
-    folder = Path(base.pop("output_dir", f"runs/compare_{arguments.recipe}"))
+    folder = Path(str(base.pop("output_dir", f"runs/compare_{arguments.recipe}")))
     runs = compared_runs(arguments, base, folder, CONFIGS)
     check_measured(arguments, base)
     with directory_lock(str(folder)):
@@ -128,7 +127,15 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
         "versions": versions(),
     }
     path = folder / PLAN
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() and begun else found
+    kept = found
+    if path.exists() and begun:
+        try:
+            kept = json_dict(path.read_text(encoding="utf-8"), PLAN)
+        except ValueError:
+            raise ValueError(
+                f"{path}: got a damaged plan, which says what the finished runs were to answer; restore it, or give "
+                "another --output_dir"
+            ) from None
     for name, value in found.items():
         if kept.get(name) != value:
             raise ValueError(

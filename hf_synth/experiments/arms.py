@@ -23,6 +23,7 @@ COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` 
 CONFIG = "config.yaml"  # in the folder of a run of a comparison: all that its recipe is given
 SHARED = "shared"
 _LONGEST_NAME = 80
+_MOST_SEEDS = 10_000
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 # What recipes put beside the folders of arms, and so no name for one.
 _TAKEN = re.compile(
@@ -127,6 +128,8 @@ class CompareArguments:
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
         self.title, self.primary = str(self.title), str(self.primary)
+        if self.page and Path(self.page).is_dir():
+            raise ValueError(f"page: got the folder {self.page!r}, wanted a Markdown file")
         check_arms(self.arms, self.seeds)
         for name in ("smallest_effect", "noise"):
             if (value := getattr(self, name)) is not None:
@@ -176,7 +179,7 @@ def _above_zero(name: str, value: Any) -> float:
 def seed_numbers(given: Any) -> list[int]:
     """8 -> 0 ... 7; a list -> these; nothing -> 0 alone."""
     numbers = given if isinstance(given, list) else [0] if given is None else given
-    if isinstance(numbers, int) and not isinstance(numbers, bool) and numbers > 0:
+    if isinstance(numbers, int) and not isinstance(numbers, bool) and 0 < numbers <= _MOST_SEEDS:
         return list(range(numbers))
     if not isinstance(numbers, list) or not numbers or not all(type(seed) is int and seed >= 0 for seed in numbers):
         raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or a list of seeds of at least 0")
@@ -337,7 +340,8 @@ def compared_runs(
 
 def _check_no_secret(config: Mapping[str, Any]) -> None:
     """Refuse what the config of a run would keep before it is written; the recipe would refuse it too late."""
-    for name, value in {**(config.get("env") or {}), "hub_token": config.get("hub_token")}.items():
+    env = json_dict(config.get("env"), "env")
+    for name, value in {**env, "hub_token": config.get("hub_token")}.items():
         if value and _SECRET.search(name):
             raise ValueError(
                 f"{name}: got one, which the config of every run would keep; wanted none there: set it in the "

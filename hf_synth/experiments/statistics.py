@@ -228,49 +228,33 @@ def _is_measure(name: str) -> bool:
 
 # What each recipe writes into metrics.json, as far as it is compared. `*` is any name; PART is all, head, tail, or a
 # cluster of the prompts.
+_LANGUAGE = """validity valid_and_new in_training coverage coverage/of_rows distinct validity_by_length
+    validity_by_length/* completion completion/strict completion/*/passed completion/*/strict completion/*/p_valid
+    completion/*/p_invalid auroc auroc/same_length auroc/length auroc/length_table pairs/same_length perplexity/valid
+    perplexity/invalid perplexity/ratio perplexity/gap perplexity/kind/* perplexity/same_length/* string/excess
+    string/loss string/floor string_perplexity/* natural/loss natural/perplexity"""
 RECIPE_MEASURES = {
-    "sft": ("loss/final",),
-    "reward": ("accuracy/held_out", "accuracy/held_out/*", "loss/held_out"),
-    "dpo": ("accuracy/held_out", "margin/held_out", "loss/held_out"),
-    "pretrain": (
-        *("excess/test", "loss/test", "accuracy/test", "row_accuracy/test", "excess/test_share", "seen/test"),
-        *(f"{name}/test/*" for name in ("loss", "accuracy", "row_accuracy", "perplexity", "probability")),
-        *(
-            f"language/{name}"
-            for name in (
-                "validity", "valid_and_new", "in_training", "coverage", "coverage/of_rows", "distinct", "completion",
-                "completion/strict", "completion/*/passed", "completion/*/strict", "completion/*/p_valid",
-                "completion/*/p_invalid", "auroc", "auroc/same_length", "auroc/length", "auroc/length_table",
-                "pairs/same_length", "perplexity/valid", "perplexity/invalid", "perplexity/ratio", "perplexity/gap",
-                "perplexity/kind/*", "perplexity/same_length/ratio", "perplexity/same_length/gap",
-                "perplexity/same_length/invalid", "string_perplexity/ratio", "string_perplexity/gap",
-                "string_perplexity/valid", "string_perplexity/invalid", "string/excess", "string/loss", "string/floor",
-                "validity_by_length", "validity_by_length/*", "natural/loss", "natural/perplexity",
-            )
-        ),
-        "tokens/*", "documents/*",
-    ),
-    "grpo": (
-        "validity/PART", "reward/PART", "halves/validity/rare", "halves/validity/common", "halves/sampled_reward/rare",
-        "halves/sampled_reward/common", "pass_at_*/PART", "variety/PART", "coverage/PART", "reward/decile_*",
-        "entropy/mean", "entropy/token", "kl/mean", "kl/token", "length", "finished",
-        *(
-            f"collapse/{name}"
-            for name in (
-                "variety", "em_dash", "not_just", "tone_spread", "token_gini", "distinct_1", "distinct_2",
-                "compression", "repetition", "self_bleu", "self_bleu/across", "vendi", "vendi/across", "variety/PART",
-                "self_bleu/PART", "vendi/PART", "self_bleu/across/PART", "vendi/across/PART",
-            )
-        ),
-        "equal_kl/*",
-    ),
-}  # fmt: skip
+    "sft": "loss/final",
+    "reward": "accuracy/held_out accuracy/held_out/* loss/held_out",
+    "dpo": "accuracy/held_out margin/held_out loss/held_out",
+    "pretrain": """excess/test loss/test accuracy/test row_accuracy/test excess/test_share seen/test loss/test/*
+        accuracy/test/* row_accuracy/test/* perplexity/test/* probability/test/* tokens/* documents/*
+        """
+    + " ".join(f"language/{name}" for name in _LANGUAGE.split()),
+    "grpo": """validity/PART reward/PART halves/validity/rare halves/validity/common halves/sampled_reward/rare
+        halves/sampled_reward/common pass_at_*/PART variety/PART coverage/PART reward/decile_* entropy/mean
+        entropy/token kl/mean kl/token length finished equal_kl/* collapse/variety collapse/variety/PART
+        collapse/em_dash collapse/not_just collapse/tone_spread collapse/token_gini collapse/distinct_1
+        collapse/distinct_2 collapse/compression collapse/repetition collapse/self_bleu collapse/self_bleu/PART
+        collapse/self_bleu/across collapse/self_bleu/across/PART collapse/vendi collapse/vendi/PART
+        collapse/vendi/across collapse/vendi/across/PART""",
+}
 
 
 def recipe_measures(recipe: str, clusters: Iterable[str] = ()) -> list[str]:
     """The names that the runs of a recipe may have, as patterns of fnmatch; clusters: of the prompts."""
     parts = dict.fromkeys(["all", "head", "tail", *clusters])
-    names = [name.replace("PART", part) for name in RECIPE_MEASURES[recipe] for part in parts]
+    names = [name.replace("PART", part) for name in RECIPE_MEASURES[recipe].split() for part in parts]
     return list(dict.fromkeys(names))
 
 

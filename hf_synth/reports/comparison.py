@@ -262,9 +262,16 @@ def _side_by_side(comparison: Comparison, shown: int) -> dict[str, Any]:
 
 
 def _first_answers(path: Path) -> dict[str, str]:
-    columns = pq.read_table(path, columns=["prompt", "completion", "sample"]).to_pydict()
+    columns = _samples(path).select(["prompt", "completion", "sample"]).to_pydict()
     rows = zip(columns["prompt"], columns["completion"], columns["sample"], strict=True)
     return {prompt: completion for prompt, completion, sample in rows if sample == 0}
+
+
+def _samples(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: got a damaged file ({str(error).splitlines()[0]}); remove its folder") from error
 
 
 def write_differences(comparison: Comparison) -> None:
@@ -286,7 +293,7 @@ def write_all_samples(comparison: Comparison) -> None:
     for arm, runs in comparison.runs.items():
         for seed, run in sorted(runs.items()):
             if (path := run.folder / SAMPLES).exists():
-                part = pq.read_table(path)
+                part = _samples(path)
                 rows = len(part)
                 parts.append(part.add_column(0, "seed", pa.array([seed] * rows, pa.int32())).add_column(
                     0, "arm", pa.array([arm] * rows)))  # fmt: skip

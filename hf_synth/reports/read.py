@@ -198,10 +198,11 @@ def read_finished(folder: Path) -> Run | None:
         if (log := read_training_log(folder)) is None:
             return None
         path, metrics = folder / RESOLVED_CONFIG, read_metrics(folder)
-        config = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-        metrics = log.get("final", {}) if metrics is None else metrics
-        return Run(folder, dict(config or {}), metrics, dict(log), read_trained_on(folder) or {})
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        config = dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+        metrics = finite(log.get("final", {}) if metrics is None else metrics)
+        history = [dict(entry) for entry in log["history"]]
+        return Run(folder, config, metrics, {**log, "history": history}, read_trained_on(folder) or {})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
@@ -329,13 +330,10 @@ class Comparison:
         first, *others = self.runs
         return self.plan.pairs if self.plan else [(arm, first) for arm in others]
 
-    @cached_property
+    @property
     def results(self) -> Results:
-        """Arm -> seed -> metrics; numbers that are not finite are missing."""
-        return {
-            arm: {seed: finite(run.metrics) for seed, run in sorted(by_seed.items())}
-            for arm, by_seed in self.runs.items()
-        }
+        """Arm -> seed -> metrics."""
+        return {arm: {seed: run.metrics for seed, run in by_seed.items()} for arm, by_seed in self.runs.items()}
 
     @cached_property
     def paired(self) -> dict[Pair, Results]:

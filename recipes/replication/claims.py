@@ -31,6 +31,7 @@ class Claim:
     bar: float = 0.0
     digits: int = 3
     without: str = ""
+    own: bool = False
 
 
 def mean_claim(claim: str, measured: str, values: Sequence[float], bar: float = 0.0, digits: int = 3) -> Claim:
@@ -58,7 +59,8 @@ def verdicts(claims: Sequence[Claim]) -> list[str]:
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
         found = Difference(claim.claim, "", "", claim.units, above, math.nan, claim.p, float(next(corrected)))
-        words.append(_WORDS[verdict(found, "higher").word])
+        word = verdict(found, "higher").word
+        words.append(word if claim.own else _WORDS[word])
     return words
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from hf_synth.io import write_text
-from hf_synth.reports.tables import table
+from hf_synth.reports.tables import MISSING, table
 from replication.analogy import analogy_section
 from replication.claims import Claim, claims_table, verdicts, with_interval
 from replication.hyperdata import hyperdata_section
@@ -123,9 +123,10 @@ the samples of one run.
 {summary}
 
 Reproduced: the number is above the bar of the claim. Not reproduced: it is below. Undecided: the units do not say, or
-are fewer than the 8 that a claim takes. p-values are corrected over all {tested} claims of this page that are tested
-(Holm). A claim whose setting differs from the published one in what could matter is not tested: it is neither
-confirmed nor refuted here, and its section lists what differs.
+are fewer than the 8 that a claim takes. Supported and not supported say the same of claims that were not published.
+p-values are corrected over all {tested} claims of this page that are tested (Holm). A claim whose setting differs from
+the published one in what could matter is not tested: it is neither confirmed nor refuted here, and its section lists
+what differs.
 """
 
 
@@ -138,11 +139,21 @@ def write_page(docs: Path, configs: Path) -> Path:
               for claim in part]  # fmt: skip
     words = verdicts([claim for _, claim in claims])
     rows = [
-        [STUDIES[name].title.partition(":")[0], claim.claim, claim.measured,
-         with_interval(claim.interval, claim.digits), word]
+        [STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
         for (name, claim), word in zip(claims, words, strict=True)
-    ]  # fmt: skip
-    summary = table(["study", "claim", "measured by", "here", "verdict"], rows, text_columns=3)
+        if not claim.without
+    ]
+    rows += [
+        [
+            study.title,
+            "the published ones",
+            MISSING,
+            f"not the published setting: {', '.join(what for what, *_ in study.settings)}",
+        ]
+        for study in STUDIES.values()
+        if study.settings
+    ]
+    summary = table(["study", "claim", "here", "verdict"], rows, text_columns=2)
     tested = sum(not claim.without for _, claim in claims)
     parts = [_HEAD.format(summary=summary, tested=tested)]
     left = iter(words)
@@ -177,9 +188,11 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
     if study.settings:
         settings = ["This is not the published setting:", table(["value", "published", "here"], study.settings,
                                                                 text_columns=3)]  # fmt: skip
-        why = f"not the published setting ({', '.join(what for what, _, _ in study.settings[:2])}, ...)"
+        why = "not the published setting"
         section = [
-            part if isinstance(part, str) else [dataclasses.replace(claim, without=why) for claim in part]
+            part
+            if isinstance(part, str)
+            else [claim if claim.own else dataclasses.replace(claim, without=why) for claim in part]
             for part in section
         ]
     return [f"Config: `recipes/configs/{study.config}`.", *settings, *section, *left]

@@ -166,7 +166,9 @@ class _Target:
 
     def claim(self, published: str, start: str, other: str) -> Claim:
         found = mean_claim(published, f"{start} minus {other}, points", self.differences(start, other), digits=1)
-        return found if self.is_cleared() else dataclasses.replace(found, without="no verdict: untrained at chance")
+        if not self.is_cleared():
+            return dataclasses.replace(found, without="no verdict: training from nothing is at chance")
+        return dataclasses.replace(found, own="set-shuffled" in (start, other))
 
 
 def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Record]]) -> _Target:

@@ -83,7 +83,10 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         for seed in (0, 1)
     }
     plain, weighted = configs["uniform", 1], configs["density", 1]
-    assert {name for name in plain if plain[name] != weighted[name]} == {"sampling_strength", "settings", "output_dir"}
+    assert {name for name in plain if plain[name] != weighted[name]} == {
+        "sampling_strength", "settings", "output_dir", "run_name",
+    }  # fmt: skip
+    assert (weighted["project"], weighted["run_name"]) == ("out", "density-seed-1")
     assert configs["density", 0]["rows_seed"] == 0
     assert weighted["rows_seed"] == weighted["seed"] == 1
     assert weighted["model_name_or_path"] == "out/shared/policy/seed-1"

@@ -198,7 +198,7 @@ def test_the_settings_of_a_comparison_make_the_same_one_again(name, tmp_path):
     }
     for changed, changed_base in ((values, base), ({**values, **more}, {**base, **changes})):
         arguments = CompareArguments(**changed)
-        compare.promise(arguments, changed_base, tmp_path, begun=False)
+        compare.preregister(arguments, changed_base, tmp_path, begun=False)
         path = saved(code_block(settings_lines(tmp_path), "yaml"), tmp_path / "my.yaml")
         values_again, base_again = split_config(["--config", str(path)], own)
         assert CompareArguments(**values_again) == arguments

@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from replication import procedural
-from replication.claims import Claim, claims_table, over_units, sample_size_note, seed_by_seed, share_over_units
+from replication.claims import (
+    Claim,
+    claims_table,
+    mean_claim,
+    over_units,
+    sample_size_note,
+    seed_by_seed,
+    share_claim,
+    share_over_units,
+    verdicts,
+)
 from replication.page import STUDIES, study_config, write_page
 from replication.records import Record, add_record, read_records, record_of, run_key
+from scipy import stats
 
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
 from hf_synth.tasks import get_task
@@ -153,29 +164,62 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
             read_records(path)
 
 
+def a_claim(low, high, units=8, p=0.01, bar=0.0, **more):
+    return Claim("a", "b", Interval((low + high) / 2 + bar, low + bar, high + bar), units, p, bar, **more)
+
+
+@pytest.mark.parametrize("bar", [0.0, 0.5])
 @pytest.mark.parametrize(
-    ("found", "units", "verdict"),
+    ("low", "high", "units", "p", "word"),
     [
-        (Interval(0.5, 0.1, 0.9), 8, "agree"),
-        (Interval(-0.5, -0.9, -0.1), 8, "contradict"),
-        (Interval(0.5, -0.1, 1.1), 8, "do not decide"),
-        (Interval(0.0, 0.0, 0.0), 8, "do not decide"),
-        (Interval(0.5, 0.1, 0.9), 7, "are too few"),
-        (Interval(np.nan, np.nan, np.nan), 0, "are too few"),
+        (0.1, 0.9, 8, 0.01, "reproduced"),
+        (-0.9, -0.1, 8, 0.01, "not reproduced"),
+        (-0.1, 1.1, 8, 0.2, "undecided"),
+        (0.0, 0.0, 8, 1.0, "undecided"),
+        (0.1, 0.9, 7, 0.01, "undecided"),
+        (np.nan, np.nan, 0, 1.0, "undecided"),
     ],
 )
-def test_what_an_interval_says_of_a_claim(found, units, verdict):
-    assert Claim("a", "b", found, units).verdict() == verdict
-    shifted = Interval(*(value + 0.5 for value in found))
-    assert Claim("a", "b", shifted, units, bar=0.5).verdict() == verdict
-    assert claims_table([Claim("a", "b", found, units)]).endswith(f" | {verdict} |")
+def test_what_an_interval_says_of_a_claim(low, high, units, p, word, bar):
+    assert verdicts([a_claim(low, high, units, p, bar)]) == [word]
+    assert verdicts([a_claim(low, high, units, p, bar, without="not the published setting")]) == [
+        "not the published setting"
+    ]
+    assert claims_table([a_claim(low, high)], [word]).endswith(f" | {word} |")
+
+
+def test_p_values_are_corrected_over_all_claims_of_the_page():
+    strong, weak = a_claim(0.1, 0.9, p=0.001), a_claim(0.1, 0.9, p=0.03)
+    assert verdicts([strong, weak]) == ["reproduced", "reproduced"]
+    assert verdicts([strong, weak, weak]) == ["reproduced", "undecided", "undecided"]
+    untested = a_claim(0.1, 0.9, p=0.5, without="not the published setting")
+    assert verdicts([strong, weak, untested])[:2] == ["reproduced", "reproduced"]
+    own = dataclasses.replace(strong, own=True)
+    assert verdicts([own]) == ["supported"]
+
+
+def test_claims_from_values_and_from_counts():
+    values = [0.4, 0.6, 0.7, 0.5, 0.8, 0.6, 0.7, 0.9]
+    found = mean_claim("a", "b", values, bar=0.5)
+    assert found.interval == mean_interval(values)
+    assert found.p == pytest.approx(stats.ttest_1samp(values, 0.5).pvalue)
+    assert share_claim("a", "b", 8, 8).p == pytest.approx(2 * 0.5**8)
+    assert mean_claim("a", "b", []).units == 0
+
+
+def test_claims_in_another_setting_get_no_verdict(docs):
+    page = (docs / "reproduction.md").read_text()
+    for study in STUDIES.values():
+        section = page.split(f"## {study.title}\n")[1].split("\n## ")[0]
+        assert ("This is not the published setting:" in section) is bool(study.settings)
+        if study.settings:
+            assert "reproduced |" not in section
+            assert all(f"| {what} | {published} |" in section for what, published, _ in study.settings)
 
 
 def test_differences_are_of_the_seeds_that_both_have():
-    assert seed_by_seed({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 2.0, 7: 0.0}) == (paired_interval([3, 5], [1, 2]), 2)
-    found, units = seed_by_seed({0: 1.0}, {1: 1.0})
-    assert np.isnan(found.mean)
-    assert units == 0
+    assert seed_by_seed({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 2.0, 7: 0.0}) == [2.0, 3.0]
+    assert seed_by_seed({0: 1.0}, {1: 1.0}) == []
     assert over_units([0.5]) == "0.500"
 
 

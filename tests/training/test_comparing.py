@@ -15,6 +15,7 @@ from hf_synth.experiments.statistics import (
     at_equal_kl,
     detectable,
     differences,
+    finite,
     needed,
     paired_values,
     seed_interval,
@@ -73,6 +74,10 @@ def test_values_that_cannot_be_read(given):
         ({"arms": {"one": {}}}, "got one alone, wanted at least two"),
         ({"vary": "a=1,1"}, "a value comes twice"),
         ({**TWO, "recipe": "grop"}, "recipe: got 'grop'; did you mean 'grpo'"),
+        ({**TWO, "page": "."}, "page: got the folder '.', wanted a Markdown file"),
+        ({**TWO, "seeds": [1, 2, 1]}, "seeds: got .*, wanted each once"),
+        ({**TWO, "seeds": 10**9}, "seeds: got 1000000000"),
+        ({**TWO, "against": {"weighted": ["plain", "plain"]}}, "wanted a list of arms, each once"),
         ({**TWO, "better": "more"}, "better: got 'more'"),
         ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted a number above 0"),
         ({**TWO, "page_prompts": -1}, "page_prompts: got -1, wanted at least 0"),
@@ -130,7 +135,10 @@ def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
     ]  # fmt: skip
     shared, plain, weighted = runs[3:]
     assert shared.recipe == "sft"
-    assert shared.values == {"max_steps": 3, "rows_seed": 1, "seed": 1, "output_dir": "out/shared/policy/seed-1"}
+    assert shared.values == {
+        "max_steps": 3, "rows_seed": 1, "seed": 1, "output_dir": "out/shared/policy/seed-1",
+        "project": "out", "run_name": "policy-seed-1",
+    }  # fmt: skip
     assert weighted.values == {
         "model_name_or_path": "out/shared/policy/seed-1",
         "max_steps": 4,
@@ -138,9 +146,11 @@ def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
         "strength": 1,
         "seed": 1,
         "output_dir": "out/weighted/seed-1",
+        "project": "out",
+        "run_name": "weighted-seed-1",
     }
     different = {name for name in plain.values if plain.values[name] != weighted.values[name]}
-    assert different == {"strength", "output_dir"}
+    assert different == {"strength", "output_dir", "run_name"}
 
 
 def test_a_run_begun_with_other_values_is_refused(tmp_path):
@@ -156,7 +166,7 @@ def test_a_run_begun_with_other_values_is_refused(tmp_path):
 
 
 def a_run(metrics=None, history=(), **config):
-    return Run(OUT, {"max_steps": 4, **config}, metrics or {}, {"history": list(history)})
+    return Run(OUT, {"max_steps": 4, **config}, finite(metrics or {}), {"history": list(history)})
 
 
 def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_compared():
@@ -395,9 +405,12 @@ def test_a_damaged_run_is_named(name, tmp_path):
     (tmp_path / "training_log.json").write_text('{"history": []}')
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
     assert read_finished(tmp_path).config == {"seed": 0}
-    (tmp_path / name).write_text('{"a": ')
-    with pytest.raises(ValueError, match="a run with a damaged file"):
-        read_finished(tmp_path)
+    for torn in ('{"a": ', "[1, 2]", "7", ""):
+        (tmp_path / name).write_text(torn)
+        if (name, torn) == ("resolved_config.yaml", ""):
+            continue  # no values
+        with pytest.raises(ValueError, match="a run with a damaged file"):
+            read_finished(tmp_path)
 
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes" / "configs").glob("*/*.yaml"))
