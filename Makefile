@@ -46,7 +46,7 @@ benchmarks: .venv/installed-test
 	touch $@
 
 .venv/installed-test: .venv/torch pyproject.toml
-	$(PIP) -c constraints.txt -e ".[test,dev]"
+	$(PIP) -c constraints.txt -e ".[test,dev,trackers]"
 	touch .venv/installed $@
 
 clean:

@@ -19,6 +19,7 @@ _FILES = ("metrics.json", "wandb-summary.json", "results*.json", ".eval_results/
 _CONFIGS = ("resolved_config.yaml", "config.yaml")
 _SETTINGS = ("config", "configs", "n-shot", "n-samples", "versions")  # of lm-eval
 _SIZES = ("rows/test", "prompts/evaluated", "pairs/held_out")  # what arms are measured on
+_SEED = re.compile(r"seed[-_=]?(\d+)")
 _NO_MEASURE = re.compile(r"(^|/)_|_stderr|(^|/)(epoch|global_step)$")
 
 
@@ -41,7 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     folders = arguments.folder
     if len(folders) == 1:
-        folders = sorted(path for path in _folder(folders[0]).iterdir() if path.is_dir() and any(_runs(path)))
+        inside = (
+            path for path in sorted(_folder(folders[0]).iterdir()) if path.is_dir() and not _SEED.search(path.name)
+        )
+        folders = [path for path in inside if any(_runs(path))]
     arms = {path.name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
         raise ValueError(f"got the arms {', '.join(arms) or 'none'}, wanted at least two folders of different names")
@@ -95,7 +99,7 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
     seen: dict[str, Path] = {}
     for path in _runs(folder):
         place = path.relative_to(folder).as_posix()
-        numbers = re.findall(r"seed[-_=]?(\d+)", place) or re.findall(r"\d+", path.stem)
+        numbers = _SEED.findall(place) or re.findall(r"\d+", path.stem)
         seed = numbers[-1] if numbers else place.removesuffix(path.suffix)
         if (other := seen.setdefault(seed, path)) != path:
             raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one a seed")

@@ -58,7 +58,7 @@ def verdicts(claims: Sequence[Claim]) -> list[str]:
             words.append(claim.without)
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
-        found = Difference(claim.claim, "", "", claim.units, above, math.nan, claim.p, float(next(corrected)))
+        found = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, float(next(corrected)))
         word = verdict(found, "higher").word
         words.append(word if claim.own else _WORDS[word])
     return words

@@ -62,12 +62,11 @@ def refused(capsys, tmp_path, monkeypatch):
 def test_a_difference_is_supported_and_its_opposite_is_not(printed, tmp_path):
     random = np.random.default_rng(0)
     write_arm(tmp_path / "a", draws(random, noise=0.1))
-    write_arm(tmp_path / "b", draws(random, effect=1.0, noise=0.1))
-    assert "**Supported.** `b` minus `a`: +0.9" in printed("a", "b", "--primary", "accuracy")
-    assert "**Not supported.** `b` minus `a`: +0.9" in printed("a", "b", "--primary", "accuracy", "--better", "lower")
-    assert "**Supported.** `a` minus `b`: -0.9" in printed(
-        "a", "b", "--primary", "accuracy", "--better", "lower", "--against", "b"
-    )
+    write_arm(tmp_path / "b", draws(random, effect=0.5, noise=0.1))
+    assert "**Supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss")
+    assert "**Not supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss", "--better", "lower")
+    other = ("--better", "lower", "--against", "b")
+    assert "**Supported.** `a` minus `b`: -0." in printed("a", "b", "--primary", "loss", *other)
     every = printed(str(tmp_path))  # the folder of the arms
     assert every.count("| **+") == len(NAMES)
     assert "over all 5 differences" in every

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from hf_synth.experiments.statistics import known_measures, recipe_measures
+from hf_synth.reports import write_report
 
 ROOT = Path(__file__).parents[2]
 SFT = {
@@ -133,6 +134,23 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         compare.main([*words, "--primary", "kl/mean"])
     with pytest.raises(ValueError, match=r"begun with other values of learning_rate"):
         compare.main([*words, "--learning_rate", "0.5"])
+    # A seed that diverged is named, and ends nothing; damaged files are named too.
+    path = folder / "uniform" / "seed-1" / "metrics.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), "halves/validity/rare": float("nan")}))
+    write_report(folder)
+    report = (folder / "report.md").read_text()
+    assert "Without a finite value of the primary metric, so not in its means: `uniform/seed-1`" in report
+    assert "(1 of 2 seeds)" in report
+    assert "no answer" in report
+    path.write_text(whole)
+    for name in ("plan.json", "comparison.yaml", "density/seed-1/samples.parquet"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(b'{"base": ')
+        with pytest.raises(ValueError, match=name.rpartition("/")[2]):
+            compare.main([*words]) if name == "plan.json" else write_report(folder)
+        path.write_bytes(whole)
     path = folder / "density" / "seed-0" / "resolved_config.yaml"
     changed = {**yaml.safe_load(path.read_text()), "learning_rate": 0.5}
     path.write_text(yaml.safe_dump(changed))
