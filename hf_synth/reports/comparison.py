@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import re
 import shutil
@@ -303,7 +304,10 @@ def write_all_samples(comparison: Comparison) -> None:
 
 
 def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence[str]) -> None:
-    """Put the report into a Markdown file as a section of its own, in place of what the same folder put there."""
+    """Put the report into a Markdown file as a section of its own, in place of what the same folder put there.
+
+    Beside it go the figures, and the metrics of every run, so that the page can be computed again.
+    """
     key = comparison.folder.name
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
     place = page.parent / page.stem
@@ -311,6 +315,12 @@ def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence
     for name in figures:
         shutil.copyfile(comparison.folder / "figures" / f"{name}.png", place / f"{key}_{name}.png")
         text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)")
+    rows = [
+        {"arm": arm, "seed": seed, "metrics": metrics}
+        for arm, by_seed in comparison.results.items()
+        for seed, metrics in by_seed.items()
+    ]
+    write_text(place / f"{key}.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
     section = "\n".join("#" + line if line.startswith("#") else line for line in text.splitlines())
     before = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
     head, _, rest = before.partition(begin)

@@ -121,6 +121,9 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     assert page.count("<!-- begin out -->") == 1
     assert all(Path("docs", name).exists() for name in ("results/out_primary.png", "results/out_steps.png"))
     assert "(results/out_primary.png)" in page
+    rows = [json.loads(line) for line in Path("docs/results/out.jsonl").read_text().splitlines()]
+    assert [f"{row['arm']}-{row['seed']}" for row in rows] == ["uniform-0", "uniform-1", "density-0", "density-1"]
+    assert rows[3]["metrics"]["kl/mean"] == metrics[0][1]
 
     # Again: nothing is trained, and the section of the page is replaced.
     before = (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns
