@@ -100,7 +100,8 @@ def begin(monkeypatch, tmp_path):
 
 
 def test_one_run_ends_where_the_next_begins(begin, tmp_path):
-    begin(arguments(tmp_path / "a", run_name="low-seed-0"))
+    module = begin(arguments(tmp_path / "a:1#2", run_name="low-seed-0"))
+    assert module.begun[0]["project"] == "a-1-2"
     module = begin(arguments(tmp_path / "b", run_name="low-seed-1"))
     assert module.finished == 1
     assert [(run["name"], run["group"]) for run in module.begun] == [("low-seed-0", "low"), ("low-seed-1", "low")]
