@@ -9,12 +9,19 @@ import textwrap
 from collections.abc import Sequence
 
 from hf_synth.cli.common import BOLD, styled
+from hf_synth.cli.show import described as row_lines
 from hf_synth.tasks import Task, list_tasks, task_class
+
+_GALLERY_ROWS = 1_000
+_GALLERY = """Written by `hf-synth tasks --markdown > docs/gallery.md`. Each task with the first training row of its first preset, its
+floor (the lowest achievable loss) and its presets. `hf-synth show TASK --preset PRESET` prints more rows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the form of the table."""
-    parser.add_argument("--json", action="store_true", help="a list of objects, each preset with its whole config")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a list of objects, each preset with its whole config")
+    form.add_argument("--markdown", action="store_true", help="a page with an example and the floor of each task")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -23,10 +30,26 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([described(task) for task in tasks], indent=2, ensure_ascii=False))
         return
+    if arguments.markdown:
+        print("\n\n".join(["# Gallery of tasks", _GALLERY, *map(on_a_page, tasks)]))
+        return
     rows = [(task.name, about(task), ", ".join(task.presets)) for task in tasks]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     head, *lines = laid_out([("task", "what it is", "presets, the default first"), *rows], width)
     print("\n".join([styled(head, BOLD), *lines]))
+
+
+def on_a_page(kind: type[Task]) -> str:
+    """Return a section of the gallery: the first training row of the first preset, and the floor over test rows."""
+    task = kind(next(iter(kind.presets.values())))
+    rows = task.rows(0, _GALLERY_ROWS, split="test")
+    floor = -task.optimal_log_probs(rows)[rows.loss_mask].mean() + 0.0
+    example = next(row_lines(task, task.rows(0, 1), most=40))
+    presets = ", ".join(f"`{name}`" for name in kind.presets)
+    lines = [f"## {kind.name}", about(kind) + ".", f"```\n{example}\n```"]
+    lines += [f"- Floor of `{next(iter(kind.presets))}`: {floor:.4f} nats per token, over {len(rows):,} test rows."]
+    lines[-1] += f"\n- Presets: {presets}.\n- Source: {kind.source}."
+    return "\n\n".join(lines)
 
 
 def about(task: type[Task]) -> str:

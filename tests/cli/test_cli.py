@@ -344,3 +344,9 @@ def on_terminal(command: list[str], **environment: str) -> str:
             break
     assert process.wait() == 0
     return text.decode()
+
+
+def test_the_gallery_shows_every_task_as_it_is(printed):
+    page = (Path(__file__).parents[2] / "docs" / "gallery.md").read_text(encoding="utf-8")
+    assert printed("tasks", "--markdown") == page
+    assert re.findall(r"^## (.+)$", page, re.MULTILINE) == list(list_tasks())
