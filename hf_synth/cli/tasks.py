@@ -13,8 +13,9 @@ from hf_synth.cli.show import described as row_lines
 from hf_synth.tasks import Task, list_tasks, task_class
 
 _GALLERY_ROWS = 1_000
-_GALLERY = """Written by `hf-synth tasks --markdown > docs/gallery.md`. Each task with the first training row of its first preset, its
-floor (the lowest achievable loss) and its presets. `hf-synth show TASK --preset PRESET` prints more rows."""
+_GALLERY = """\
+Written by `hf-synth tasks --markdown > docs/gallery.md`. Each task with the first training row of its first preset,
+its floor (the lowest achievable loss) and its presets. `hf-synth show TASK --preset PRESET` prints more rows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
