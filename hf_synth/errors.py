@@ -33,7 +33,9 @@ _TORCH_DISK_FULL = ("PytorchStreamWriter failed writing file", "unexpected pos")
 def user_errors(
     command: str, interrupted: str = "the same command goes on from the last checkpoint"
 ) -> Iterator[None]:
-    """Turn ValueError and a full disk into one line and exit code 2, and Ctrl-C into one line and exit code 130.
+    """Turn what a user can cause into one line and exit code 2, and Ctrl-C into one line and exit code 130.
+
+    That is ValueError, a full disk, a file that cannot be read or written, and a reader of the output that has gone.
 
     `interrupted`: what the line says of Ctrl-C, such as how to go on.
     With HF_SYNTH_DEBUG=1 in the environment the traceback is shown as well.
@@ -53,9 +55,18 @@ def user_errors(
         sys.exit(130)
     except Exception as error:
         full = disk_full_error(error)
-        if full is None or os.environ.get("HF_SYNTH_DEBUG") == "1":
+        if full:
+            line = f"{full}; make room, then give the same command again"
+        elif isinstance(error, BrokenPipeError):
+            line = "the reader of the output has gone; send it to a file or to cat"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more at its end
+        elif isinstance(error, OSError) and error.filename:
+            line = f"{error.filename}: {error.strerror}"
+        else:
             raise
-        print(f"{command}: error: {full}; make room, then give the same command again", file=sys.stderr)
+        if os.environ.get("HF_SYNTH_DEBUG") == "1":
+            raise
+        print(f"{command}: error: {line}", file=sys.stderr)
         sys.exit(2)
 
 

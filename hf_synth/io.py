@@ -89,6 +89,19 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def load_json(path: Path) -> dict[str, Any] | None:
+    """Return the mapping in a JSON file, None where there is no file; ValueError naming the file if it is damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError):  # neither JSON nor perhaps UTF-8
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON mapping; remove it, then give the same command again")
+    return value
+
+
 def replace_folder(part: Path, folder: Path) -> None:
     """Give a finished folder the name of another, which it replaces."""
     if folder.exists():

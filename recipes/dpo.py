@@ -61,9 +61,11 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     """Train, unless that is done, and write the numbers and the report."""
     if is_finished(folder):
         print(f"{folder} is finished")
+        if is_main_process() and not (folder / "report.html").exists():
+            write_report(folder)
         return
     train_pairs, test_pairs = preference_split(data, folder)
-    record_data_fingerprint(folder, train_pairs)
+    record_data_fingerprint(folder, train_pairs, [(policy.model_name_or_path, policy.model_revision)])
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)

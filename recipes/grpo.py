@@ -42,7 +42,7 @@ from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
 from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
-from hf_synth.training.run_directory import record_data_fingerprint, run_directory, write_metrics
+from hf_synth.training.run_directory import read_metrics, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
     crowded_or_rare,
@@ -108,6 +108,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     with run_directory(args.output_dir, *parsed[1:], recipe="grpo", settings=parsed.settings) as folder:
         started = time.monotonic()
         open_repository(folder, publishing)
+        if "seconds/total" in (read_metrics(folder) or {}):  # written last
+            print(f"{folder} is finished")
+            if is_main_process() and not (folder / "report.html").exists():
+                write_report(folder)
+            publish_run(folder, publishing)
+            return folder
         if grpo.warm_up:
             policy.model_name_or_path = warm_up(grpo.warm_up, data, args, folder)
         shared = load_shared(folder, grpo, data, weights, policy, args)
@@ -195,7 +201,9 @@ def load_shared(
     tokenizer, tasks = load_tokenizer(policy, data), built_tasks(data)
 
     parts = prompt_split(data, folder, grpo.eval_prompts)
-    record_data_fingerprint(folder, parts[0])
+    models = [(policy.model_name_or_path, policy.model_revision)]
+    models += [(name, "main") for name in grpo.reward if name != VERIFIER]
+    record_data_fingerprint(folder, parts[0], models)
     prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
     if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken

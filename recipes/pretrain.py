@@ -55,7 +55,7 @@ from hf_synth.training.pretraining_data import (
     resolve_max_steps,
 )
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
-from hf_synth.training.run_directory import TRANSFER, check_run, claim, open_run, write_metrics
+from hf_synth.training.run_directory import TRANSFER, check_run, claim, open_run, read_metrics, write_metrics
 from hf_synth.training.transfer import EVERYTHING, TransferArguments, apply_transfer
 
 CONFIG = Path(__file__).parent / "configs" / "procedural" / "sort.yaml"
@@ -99,12 +99,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
         for run in published[:1]:
             open_repository(run.folder, publishing, run.hub_model_id)
         metrics: dict[str, list[dict[str, float]]] = {}
+        all_finished = all(read_training_log(run.folder) for run in planned)
+        before = (read_metrics(Path(args.output_dir)) or {}) if all_finished else {}
         for run in in_turn(planned):
             try:
                 metrics.setdefault(str(run.arm), []).append(train_run(run, words, more))
             except ValueError as error:
                 raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
-        write_metrics(Path(args.output_dir), {**over_seeds(metrics), "seconds/total": time.monotonic() - started})
+        seconds = before.get("seconds/total", time.monotonic() - started)
+        write_metrics(Path(args.output_dir), {**over_seeds(metrics), "seconds/total": seconds})
         if is_main_process():
             print(f"Report: {write_report(Path(args.output_dir))}")
         for run in published:

@@ -62,9 +62,11 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     """Train, unless that is done, and write the numbers and the report."""
     if is_finished(folder):
         print(f"{folder} is finished")
+        if is_main_process() and not (folder / "report.html").exists():
+            write_report(folder)
         return
     rows = imitation_rows(data, folder)
-    record_data_fingerprint(folder, rows)
+    record_data_fingerprint(folder, rows, [(policy.model_name_or_path, policy.model_revision)])
     tokenizer = load_tokenizer(policy, data, rows)
     found = len(rows)
     rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)

@@ -441,7 +441,7 @@ class RopeGPTForSequenceClassification(RopeGPTPreTrainedModel):
     classification head builds it through `AutoModel`, which does not know this class when it is remote code.
     """
 
-    accepts_loss_kwargs = False  # a mean over rows: Trainer shall divide it when it accumulates gradients
+    accepts_loss_kwargs = True  # the loss divides by num_items_in_batch: Trainer shall not divide again
 
     def __init__(self, config: RopeGPTConfig) -> None:
         super().__init__(config)
@@ -457,11 +457,14 @@ class RopeGPTForSequenceClassification(RopeGPTPreTrainedModel):
         attention_mask: Tensor | None = None,
         *,
         labels: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutputWithPast:
         """The last real token is the mask's, or without a mask the last that is not padding, or the last of all.
 
-        `kwargs` are those of the decoder. `labels` [B] are classes, or numbers with `num_labels=1`.
+        `kwargs` are those of the decoder. `labels` are classes [B], numbers ([B] with `num_labels=1`, else [B, C]),
+        or 0 and 1 for each of several labels [B, C]; a missing one is -100, or NaN. The loss is the mean over those
+        that are there, or their sum over `num_items_in_batch`, which makes gradient accumulation exact.
         """
         out: BaseModelOutputWithPast = self.model(input_ids, attention_mask, **kwargs)
         hidden_states = out.last_hidden_state  # [B, Q, D]
@@ -475,8 +478,25 @@ class RopeGPTForSequenceClassification(RopeGPTPreTrainedModel):
         logits = self.score(hidden_states[torch.arange(rows, device=real.device), last])  # [B, C]
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, pooled_logits=logits, config=self.config)
+            loss = self._loss(logits, labels.to(logits.device), num_items_in_batch)
         return SequenceClassifierOutputWithPast(loss, logits, out.past_key_values, out.hidden_states, out.attentions)
+
+    def _loss(self, logits: Tensor, labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
+        """Give [] from logits [B, C] and labels [B] or [B, C]; labels tell the kind of problem where it is not set."""
+        if self.config.problem_type is None:
+            classes = labels.dtype in (torch.long, torch.int)
+            several = "single_label_classification" if classes else "multi_label_classification"
+            self.config.problem_type = "regression" if self.num_labels == 1 else several
+        if self.config.problem_type == "single_label_classification":
+            known = labels.flatten() != -100
+            return mean_cross_entropy(logits[known], labels.flatten()[known], num_items_in_batch)
+        labels = labels.reshape(logits.shape)
+        known = (labels != -100) & ~labels.isnan()
+        regression = self.config.problem_type == "regression"
+        loss = nn.functional.mse_loss if regression else nn.functional.binary_cross_entropy_with_logits
+        total = loss(logits[known].float(), labels[known].float(), reduction="sum")
+        count = known.sum() if num_items_in_batch is None else num_items_in_batch
+        return total / torch.as_tensor(count, device=total.device).clamp(min=1)
 
 
 # `save_pretrained` copies this file beside the weights; `hf_synth.models` registers the classes for local use.

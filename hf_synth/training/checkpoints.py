@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from transformers import (
     PreTrainedModel,
     ProgressCallback,
@@ -25,26 +28,123 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from hf_synth.errors import disk_full_error
-from hf_synth.io import write_json
+from hf_synth.io import load_json, whole_file, write_json
+from hf_synth.sampling.mixin import SAMPLER_FILE
 from hf_synth.training.callbacks import name_tracked_runs
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
 TRAINING_LOG = "training_log.json"
+_SINCE_LOG = "since_log_{rank}.json"  # what a process has counted since it logged
+_COUNTS = ("_total_loss_scalar", "_globalstep_last_logged", "_total_train_tokens")
+_REFERENCE = "reference.safetensors"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-class CompleteCheckpointCallback(TrainerCallback):
-    """Seals each checkpoint once it is on disk, with a digest of every file in it."""
+class CheckpointCallback(TrainerCallback):
+    """Adds to each checkpoint what Trainer and TRL leave out of it, seals it, and takes it up where a run goes on.
+
+    Left out are a reference model that follows the policy, the means and counts since the last log, and the time
+    spent. Trainer saves all else that changes what follows: weights, optimizer, schedule, scaler, random states, log,
+    best model, tokens and operations so far; the weighted trainers save their weights. A generation's completions
+    are never needed: GRPO saves where new ones are made.
+    """
+
+    def __init__(self, trainer: Trainer, checkpoint: Path | None) -> None:
+        """`trainer` is the one that this callback is added to, last of all; it goes on from `checkpoint`."""
+        self.trainer, self.checkpoint = trainer, checkpoint
+        self.started, self.seconds_before = time.monotonic(), 0.0
+        self.sealed_at: int | None = None
+        self.deferred = False
+
+    @property
+    def seconds(self) -> float:
+        """The time of this run so far, that of the commands before it included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up what the checkpoint holds."""
+        if self.checkpoint is None:
+            return
+        trainer: Any = self.trainer
+        reference = self.checkpoint / _REFERENCE
+        if getattr(args, "sync_ref_model", False):
+            if not reference.exists():
+                raise ValueError(
+                    f"{self.checkpoint} holds no {_REFERENCE}, which sync_ref_model needs to go on; remove that folder"
+                )
+            load_model(trainer.accelerator.unwrap_model(trainer.ref_model), reference)
+        saved = TrainerState.load_from_json(str(self.checkpoint / TRAINER_STATE_NAME)).best_model_checkpoint
+        if args.load_best_model_at_end and saved is not None:
+            best = Path(args.output_dir) / Path(saved).name  # the folder may have another path by now
+            if problem := _problem(best):
+                raise ValueError(f"{best} is the best model so far, for load_best_model_at_end, and {problem}")
+            state.best_model_checkpoint = str(best)
+        found = load_json(self.checkpoint / _SINCE_LOG.format(rank=args.process_index))
+        if found is None:  # of an older version
+            return
+        self.seconds_before = found["seconds"]
+        trainer._tr_loss.fill_(found["loss"])
+        trainer.model.train(found["training"])
+        for name, value in found["attributes"].items():
+            setattr(trainer, name, value)
+        if "metrics" in found:
+            trainer._metrics["train"].update(found["metrics"])
+        if "tallies" in found:
+            trainer._tallies["train"] += torch.tensor(found["tallies"])
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Seal the last checkpoint again where new weights of rows were added to it when a round began."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.sealed_at == state.global_step and (folder / SAMPLER_FILE).exists():
+            self.manifest[SAMPLER_FILE] = _digest(folder / SAMPLER_FILE)
+            write_json(folder / MANIFEST, self.manifest)
+        self.sealed_at = None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """At the last step of an epoch, save after what happens at its end: a run goes on with the next epoch."""
+        ends = state.global_step >= state.max_steps or float(state.epoch or 0.1).is_integer()
+        self.deferred = ends and control.should_save
+        if self.deferred:
+            control.should_save = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Save now what the last step did not."""
+        control.should_save |= self.deferred
+        self.deferred = False
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the manifest last, when every process has saved its part, and whole or not at all."""
-        PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
+        """Write what is left out, and the manifest last, when every process has saved its part."""
+        trainer: Any = self.trainer
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / MANIFEST, {name: _digest(path) for name, path in _files(folder).items()})
+        found = {
+            "seconds": self.seconds,
+            "loss": trainer._tr_loss.item(),
+            "training": trainer.model.training,  # TRL logs by it
+            "attributes": {name: getattr(trainer, name) for name in _COUNTS if hasattr(trainer, name)},
+        }
+        if hasattr(trainer, "_metrics"):  # TRL's means
+            found["metrics"] = trainer._metrics["train"]
+        if hasattr(trainer, "_tallies"):  # those of reward models with several heads
+            found["tallies"] = trainer._tallies["train"].tolist()
+        write_json(folder / _SINCE_LOG.format(rank=args.process_index), found)
+        if getattr(args, "sync_ref_model", False) and state.is_world_process_zero:
+            with whole_file(folder / _REFERENCE) as part:
+                save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(part))
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            self.manifest = {name: _digest(path) for name, path in _files(folder).items()}
+            write_json(folder / MANIFEST, self.manifest)
+            self.sealed_at = state.global_step
 
 
 class ProgressBar(ProgressCallback):
@@ -67,31 +167,50 @@ def train(
     """Train to the end and save; from the last whole checkpoint in the output directory if there is one.
 
     A torn checkpoint is skipped with a warning. `is_over`: whether a checkpoint's state is that of a run that ended
-    before max_steps. `finish` is called on every rank once the model is trained and before it is saved; what it
-    returns joins the training log. Returns that log.
+    before max_steps. What Trainer does at the end, such as loading the best model, it does after a resume too,
+    wherever the run was cut off. `finish` is called on every rank once the model is trained and before it is saved;
+    what it returns joins the training log. Returns that log.
 
     Raises ValueError where a run could not be resumed exactly, and where the disk is full, saying what is whole.
     """
     _check_resumable(trainer.args)
-    started = time.monotonic()
-    trainer.add_callback(CompleteCheckpointCallback())
     # TRL's card names no data and no result; hf_synth.hub makes one from the run.
     trainer.create_model_card = lambda *_, **__: None
     name_tracked_runs(trainer)
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressBar())
-    checkpoint = last_complete_checkpoint(trainer.args.output_dir)
+    folder = Path(trainer.args.output_dir)
+    checkpoint = last_complete_checkpoint(folder)
+    keeper = CheckpointCallback(trainer, checkpoint)
+    trainer.add_callback(keeper)
+    finalize = trainer._finalize_training
+
+    def finalize_whole_run(trial: Any, samples: int, start_time: float) -> Any:
+        """Trainer's loss and speed of the training would be those since the resume."""
+        trainer._initial_global_step = 0
+        return finalize(trial, samples, start_time - keeper.seconds_before)
+
+    trainer._finalize_training = finalize_whole_run
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)
-    with _full_disk_explained(Path(trainer.args.output_dir)), _without_bars_of_files():
+        trainer.args.eval_on_start = False  # it is in the log already
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step >= state.max_steps or is_over(state):
+            # Trainer would take one step more before it sees that none is left.
+            trainer._run_epoch = lambda **_: setattr(trainer.control, "should_training_stop", True)
+    with _disk_errors_explained(folder), _without_bars_of_files():
         with without_weight_conversions(trainer.model):
-            if checkpoint is not None and _is_last(checkpoint, is_over):
-                _restore_finished(trainer, checkpoint)
-            else:
-                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            found = finish()
-        return _finish(trainer, time.monotonic() - started, found)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            more = finish()
+        trainer.save_model(str(folder))
+        trainer.accelerator.wait_for_everyone()
+        steps, history = trainer.state.global_step, trainer.state.log_history
+        log = {"seconds": keeper.seconds, "steps": steps, "history": history, **more}
+        if trainer.is_world_process_zero():  # last of all: a run with a training_log.json is finished
+            write_json(folder / TRAINING_LOG, log)
+        trainer.accelerator.wait_for_everyone()
+    return log
 
 
 def _check_resumable(args: TrainingArguments) -> None:
@@ -105,6 +224,17 @@ def _check_resumable(args: TrainingArguments) -> None:
     if args.ignore_data_skip:
         raise ValueError(
             "ignore_data_skip: got true, wanted false: a run that is cut off would begin again with its first rows"
+        )
+    # Orders drawn from the global random state: after a resume, epochs that have begun would be drawn anew.
+    if args.train_sampling_strategy == "group_by_length":
+        raise ValueError(
+            "train_sampling_strategy: got group_by_length, wanted random or sequential: a run that is cut off would "
+            "go on with rows in another order"
+        )
+    if not args.accelerator_config.use_seedable_sampler:
+        raise ValueError(
+            "accelerator_config: got use_seedable_sampler false, wanted true: a run that is cut off would go on with "
+            "rows in another order"
         )
 
 
@@ -141,10 +271,16 @@ def _without_bars_of_files() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _full_disk_explained(folder: Path) -> Iterator[None]:
+def _disk_errors_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} is gone, and the run was writing to it; give the same command again"
+            ) from error
+        if isinstance(error, SafetensorError) and not disk_full_error(error):  # which names no file
+            raise ValueError(f"a file of weights in {folder} cannot be read or written: {error}") from error
         if not disk_full_error(error):
             raise
         whole = last_complete_checkpoint(folder)
@@ -155,33 +291,9 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_last(checkpoint: Path, is_over: Callable[[TrainerState], bool]) -> bool:
-    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-    return state.global_step >= state.max_steps or is_over(state)
-
-
-def _restore_finished(trainer: Trainer, checkpoint: Path) -> None:
-    """What `train` would do with the checkpoint of the last step, had it not one step more in it."""
-    trainer._load_from_checkpoint(str(checkpoint))
-    trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-
-
-def _finish(trainer: Trainer, seconds: float, more: dict[str, Any]) -> dict[str, Any]:
-    """Save the model, and last of all the log: a run with a training_log.json is finished."""
-    folder = Path(trainer.args.output_dir)
-    trainer.save_model(str(folder))
-    trainer.accelerator.wait_for_everyone()
-    log = {"seconds": seconds, "steps": trainer.state.global_step, "history": trainer.state.log_history, **more}
-    if trainer.is_world_process_zero():
-        write_json(folder / TRAINING_LOG, log)
-    trainer.accelerator.wait_for_everyone()
-    return log
-
-
 def read_training_log(folder: Path) -> dict[str, Any] | None:
     """The log of a finished run {seconds, steps, history}, or None."""
-    path = folder / TRAINING_LOG
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return load_json(folder / TRAINING_LOG)
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
@@ -217,6 +329,8 @@ def _problem(folder: Path) -> str | None:
     if not isinstance(wanted, dict):
         return f"its {MANIFEST} is damaged"
     found = _files(folder)
+    if TRAINER_STATE_NAME not in wanted:
+        return f"its {MANIFEST} names no {TRAINER_STATE_NAME}"
     for name, digest in wanted.items():
         if name not in found:
             return f"{name} is missing"

@@ -231,16 +231,18 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
     loss = mean over known (pair, head) of -log sigmoid(sign * (logit_head(chosen) - logit_head(rejected)))
     ```
 
+    The mean is over a whole step, on all processes and however many batches it is cut into.
     Logs `accuracy` over all known (pair, head), and `accuracy/HEAD` of each, exactly: rights over known since the
     last log. Needs `remove_unused_columns`, which is RewardConfig's default, or no other columns.
     """
 
     _signature_columns: Any
+    loss_is_scaled_for_ga = True  # Trainer shall not divide it by the number of batches
 
     def __init__(self, model: Any, args: Any, *, processing_class: Any, **options: Any) -> None:
         heads = [model.config.id2label[index] for index in range(model.config.num_labels)]
         self.heads: list[str] = heads
-        self._tallies = {mode: torch.zeros(2, len(heads)) for mode in ("train", "eval")}  # right, known
+        self._tallies = {mode: torch.zeros(3, len(heads)) for mode in ("train", "eval")}  # right, known, loss
         pad = processing_class.pad_token_id
         options.setdefault("data_collator", HeadedCollator(pad, pad_to_multiple_of=args.pad_to_multiple_of))
         with _said_to_have_one_label(model.config):
@@ -251,35 +253,49 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
         if SIGNS not in self._signature_columns:
             self._signature_columns = [*self._signature_columns, SIGNS]
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """Return the mean over what is known; a batch in which nothing is known has loss 0."""
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        """Count what is known, and all, of a step's (pair, head)."""
+        signs = [batch[SIGNS] for batch in batch_samples]
+        counts = torch.tensor([[sum(int((part != 0).sum()) for part in signs), sum(part.numel() for part in signs)]])
+        return self.accelerator.gather(counts.to(device)).sum(0)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+    ) -> Any:
+        """Return the batch's share of the mean over what the step knows; evaluation knows the batch alone."""
         signs = inputs[SIGNS]
         outputs = model(**{name: value for name, value in inputs.items() if name != SIGNS}, use_cache=False)
         chosen, rejected = outputs.logits.chunk(2)  # [B, H] each
         known = signs != 0
         losses = -logsigmoid(signs * (chosen - rejected)) * known
-        loss = losses.sum() / known.sum().clamp(min=1)
+        all_known, everything, processes = known.sum(), known.numel(), 1
+        if num_items_in_batch is not None:
+            (all_known, everything), processes = num_items_in_batch, self.accelerator.num_processes
+        loss = losses.sum() / all_known.clamp(min=1)
         if self.args.center_rewards_coefficient is not None:
-            loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).mean()
-        self._tally(signs * (chosen - rejected).detach() > 0, known)
+            loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).sum() / everything
+        self._tally(signs * (chosen - rejected).detach() > 0, known, losses.detach())
+        loss = loss * processes  # gradients are means over processes
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log as the trainer does, with the accuracies; they are added in place, as TRL adds its own."""
         mode = "train" if self.model.training else "eval"
-        right, known = self._tallies[mode].tolist()
+        right, known, losses = self._tallies[mode].tolist()
         prefix = "" if mode == "train" else "eval_"
         if sum(known):
             logs[f"{prefix}accuracy"] = sum(right) / sum(known)
+            if mode == "eval" and self.args.center_rewards_coefficient is None:
+                logs["eval_loss"] = sum(losses) / sum(known)  # not the mean over batches, which know unequally much
         for head, good, all_ in zip(self.heads, right, known, strict=True):
             if all_:
                 logs[f"{prefix}accuracy/{head}"] = good / all_
         self._tallies[mode].zero_()
         super().log(logs, *args, **kwargs)
 
-    def _tally(self, right: torch.Tensor, known: torch.Tensor) -> None:
+    def _tally(self, right: torch.Tensor, known: torch.Tensor, losses: torch.Tensor) -> None:
         mode = "train" if self.model.training else "eval"
-        own = torch.stack([right & known, known], dim=1).float()  # [B, 2, H]; by row, so that padding rows are dropped
+        own = torch.stack([right & known, known, losses], dim=1).float()  # [B, 3, H], so that padding rows are dropped
         self._tallies[mode] += self.accelerator.gather_for_metrics(own).sum(0).cpu()
 
 

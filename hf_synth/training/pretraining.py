@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_synth.corpora.splits import CorpusArguments
@@ -21,11 +22,13 @@ from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.models import from_pretrained
 from hf_synth.training.pretraining_callbacks import (
+    VALIDATION_LOSS,
     BestModelCallback,
     CurriculumCallback,
     GeometryCallback,
     SnapshotCallback,
     StoppingCallback,
+    logged,
     spaced_steps,
 )
 from hf_synth.training.pretraining_data import (
@@ -94,7 +97,9 @@ def check_model_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
             "as many: start from another checkpoint, or transfer its weights to a new model with init_from"
         )
     most = getattr(model.config, "max_position_embeddings", None)
-    longest = max(map(_longest, (data.train, data.test, *data.eval_sets.values())))
+    # Rows made as needed, or all of one length: the first is as long as any.
+    parts: tuple[Any, ...] = (data.train, data.test, *data.eval_sets.values())
+    longest = max(getattr(rows, "width", None) or rows[0]["input_ids"].shape[0] for rows in parts)
     if most is not None and longest > most:
         raise ValueError(
             f"got rows of {longest} tokens and a model of {most} positions; set new_model's "
@@ -102,17 +107,18 @@ def check_model_size(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         )
 
 
-def _longest(rows: Any) -> int:
-    """Return the tokens of the longest row; of rows made as needed, or all of one length, of the first."""
-    return getattr(rows, "width", None) or rows[0]["input_ids"].shape[0]
-
-
 def take_best(trainer: PretrainingTrainer) -> None:
     """Give the trainer's model the weights in best/, as Trainer does at the end of a run that saved each."""
     best = Path(trainer.args.output_dir) / "best"
-    if best.is_dir():
-        trainer.state.best_model_checkpoint = str(best)
+    if not logged(trainer.state, VALIDATION_LOSS):
+        return
+    if not best.is_dir():
+        raise ValueError(f"final_model: {best} is gone, the best model so far; remove {best.parent} to start anew")
+    trainer.state.best_model_checkpoint = str(best)
+    try:
         trainer._load_best_model()
+    except SafetensorError as error:
+        raise ValueError(f"final_model: {best} is damaged ({error}); remove {best.parent} to start anew") from error
 
 
 def final_metrics(
@@ -125,9 +131,11 @@ def final_metrics(
     """Return metrics on the test rows, and on the language where text was read; every rank takes part."""
     output = trainer.predict(data.test, metric_key_prefix="test")
     left_out = {"test_runtime", "test_samples_per_second", "test_steps_per_second", "test_model_preparation_time"}
-    metrics = {
-        _flat(name): float(value) for name, value in (output.metrics or {}).items() if name not in left_out
-    }  # test_accuracy/near_ood -> accuracy/test/near_ood
+    metrics = {}
+    for name, value in (output.metrics or {}).items():
+        if name not in left_out:  # test_accuracy/near_ood -> accuracy/test/near_ood
+            measure, slash, group = name.removeprefix("test_").partition("/")
+            metrics[f"{measure}/test{slash}{group}"] = float(value)
     metrics["rows/test"] = float(len(output.label_ids))
     metrics["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
     metrics["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
@@ -137,7 +145,11 @@ def final_metrics(
         groups, counts = np.unique(data.test.groups, return_counts=True)
         metrics |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
     if isinstance(data.test, HeldRows) and data.test.optimal is not None:
-        metrics |= _against_floor(output, data.test.optimal)
+        log_probs, mask = output.predictions[0], target_mask(output.label_ids)
+        found = excess_loss(np.where(mask, log_probs, 0.0), data.test.optimal[:, : log_probs.shape[1]], mask)
+        names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}
+        names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
+        metrics |= {names[name]: value for name, value in found.items() if name in names}
     if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
         compared = min(int(metrics["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
         metrics["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
@@ -147,44 +159,19 @@ def final_metrics(
         read = data.corpus.counts(int(metrics["rows/trained"]))
         metrics |= read
         if isinstance(task, Grammar):  # the baseline of a comparison too
-            metrics |= _of_language(trainer, task, tokenizer, settings, int(read["documents/example"]))
+            scores = language_scores(
+                trainer.accelerator.unwrap_model(trainer.model),
+                tokenizer,
+                task,
+                rows=settings.rows.test_rows,
+                samples=settings.rows.test_rows,
+                seed=settings.args.seed,
+                rows_seed=settings.rows.rows_seed,
+                trained=int(read["documents/example"]),
+                trained_seed=settings.rows.rows_seed,
+            )
+            metrics |= {f"language/{name}": value for name, value in scores.items()}
     return metrics
-
-
-def _flat(name: str) -> str:
-    measure, _, group = name.removeprefix("test_").partition("/")
-    return f"{measure}/test" + (f"/{group}" if group else "")
-
-
-def _against_floor(output: Any, optimal: np.ndarray) -> dict[str, float]:
-    log_probs, mask = output.predictions[0], target_mask(output.label_ids)
-    width = log_probs.shape[1]
-    metrics = excess_loss(np.where(mask, log_probs, 0.0), optimal[:, :width], mask)
-    names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}
-    names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
-    return {names[name]: value for name, value in metrics.items() if name in names}
-
-
-def _of_language(
-    trainer: PretrainingTrainer,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: Settings,
-    trained: int,
-) -> dict[str, float]:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    scores = language_scores(
-        model,
-        tokenizer,
-        task,
-        rows=settings.rows.test_rows,
-        samples=settings.rows.test_rows,
-        seed=settings.args.seed,
-        rows_seed=settings.rows.rows_seed,
-        trained=trained,
-        trained_seed=settings.rows.rows_seed,
-    )
-    return {f"language/{name}": value for name, value in scores.items()}
 
 
 def add_callbacks(
@@ -201,35 +188,10 @@ def add_callbacks(
         steps = spaced_steps(keeping.snapshots_per_doubling, keeping.snapshots_linear_after, most)
         trainer.add_callback(SnapshotCallback(trainer, {*steps, most}))
     if curriculum is not None:
-        trainer.add_callback(_curriculum_callback(trainer, settings, curriculum))
+        trainer.add_callback(CurriculumCallback(trainer, curriculum, settings.curriculum, settings.rows.rows_seed))
     if isinstance(task, Analogy):
         trainer.add_callback(GeometryCallback(trainer, task))
     return stopping
-
-
-def _curriculum_callback(
-    trainer: PretrainingTrainer, settings: Settings, curriculum: Curriculum
-) -> CurriculumCallback:
-    chosen, args = settings.curriculum, settings.args
-    ahead = 1 + args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)  # batches that loaders hold
-    least = -(-ahead // args.gradient_accumulation_steps) + 1
-    if chosen.curriculum_delay < least:
-        raise ValueError(
-            f"curriculum_delay: got {chosen.curriculum_delay}, wanted at least {least}: the loader workers read so "
-            "many steps ahead"
-        )
-    return CurriculumCallback(
-        trainer,
-        curriculum.stages,
-        curriculum.task_of,
-        curriculum.last,
-        threshold=chosen.curriculum_threshold,
-        every=chosen.curriculum_every,
-        rows=chosen.curriculum_rows,
-        delay=chosen.curriculum_delay,
-        rows_per_step=trainer.rows_per_step,
-        seed=settings.rows.rows_seed,
-    )
 
 
 DYNAMICS = "dynamics.csv"

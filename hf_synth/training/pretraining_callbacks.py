@@ -4,7 +4,7 @@ None of them keeps a state of its own: each reads the log in the checkpoint, so 
 uninterrupted one does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from hf_synth.evaluation.scoring import score_rows
 from hf_synth.io import replace_folder
 from hf_synth.metrics.geometry import geometry
-from hf_synth.online import Stages
-from hf_synth.tasks import Task
 from hf_synth.tasks.analogy import Analogy
 from hf_synth.tasks.base import FIRST_CONTENT
 from hf_synth.training.callbacks import log_without_resetting_interval
+from hf_synth.training.pretraining_data import Curriculum, CurriculumArguments
 
 VALIDATION_LOSS = "eval_validation_loss"
 
@@ -134,24 +133,17 @@ class CurriculumCallback(TrainerCallback):
     begin with the rows of step s + delay: nothing that a loader may have read ahead changes.
     """
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        stages: Stages,
-        task_of: Callable[[int], Task],
-        last: int,
-        *,
-        threshold: float,
-        every: int,
-        rows: int,
-        delay: int,
-        rows_per_step: int,
-        seed: int,
-    ) -> None:
-        """`task_of` gives the task of a stage, up to stage `last`; `rows` of a check, made with `seed`."""
-        self.trainer, self.stages, self.task_of, self.last = trainer, stages, task_of, last
-        self.threshold, self.every, self.rows, self.delay = threshold, every, rows, delay
-        self.rows_per_step, self.seed = rows_per_step, seed
+    def __init__(self, trainer: Any, curriculum: Curriculum, arguments: CurriculumArguments, seed: int) -> None:
+        """`trainer` is the PretrainingTrainer that this callback is added to; `seed` is that of the checks' rows."""
+        self.trainer, self.curriculum, self.arguments, self.seed = trainer, curriculum, arguments, seed
+        self.stages, args = curriculum.stages, trainer.args
+        ahead = 1 + args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)  # batches that loaders hold
+        least = -(-ahead // args.gradient_accumulation_steps) + 1
+        if arguments.curriculum_delay < least:
+            raise ValueError(
+                f"curriculum_delay: got {arguments.curriculum_delay}, wanted at least {least}: the loader workers "
+                "read so many steps ahead"
+            )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -169,20 +161,18 @@ class CurriculumCallback(TrainerCallback):
     ) -> None:
         """A check, once the stage's own rows are being trained on."""
         stage = self.stages.last
-        begun = self.stages.first_row(stage) <= (state.global_step - 1) * self.rows_per_step
-        if state.global_step % self.every or not begun or stage == self.last:
+        step, every, size = state.global_step, self.arguments.curriculum_every, self.arguments.curriculum_rows
+        begun = self.stages.first_row(stage) <= (step - 1) * self.trainer.rows_per_step
+        if step % every or not begun or stage == self.curriculum.last:
             return
-        accuracy = self._accuracy(stage, state.global_step // self.every)
+        rows = self.curriculum.task_of(stage).rows(step // every * size, size, split="validation", seed=self.seed)
+        accuracy = score_rows(self.trainer.model, rows).token_accuracy
         found = {"curriculum/stage": float(stage), "curriculum/accuracy": accuracy}
-        if accuracy >= self.threshold:
-            first_row = (state.global_step + self.delay) * self.rows_per_step
+        if accuracy >= self.arguments.curriculum_threshold:
+            first_row = (step + self.arguments.curriculum_delay) * self.trainer.rows_per_step
             self.stages.begin(stage + 1, first_row)
             found |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
         log_without_resetting_interval(self.trainer.log, control, found)
-
-    def _accuracy(self, stage: int, check: int) -> float:
-        rows = self.task_of(stage).rows(check * self.rows, self.rows, split="validation", seed=self.seed)
-        return score_rows(self.trainer.model, rows).token_accuracy
 
 
 def logged(state: TrainerState, name: str) -> list[tuple[int, float]]:

@@ -6,15 +6,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
 from datasets import Dataset
+from huggingface_hub import try_to_load_from_cache
 
-from hf_synth.io import directory_lock, is_main_process, write_json, write_text
+from hf_synth.io import directory_lock, is_main_process, load_json, write_json, write_text
 from hf_synth.training.checkpoints import TRAINING_LOG
 
 RESOLVED_CONFIG = "resolved_config.yaml"
@@ -108,12 +109,15 @@ def is_finished(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() and (folder / METRICS).exists()
 
 
-def record_data_fingerprint(folder: Path, rows: Dataset) -> None:
-    """`claim` a folder for rows, as they were read or made, before any is left out for its length.
+def record_data_fingerprint(folder: Path, rows: Dataset, models: Sequence[tuple[str | None, str]] = ()) -> None:
+    """`claim` a folder for rows, as they were read or made, before any is left out for its length, and for models.
 
-    The fingerprint is of their texts, sources and clusters, in order.
+    The fingerprint is of the rows' texts, sources and clusters, in order; `models` are paths or Hub ids with their
+    revisions: no checkpoint of a run holds its reference, its rewards, or what lies below an adapter.
     """
-    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows))
+    known = [(name, revision) for name, revision in models if name]
+    named = {"models": [_model_fingerprint(name, revision) for name, revision in known]} if known else {}
+    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows), **named)
 
 
 def claim(folder: Path, **found: Any) -> None:
@@ -127,18 +131,17 @@ def claim(folder: Path, **found: Any) -> None:
             write_json(folder / TRAINED_ON, found)
         return
     before = read_trained_on(folder) or found  # of a run that kept nothing, nothing is known
-    if differing := [name for name in found if found[name] != before.get(name)]:
+    if differing := [name for name in found if found[name] != before.get(name, found[name])]:
         told = "; ".join(f"{name}: {before.get(name)} there, {found[name]} now" for name in differing)
         raise ValueError(
-            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the data and the number "
-            "of processes that it began with, or give another --output_dir"
+            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the data, models and "
+            "number of processes that it began with, or give another --output_dir"
         )
 
 
 def read_trained_on(folder: Path) -> dict[str, Any] | None:
     """What `claim` kept, or None."""
-    path = folder / TRAINED_ON
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return load_json(folder / TRAINED_ON)
 
 
 def resolved(arguments: Any) -> dict[str, Any]:
@@ -158,8 +161,7 @@ def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
 
 def read_metrics(folder: Path) -> dict[str, float] | None:
     """The metrics of a finished run, or None while there are none."""
-    path = folder / METRICS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return load_json(folder / METRICS)
 
 
 def _fingerprint(rows: Dataset) -> str:
@@ -168,6 +170,19 @@ def _fingerprint(rows: Dataset) -> str:
     for part in rows.select_columns(names).with_format("arrow").iter(1024):
         digest.update(json.dumps(part.to_pylist(), sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def _model_fingerprint(name: str, revision: str) -> str:
+    """Return a digest of a checkpoint's weights; of one on the Hub its commit."""
+    files = sorted(path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin", ".gguf"))
+    if not files:
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        return Path(config).parent.name if isinstance(config, str) else ""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
 
 
 def _has_training(folder: Path) -> bool:
@@ -181,7 +196,12 @@ def _has_steps(folder: Path) -> bool:
 
 def _check_same(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What a directory keeps of its run; ValueError where that is another one."""
-    before: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        raise ValueError(f"{path} is damaged: it holds no config; give another --output_dir, or remove that directory")
     names = sorted((before.keys() | config.keys()) - FREE)
     differing = [name for name in names if before.get(name) != config.get(name)]
     if not differing:

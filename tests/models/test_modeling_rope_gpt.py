@@ -171,15 +171,54 @@ def test_loss_of_several_labels_a_row(family, tiny, problem):
     torch.testing.assert_close(output.loss, -chances.log().mean())
 
 
-def test_gradient_accumulation_is_exact(family, tiny, tmp_path):
-    labels = torch.tensor([0, 1, 1, 0])
-    rows = [{"input_ids": ids, "labels": label} for ids, label in zip(tiny.tokens(4, 8), labels, strict=True)]
-    models = (family.model(RopeGPTForSequenceClassification) for _ in range(2))
-    whole = tiny.trained_weights(next(models), tmp_path, rows)
-    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
-    parts = tiny.trained_weights(next(models), tmp_path, rows, **sizes)
-    for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, atol=1e-6, rtol=1e-5, msg=name)
+NAN = float("nan")
+PROBLEMS = {  # labels of eight rows, of which batches know unequally many
+    "classes": (torch.tensor([0, 1, -100, 0, -100, -100, 2, 1]), {"num_labels": 3}),
+    "a number": (torch.tensor([0.5, NAN, -100, NAN, -1.0, 2.0, 0.0, 1.0]), {"num_labels": 1}),
+    "numbers": (
+        torch.tensor([[0.5, NAN], [NAN, NAN], [-100, 1.0], [0.0, 2.0]]).repeat(2, 1),
+        {"num_labels": 2, "problem_type": "regression"},
+    ),
+    "several labels": (
+        torch.tensor([[1.0, NAN, 0.0], [NAN, NAN, NAN], [-100, 1.0, -100], [0.0, 1.0, 1.0]]).repeat(2, 1),
+        {"num_labels": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_missing_labels_have_no_loss(family, tiny, problem):
+    labels, shape = PROBLEMS[problem]
+    model, ids = family.model(RopeGPTForSequenceClassification, **shape), tiny.tokens(8, 6)
+    output = model(ids, labels=labels)
+    terms = []
+    for scores, row in zip(output.logits, labels.reshape(8, -1), strict=True):
+        for number, label in enumerate(row):
+            if label == -100 or label.isnan():
+                continue
+            if problem == "classes":
+                terms.append(-scores.log_softmax(-1)[label])
+            elif problem == "several labels":
+                terms.append(-(scores[number] if label else -scores[number]).sigmoid().log())
+            else:
+                terms.append((scores[number] - label).square())
+    torch.testing.assert_close(output.loss, torch.stack(terms).mean())
+    assert model(ids, labels=torch.full_like(labels, -100)).loss == 0
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_gradient_accumulation_is_exact(family, tiny, tmp_path, problem):
+    labels, shape = PROBLEMS[problem]
+    rows = [{"input_ids": ids, "labels": label} for ids, label in zip(tiny.tokens(8, 6), labels, strict=True)]
+
+    def weights(batch, batches):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": batches}
+        return tiny.trained_weights(family.model(RopeGPTForSequenceClassification, **shape), tmp_path, rows, **sizes)
+
+    whole = weights(8, 1)
+    for batch, batches in ((4, 2), (2, 4), (1, 8)):
+        for name, weight in weights(batch, batches).items():
+            torch.testing.assert_close(weight, whole[name], atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_a_reward_model_is_saved_and_loaded(scorer, tiny, tmp_path):

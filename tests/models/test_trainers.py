@@ -13,10 +13,11 @@ def test_gradient_accumulation_is_exact(family, tiny, tmp_path):
     labels = ids.masked_fill(torch.arange(8) < torch.tensor([[1], [6], [3], [7]]), -100)  # 7, 2, 5 and 1 targets
     rows = [{"input_ids": i, "labels": label} for i, label in zip(ids, labels, strict=True)]
     whole = tiny.trained_weights(family.model(), tmp_path, rows)
-    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4}
-    parts = tiny.trained_weights(family.model(), tmp_path, rows, **sizes)
-    for name, weight in whole.items():
-        torch.testing.assert_close(parts[name], weight, atol=1e-6, rtol=1e-5, msg=name)
+    for batch in (2, 1):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 4 // batch}
+        parts = tiny.trained_weights(family.model(), tmp_path, rows, **sizes)
+        for name, weight in whole.items():
+            torch.testing.assert_close(parts[name], weight, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_trainer_evaluates_with_logits(family, tiny, tmp_path):

@@ -306,3 +306,26 @@ def test_resume_from_the_last_checkpoint(tiny, tmp_path):
     again.train(resume_from_checkpoint=True)
     assert len(seen) == 2
     assert {row - 3 for row in flat(seen)} <= set(range(1, ROWS, 2))
+
+
+@pytest.mark.parametrize("kind", [sft, reward, dpo], ids=lambda kind: kind.__name__)
+def test_a_step_is_the_same_however_many_batches_it_is_cut_into(kind, tiny, tmp_path):
+    """Answers of 1 to 8 words, so that no two batches have equally many tokens that carry loss."""
+    answers = [" ".join(["w1"] * (row + 1)) for row in range(8)]
+    columns = {"prompt": [f"w{row}" for row in range(8)], "sampling_weight": np.ones(8)}
+    columns |= {"completion": answers} if kind is sft else {"chosen": answers, "rejected": ["w2"] * 8}
+    plain_sgd = {"optim": "sgd", "max_grad_norm": 0, "lr_scheduler_type": "constant", "max_steps": 1}
+
+    def trained(batch):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": 8 // batch}
+        trainer = kind(tiny, tmp_path, datasets.Dataset.from_dict(columns), **plain_sgd, **sizes)
+        trainer.model.eval()
+        for module in trainer.model.modules():
+            module.p = 0.0  # GPT-2's dropout
+        trainer.train()
+        return torch.nn.utils.parameters_to_vector(trainer.model.parameters()).detach()
+
+    whole, before = trained(8), torch.nn.utils.parameters_to_vector(tiny.model().parameters()).detach()
+    assert kind is reward or (whole - before).norm() > 1e-3
+    for batch in (4, 2, 1):
+        torch.testing.assert_close(trained(batch), whole, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """What happens between steps: which steps are kept, which model is the best, when a run stops, when a task grows."""
 
+import dataclasses
 import itertools
 import json
 
@@ -25,7 +26,7 @@ from hf_synth.training.pretraining_callbacks import (
     save_model_atomically,
     spaced_steps,
 )
-from hf_synth.training.pretraining_data import ScheduleArguments
+from hf_synth.training.pretraining_data import Curriculum, CurriculumArguments, ScheduleArguments
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
 
 SORT = get_task("sort", length=6, vocab_size=10)
@@ -211,10 +212,10 @@ def test_the_geometry_of_embeddings_in_shards(one_rank, tmp_path):
 
 
 def curriculum(run, stages, *, threshold, last=2, every=2, delay=3):
-    callback = CurriculumCallback(
-        run, stages, grown, last, threshold=threshold, every=every, rows=8, delay=delay,
-        rows_per_step=run.rows_per_step, seed=0,
-    )  # fmt: skip
+    chosen = CurriculumArguments(
+        curriculum_threshold=threshold, curriculum_every=every, curriculum_rows=8, curriculum_delay=delay
+    )
+    callback = CurriculumCallback(run, Curriculum(stages, grown, last), chosen, 0)
     run.add_callback(callback)
     return callback
 
@@ -255,7 +256,7 @@ def test_each_check_asks_about_rows_that_none_did_before(tmp_path):
             seen.append((start, start + count, where["split"]))
             return grown(0).rows(start, count, **where)
 
-    callback.task_of = lambda stage: Asked()
+    callback.curriculum = dataclasses.replace(callback.curriculum, task_of=lambda stage: Asked())
     train(run)
     assert [split for *_, split in seen] == ["validation"] * 6
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(seen))

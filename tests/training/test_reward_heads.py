@@ -163,6 +163,39 @@ def test_accuracies_count_known_pairs_alone(tokenizer, tmp_path):
     assert found["eval_accuracy"] == pytest.approx(right.sum() / known.sum())
 
 
+def test_a_step_is_the_same_however_many_batches_it_is_cut_into(tokenizer, tmp_path):
+    """Pairs that say something about both heads, one or none, unequally many in each batch."""
+    signs = [[1, 0], [0, 0], [1, -1], [0, 0], [0, 1], [0, 0], [0, 0], [-1, 1]]
+    dataset = pairs(8).add_column("signs", signs)
+    options = {"optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0, "lr_scheduler_type": "constant"}
+    options |= {"weight_decay": 0, "center_rewards_coefficient": 0.1, "logging_steps": 1}
+
+    def trained(batch, batches):
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": batches}
+        made = trainer(tokenizer, tmp_path, dataset, **options, **sizes)
+        before = torch.nn.utils.parameters_to_vector(made.model.parameters()).detach().clone()
+        made.train()
+        after = torch.nn.utils.parameters_to_vector(made.model.parameters()).detach()
+        return after - before, made.state.log_history[0]["loss"]
+
+    whole, loss = trained(8, 1)
+    assert whole.norm() > 0.01
+    for batch, batches in ((4, 2), (2, 4), (1, 8)):
+        change, found = trained(batch, batches)
+        torch.testing.assert_close(change, whole, rtol=1e-4, atol=1e-6)
+        assert found == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_held_out_loss_is_the_same_in_batches_of_any_size(tokenizer, tmp_path):
+    signs = [[1, -1 if row % 3 else 0] for row in range(11)]
+    dataset = pairs(11).add_column("signs", signs)
+    losses = [
+        trainer(tokenizer, tmp_path, dataset, per_device_eval_batch_size=size).evaluate()["eval_loss"]
+        for size in (11, 4, 1)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("heads", "words"),
     [

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hf_synth.errors import user_errors
 from hf_synth.io import directory_lock, is_main_process
 from hf_synth.training import run_directory as runs
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
+from hf_synth.training.checkpoints import read_training_log
 from hf_synth.training.run_directory import (
     METRICS,
     RESOLVED_CONFIG,
@@ -265,3 +267,63 @@ def test_a_run_of_another_config_is_found_before_anything_is_written(run):
 def test_what_is_no_number_is_left_out_of_the_metrics(tmp_path):
     write_metrics(tmp_path, {"loss": 1.0, "low": float("nan"), "high": float("inf")})
     assert json.loads((tmp_path / METRICS).read_text()) == {"loss": 1.0}
+
+
+def test_a_run_does_not_go_on_with_other_models(run, tmp_path):
+    """A reference, a reward, or what lies below an adapter is in no checkpoint: it is read again."""
+    policy = tmp_path / "policy"
+    policy.mkdir()
+    (policy / "model.safetensors").write_bytes(b"first")
+    (run / "checkpoint-1").rmdir()
+    record_data_fingerprint(run, rows("a"), [(str(policy), "main"), (None, "main")])
+    (run / "checkpoint-1").mkdir()
+    record_data_fingerprint(run, rows("a"), [(str(policy), "main")])
+    (policy / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"began otherwise \(models: \['[0-9a-f]{16}'\] there, "):
+        record_data_fingerprint(run, rows("a"), [(str(policy), "main")])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '"x"', "[" * 100_000])
+def test_a_torn_file_of_a_run_is_named(text, tmp_path):
+    for name, read in (
+        ("training_log.json", lambda: read_training_log(tmp_path)),
+        ("metrics.json", lambda: read_metrics(tmp_path)),
+        ("trained_on.json", lambda: read_trained_on(tmp_path)),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            read()
+    (tmp_path / "resolved_config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"resolved_config\.yaml is damaged"):
+        check_run(str(tmp_path), DataArguments(task="sort"))
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENAMETOOLONG, errno.EISDIR])
+def test_a_file_that_cannot_be_used_is_named_in_one_line(number, capsys):
+    with pytest.raises(SystemExit) as caught, user_errors("sft.py"):
+        raise OSError(number, os.strerror(number), "/home/user/.cache/x")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"sft.py: error: /home/user/.cache/x: {os.strerror(number)}\n"
+
+
+def test_a_reader_that_has_gone_ends_a_command_in_one_line():
+    code = """
+from hf_synth.errors import user_errors
+with user_errors("sft.py"):
+    for number in range(100_000):
+        print(number)
+"""
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -c '{code}' | head -1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "0\n")
+    assert done.stderr == "sft.py: error: the reader of the output has gone; send it to a file or to cat\n"
+
+
+def test_a_name_that_is_too_long_is_an_error_of_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught, user_errors("sft.py"), directory_lock(str(tmp_path / ("x" * 300))):
+        pass
+    assert caught.value.code == 2
+    assert "x" * 300 in capsys.readouterr().err
