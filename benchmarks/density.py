@@ -24,8 +24,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from hf_synth.sampling import embed_texts, intrinsic_dimension
-from hf_synth.sampling.indexes import ExactIndex, Frame, sample_rows
-from hf_synth.sampling.neighbors import find_neighbors, nearest
+from hf_synth.sampling.neighbors import ExactIndex, Frame, find_neighbors, nearest, sample_rows
 
 K = 10
 

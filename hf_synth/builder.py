@@ -7,14 +7,14 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import datasets
 import pyarrow as pa
 from datasets.builder import Key
 
 from hf_synth.errors import nearest, whole_number
-from hf_synth.tasks import Task, get_task, task_class
+from hf_synth.tasks import Task, get_task, source_digest, task_class
 from hf_synth.tasks.base import SPLITS
 from hf_synth.views import VIEW_FEATURES, block_rows, view_features, view_table
 
@@ -34,6 +34,13 @@ class TaskDataset(datasets.ArrowBasedBuilder):
     """One split of one task in one view. Built by `load_dataset`; its config holds nothing but the spec."""
 
     BUILDER_CONFIG_CLASS = TaskDatasetConfig
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], name: str, config_name: str, cache_dir: str | None) -> Self:
+        """Return a builder whose cache key is the hash of the spec, as JSON."""
+        text = json.dumps(spec, sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cls(cache_dir, f"hf_synth_{name}", config_name, hash=key, spec=text)
 
     def _info(self) -> datasets.DatasetInfo:
         spec = json.loads(self.config.spec)
@@ -85,8 +92,8 @@ def dataset_spec(name: str, task: Task, *, split: str, size: int | None, seed: i
         "size": size,
         "view": view,
     }
-    if name.endswith(".py"):  # a file outside the package changes without a release
-        spec["source"] = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    if (source := source_digest(type(task))) is not None:
+        spec["source"] = source
     return spec
 
 
@@ -114,15 +121,8 @@ def load_dataset(
     '<sep>'
     """
     task = configured("load_dataset", load_dataset, name, preset, config)
-    spec = json.dumps(dataset_spec(name, task, split=split, size=size, seed=seed, view=view), sort_keys=True)
-    builder = TaskDataset(
-        cache_dir=cache_dir,
-        dataset_name=f"hf_synth_{task.name}",
-        config_name=view,
-        hash=hashlib.sha256(spec.encode()).hexdigest()[:16],
-        spec=spec,
-    )
-    return prepared(builder, split, streaming=streaming, num_proc=num_proc)
+    spec = dataset_spec(name, task, split=split, size=size, seed=seed, view=view)
+    return prepared(TaskDataset.of(spec, task.name, view, cache_dir), split, streaming=streaming, num_proc=num_proc)
 
 
 def configured(

@@ -9,6 +9,7 @@ import pytest
 
 import hf_synth.tasks
 from hf_synth import get_task, list_tasks, load_dataset
+from hf_synth.builder import dataset_spec
 from hf_synth.tasks import task_class
 from hf_synth.tasks.sort import Sort
 
@@ -184,6 +185,106 @@ def test_edited_file_gives_new_rows(my_task, streaming, monkeypatch):
     my_task.write_text(MY_TASK.replace("STEP", "2"))
     os.utime(my_task, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert differences() == {2}
+
+
+@pytest.fixture
+def helped_task(tmp_path) -> Path:
+    """A task's file that takes its step from a module beside it, which takes it from a package beside both."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "__init__.py").write_text("")
+    (tmp_path / "deep" / "numbers_of_mine.py").write_text("STEP = 1\n")
+    (tmp_path / "steps.py").write_text("from deep import numbers_of_mine\nSTEP = numbers_of_mine.STEP\n")
+    path = tmp_path / "my_task.py"
+    path.write_text(MY_TASK.replace("import numpy as np", "import numpy as np\nfrom steps import STEP"))
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("edited", ["steps.py", "deep/numbers_of_mine.py", "deep/__init__.py"])
+def test_an_edit_of_a_module_beside_the_file_gives_new_rows(helped_task, edited, streaming, monkeypatch):
+    """Though the file itself is the same, and the edit leaves the module's size and its time."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def differences() -> set[int]:
+        rows = load_dataset(str(helped_task), split="train", size=20, streaming=streaming)
+        return {row["input_ids"][4] - row["input_ids"][3] for row in rows}
+
+    assert differences() == {1}
+    path = helped_task.parent / edited
+    times = path.stat()
+    if edited == "deep/__init__.py":
+        path.write_text("class numbers_of_mine: STEP = 2\n")
+        (helped_task.parent / "deep" / "numbers_of_mine.py").unlink()
+    else:
+        path.write_text(path.read_text().replace("numbers_of_mine.STEP", "2").replace("STEP = 1", "STEP = 2"))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert differences() == {2}
+
+
+def test_an_edit_of_a_kernel_beside_the_file_is_compiled_into_the_task(helped_task):
+    """Numba's cache on disk looks at the file of the outer kernel alone."""
+    kernel = "from numba import njit\n\n\n@njit(cache=True)\ndef step():\n    return 1\n"
+    (helped_task.parent / "kernels.py").write_text(kernel)
+    outer = "from numba import njit\nfrom kernels import step\n\n\n@njit(cache=True)\ndef one():\n    return step()\n"
+    helped_task.write_text(outer + MY_TASK.replace("STEP", "one()"))
+
+    def step() -> int:
+        tokens = get_task(str(helped_task)).rows(0, 1).tokens[0]
+        return int(tokens[4] - tokens[3])
+
+    assert step() == 1
+    (helped_task.parent / "kernels.py").write_text(kernel.replace("return 1", "return 2"))
+    assert step() == 2
+
+
+def test_compiled_kernels_are_forgotten_where_a_shared_file_changed(tmp_path, monkeypatch):
+    for name in ("rng.py", "tasks/base.py", "tasks/families/trees.py", "tasks/__pycache__/sort.nbi"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("A = 1")
+    index = tmp_path / "tasks/__pycache__/sort.nbi"
+    monkeypatch.setattr(hf_synth, "__file__", str(tmp_path / "__init__.py"))
+    hf_synth._prepare_kernel_cache()
+    for name in ("rng.py", "tasks/families/trees.py"):
+        index.write_text("")
+        hf_synth._prepare_kernel_cache()
+        assert index.exists(), "nothing changed"
+        (tmp_path / name).write_text("A = 2")
+        hf_synth._prepare_kernel_cache()
+        assert not index.exists()
+
+
+def test_two_folders_may_have_a_module_of_one_name(helped_task, tmp_path):
+    def step(path: Path) -> int:
+        tokens = get_task(str(path)).rows(0, 1).tokens[0]
+        return int(tokens[4] - tokens[3])
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "their_task.py").write_text(helped_task.read_text())
+    (other / "steps.py").write_text("STEP = 3\n")
+    assert [step(helped_task), step(other / "their_task.py"), step(helped_task)] == [1, 3, 1]
+
+
+def test_an_edit_of_a_plugin_changes_the_cache_key(tmp_path, installed, monkeypatch):
+    """Of its module or of another in its package, installed where packages are."""
+    package = tmp_path / "site-packages" / "plugin_of_mine"
+    package.mkdir(parents=True)
+    monkeypatch.syspath_prepend(package.parent)
+    installed(("plugin", "plugin_of_mine.count:Count"))
+    helped = MY_TASK.replace("import numpy as np", "import numpy as np\nfrom .steps import STEP")
+    files = {"__init__.py": "", "steps.py": "STEP = 1\n", "count.py": helped}
+
+    def key(**changed: str) -> str:
+        """As a new process has it."""
+        for name in [name for name in sys.modules if name.startswith("plugin_of_mine")]:
+            del sys.modules[name]
+        for name, text in files.items():
+            (package / name).write_text(changed.get(name.removesuffix(".py"), text))
+        task = get_task("plugin")
+        return dataset_spec("plugin", task, split="train", size=1, seed=0, view="tokens")["source"]
+
+    assert key() == key()
+    assert len({key(), key(steps="STEP = 2\n"), key(count=helped + "\n"), key(__init__="A = 1\n")}) == 4
 
 
 def test_missing_file_is_an_error(tmp_path):

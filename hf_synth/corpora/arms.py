@@ -1,7 +1,6 @@
 """Arms: a language's examples with explanations of its rule among them, in any share, as streams and datasets."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
@@ -196,15 +195,9 @@ def load_corpus(
     task = configured("load_corpus", load_corpus, name, preset, config)
     chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
     spec = corpus_spec(name, task, explanation_ratio, split=split, size=size, seed=seed, **chosen)
-    text = json.dumps(spec, sort_keys=True)
-    builder = CorpusDataset(
-        cache_dir=cache_dir,
-        dataset_name=f"hf_synth_{task.name}",
-        config_name="corpus",
-        hash=hashlib.sha256(text.encode()).hexdigest()[:16],
-        spec=text,
+    return prepared(
+        CorpusDataset.of(spec, task.name, "corpus", cache_dir), split, streaming=streaming, num_proc=num_proc
     )
-    return prepared(builder, split, streaming=streaming, num_proc=num_proc)
 
 
 def corpus_spec(

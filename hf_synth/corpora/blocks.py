@@ -6,10 +6,8 @@ read by their numbers: resuming costs nothing, any number of ranks sees the same
 
 import dataclasses
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -25,7 +23,7 @@ from hf_synth.builder import TaskDataset, prepared
 from hf_synth.corpora import Stream, arm_stream, interleave, token_counter
 from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
 from hf_synth.errors import whole_number
-from hf_synth.tasks import Task
+from hf_synth.tasks import Task, source_digest
 
 KINDS = ("canonical", "example", "explanation")
 BLOCK_FORMAT = 1  # raise it whenever blocks of the same arguments change: it is part of every cache key
@@ -98,14 +96,7 @@ def corpus_blocks(
         raise ValueError(f"blocks: got {blocks}, wanted how many the run needs, or corpus_tokens in the arguments")
     stream = corpus_stream(task, arguments, tokenizer, split=split, seed=seed)
     spec = _spec(task, arguments, tokenizer, size=blocks, split=split, seed=seed)
-    text = json.dumps(spec, sort_keys=True)
-    builder = _BlocksBuilder(
-        cache_dir=cache_dir,
-        dataset_name=f"hf_synth_{task.name if task else 'text'}",
-        config_name="blocks",
-        hash=hashlib.sha256(text.encode()).hexdigest()[:16],
-        spec=text,
-    )
+    builder = _BlocksBuilder.of(spec, task.name if task else "text", "blocks", cache_dir)
     builder.tables = lambda: block_tables(stream, tokenizer, arguments.block_size, blocks)
     return Blocks(prepared(builder, split, streaming=False, num_proc=None))
 
@@ -220,11 +211,9 @@ def _spec(
 
 
 def _task_spec(task: Task) -> list[Any]:
-    """Describe a task, with the source of one that lies outside the package: it changes without a release."""
-    spec = [task.name, task.version, dataclasses.asdict(task.config)]
-    if type(task).__module__.startswith("hf_synth."):
-        return spec
-    return [*spec, _digest(Path(inspect.getfile(type(task))).read_text(encoding="utf-8"))]
+    """Describe a task, with the source of one that lies outside the package."""
+    source = source_digest(type(task))
+    return [task.name, task.version, dataclasses.asdict(task.config), *([] if source is None else [source])]
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

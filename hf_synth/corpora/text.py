@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -23,11 +23,14 @@ from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import shuffled
 from hf_synth.tokenization import render
 
+logger = logging.getLogger(__name__)
+
 STAND_IN = "stand_in"
 CUTS = ("paragraph", "article", "line", "file")
 Cut = Literal["paragraph", "article", "line", "file"]
 
 _READERS = {".txt": "text", ".txt.gz": "text", ".jsonl": "json", ".jsonl.gz": "json", ".parquet": "parquet"}
+_KEPT_CHARACTERS = 500  # of a broken line: enough to recognise it
 _HUB_ID = re.compile(r"[\w.-]*\w(/[\w.-]*\w)?")
 _HEADING = re.compile(r"= [^=](.*[^=])? =")  # of the first level, as in WikiText: ` = Title = `
 
@@ -115,16 +118,11 @@ class StandIn:
         there = rng.integers(1, self._sentences + 1, 1)[:, :, None] > np.arange(self._sentences)[:, None]
         at = np.arange(self._most_words + 1)
         numbers[at == lengths] = 2 * self._share.size
-        return of_kind(_rendered(numbers, (at <= lengths) & there, self._words), "canonical")
-
-
-def _rendered(numbers: np.ndarray, present: np.ndarray, vocabulary: tuple[str, ...]) -> pa.Array:
-    """Return the words that are present, [documents, any, any], document by document as text."""
-    rows = len(numbers)
-    stop = present.reshape(rows, -1).sum(axis=1)
-    tokens = np.zeros((rows, int(stop.max(initial=0))), np.int32)
-    tokens[np.arange(tokens.shape[1]) < stop[:, None]] = numbers[present]
-    return render(tokens, np.zeros(rows, np.int32), stop, vocabulary)
+        present = (at <= lengths) & there  # [documents, sentences, words]
+        stop = present.reshape(count, -1).sum(axis=1)
+        tokens = np.zeros((count, int(stop.max(initial=0))), np.int32)
+        tokens[np.arange(tokens.shape[1]) < stop[:, None]] = numbers[present]
+        return of_kind(render(tokens, np.zeros(count, np.int32), stop, self._words), "canonical")
 
 
 def cut_text(lines: Iterable[str], document: Cut) -> Iterator[str]:
@@ -179,14 +177,10 @@ def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
 
 def _read_text(path: Path, document: Cut) -> Iterator[str]:
     try:
-        with _open_text(path) as lines:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             yield from cut_text(lines, document)
     except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"canonical text: {path} cannot be read: {error}") from None
-
-
-def _open_text(path: Path) -> TextIO:
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
 def _from_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
@@ -205,11 +199,6 @@ def _from_hub(name: str, config: str | None, split: str, revision: str | None) -
         ) from None
 
 
-logger = logging.getLogger(__name__)
-
-_KEPT_CHARACTERS = 500  # of a broken line: enough to recognise it
-
-
 def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
     """Return the texts of all lines that have one, in order, as a dataset of the column `text_column`.
 
@@ -219,20 +208,25 @@ def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
     texts: list[str] = []
     rejected: list[dict[str, str | int]] = []
     for path in files:
-        for number, raw in enumerate(_lines(path), start=1):
-            if not raw.strip():
-                continue
-            text, reason = _text_of(raw, text_column)
-            if text is not None:
-                texts.append(text)
-                continue
-            shown = raw.decode(errors="replace").rstrip()[:_KEPT_CHARACTERS]
-            rejected.append({"file": str(path), "line": number, "reason": reason, "raw": shown})
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+                for number, raw in enumerate(lines, start=1):
+                    text, reason = _text_of(raw, text_column)
+                    if text is not None:
+                        texts.append(text)
+                    elif raw.strip():
+                        shown = raw.decode(errors="replace").rstrip()[:_KEPT_CHARACTERS]
+                        rejected.append({"file": str(path), "line": number, "reason": reason, "raw": shown})
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(str(error)) from None
     tally = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rejected).items())
     if not texts:
         raise ValueError(f"no line can be used ({tally})")
     if rejected:
-        kept = _keep(rejected)
+        kept_lines = "".join(json.dumps(row) + "\n" for row in rejected)
+        name = f"{hashlib.sha256(kept_lines.encode()).hexdigest()[:16]}.jsonl"
+        kept = Path(datasets.config.HF_DATASETS_CACHE, "hf_synth_rejected_lines", name)
+        write_text(kept, kept_lines)
         logger.warning(
             "%d of %d lines left out (%s), kept in %s", len(rejected), len(rejected) + len(texts), tally, kept
         )
@@ -243,30 +237,9 @@ def _text_of(raw: bytes, text_column: str) -> tuple[str | None, str]:
     """Return the text of a line, or None and why there is none."""
     try:
         row = json.loads(raw)
-    except ValueError:  # neither JSON nor perhaps UTF-8
+    except (ValueError, RecursionError):  # neither JSON nor perhaps UTF-8; or lists in lists, thousands deep
         return None, "no JSON"
     if not isinstance(row, dict):
         return None, "no JSON object"
     text = row.get(text_column)
     return (text, "") if isinstance(text, str) else (None, f"no text in {text_column!r}")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with _open_binary(path) as lines:
-            yield from lines
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(str(error)) from None
-
-
-def _open_binary(path: Path) -> BinaryIO:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _keep(rejected: Sequence[dict[str, str | int]]) -> Path:
-    text = "".join(json.dumps(row) + "\n" for row in rejected)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "hf_synth_rejected_lines"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
-    write_text(path, text)
-    return path

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
+from .checks import as_float64
 from .intervals import by_group, entries, mean_interval
 
 
@@ -22,8 +23,8 @@ def deciles(
     which prompt each belongs to. Prompts are weighted equally, and intervals are over prompts. Parts are by rank;
     equal densities keep their order. `parts` needs at least as many prompts.
     """
-    means = np.array([np.mean(own) for own in by_group(values, prompts, "deciles").values()])
-    density = np.array([own[0] for own in by_group(densities, prompts, "deciles").values()])
+    means = np.array([np.mean(own) for own in by_group(as_float64("deciles", values), prompts, "deciles").values()])
+    density = np.array([own[0] for own in by_group(as_float64("deciles", densities), prompts, "deciles").values()])
     if len(means) < parts or not np.isfinite(density).all():
         raise ValueError(f"deciles: got {len(means)} prompts, wanted {parts} or more, each with a finite density")
     order = np.argsort(-density, kind="stable")

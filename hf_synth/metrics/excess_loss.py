@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import log_probabilities
+from .checks import as_float64, log_probabilities
 from .intervals import t_quantile
 
 
@@ -22,7 +22,7 @@ def excess_loss(
     the number of test rows: a ratio estimator over paired differences per row, with a t quantile; NaN for one row.
     They say nothing about other training seeds. On few rows the excess may be negative by chance.
     """
-    mask = np.asarray(mask, bool)
+    mask = as_float64("excess_loss", mask) > 0
     tokens = mask.sum(axis=1)
     model, best = (_row_losses(values, mask) for values in (log_probs, optimal_log_probs))
     total = tokens.sum()
@@ -43,7 +43,7 @@ def excess_loss(
 
 def _row_losses(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return the summed loss of each row, float64 [rows]."""
-    values = np.asarray(values, np.float64)
+    values = as_float64("excess_loss", values)
     if values.shape != mask.shape or not mask.any():
         raise ValueError(
             f"excess_loss: got values {values.shape} and a mask {mask.shape}, wanted one shape, and a token with loss"
@@ -76,5 +76,5 @@ class ExcessLoss(FunctionMetric):
         mask = np.arange(max(widths, default=0)) < np.array(widths)[:, None]
         padded = np.zeros((2, *mask.shape))
         for values, rows in zip(padded, (predictions, references), strict=True):
-            values[mask] = np.concatenate([np.asarray(row, np.float64) for row in rows])
+            values[mask] = np.concatenate([as_float64("excess_loss", row) for row in rows])
         return excess_loss(padded[0], padded[1], mask, confidence=confidence)

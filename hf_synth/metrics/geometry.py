@@ -6,6 +6,8 @@ import numpy as np
 from sklearn.metrics import pairwise_distances, silhouette_score
 from sklearn.preprocessing import normalize
 
+from .checks import as_float64
+
 
 def geometry(embeddings: np.ndarray, pairs: np.ndarray | Sequence[Sequence[int]], functor_id: int) -> dict[str, float]:
     """Six measures of an embedding table, float [vocabulary, width]; pairs: token ids of e and f(e), int [pairs, 2].
@@ -21,7 +23,7 @@ def geometry(embeddings: np.ndarray, pairs: np.ndarray | Sequence[Sequence[int]]
 
     Distances are Euclidean. Source: Emergent analogical reasoning in Transformers, arXiv 2602.01992.
     """
-    first, second, functor = _rows(np.asarray(embeddings, np.float64), np.asarray(pairs), functor_id)
+    first, second, functor = _rows(as_float64("geometry", embeddings), np.asarray(pairs), functor_id)
     edges, steps = normalize(first) - normalize(second), normalize(second - first)
     distances = [pairwise_distances(points)[np.triu_indices(len(points), 1)] for points in (first, second)]
     return {

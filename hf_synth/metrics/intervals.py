@@ -40,6 +40,11 @@ def same_length(metric: str, **columns: Sized) -> None:
         raise ValueError(f"{metric}: got {counts}; wanted the same number of each, one or more")
 
 
+def _floats(values: Any) -> np.ndarray:
+    """Return numbers as float64; a tensor's on whatever device and of whatever type."""
+    return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, np.float64)
+
+
 def t_quantile(confidence: float, freedom: int) -> float:
     """Return the half-width of a two-sided t interval in standard errors; NaN for 0 degrees of freedom."""
     _check_confidence(confidence)
@@ -48,7 +53,7 @@ def t_quantile(confidence: float, freedom: int) -> float:
 
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Return the mean of independent values [units] and its t interval."""
-    values = np.asarray(values, np.float64)
+    values = _floats(values)
     if values.ndim != 1 or not values.size:
         raise ValueError(f"mean_interval: got values of shape {values.shape}, wanted a list of at least one number")
     reach = t_quantile(confidence, values.size - 1)
@@ -63,7 +68,7 @@ def paired_interval(
 ) -> Interval:
     """Return the mean of first - second [units], both measured on the same units, and its t interval."""
     same_length("paired_interval", first=first, second=second)
-    return mean_interval(np.subtract(first, second, dtype=np.float64), confidence)
+    return mean_interval(_floats(first) - _floats(second), confidence)
 
 
 def paired_test(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:
@@ -72,7 +77,7 @@ def paired_test(first: Sequence[float] | np.ndarray, second: Sequence[float] | n
     It is 1 for one unit, and where no unit differs.
     """
     same_length("paired_test", first=first, second=second)
-    one, two = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    one, two = _floats(first), _floats(second)
     if not (np.isfinite(one).all() and np.isfinite(two).all()):
         raise ValueError("paired_test: got NaN or infinity, wanted finite numbers; leave out units that have no value")
     differences = one - two
@@ -106,7 +111,7 @@ def ratio_interval(
     Source: Cochran (1977), Sampling techniques, section 6.3.
     """
     same_length(name, counts=counts, sizes=sizes, prompts=prompts)
-    groups = by_group(np.stack([counts, sizes], axis=1).astype(np.float64), prompts, name)
+    groups = by_group(np.stack([_floats(counts), _floats(sizes)], axis=1), prompts, name)
     count, size = np.array([np.sum(rows, axis=0) for rows in groups.values()]).T
     if not size.sum():
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -121,7 +126,7 @@ def jackknife_interval(whole: float, without: Sequence[float] | np.ndarray, conf
     For smooth functions of several means; not for medians or extremes. Source: Tukey (1958), Bias and confidence in
     not-quite large samples; Efron and Stein (1981), The jackknife estimate of variance.
     """
-    left_out = np.asarray(without, np.float64)
+    left_out = _floats(without)
     around = mean_interval((left_out.size - 1) * (left_out.mean() - left_out), confidence)  # of mean 0
     return Interval(whole, whole + around.low, whole + around.high)
 
@@ -149,7 +154,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
     Source: Holm (1979), A simple sequentially rejective multiple test procedure.
     """
-    p = np.asarray(p_values, np.float64)
+    p = _floats(p_values)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"holm: got {p.tolist()}, wanted a list of p-values from 0 to 1")
     order = np.argsort(p, kind="stable")

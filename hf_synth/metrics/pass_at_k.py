@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import comb
 
 from .base import FunctionMetric
+from .checks import as_float64
 from .intervals import by_group, entries, mean_interval
 
 
@@ -19,7 +20,7 @@ def pass_at_k(
 
     Source: Chen et al. (2021), Evaluating large language models trained on code, equation 1.
     """
-    groups = by_group(np.asarray(right, np.float64).tolist(), prompts, "pass_at_k")
+    groups = by_group(as_float64("pass_at_k", right).tolist(), prompts, "pass_at_k")
     tried = np.array([len(group) for group in groups.values()])
     wrong = tried - np.array([sum(group) for group in groups.values()])
     if not np.isin(right, (0, 1)).all():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import FunctionMetric
-from .checks import log_probabilities, valid_and_invalid
+from .checks import as_float64, log_probabilities, valid_and_invalid
 from .intervals import same_length
 
 
@@ -25,7 +25,7 @@ def perplexity(
     is the mean of the strings' own perplexities instead; a few improbable strings dominate it.
     """
     same_length("perplexity", log_probs=log_probs, tokens=tokens, valid=valid, kinds=valid if kinds is None else kinds)
-    sums, counts = np.asarray(log_probs, np.float64), np.asarray(tokens)
+    sums, counts = (as_float64("perplexity", values) for values in (log_probs, tokens))
     right = valid_and_invalid("perplexity", valid)
     if not (counts > 0).all():
         raise ValueError("perplexity: got a string without tokens, wanted sums over one token or more")

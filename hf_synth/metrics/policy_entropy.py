@@ -5,6 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from .base import FunctionMetric
+from .checks import as_float64
 from .intervals import clustered_mean, entries, ratio_interval
 
 
@@ -17,8 +18,8 @@ def policy_entropy(
     the end token. tokens: how many these are. prompts: which prompt each belongs to. With intervals over prompts. The
     estimate is unbiased; lower means closer to one answer per prompt.
     """
-    nats = -np.asarray(log_probs, np.float64)
-    per_token = ratio_interval(nats, tokens, prompts, "policy_entropy")
+    nats, sizes = -as_float64("policy_entropy", log_probs), as_float64("policy_entropy", tokens)
+    per_token = ratio_interval(nats, sizes, prompts, "policy_entropy")
     return {**entries("entropy/mean", clustered_mean(nats, prompts)), **entries("entropy/token", per_token)}
 
 

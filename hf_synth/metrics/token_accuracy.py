@@ -26,7 +26,10 @@ def labelled_hits(predictions: Ids, labels: Ids) -> tuple[np.ndarray, np.ndarray
     widths = [len(row) for row in labels]
     if widths != [len(row) for row in predictions]:
         raise ValueError("got predictions and labels of different shapes, wanted one prediction for each label")
-    target, predicted = (np.concatenate([np.asarray(row) for row in (*ids, [])]) for ids in (labels, predictions))
+    target, predicted = (
+        np.concatenate([np.asarray(row.cpu() if hasattr(row, "cpu") else row) for row in (*ids, [])])
+        for ids in (labels, predictions)
+    )
     labelled = target != NO_LOSS
     if not labelled.any():
         raise ValueError("got no label but -100, wanted at least one token that counts")

@@ -8,6 +8,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
 from .base import FunctionMetric
+from .checks import as_float64
 from .intervals import across, entries, mean_interval, within
 from .words import FIRST, Split, ngrams, words
 
@@ -39,7 +40,7 @@ def vendi(
     if embeddings is None:
         rows = normalize(_profiles([split(text)[:first] for text in texts]))
     else:
-        rows = _directions(np.asarray(embeddings, np.float64), len(texts))
+        rows = _directions(as_float64("vendi", embeddings), len(texts))
     numbers = list(range(len(texts)))
     results: dict[str, float] = {}
     if groups := within(numbers, prompts, "vendi"):

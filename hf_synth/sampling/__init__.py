@@ -10,30 +10,30 @@ trainer = WeightedGRPOTrainer(model, reward_funcs, args=args, train_dataset=data
 Nothing here knows of tasks: it serves any dataset and any trainer. Importing it loads neither torch nor TRL.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.sampling.adaptive import (
+    from hf_synth.sampling.adaptive import (  # noqa: F401
+        ChangingWeightsCallback,
         Curriculum,
+        DensityRefreshCallback,
         FixedWeights,
         PassRates,
         RefreshedRarity,
         ScheduledRarity,
         WeightFactor,
-    )
-    from hf_synth.sampling.callbacks import (
-        ChangingWeightsCallback,
-        DensityRefreshCallback,
         hidden_state_embedder,
         policy_density,
     )
-    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density
-    from hf_synth.sampling.embeddings import embed_texts, prompt_text
-    from hf_synth.sampling.samplers import DensityWeightedSampler
-    from hf_synth.sampling.trainers import (
+    from hf_synth.sampling.density import (  # noqa: F401
+        intrinsic_dimension,
+        knn_density,
+        measure_knn_density,
+    )
+    from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
+    from hf_synth.sampling.samplers import DensityWeightedSampler  # noqa: F401
+    from hf_synth.sampling.trainers import (  # noqa: F401
         WeightedDPOTrainer,
         WeightedGRPOTrainer,
         WeightedRewardTrainer,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         WeightedSFTTrainer,
         WeightedTrainer,
     )
-    from hf_synth.sampling.weights import (
+    from hf_synth.sampling.weights import (  # noqa: F401
         balanced_weights,
         check_weights,
         combined_weights,
@@ -54,74 +54,29 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "adaptive": ("Curriculum", "FixedWeights", "PassRates", "RefreshedRarity", "ScheduledRarity", "WeightFactor"),
-    "callbacks": ("ChangingWeightsCallback", "DensityRefreshCallback", "hidden_state_embedder", "policy_density"),
-    "density": ("intrinsic_dimension", "knn_density", "measure_knn_density"),
-    "embeddings": ("embed_texts", "prompt_text"),
-    "samplers": ("DensityWeightedSampler",),
+    "adaptive": "ChangingWeightsCallback Curriculum DensityRefreshCallback FixedWeights PassRates RefreshedRarity "
+    "ScheduledRarity WeightFactor hidden_state_embedder policy_density",
+    "density": "intrinsic_dimension knn_density measure_knn_density",
+    "embeddings": "embed_texts prompt_text",
+    "samplers": "DensityWeightedSampler",
     "trainers": (
-        "WeightedDPOTrainer",
-        "WeightedGRPOTrainer",
-        "WeightedRewardTrainer",
-        "WeightedSFTTrainer",
-        "WeightedSamplingMixin",
-        "WeightedTrainer",
+        "WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedSamplingMixin "
+        "WeightedTrainer"
     ),
     "weights": (
-        "balanced_weights",
-        "check_weights",
-        "combined_weights",
-        "curriculum_weights",
-        "effective_sample_size",
-        "pass_rate_weights",
-        "permuted",
-        "rarity_weights",
-        "scheduled_strength",
+        "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
+        "pass_rate_weights permuted rarity_weights scheduled_strength"
     ),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = [
-    "ChangingWeightsCallback",
-    "Curriculum",
-    "DensityRefreshCallback",
-    "DensityWeightedSampler",
-    "FixedWeights",
-    "PassRates",
-    "RefreshedRarity",
-    "ScheduledRarity",
-    "WeightFactor",
-    "WeightedDPOTrainer",
-    "WeightedGRPOTrainer",
-    "WeightedRewardTrainer",
-    "WeightedSFTTrainer",
-    "WeightedSamplingMixin",
-    "WeightedTrainer",
-    "balanced_weights",
-    "check_weights",
-    "combined_weights",
-    "curriculum_weights",
-    "effective_sample_size",
-    "embed_texts",
-    "hidden_state_embedder",
-    "intrinsic_dimension",
-    "knn_density",
-    "measure_knn_density",
-    "pass_rate_weights",
-    "permuted",
-    "policy_density",
-    "prompt_text",
-    "rarity_weights",
-    "scheduled_strength",
-]
+__all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

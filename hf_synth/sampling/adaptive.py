@@ -1,51 +1,66 @@
-"""Factors of sampling weights, fixed and changing: what `ChangingWeightsCallback` multiplies as a round begins."""
+"""Weights that change while a trainer runs: between rounds only, the same on all processes, and in its checkpoints.
+
+`ChangingWeightsCallback` multiplies factors, fixed and changing, as a round begins.
+"""
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from accelerate.utils import broadcast
 from numpy.typing import ArrayLike
+from safetensors.numpy import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from hf_synth.io import whole_file
+from hf_synth.sampling.density import knn_density
+from hf_synth.sampling.embeddings import embed_hidden_states, evaluating, prompt_text
 from hf_synth.sampling.weights import (
+    as_numbers,
     check_weights,
+    combined_weights,
     curriculum_weights,
     pass_rate_weights,
     rarity_weights,
     scheduled_strength,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hf_synth.sampling.mixin import WeightedSamplingMixin
+
+FACTORS_FILE = "weight_factors.safetensors"  # in a checkpoint, where a factor has a state
 _BEFORE_ANY = 0.5  # the pass rate of every prompt while nothing was seen: the weights are equal then
+Embed = Callable[["PreTrainedModel", Sequence[str]], np.ndarray]  # [N] texts -> [N, D]
 
 
-class WeightFactor(Protocol):
+class WeightFactor(ABC):
     """One factor of the weights. What it gives depends on its state and on (step, steps) alone, on every process."""
 
     name: str  # of its part of a checkpoint
     changes: bool  # whether a later round may weigh otherwise
 
+    @abstractmethod
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] weights of the round that begins after `step` of `steps`; called once a round."""
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays that a checkpoint must hold; empty where (step, steps) says all."""
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up what `state` gave."""
-
-
-class _Stateless:
-    """A factor that remembers nothing."""
-
-    def state(self) -> dict[str, np.ndarray]:
         return {}
 
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        pass
+    def load(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027
+        """Take up what `state` gave; ValueError where it is of another number of rows."""
 
 
-class FixedWeights(_Stateless):
+class FixedWeights(WeightFactor):
     """Weights [N] that stay: sources, clusters, or any others."""
 
     changes = False
@@ -58,7 +73,7 @@ class FixedWeights(_Stateless):
         return self._weights
 
 
-class ScheduledRarity(_Stateless):
+class ScheduledRarity(WeightFactor):
     """`rarity_weights` of a density [N], the strength by a schedule over training (`scheduled_strength`)."""
 
     name = "density"
@@ -66,7 +81,7 @@ class ScheduledRarity(_Stateless):
     def __init__(
         self, density: ArrayLike, *, strength: float = 1.0, schedule: str = "constant", max_ratio: float = 100.0
     ) -> None:
-        self._density = np.array(density, dtype=np.float64)
+        self._density = as_numbers(density, "density").astype(np.float64)
         self.strength, self.schedule, self.max_ratio = strength, schedule, max_ratio
         self.changes = schedule != "constant" and strength > 0
         self.weights(0, 1)  # an error comes before training
@@ -113,13 +128,13 @@ class RefreshedRarity(ScheduledRarity):
         self._density, self._measured_at = state["density"].copy(), int(state["measured_at"][0])
 
 
-class Curriculum(_Stateless):
+class Curriculum(WeightFactor):
     """Easy rows first, by `curriculum_weights` over training; difficulty [N], larger is harder."""
 
     name, changes = "curriculum", True
 
     def __init__(self, difficulty: ArrayLike, *, begin: float = 0.1, floor: float = 0.01) -> None:
-        self._difficulty = np.array(difficulty, dtype=np.float64)
+        self._difficulty = as_numbers(difficulty, "difficulty").astype(np.float64)
         self.begin, self.floor = begin, floor
         self.weights(0, 1)  # an error comes before training
 
@@ -128,7 +143,7 @@ class Curriculum(_Stateless):
         return curriculum_weights(self._difficulty, step / steps, begin=self.begin, floor=self.floor)
 
 
-class PassRates:
+class PassRates(WeightFactor):
     """Running pass rates of prompts, drawn towards the mean of all where little was seen, and their weights.
 
     ```txt
@@ -171,7 +186,7 @@ class PassRates:
         Raises:
             ValueError: a reward outside 0 to 1, which is no pass rate.
         """
-        rows, rewards = np.asarray(rows, dtype=np.int64), np.asarray(rewards, dtype=np.float64)
+        rows, rewards = as_numbers(rows, "rows").astype(np.int64), as_numbers(rewards, "rewards").astype(np.float64)
         bad = rewards[~((rewards >= 0) & (rewards <= 1))]
         if len(bad):
             raise ValueError(
@@ -211,3 +226,131 @@ class PassRates:
                 "with the dataset of the saved run."
             )
         self._passed, self._tried = state["passed"].copy(), state["tried"].copy()
+
+
+class ChangingWeightsCallback(TrainerCallback):
+    """Weighs each round of a weighted trainer by the product of factors, all of them: the column's weights give way.
+
+    Pass rates among the factors learn from the rewards of a `WeightedGRPOTrainer`. A run resumed from a checkpoint
+    draws what an uninterrupted one would have.
+
+    Args:
+        trainer: the one this callback is added to.
+        factors: `PassRates`, `ScheduledRarity`, `FixedWeights`, ... each with a name of its own.
+
+    Raises:
+        ValueError: two factors of one name; pass rates where no trainer pays rewards. When training begins: factors
+            that change, in a run that ends within its first round.
+    """
+
+    def __init__(self, trainer: WeightedSamplingMixin, factors: Sequence[WeightFactor]) -> None:
+        names = [factor.name for factor in factors]
+        if len(set(names)) < len(names) or not names:
+            raise ValueError(f"factors: got {', '.join(names) or 'none'}, wanted at least one, each of another name.")
+        self.trainer, self.factors = trainer, tuple(factors)
+        for rates in factors:
+            if isinstance(rates, PassRates):
+                if not hasattr(trainer, "on_rewards"):
+                    kind = type(trainer).__name__
+                    raise ValueError(
+                        f"pass rates are learnt from rewards, and {kind} pays none. Use WeightedGRPOTrainer."
+                    )
+                trainer.on_rewards(rates.record)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the checkpoint's factors; refuse a run in which nothing could change."""
+        changing = [factor.name for factor in self.factors if factor.changes]
+        if changing and state.num_train_epochs <= 1:
+            raise ValueError(
+                f"weights by {', '.join(changing)} change from round to round, and this run of {state.max_steps} "
+                "steps ends within its first round. Make rounds shorter (round_size), or train for longer."
+            )
+        saved = os.path.join(self.trainer.resume_directory or "", FACTORS_FILE)
+        if self.trainer.resume_directory is None or not os.path.exists(saved):
+            return
+        arrays = load_file(saved)
+        for factor in self.factors:
+            prefix = f"{factor.name}."
+            found = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+            if found:
+                factor.load(found)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Weigh the round that begins. A run resumed within a round goes on with the weights it had."""
+        if float(state.epoch or 0).is_integer():
+            found = [factor.weights(state.global_step, state.max_steps) for factor in self.factors]
+            self.trainer.set_sampling_weights(combined_weights(*found))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Put what the factors have learnt into the checkpoint."""
+        arrays = {f"{part.name}.{name}": array for part in self.factors for name, array in part.state().items()}
+        if not (arrays and args.should_save):
+            return
+        with whole_file(Path(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}", FACTORS_FILE)) as part:
+            save_file(arrays, part)
+
+
+class DensityRefreshCallback(ChangingWeightsCallback):
+    """Weighs by rarity among the policy's own hidden states, measured again every `every` steps of training.
+
+    The density is `policy_density` of the column `prompt`; it changes between rounds only, is the same on all
+    processes, and is in the checkpoints: a resumed run draws what an uninterrupted one would have.
+
+    Args:
+        trainer: a weighted trainer with a `processing_class`; this callback is added to it.
+        every: steps between two measurements; they come at the next start of a round.
+        density: [N], until the first of them; measured at once where not given.
+        embed: (model, [N] texts) -> [N, D] where it is not to be the mean of the last layer over real tokens.
+        k: neighbours.
+        others: factors to multiply with, such as `PassRates`.
+        options: strength, schedule and max_ratio, as `ScheduledRarity`.
+    """
+
+    def __init__(
+        self,
+        trainer: WeightedSamplingMixin,
+        *,
+        every: int,
+        density: ArrayLike | None = None,
+        embed: Embed | None = None,
+        k: int = 10,
+        others: Sequence[WeightFactor] = (),
+        **options: Any,
+    ) -> None:
+        def measure() -> np.ndarray:
+            return policy_density(trainer, embed or hidden_state_embedder(trainer.processing_class), k=k)
+
+        first = measure() if density is None else density
+        super().__init__(trainer, [RefreshedRarity(measure, every=every, density=first, **options), *others])
+
+
+def policy_density(trainer: WeightedSamplingMixin, embed: Embed, *, k: int = 10) -> np.ndarray:
+    """[N] density of the trainer's prompts by its model as it is now: bit for bit the same on all processes.
+
+    Each process embeds its part of the distinct prompts, the main one measures, the others are told.
+    """
+    accelerator, model = trainer.accelerator, trainer.accelerator.unwrap_model(trainer.model)
+    texts = [prompt_text(prompt) for prompt in trainer.train_dataset["prompt"]]
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(place)
+    # Equally many on each process, some of them twice: sharded models must be called equally often.
+    share = -(-len(distinct) // accelerator.num_processes)
+    first = accelerator.process_index * share
+    with evaluating(model):
+        own = embed(model, [distinct[row % len(distinct)] for row in range(first, first + share)])
+    vectors = accelerator.gather(torch.from_numpy(np.ascontiguousarray(own)).to(accelerator.device)).cpu().numpy()
+    density = torch.zeros(len(texts), dtype=torch.float64)
+    if accelerator.is_main_process:
+        density = torch.from_numpy(knn_density(vectors[[place[text] for text in texts]], k=k))
+    if accelerator.num_processes > 1:
+        density = broadcast(density.to(accelerator.device), from_process=0).cpu()
+    return density.numpy()
+
+
+def hidden_state_embedder(tokenizer: Any, *, layer: int = -1, batch_size: int = 64) -> Embed:
+    """Texts to the mean of a layer's hidden states over their real tokens (`embed_hidden_states`)."""
+    return lambda model, texts: embed_hidden_states(model, tokenizer, texts, layer=layer, batch_size=batch_size)

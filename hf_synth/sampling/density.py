@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_synth.sampling.neighbors import Neighbors, find_neighbors
+from hf_synth.sampling.weights import as_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -35,59 +37,9 @@ class MeasuredDensity:
     recall: float
 
 
-def knn_density(
-    embeddings: ArrayLike,
-    *,
-    k: int = 10,
-    metric: str = "cosine",
-    estimator: str = "volume",
-    backend: str = "auto",
-    smoothing: int = 0,
-    reduce_k: bool = False,
-) -> np.ndarray:
-    """Density of each point from its k nearest DISTINCT points: [N, D] -> [N], LARGER = MORE CROWDED.
-
-    With r_k the distance to the k-th neighbour among distinct points, d the intrinsic dimension and m how many copies
-    of the point there are:
-
-        volume          m * k / r_k**d             points per volume: twice the points, twice the density
-        mean_distance   m / mean(r_1 ... r_k)      far weaker in many dimensions: a cluster 20 times as crowded
-                                                   comes out only 1.4 to 3 times as dense
-
-    Args:
-        embeddings: [N, D] finite numbers.
-        k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
-        metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`,
-            where only their ratios matter) or "euclidean".
-        backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one),
-            "ivf" (approximate: lists of which a search opens some, more of them until it finds at least 0.95 of the
-            true neighbours of a sample), or "auto": exact for up to 50,000 points, then ivf.
-            `measure_knn_density` says which it was.
-        smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours.
-            One estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more
-            than of a point, and copies count as crowding of their neighbourhood.
-        reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
-
-    Returns:
-        [N] float64, finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up
-        to a constant factor. All points equal: all 1.
-
-    Raises:
-        ValueError: NaN, infinite or (cosine) zero rows, named; k too large or too small; a wrong shape; an unknown
-            metric, estimator or backend.
-        ImportError: backend="faiss", and faiss is not installed.
-
-    Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
-    """
-    return measure_knn_density(
-        embeddings,
-        k=k,
-        metric=metric,
-        estimator=estimator,
-        backend=backend,
-        smoothing=smoothing,
-        reduce_k=reduce_k,
-    ).density
+def knn_density(embeddings: ArrayLike, **options: Any) -> np.ndarray:
+    """Density of each point, [N, D] -> [N] float64, LARGER = DENSER: of `measure_knn_density`, the density alone."""
+    return measure_knn_density(embeddings, **options).density
 
 
 def measure_knn_density(
@@ -100,7 +52,39 @@ def measure_knn_density(
     smoothing: int = 0,
     reduce_k: bool = False,
 ) -> MeasuredDensity:
-    """`knn_density`, with the intrinsic dimension, the backend and its recall; arguments and errors are the same."""
+    """Measure the density of each point by its k nearest DISTINCT points: [N, D] -> [N], LARGER = DENSER.
+
+    With r_k the distance to the k-th neighbour among distinct points, d the intrinsic dimension and m how many copies
+    of the point there are:
+
+        volume          m * k / r_k**d             points per volume: twice the points, twice the density
+        mean_distance   m / mean(r_1 ... r_k)      far weaker in many dimensions: a cluster 20 times as crowded
+                                                   comes out only 1.4 to 3 times as dense
+
+    Args:
+        embeddings: [N, D] finite numbers, as whatever NumPy can take: lists, tables, tensors, memory maps.
+        k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
+        metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`,
+            where only their ratios matter) or "euclidean".
+        backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one),
+            "ivf" (approximate: lists of which a search opens some, more of them until it finds at least 0.95 of the
+            true neighbours of a sample), or "auto": exact for up to 50,000 points, then ivf.
+        smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours.
+            One estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more
+            than of a point, and copies count as crowding of their neighbourhood.
+        reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
+
+    Returns:
+        The density, finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up
+        to a constant factor. All points equal: all 1. With it, the intrinsic dimension, the backend and its recall.
+
+    Raises:
+        ValueError: NaN, infinite or (cosine) zero rows, named; k too large or too small; a wrong shape; an unknown
+            metric, estimator or backend.
+        ImportError: backend="faiss", and faiss is not installed.
+
+    Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
+    """
     check_choices(metric=metric, estimator=estimator)
     if smoothing < 0:
         raise ValueError(f"smoothing={smoothing}: wanted a number of rounds of at least 0.")
@@ -169,7 +153,7 @@ def distinct_points(
     Raises:
         ValueError: a wrong shape; NaN, infinite or (cosine) zero rows, by number.
     """
-    array = np.asarray(embeddings)
+    array = as_numbers(embeddings, "embeddings")
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"embeddings: wanted shape [N, D] with N and D above 0, got {list(array.shape)}.")
     for what, bad in _bad_rows(array, metric).items():
@@ -187,8 +171,8 @@ def distinct_points(
 
 
 def _standard(block: np.ndarray, metric: str) -> np.ndarray:
-    """[B, D] -> float64: rows of unit length for cosine, and no -0.0."""
-    wide = block.astype(np.float64)
+    """[B, D] -> float64, row by row in memory: rows of unit length for cosine, and no -0.0."""
+    wide = block.astype(np.float64, order="C")
     if metric == "cosine":
         # Scaled by the largest entry first: the squares of very large or small entries would leave float64.
         wide /= np.abs(wide).max(axis=1, keepdims=True)

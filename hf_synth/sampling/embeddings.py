@@ -9,11 +9,13 @@ A part is written whole or not at all: a run that was killed goes on where it wa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import safe_open
@@ -21,6 +23,10 @@ from safetensors.numpy import save
 
 from hf_synth.io import write_bytes
 from hf_synth.sampling.hashing import hash_texts, unit_rows
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 POLICY = "policy:"  # before the path or Hub id of a causal model
 PART = 8192  # texts in a part of a cache: what a killed run may have to embed again
@@ -93,8 +99,34 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
     if name == "hashing":
         return Embedder(lambda texts: hash_texts(texts, dim), lambda: f"hashing-{dim}")
     if name.startswith(POLICY):
-        return _policy_embedder(name.removeprefix(POLICY), batch_size, layer)
-    return _sentence_embedder(name, batch_size)
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        name = name.removeprefix(POLICY)
+        policy, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        config = policy.config.to_diff_dict()
+        settings = f"{type(policy).__name__} {[(key, config[key]) for key in sorted(config) if key[0] != '_']}"
+        return Embedder(
+            lambda texts: embed_hidden_states(policy, tokenizer, texts, layer=layer, batch_size=batch_size),
+            lambda: f"policy-{fingerprint_model(policy, settings, _tokenizer_parts(tokenizer))}-layer{layer}",
+        )
+    try:
+        import sentence_transformers
+    except ImportError as error:
+        raise ImportError(
+            f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
+            "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
+        ) from error
+    model = sentence_transformers.SentenceTransformer(name)
+
+    def embed(texts: list[str]) -> np.ndarray:
+        # encode() batches by length
+        vectors = model.encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
+        return unit_rows(np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1))
+
+    # The model's own description names its modules with their settings, such as how tokens are pooled.
+    prompts = f"{model.prompts} {model.default_prompt_name}"
+    parts = (sentence_transformers.__version__, repr(model), prompts)
+    return Embedder(embed, lambda: f"sentence-{fingerprint_model(model, *parts, _tokenizer_parts(model.tokenizer))}")
 
 
 def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
@@ -111,54 +143,108 @@ def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
         return prompt
     if not all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in prompt):
         raise ValueError(f'prompt: wanted a str or a list of {{"role", "content"}}, got {prompt!r:.200}.')
-    turns = [(turn["role"], _content_text(turn["content"])) for turn in prompt]
-    if len(turns) == 1 and turns[0][0] == "user":
-        return turns[0][1]
-    return "\n\n".join(f"{role}: {content}" for role, content in turns)
+    texts = []
+    for content in (turn["content"] for turn in prompt):
+        if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "type" in part for part in content):
+            content = "\n".join(part["text"] for part in content if part["type"] == "text")
+        if not isinstance(content, str):
+            raise ValueError(f'content: wanted a str or a list of {{"type", ...}} parts, got {content!r:.200}.')
+        texts.append(content)
+    if len(texts) == 1 and prompt[0]["role"] == "user":
+        return texts[0]
+    return "\n\n".join(f"{turn['role']}: {text}" for turn, text in zip(prompt, texts, strict=True))
 
 
-def _content_text(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "type" in part for part in content):
-        return "\n".join(part["text"] for part in content if part["type"] == "text")
-    raise ValueError(f'content: wanted a str or a list of {{"type", ...}} parts, got {content!r:.200}.')
+def embed_hidden_states(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    layer: int = -1,
+    batch_size: int = 32,
+    max_length: int | None = None,
+) -> np.ndarray:
+    """One unit vector per text: the mean over its real tokens of one layer's hidden states; padding never counts.
+
+    Texts are batched by length, each distinct text once, and the model is left in the mode in which it came.
+
+    Args:
+        model: any causal model of transformers, on its own device; not a wrapper such as DDP.
+        texts: N strings.
+        layer: an index into the model's `hidden_states`: 0 is the embeddings, -1 the last layer.
+        batch_size: texts on the device at a time.
+        max_length: longer texts keep their last so many tokens; None keeps all.
+
+    Returns:
+        [N, D] float32, L2-normalised, D the model's hidden size.
+
+    Raises:
+        ValueError: a text without tokens, named by row; a layer that the model does not have.
+    """
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(place)
+    ids = [list(row)[-(max_length or 0) :] for row in tokenizer(distinct).input_ids] if distinct else []
+    if empty := [row for row, text in enumerate(texts) if not ids[place[text]]]:
+        raise ValueError(f"texts: {len(empty)} of {len(texts)} have no tokens: rows {empty[:10]}. Drop them.")
+    out = np.empty((len(ids), model.config.get_text_config().hidden_size), np.float32)
+    longest_first = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    with evaluating(model):
+        for start in range(0, len(ids), batch_size):
+            rows = longest_first[start : start + batch_size]
+            batch = [torch.tensor(ids[row], device=model.device) for row in rows]
+            # What stands under the padding is masked, so that any id will do.
+            mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True)
+            inputs = {"input_ids": pad_sequence(batch, batch_first=True), "attention_mask": mask}
+            states = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
+            if not -len(states) <= layer < len(states):
+                last = len(states) - 1
+                raise ValueError(f"layer={layer}: the model has {last + 1}, from 0 (the embeddings) to {last}.")
+            sums = (states[layer].float() * mask[..., None]).sum(dim=1)
+            out[rows] = (sums / mask.sum(dim=1, keepdim=True)).cpu().numpy()
+    return unit_rows(out)[np.array([place[text] for text in texts], dtype=np.int64)]
 
 
-def _sentence_embedder(name: str, batch_size: int) -> Embedder:
+@contextlib.contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Without dropout and gradients; afterwards in the mode it had."""
+    import torch
+
+    training = model.training
+    model.eval()
     try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ImportError(
-            f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
-            "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
-        ) from error
-    model = SentenceTransformer(name)
-
-    def embed(texts: list[str]) -> np.ndarray:
-        # encode() batches by length
-        vectors = model.encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
-        return unit_rows(np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1))
-
-    return Embedder(embed, lambda: f"sentence-{_fingerprint(model)}")
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
-def _policy_embedder(name: str, batch_size: int, layer: int) -> Embedder:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def fingerprint_model(model: torch.nn.Module, *parts: str) -> str:
+    """32 hex digits of a hash over all that vectors depend on: weights wherever they come from, and `parts`.
 
-    from hf_synth.sampling.hidden_states import embed_hidden_states
+    Parts describe what weights do not show: settings, the tokenizer; versions of the libraries are added.
+    """
+    import torch
+    import transformers
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    return Embedder(
-        lambda texts: embed_hidden_states(model, tokenizer, texts, layer=layer, batch_size=batch_size),
-        lambda: f"policy-{_fingerprint(model)}-layer{layer}",
-    )
+    hashed = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        hashed.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for part in (torch.__version__, transformers.__version__, *parts):
+        hashed.update(f"\0{len(part)} {part}".encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()
 
 
-def _fingerprint(model: Any) -> str:
-    from hf_synth.sampling.hidden_states import fingerprint_model
-
-    return fingerprint_model(model)
+def _tokenizer_parts(tokenizer: Any) -> str:
+    """What a tokenizer's ids depend on; not how it cut and padded when it was last called."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    known = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    for changing in ("truncation", "padding") if backend is not None else ():
+        known.pop(changing)
+    return f"{type(tokenizer).__name__} {tokenizer.model_max_length} {json.dumps(known, sort_keys=True)}"
 
 
 class EmbeddingCache:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import warnings
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
+from safetensors.numpy import load_file, save_file
 
 from hf_synth.sampling.hashing import threads
-from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame, Index, sample_rows
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +35,15 @@ _BLURRED = 0.01  # of a point's distance from the mean: nearer ones, float32 squ
 _QUERIES = 16_384  # rows searched for at a time
 _SAMPLE = 1_000  # points that recall is measured on
 _CANDIDATES_EACH = 4  # for each neighbour wanted, where widening begins
+_CHUNK = 65_536  # points that an exact search looks at together
+_BLOCK = 8_192  # points in float64 at a time; queries that a thread compares with list after list
+_TRAINED_ON, _ROUNDS = 20_000, 4  # points and rounds of k-means for an index; 20 points a list at least
+_DIRECTIONS = 192  # that candidates are compared in
+_WIDTH, _CANDIDATES = 32, 40  # lists opened and points measured exactly, where widening begins
+_MOST_CANDIDATES = 2_000
+_ARRAYS = ("directions", "centres", "ids", "bounds", "points", "squares")
+_FACTS = ("lists", "width", "candidates")
+_NOTHING, _PLACE = np.uint64(2**64 - 1), np.uint64(2**32 - 1)  # no key, and the bits of one that are a place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +60,11 @@ def choose_backend(backend: str, points: int) -> str:
     """The backend that `auto` means for so many points: exact for few, lists for many; others as they are."""
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"backend={backend!r}: wanted one of auto, {', '.join(BACKENDS)}.")
+    if backend == "faiss" and _exact() != "faiss":
+        raise ImportError(
+            "backend='faiss', and faiss is not installed. Install it with pip install 'hf_synth[embeddings]', or use "
+            "backend='sklearn'."
+        )
     if backend != "auto":
         return backend
     if points < _FAISS_FROM:
@@ -73,21 +91,20 @@ def find_neighbors(points: np.ndarray, k: int, backend: str = "auto") -> Neighbo
         exponent = int(np.frexp(max(points.max(), -points.min()))[1])
         points = np.ldexp(points, -exponent)
     frame = Frame.of(points)
-    index, recall = build_index(frame, k, backend)
+    index: ExactIndex | ApproximateIndex
+    if backend in EXACT:
+        index, recall = ExactIndex(frame, backend), 1.0
+    else:
+        index = ApproximateIndex(frame)
+        recall = widen_to_recall(frame, index, k)
     distances, ids = nearest(frame, index, np.arange(len(points)), k)
     limits = np.finfo(np.float64)
     return Neighbors(np.clip(np.ldexp(distances, exponent), limits.tiny, limits.max), ids, backend, recall)
 
 
-def build_index(frame: Frame, k: int, backend: str) -> tuple[Index, float]:
-    """An index over the points, and its recall at k: 1 if exact, else measured, and the search widened below 0.95."""
-    if backend in EXACT:
-        return ExactIndex(frame, backend), 1.0
-    index = ApproximateIndex(frame)
-    return index, widen_to_recall(frame, index, k)
-
-
-def nearest(frame: Frame, index: Index, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(
+    frame: Frame, index: ExactIndex | ApproximateIndex, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Distances [R, k] float64, ascending and above 0, and ids [R, k] of the nearest others of some rows."""
     distances, ids = np.empty((len(rows), k)), np.empty((len(rows), k), dtype=np.int64)
     wanted = min(len(frame), max(k + 1 + _SPARE, getattr(index, "candidates", 0)))
@@ -155,3 +172,212 @@ def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Points, and how they are seen by an index: centred and scaled, so that float32 keeps most of their digits."""
+
+    points: np.ndarray
+    mean: np.ndarray
+    spread: float
+    dtype: type[np.floating[Any]] = np.float32
+
+    @classmethod
+    def of(cls, points: np.ndarray) -> Frame:
+        """Two passes over the points, in blocks."""
+        points = np.asarray(points)  # a file mapped into memory as a plain array, which kernels take
+        blocks = [points[part] for part in _parts(len(points))]
+        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(points)
+        return cls(points, mean, max(float(np.abs(block - mean).max()) for block in blocks))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        chosen = self.points[rows]
+        seen = np.empty(chosen.shape, self.dtype)
+        for part in _parts(len(chosen)):
+            seen[part] = (chosen[part] - self.mean) / self.spread
+        return seen
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+class ExactIndex:
+    """All points, chunk by chunk: in memory at any time are one chunk and the best so far."""
+
+    def __init__(self, frame: Frame, backend: str) -> None:
+        """`backend`: sklearn, faiss or torch, on a GPU where there is one."""
+        self.frame, self.backend = frame, backend
+
+    def search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
+        """[n, D] rows of a Frame -> [n, wanted] ids of the nearest points, themselves among them; -1 for none."""
+        best = np.full((len(queries), wanted), np.inf, np.float32)
+        ids = np.full((len(queries), wanted), -1, np.int64)
+        for start in range(0, len(self.frame), _CHUNK):
+            chunk = self.frame[start : start + _CHUNK]
+            squares, places = _search_chunk(self.backend, queries, chunk, min(wanted, len(chunk)))
+            squares, places = np.concatenate([best, squares], axis=1), np.concatenate([ids, places + start], axis=1)
+            order = np.argsort(squares, axis=1, kind="stable")[:, :wanted]
+            best, ids = np.take_along_axis(squares, order, axis=1), np.take_along_axis(places, order, axis=1)
+        return ids
+
+
+def _search_chunk(backend: str, queries: np.ndarray, chunk: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances and places of the nearest of a chunk, [n, wanted] each."""
+    if backend == "sklearn":
+        from sklearn.neighbors import NearestNeighbors
+
+        index = NearestNeighbors(n_neighbors=wanted, algorithm="brute", metric="sqeuclidean").fit(chunk)
+        return index.kneighbors(queries)
+    if backend == "faiss":
+        import faiss
+
+        return faiss.knn(queries, chunk, wanted)
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    from_, among = (torch.from_numpy(array).to(device) for array in (queries, chunk))
+    squares = torch.addmm(among.square().sum(dim=1), from_, among.T, alpha=-2)  # minus the query's own length
+    best, places = squares.topk(wanted, dim=1, largest=False)
+    return best.cpu().numpy(), places.cpu().numpy()
+
+
+class ApproximateIndex:
+    """Lists of neighbouring points, of which a search opens some; `widen` opens more of them.
+
+    Candidates are compared in the directions in which the points spread most, list by list: one product of matrices
+    compares a list with all queries that open it. The distances that count are taken by the caller, in all directions.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        """Directions and lists are those of a fixed sample; holds the points in 192 directions: 768 bytes each."""
+        points = len(frame)
+        self.lists = max(1, min(points // 40, round(4 * points**0.5)))
+        self.width, self.candidates = min(_WIDTH, self.lists), min(_CANDIDATES, points)
+        sample = frame[sample_rows(points, max(_TRAINED_ON, 20 * self.lists))]
+        self.directions = _directions(sample)
+        self.centres = _centres(sample @ self.directions, self.lists)
+        list_of = _in_blocks(lambda part: _scores(frame[part] @ self.directions, self.centres).argmin(axis=1), points)
+        self.ids = np.argsort(list_of, kind="stable")  # the lists one after the other
+        self.bounds = _bounds(list_of, self.lists)
+        self.points = _in_blocks(lambda part: frame[self.ids[part]] @ self.directions, points)
+        self.squares = np.square(self.points).sum(axis=1)
+
+    def save(self, path: Path) -> dict[str, Any]:
+        """Write the arrays to a file; returns what `load` needs besides."""
+        save_file({name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}, path)
+        return {name: getattr(self, name) for name in _FACTS}
+
+    @classmethod
+    def load(cls, path: Path, facts: Mapping[str, Any]) -> ApproximateIndex:
+        """The index as it was saved, as wide as it was."""
+        loaded = cls.__new__(cls)
+        vars(loaded).update(load_file(path), **{name: facts[name] for name in _FACTS})
+        return loaded
+
+    def search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
+        """As `ExactIndex`, in the lists that are nearest to a query, in any order."""
+        return _in_blocks(lambda part: self._search(queries[part] @ self.directions, wanted), len(queries))
+
+    def _search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
+        opens = np.concatenate([self._opens(queries[start : start + 1024]) for start in range(0, len(queries), 1024)])
+        opened, rows = np.nonzero(opens.T)  # list by list, the queries that open it
+        bounds = _bounds(opened, self.lists)
+        kept = np.full((len(queries), 2 * wanted), _NOTHING)
+        counts, limits = np.zeros(len(queries), np.int64), np.full(len(queries), np.inf, np.float32)
+        own = np.square(queries).sum(axis=1)
+        for number in np.flatnonzero(np.diff(bounds)):
+            these, among = (slice(*where[number : number + 2]) for where in (bounds, self.bounds))
+            products = queries[rows[these]] @ self.points[among].T
+            _keep_nearest(products, self.squares[among], rows[these], own, among.start, kept, counts, limits)
+        keys = np.partition(kept, wanted - 1, axis=1)[:, :wanted]
+        return np.where(keys == _NOTHING, -1, self.ids[(keys & _PLACE).astype(np.int64) % len(self.ids)])
+
+    def _opens(self, queries: np.ndarray) -> np.ndarray:
+        """[n, lists]: which lists each query looks into."""
+        scores = _scores(queries, self.centres)
+        return scores <= np.partition(scores, self.width - 1, axis=1)[:, self.width - 1 : self.width]
+
+    def widen(self) -> bool:
+        """Open a quarter more lists, measure a quarter more points exactly; False where that changes nothing."""
+        before = self.width, self.candidates
+        self.width = min(self.width + -(-self.width // 4), self.lists)
+        self.candidates = min(self.candidates + -(-self.candidates // 4), len(self.ids), _MOST_CANDIDATES)
+        return before != (self.width, self.candidates)
+
+
+def _in_blocks(work: Callable[[slice], np.ndarray], rows: int) -> np.ndarray:
+    """What `work` makes of each block of rows, together; each thread multiplies its matrices for itself."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
+        return np.concatenate(list(pool.map(work, _parts(rows))))
+
+
+def _directions(sample: np.ndarray) -> np.ndarray:
+    """[S, D] -> [D, d] principal directions, d at most 192; all of them where there are no more."""
+    from sklearn.decomposition import PCA
+
+    if sample.shape[1] <= _DIRECTIONS:
+        return np.eye(sample.shape[1], dtype=np.float32)
+    few = min(_DIRECTIONS, len(sample))
+    return np.ascontiguousarray(PCA(few, random_state=0).fit(sample).components_.T)
+
+
+def _centres(sample: np.ndarray, lists: int) -> np.ndarray:
+    """[S, d] -> [lists, d] by k-means."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    search = KMeans(lists, init="random", n_init=1, max_iter=_ROUNDS, tol=0, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of clumps with fewer places than lists: some stay empty
+        return search.fit(sample).cluster_centers_
+
+
+def _scores(queries: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """[n, lists] squared distances, less each query's own square."""
+    return np.square(centres).sum(axis=1) - 2 * (queries @ centres.T)
+
+
+def _bounds(numbers: np.ndarray, count: int) -> np.ndarray:
+    """[count + 1]: where each number begins once they are sorted, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))])
+
+
+@njit(cache=True, nogil=True)
+def _keep_nearest(products, squares, rows, own, start, kept, counts, limits):  # type: ignore[no-untyped-def]
+    """Put the points of a list, by their products with queries [n, m], among what is kept of these queries [N, 2 C].
+
+    Kept are keys that sort by squared distance: its bits as float32, then the point's place in 32 bits more. Where
+    twice the wanted ones are there, the nearer half stays, and its farthest is the limit for what comes.
+    """
+    wanted = kept.shape[1] // 2
+    distance = np.empty(1, np.float32)
+    bits = distance.view(np.uint32)
+    found = np.empty(products.shape[1], np.float32)
+    for number in range(len(rows)):
+        row = rows[number]
+        keys, count, limit = kept[row], counts[row], limits[row]
+        for column in range(products.shape[1]):
+            found[column] = own[row] + squares[column] - 2 * products[number, column]
+        for column in range(products.shape[1]):
+            if found[column] >= limit:
+                continue
+            distance[0] = max(found[column], np.float32(0))
+            keys[count] = np.uint64(bits[0]) << np.uint64(32) | np.uint64(start + column)
+            count += 1
+            if count == len(keys):
+                keys[:] = np.partition(keys, wanted - 1)
+                bits[0] = np.uint32(keys[wanted - 1] >> np.uint64(32))
+                count, limit = wanted, distance[0]
+        counts[row], limits[row] = count, limit
+
+
+def sample_rows(points: int, size: int) -> np.ndarray:
+    """Rows, ascending, always the same ones."""
+    return np.sort(np.random.default_rng(0).choice(points, min(size, points), replace=False))
+
+
+def _parts(rows: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]

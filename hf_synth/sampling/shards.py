@@ -30,8 +30,16 @@ from safetensors.numpy import load, save
 from hf_synth.io import write_bytes, write_json, write_tables
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
 from hf_synth.sampling.embeddings import Embedder, text_key
-from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame, Index
-from hf_synth.sampling.neighbors import EXACT, Neighbors, choose_backend, nearest, widen_to_recall
+from hf_synth.sampling.neighbors import (
+    EXACT,
+    ApproximateIndex,
+    ExactIndex,
+    Frame,
+    Neighbors,
+    choose_backend,
+    nearest,
+    widen_to_recall,
+)
 
 PART = 50_000  # texts or points
 
@@ -211,11 +219,11 @@ class _Work:
             return
         facts = self._json("index")
         frame = Frame.of(points)
-        index: Index = (
-            ExactIndex(frame, facts["backend"])
-            if facts["backend"] in EXACT
-            else ApproximateIndex.load(self.folder / "index.safetensors", facts)
-        )
+        index: ExactIndex | ApproximateIndex
+        if facts["backend"] in EXACT:
+            index = ExactIndex(frame, facts["backend"])
+        else:
+            index = ApproximateIndex.load(self.folder / "index.safetensors", facts)
         for number in self.mine(len(points)):
             if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():
                 rows = np.arange(number * PART, min((number + 1) * PART, len(points)))

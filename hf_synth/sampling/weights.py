@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 # exp(-700) is about 1e-304: the smallest positive weight, so that max_ratio=inf never makes a row undrawable.
 _LARGEST_LOG_RATIO = 700.0
+_NARROW = ("torch.bfloat16", "torch.float8_e4m3fn", "torch.float8_e5m2")  # of which NumPy knows nothing
 _PERMUTATION = 0x5045524D  # apart from the streams that a sampler draws from with the same seed
 SCHEDULES = ("constant", "rising", "falling")
 
@@ -72,6 +74,7 @@ def balanced_weights(groups: Sequence[str], shares: Mapping[str, float] | None =
     """
     if not len(groups):
         raise ValueError("groups: got none. Give one name per row.")
+    groups = groups.tolist() if hasattr(groups, "tolist") else groups  # a tensor of cluster numbers, for one
     names, group, sizes = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
     if shares is not None and set(shares) != set(names):
         raise ValueError(f"shares: got {', '.join(sorted(shares))}, wanted one for each of {', '.join(names)}.")
@@ -202,11 +205,33 @@ def check_weights(weights: ArrayLike, *, name: str = "weights") -> np.ndarray:
     return array
 
 
-def _vector(values: ArrayLike, name: str) -> np.ndarray:
+def as_numbers(values: Any, name: str) -> np.ndarray:
+    """Whatever NumPy can take as real numbers: lists, tables, tensors of any device, memory maps; not a copy of these.
+
+    Raises:
+        ValueError: text, complex numbers, dates, rows of several lengths, or whatever else is no array of numbers.
+    """
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: wanted one number per row, got values that are no numbers ({error}).") from error
+        if hasattr(values, "detach"):  # a tensor, which NumPy takes on the CPU, without its gradient, not in bfloat16
+            values = values.detach().cpu()
+            values = values.float() if str(values.dtype) in _NARROW else values
+        if isinstance(values, np.ma.MaskedArray):
+            values = np.ma.filled(values.astype(np.float64), np.nan)  # what is masked is missing
+        array = np.asarray(values)
+        if array.dtype == object and not any(isinstance(value, str | bytes) for value in array.flat):
+            array = array.astype(np.float64)
+        elif array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+            array = array.astype(np.float32)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{name}: wanted an array of numbers, got a {type(values).__name__} ({reason}).") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: wanted numbers, got values of type {array.dtype}.")
+    return array
+
+
+def _vector(values: Any, name: str) -> np.ndarray:
+    array = as_numbers(values, name).astype(np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name}: wanted shape [N], one number per row, got shape {list(array.shape)}.")
     if len(array) == 0:

@@ -3,17 +3,24 @@
 `families/` is no task: it holds what tasks of one kind share.
 """
 
+import ast
+import functools
+import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import re
 import sys
 from collections.abc import Mapping
-from importlib.machinery import SourceFileLoader
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
+
+import numba
 
 from hf_synth.errors import nearest
 from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
@@ -81,6 +88,22 @@ class _FreshLoader(SourceFileLoader):
         raise OSError("without these numbers no bytecode is read or written")
 
 
+class _OwnModules(MetaPathFinder):
+    """Finds the modules that a task's file imports, those beside it among them, and reads them afresh."""
+
+    files: ClassVar[dict[str, Path]] = {}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if (file := self.files.get(fullname)) is None:
+            return None
+        places = [str(file.parent)] if file.name == "__init__.py" else None
+        loader = _FreshLoader(fullname, str(file))
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=places)
+
+
+sys.meta_path.insert(0, _OwnModules())
+
+
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ValueError(f"got task file {str(path)!r}, which does not exist; wanted the path of a .py file")
@@ -91,15 +114,107 @@ def _load_file(path: Path) -> ModuleType:
         raise ValueError(f"got task file {str(path)!r}, which Python cannot load")
     try:
         loader.get_code(name)
+        sources = _sources(name, path)
     except SyntaxError as error:
-        raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from None
+        where = path if Path(error.filename or path).name == path.name else error.filename
+        raise ValueError(f"{where}: line {error.lineno}: {error.msg}") from None
+    for other, file in sources.items():
+        if file and other != name:
+            sys.modules.pop(other, None)  # it may be of before an edit, or another folder's of that name
+            _OwnModules.files[other] = file
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    kept_at = numba.config.CACHE_DIR
+    # Numba looks at a kernel's own file alone, though those of other files are compiled into it.
+    numba.config.CACHE_DIR = str(path.resolve().parent / "__pycache__" / f"hf_synth-{_digest(sources)[:16]}")
     try:
         loader.exec_module(module)
     except SystemExit as error:
         raise ValueError(f"{path}: calls sys.exit({error.code}) when it is loaded, wanted a file to import") from error
+    finally:
+        numba.config.CACHE_DIR = kept_at
     return module
+
+
+@functools.lru_cache  # by class: a file's is made anew at each load, while a plugin's code stays what it was
+def source_digest(task: type[Task]) -> str | None:
+    """A digest of the code of a task outside hf_synth, which changes without a release; None for one inside.
+
+    It covers the task's file, the modules of one's own that it imports, and the versions of installed packages.
+    """
+    if task.__module__.startswith("hf_synth."):
+        return None
+    module = sys.modules[task.__module__]
+    if getattr(module, "__file__", None) is None:  # written in a session: nothing says what its rows depend on
+        return os.urandom(16).hex()
+    return _digest(_sources(task.__module__, Path(str(module.__file__)), module.__package__ or ""))
+
+
+def _digest(sources: dict[str, Path | None]) -> str:
+    digest = hashlib.sha256()
+    for name, path in sorted(sources.items()):
+        code = path.read_bytes() if path else str(getattr(sys.modules.get(name), "__version__", None)).encode()
+        digest.update(f"{name} {len(code)} ".encode() + code)
+    return digest.hexdigest()
+
+
+def _sources(name: str, path: Path, package: str = "") -> dict[str, Path | None]:
+    """A module and those that it imports, directly or not: name -> file, None for a package that is installed."""
+    sources: dict[str, Path | None] = {}
+    folder, home = path.resolve().parent, name.partition(".")[0]
+    waiting = [(name, path, package)]
+    importlib.invalidate_caches()
+    while waiting:
+        importer, path, package = waiting.pop()
+        sources[importer] = path
+        for spec in [spec for imported in _imported(path, package) for spec in _specs(imported, folder)]:
+            top = spec.name.partition(".")[0]
+            if _installed(spec) and top != home:
+                sources[top] = None
+            elif spec.origin and spec.origin.endswith(".py") and spec.name not in sources:
+                is_package = spec.submodule_search_locations is not None
+                inside = spec.name if is_package else spec.name.rpartition(".")[0]
+                waiting.append((spec.name, Path(spec.origin), inside))
+    return sources
+
+
+def _imported(path: Path, package: str) -> list[str]:
+    """The names that a file imports, wherever in it, but those of Python itself; "a.b" where it takes b from a."""
+    names: list[str] = []  # not a set: here that is the name of a task
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            names += [f"{origin}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.partition(".")[0] not in sys.stdlib_module_names]
+
+
+def _specs(name: str, folder: Path) -> list[ModuleSpec]:
+    """How Python finds each part of a dotted name that is a module, without importing any.
+
+    What is installed comes first, then what lies in the folder, then the rest of Python's path.
+    """
+    first, *others = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # a module without a spec, such as one that was made by hand
+        spec = None
+    beside = PathFinder.find_spec(first, [str(folder)])
+    if beside and beside.origin and not (spec and _installed(spec)):
+        spec = beside
+    specs = []
+    while spec:
+        specs.append(spec)
+        places = spec.submodule_search_locations
+        spec = PathFinder.find_spec(f"{spec.name}.{others.pop(0)}", places) if others and places else None
+    return specs
+
+
+def _installed(spec: ModuleSpec) -> bool:
+    """Whether a module is hf_synth's or an installed package's, which a version stands for."""
+    parts = Path(spec.origin or next(iter(spec.submodule_search_locations or ()), "")).parts
+    return spec.name.partition(".")[0] == "hf_synth" or "site-packages" in parts or "dist-packages" in parts
 
 
 def _task_in(module: ModuleType, where: str) -> type[Task]:

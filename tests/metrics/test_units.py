@@ -2,9 +2,23 @@
 
 import numpy as np
 import pytest
+import torch
 from statsmodels.regression.linear_model import WLS
 
-from hf_synth.metrics.intervals import across, by_group, entries, equal_blocks, mean_interval, ratio_interval, within
+from hf_synth.metrics.excess_loss import excess_loss
+from hf_synth.metrics.intervals import (
+    across,
+    by_group,
+    entries,
+    equal_blocks,
+    mean_interval,
+    paired_interval,
+    ratio_interval,
+    within,
+)
+from hf_synth.metrics.perplexity import perplexity
+from hf_synth.metrics.policy_entropy import policy_entropy
+from hf_synth.metrics.token_accuracy import token_accuracy
 
 PROMPTS = [number // 3 for number in range(60)]  # 20 prompts, 3 sequences each
 SEQUENCES = [[(number, place) for place in range(1 + number % 5)] for number in range(60)]
@@ -92,3 +106,26 @@ def test_values_without_their_prompts_are_an_error():
             by_group(values, prompts, "x")
     with pytest.raises(ValueError, match="x: got 2 counts, 1 sizes, 2 prompts"):
         ratio_by_prompt([1, 2], [1], ["a", "b"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_tensors_are_taken_on_their_way_out_of_a_model(dtype):
+    """With a gradient, and of types that NumPy does not have: the numbers are the same."""
+    log_probs = -torch.tensor([[0.5, 1.0, 2.0], [0.25, 4.0, 1.0]], dtype=dtype, requires_grad=True)
+    rows, ones = log_probs.detach().double().numpy(), np.ones((2, 3), bool)
+    assert excess_loss(log_probs, rows, torch.from_numpy(ones)) == excess_loss(rows, rows, ones)
+    sums, tokens, valid = log_probs.sum(dim=1), torch.tensor([3, 3]), torch.tensor([True, False])
+    wanted = perplexity(sums.detach().double().numpy(), [3, 3], [True, False])
+    assert perplexity(sums, tokens, valid) == wanted
+    values = log_probs[0]
+    assert mean_interval(values) == mean_interval(rows[0])
+    assert paired_interval(values, log_probs[1]) == paired_interval(rows[0], rows[1])
+    assert policy_entropy(values, tokens[[0, 0, 0]], "aab") == policy_entropy(rows[0], [3, 3, 3], "aab")
+    labels = torch.tensor([[1, -100, 2]])
+    assert token_accuracy(torch.tensor([[1, 5, 3]]), labels) == {"token_accuracy": 0.5}
+
+
+@pytest.mark.parametrize("wrong", [[1j], ["a"], [[1.0], [1.0, 2.0]]])
+def test_what_is_no_array_of_numbers_names_the_metric(wrong):
+    with pytest.raises(ValueError, match=r"^perplexity: got values that are no numbers"):
+        perplexity(wrong, [1] * len(wrong), [True] * len(wrong))

@@ -21,7 +21,7 @@ from hf_synth.sampling import (
     pass_rate_weights,
     rarity_weights,
 )
-from hf_synth.sampling.callbacks import FACTORS_FILE
+from hf_synth.sampling.adaptive import FACTORS_FILE
 
 ROWS = 16
 GROUP = 4

@@ -1,12 +1,32 @@
 """Density against a scalar k-nearest-neighbour oracle; larger is more crowded; no input gives inf or NaN."""
 
 import math
+import tempfile
 import time
 
 import numpy as np
+import pandas
+import pyarrow
 import pytest
+import scipy
+import torch
 
-from hf_synth.sampling import intrinsic_dimension, knn_density, measure_knn_density, rarity_weights
+from hf_synth.sampling import (
+    Curriculum,
+    DensityWeightedSampler,
+    FixedWeights,
+    ScheduledRarity,
+    check_weights,
+    combined_weights,
+    curriculum_weights,
+    effective_sample_size,
+    intrinsic_dimension,
+    knn_density,
+    measure_knn_density,
+    pass_rate_weights,
+    permuted,
+    rarity_weights,
+)
 
 POINTS = np.random.default_rng(7).normal(size=(40, 6)) + 0.5
 
@@ -237,3 +257,112 @@ def test_2312_points_in_five_seconds():
     start = time.perf_counter()
     knn_density(points)
     assert time.perf_counter() - start < 5
+
+
+def as_given(kind: str) -> object:
+    """The points as another library has them."""
+    points = POINTS.astype(np.float32)
+    if kind == "memory map":
+        with tempfile.NamedTemporaryFile() as file:
+            mapped = np.memmap(file, np.float32, "w+", shape=points.shape)
+            mapped[:] = points
+            return mapped
+    makers = {
+        "column-major": lambda: np.asfortranarray(points),
+        "transposed": lambda: np.ascontiguousarray(points.T).T,
+        "strided": lambda: np.repeat(points, 2, axis=1)[:, ::2],
+        "big-endian": lambda: points.astype(">f4"),
+        "DataFrame": lambda: pandas.DataFrame(points),
+        "lists": points.tolist,
+        "objects": lambda: points.astype(object),
+        "tensor": lambda: torch.from_numpy(points),
+        "tensor with a gradient": lambda: torch.from_numpy(points).requires_grad_(),
+        "list of rows": lambda: list(points),
+    }
+    return makers[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "column-major",
+        "transposed",
+        "strided",
+        "big-endian",
+        "DataFrame",
+        "lists",
+        "objects",
+        "tensor",
+        "tensor with a gradient",
+        "list of rows",
+        "memory map",
+    ],
+)
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_whatever_numpy_can_take_gives_the_same(kind, metric):
+    wanted = knn_density(POINTS.astype(np.float32), k=3, metric=metric)
+    np.testing.assert_allclose(knn_density(as_given(kind), k=3, metric=metric), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint64, np.longdouble, torch.bfloat16, torch.float16])
+def test_numbers_of_any_type(dtype):
+    whole = np.round(4 * np.abs(POINTS)) + 1
+    given = torch.from_numpy(whole).to(dtype) if isinstance(dtype, torch.dtype) else whole.astype(dtype)
+    np.testing.assert_allclose(
+        knn_density(given, k=3, reduce_k=True), knn_density(whole, k=3, reduce_k=True), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        POINTS * 1j,
+        POINTS.astype(str),
+        [["1.5", "2.5"], ["3.5", "4.5"]],
+        [[1.0, 2.0], [3.0]],
+        [[1.0, None], [3.0, 4.0]],
+        scipy.sparse.csr_matrix(POINTS),
+        np.ma.masked_less(POINTS, 0),
+        {"a": 1},
+        torch.ones(3, 3).to_sparse(),
+        POINTS[:, :, None],
+        POINTS.astype("datetime64[s]"),
+        [[10**400, 1], [2, 3]],
+    ],
+    ids=lambda wrong: type(wrong).__name__,
+)
+def test_what_is_no_array_of_numbers_is_one_line(wrong):
+    with pytest.raises(ValueError, match=r"^embeddings: ") as raised:
+        knn_density(wrong, k=2)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "weigh",
+    [
+        rarity_weights,
+        check_weights,
+        effective_sample_size,
+        combined_weights,
+        lambda values: curriculum_weights(values, 0.5),
+        pass_rate_weights,
+        lambda values: permuted(values, seed=1),
+        lambda values: DensityWeightedSampler(values).weights,
+        lambda values: FixedWeights(values).weights(0, 1),
+        lambda values: ScheduledRarity(values).weights(0, 1),
+        lambda values: Curriculum(values).weights(1, 2),
+    ],
+)
+def test_weights_take_tensors_and_tables_and_refuse_text(weigh):
+    values = np.array([0.25, 0.5, 1.0, 0.125])
+    for given in (
+        torch.from_numpy(values).to(torch.bfloat16),
+        torch.from_numpy(values).requires_grad_(),
+        pandas.Series(values, index=[3, 1, 2, 0]),
+        pyarrow.array(values),
+        values[::-1][::-1],
+    ):
+        np.testing.assert_array_equal(weigh(given), weigh(values))
+    for wrong in (["0.25", "0.5"], values * 1j, values[:, None], ["a"]):
+        with pytest.raises(ValueError, match=r"^[a-z_ 0-9]+: wanted"):
+            weigh(wrong)

@@ -1,5 +1,8 @@
 """Hidden states of a real model, batched, against one text at a time; padding never counts."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from hf_synth.sampling import embed_texts
-from hf_synth.sampling.hidden_states import embed_hidden_states, fingerprint_model
+from hf_synth.sampling.embeddings import embed_hidden_states, fingerprint_model
 
 WORDS = [f"w{number}" for number in range(40)]
 TEXTS = ["w1", "w2 w3 w4 w5 w6 w7 w8 w9", "w1 w2", "w30 w31 w32", "w1", "w9 w8 w7 w6 w5"]
@@ -59,7 +62,9 @@ def test_batches_equal_one_text_at_a_time(model, tokenizer, layer, batch_size):
 
 def test_a_mean_over_padding_would_be_seen(model, tokenizer, monkeypatch):
     right = embed_hidden_states(model, tokenizer, TEXTS)
-    monkeypatch.setattr(torch, "zeros", torch.ones)  # every place counts, padding included
+    pad = torch.nn.utils.rnn.pad_sequence
+    ones = functools.partial(pad, padding_value=1)  # every place counts, padding included
+    monkeypatch.setattr(torch.nn.utils.rnn, "pad_sequence", ones)
     assert np.abs(embed_hidden_states(model, tokenizer, TEXTS) - right).max() > 0.05
 
 
@@ -101,3 +106,26 @@ def test_any_changed_weight_changes_the_fingerprint(model):
     with torch.no_grad():
         model.transformer.h[0].mlp.c_fc.bias[3] += 1e-3
     assert fingerprint_model(model) != before
+
+
+@pytest.mark.parametrize("changed", ["weights", "config", "tokenizer"])
+def test_a_policy_that_changed_at_its_path_is_embedded_anew(model, tokenizer, tmp_path, changed):
+    """Whatever of it changed: what is cached is of these weights, settings and ids."""
+    model.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    embedder = f"policy:{tmp_path / 'policy'}"
+    before = embed_texts(TEXTS, embedder, cache=tmp_path / "cache")
+    if changed == "weights":
+        other = copy.deepcopy(model)
+        other.get_input_embeddings().weight.data[5:] += 0.5
+        other.save_pretrained(tmp_path / "policy")
+    elif changed == "config":
+        path = tmp_path / "policy/config.json"
+        path.write_text(path.read_text().replace('"layer_norm_epsilon": 1e-05', '"layer_norm_epsilon": 0.5'))
+    else:
+        path = tmp_path / "policy/tokenizer.json"
+        swapped = path.read_text().replace('"w1":', '"w?":').replace('"w2":', '"w1":').replace('"w?":', '"w2":')
+        path.write_text(swapped)
+    after = embed_texts(TEXTS, embedder, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(after, embed_texts(TEXTS, embedder))
+    assert not np.array_equal(after, before)

@@ -5,9 +5,15 @@ import importlib.util
 import numpy as np
 import pytest
 
-from hf_synth.sampling import indexes, neighbors
-from hf_synth.sampling.indexes import ApproximateIndex, ExactIndex, Frame
-from hf_synth.sampling.neighbors import choose_backend, find_neighbors, nearest
+from hf_synth.sampling import neighbors
+from hf_synth.sampling.neighbors import (
+    ApproximateIndex,
+    ExactIndex,
+    Frame,
+    choose_backend,
+    find_neighbors,
+    nearest,
+)
 
 
 def clusters(count=3000, dim=32):
@@ -29,7 +35,7 @@ def sorted_distances(points, k):
 @pytest.mark.parametrize("backend", ["sklearn", "faiss", "torch"])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_exact_backends_equal_all_distances_sorted(backend, dtype, monkeypatch):
-    monkeypatch.setattr(indexes, "_CHUNK", 100)  # several chunks to merge, the last one small
+    monkeypatch.setattr(neighbors, "_CHUNK", 100)  # several chunks to merge, the last one small
     monkeypatch.setattr(neighbors, "_QUERIES", 64)
     points = (np.random.default_rng(2).normal(size=(307, 9)) + 5).astype(dtype)
     found = find_neighbors(points, 6, backend)
@@ -70,8 +76,8 @@ def test_the_recall_that_is_said_is_the_recall_there_is():
 
 
 def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
-    monkeypatch.setattr(indexes, "_WIDTH", 1)
-    monkeypatch.setattr(indexes, "_CANDIDATES", 12)
+    monkeypatch.setattr(neighbors, "_WIDTH", 1)
+    monkeypatch.setattr(neighbors, "_CANDIDATES", 12)
     frame = Frame.of(np.random.default_rng(0).normal(size=(2000, 16)).astype("f4"))  # no clusters: hard for lists
     index = ApproximateIndex(frame)
     rows = np.arange(300)
@@ -85,7 +91,7 @@ def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
 
 def test_lists_with_fewer_than_k_points_are_no_end(monkeypatch):
     monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
-    monkeypatch.setattr(indexes, "_WIDTH", 1)
+    monkeypatch.setattr(neighbors, "_WIDTH", 1)
     found = find_neighbors(clusters(2000, 16), 60, "ivf")
     assert np.isfinite(found.distances).all()
     assert (found.ids >= 0).all()
@@ -94,7 +100,7 @@ def test_lists_with_fewer_than_k_points_are_no_end(monkeypatch):
 
 def test_a_search_that_cannot_be_widened_says_so(monkeypatch, caplog):
     monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
-    monkeypatch.setattr(indexes, "_WIDTH", 1)
+    monkeypatch.setattr(neighbors, "_WIDTH", 1)
     frame = Frame.of(np.random.default_rng(0).normal(size=(2000, 16)).astype("f4"))
     assert neighbors.widen_to_recall(frame, ApproximateIndex(frame), 10) < 0.95
     assert "use backend='faiss'" in caplog.text

@@ -14,7 +14,7 @@ from hf_synth.sampling import (
     policy_density,
     rarity_weights,
 )
-from hf_synth.sampling.callbacks import FACTORS_FILE
+from hf_synth.sampling.adaptive import FACTORS_FILE
 
 ROWS = 16
 
