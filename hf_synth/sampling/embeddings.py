@@ -123,10 +123,12 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
         vectors = model.encode(texts, batch_size=batch_size, convert_to_numpy=True, show_progress_bar=False)
         return unit_rows(np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1))
 
-    # The model's own description names its modules with their settings, such as how tokens are pooled.
-    prompts = f"{model.prompts} {model.default_prompt_name}"
-    parts = (sentence_transformers.__version__, repr(model), prompts)
-    return Embedder(embed, lambda: f"sentence-{fingerprint_model(model, *parts, _tokenizer_parts(model.tokenizer))}")
+    def fingerprint() -> str:
+        # The model's own description names its modules with their settings, such as how tokens are pooled.
+        settings = f"{sentence_transformers.__version__} {model!r} {model.prompts} {model.default_prompt_name}"
+        return f"sentence-{fingerprint_model(model, settings, _tokenizer_parts(model.tokenizer))}"
+
+    return Embedder(embed, fingerprint)
 
 
 def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
