@@ -32,12 +32,12 @@ if TYPE_CHECKING:
         measure_knn_density,
     )
     from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
+    from hf_synth.sampling.mixin import WeightedSamplingMixin  # noqa: F401
     from hf_synth.sampling.samplers import DensityWeightedSampler  # noqa: F401
     from hf_synth.sampling.trainers import (  # noqa: F401
         WeightedDPOTrainer,
         WeightedGRPOTrainer,
         WeightedRewardTrainer,
-        WeightedSamplingMixin,
         WeightedSFTTrainer,
         WeightedTrainer,
     )
@@ -58,11 +58,9 @@ _HOMES = {
     "ScheduledRarity WeightFactor hidden_state_embedder policy_density",
     "density": "intrinsic_dimension knn_density measure_knn_density",
     "embeddings": "embed_texts prompt_text",
+    "mixin": "WeightedSamplingMixin",
     "samplers": "DensityWeightedSampler",
-    "trainers": (
-        "WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedSamplingMixin "
-        "WeightedTrainer"
-    ),
+    "trainers": ("WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer"),
     "weights": (
         "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
         "pass_rate_weights permuted rarity_weights scheduled_strength"

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import broadcast
 from numpy.typing import ArrayLike
 from safetensors.numpy import load_file, save_file
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_synth.io import whole_file
@@ -257,9 +257,7 @@ class ChangingWeightsCallback(TrainerCallback):
                     )
                 trainer.on_rewards(rates.record)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take up the checkpoint's factors; refuse a run in which nothing could change."""
         changing = [factor.name for factor in self.factors if factor.changes]
         if changing and state.num_train_epochs <= 1:
@@ -277,15 +275,13 @@ class ChangingWeightsCallback(TrainerCallback):
             if found:
                 factor.load(found)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Weigh the round that begins. A run resumed within a round goes on with the weights it had."""
         if float(state.epoch or 0).is_integer():
             found = [factor.weights(state.global_step, state.max_steps) for factor in self.factors]
             self.trainer.set_sampling_weights(combined_weights(*found))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Put what the factors have learnt into the checkpoint."""
         arrays = {f"{part.name}.{name}": array for part in self.factors for name, array in part.state().items()}
         if not (arrays and args.should_save):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import RandomSampler, Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from trl.trainer.utils import RepeatSampler
 
@@ -140,20 +140,14 @@ class _RoundCallback(TrainerCallback):
         self.saved_at: int | None = None  # the step of the newest checkpoint, until the next step begins
         self.checked: int | None = None  # the newest round whose weights were compared between processes
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.saved_at = self.checked = None
         self.trainer._check_resume(state)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self._sampler.set_epoch(int(state.epoch))
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.checked != self._sampler.round:
             self._check_ranks()
         if state.global_step == self.saved_at:
@@ -161,7 +155,7 @@ class _RoundCallback(TrainerCallback):
             self._save(args, state)
         self.saved_at = None
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.saved_at = state.global_step
         self._save(args, state)
 
@@ -183,7 +177,7 @@ class _RoundCallback(TrainerCallback):
                     "one process and broadcast them, or from the same numbers on all."
                 )
 
-    def _save(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _save(self, args: Any, state: TrainerState) -> None:
         if self._sampler.changed and args.should_save:
             checkpoint = os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
             self._sampler.save(os.path.join(checkpoint, SAMPLER_FILE))

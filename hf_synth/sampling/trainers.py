@@ -15,17 +15,7 @@ import torch
 from transformers import Trainer, TrainerState
 from trl import DPOTrainer, GRPOTrainer, RewardTrainer, SFTTrainer
 
-from hf_synth.sampling.mixin import SAMPLER_FILE, WeightedSamplingMixin
-
-__all__ = [
-    "SAMPLER_FILE",
-    "WeightedDPOTrainer",
-    "WeightedGRPOTrainer",
-    "WeightedRewardTrainer",
-    "WeightedSFTTrainer",
-    "WeightedSamplingMixin",
-    "WeightedTrainer",
-]
+from hf_synth.sampling.mixin import WeightedSamplingMixin
 
 ROW = "sampling_row"  # the column that tells a reward's listeners which row of train_dataset it belongs to
 RewardListener = Callable[[np.ndarray, np.ndarray], None]

@@ -15,7 +15,7 @@ from hf_synth.sampling import (
     WeightedSFTTrainer,
     WeightedTrainer,
 )
-from hf_synth.sampling.trainers import SAMPLER_FILE
+from hf_synth.sampling.mixin import SAMPLER_FILE
 
 HALF = np.array([1.0, 0.0] * 8)  # odd rows are never drawn
 ROWS = len(HALF)
