@@ -16,7 +16,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -132,13 +132,25 @@ def whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
+def read_json(text: str, name: str) -> Any:
+    """Return what JSON holds; ValueError naming the value where it is none, too deep, or has a key twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError(f"{name}: got a key of {sorted(made)} twice, wanted each once")
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{name}: got {text[:200]!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
+
+
 def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
     """Return a dict as given in YAML, or as JSON on the command line."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}: got {value!r}, wanted JSON such as '{{\"length\": 8}}' ({error})") from None
+        value = read_json(value, name)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name}: got {value!r}, wanted a mapping")
     return value or {}
@@ -156,13 +168,15 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_fields(arguments: Any) -> None:
+def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Hold each field of a dataclass to the limits that `option` gave it; JSON is read in place.
 
+    rules: field -> limits, for a dataclass that is not ours.
     Raises ValueError naming the field, what was got, and what was wanted.
     """
     for field in dataclasses.fields(arguments):
-        limits, value, name = field.metadata, getattr(arguments, field.name), field.name
+        name, value = field.name, getattr(arguments, field.name)
+        limits: Mapping[str, Any] = field.metadata if rules is None else rules.get(name, {})
         if limits.get("json"):
             setattr(arguments, name, json_dict(value, name))
         elif value is None:

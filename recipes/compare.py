@@ -24,7 +24,6 @@ import accelerate
 import torch
 import transformers
 import trl
-import yaml
 from accelerate import PartialState
 
 import hf_synth
@@ -43,7 +42,7 @@ from hf_synth.io import directory_lock, is_main_process, write_json, write_text
 from hf_synth.reports import write_report
 from hf_synth.reports.comparison import power_statement
 from hf_synth.reports.read import check_finished
-from hf_synth.training.arguments import parse_recipe
+from hf_synth.training.arguments import parse_recipe, yaml_text
 from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -146,7 +145,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
         return
     write_json(path, found)
     whole = {**resolved(arguments), "base": base}
-    write_text(folder / COMPARISON, yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+    write_text(folder / COMPARISON, yaml_text(whole, allow_unicode=True))
     print(f"Primary metric: {arguments.primary}, {arguments.better} is better.")
     print(power_statement(arguments))
 

@@ -10,12 +10,11 @@ Pairs are drawn by the density of their prompts; `sampling_strength: 0` draws th
 coefficient to the policy that training starts from. No reward model, and no answer of its own, is involved.
 """
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from trl import DPOConfig, get_peft_config
+from trl import DPOConfig
 
 from hf_synth.errors import option, user_errors
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
@@ -25,7 +24,7 @@ from hf_synth.sampling import WeightedDPOTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import train
 from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
-from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
 
@@ -71,15 +70,13 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     tokenizer = load_tokenizer(policy, data, train_pairs)
     fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
     weighed = weigh_rows(fitting, weights, args.seed, folder)
-    model = load_policy(policy, tokenizer, args.seed)
     trainer = WeightedDPOTrainer(
-        model,
-        None if policy.use_peft else copy.deepcopy(model),  # without its adapter, the model is the reference
-        args,
+        load_policy(policy, tokenizer, args.seed),
+        args=args,  # the reference is a copy of that model; of an adapter, the model without it
         train_dataset=weighed.rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        peft_config=get_peft_config(policy),
+        peft_config=adapter_config(policy),
         round_size=weights.round_size,
     )
     weighed.add_callbacks(trainer)

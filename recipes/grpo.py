@@ -24,7 +24,7 @@ from typing import Any
 import sft
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import GRPOConfig, get_peft_config
+from trl import GRPOConfig
 
 from hf_synth.errors import check_fields, option, user_errors
 from hf_synth.evaluation.collapse import sample_metrics
@@ -41,7 +41,7 @@ from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightAr
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
-from hf_synth.training.models import load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import read_metrics, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
@@ -73,7 +73,9 @@ class GRPOArguments:
         None, "What each head of a reward model with several counts for, as JSON: head -> weight.", json=True
     )
     reward_made_by: str | None = option(None, "The command to name in the error where the reward model is missing.")
-    reward_max_length: int | None = option(None, "The reward model reads at most so many tokens, the last ones.")
+    reward_max_length: int | None = option(
+        None, "The reward model reads at most so many tokens, the last ones.", at_least=1
+    )
     eval_prompts: int = option(
         64, "Held-out prompts that completions are sampled for: a cluster, or in all.", at_least=0
     )
@@ -137,7 +139,8 @@ def warm_up(config: str, data: DataArguments, args: GRPOConfig, folder: Path) ->
     """Return the path of the policy that recipes/sft.py makes from `config` on this run's tasks, made if missing."""
     path = Path(config) if Path(config).is_file() else CONFIGS / config
     # The same rows: then what the warm-up has seen is among the training prompts, and none of it is held out.
-    rows = ["--num_rows", str(data.num_rows), "--rows_seed", str(data.rows_seed), "--seed", str(args.seed)]
+    rows = ["--rows_seed", str(data.rows_seed), "--seed", str(args.seed)]
+    rows += ["--num_rows", str(data.num_rows)] if data.task or data.mixture else []
     flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
     flags += ["--push_to_hub", "false", "--push_samples", "false", "--push_arms", "false"]  # it is a part of this run
     names = names_for_trackers(folder, "warmup", args.seed, project=args.project, run_name=args.run_name)
@@ -191,10 +194,9 @@ def load_shared(
     """Load what the arms share, once: no arm reads prompts, measures density or loads a reward model again."""
     if policy.model_name_or_path is None:
         raise ValueError("got no policy: set model_name_or_path, or warm_up to a config of recipes/sft.py")
-    if args.use_vllm and find_spec("vllm") is None:
-        raise ValueError(
-            "use_vllm: got true, and vllm is not installed; install it, or leave generation to transformers"
-        )
+    if args.use_vllm and (find_spec("vllm") is None or policy.model_revision != "main"):
+        why = "vllm is not installed" if find_spec("vllm") is None else "vllm would load the revision main"
+        raise ValueError(f"use_vllm: got true, and {why}; leave generation to transformers")
     require_checkpoint(policy.model_name_or_path, grpo.policy_made_by)
     for name in set(grpo.reward) - {VERIFIER}:
         require_checkpoint(name, grpo.reward_made_by)
@@ -246,7 +248,8 @@ def train_arm(
             args.project, args.run_name = names["project"], names["run_name"]
         args.output_dir = str(arm)
         model = load_policy(policy, shared.tokenizer, args.seed)
-        reference = None if policy.use_peft else copy.deepcopy(model).eval().requires_grad_(False)
+        alone = policy.use_peft or held_out is None  # without its adapter, the policy is its own reference
+        reference = None if alone else copy.deepcopy(model).eval().requires_grad_(False)
         trainer = WeightedGRPOTrainer(
             model,
             list(shared.rewards),
@@ -254,7 +257,7 @@ def train_arm(
             train_dataset=with_weights(prompts, sampling_weights),
             round_size=weights.round_size,
             processing_class=shared.tokenizer,
-            peft_config=get_peft_config(policy),
+            peft_config=adapter_config(policy),
         )
         for callback in weight_callbacks(trainer, prompts, density, weights, strength, args.seed):
             trainer.add_callback(callback)

@@ -20,7 +20,6 @@ from typing import Any
 
 from peft import get_peft_model
 from transformers import TrainingArguments
-from trl import get_peft_config
 
 from hf_synth.corpora.blocks import tokenizer_digest
 from hf_synth.corpora.splits import CorpusArguments
@@ -32,7 +31,7 @@ from hf_synth.io import directory_lock, is_main_process, write_json
 from hf_synth.reports import write_report
 from hf_synth.training.arguments import PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
-from hf_synth.training.models import load_policy, require_checkpoint
+from hf_synth.training.models import adapter_config, load_policy, require_checkpoint
 from hf_synth.training.pretraining import (
     Settings,
     add_callbacks,
@@ -146,7 +145,7 @@ def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -
 
         model = load_policy(settings.policy, tokenizer, args.seed)
         check_model_size(model, tokenizer, data)
-        adapter = get_peft_config(settings.policy)
+        adapter = adapter_config(settings.policy)
         if adapter is not None and (transfer.init_from or transfer.train_parts != [EVERYTHING]):
             raise ValueError(
                 "got use_peft with init_from or train_parts, wanted one of them: an adapter is saved without the "

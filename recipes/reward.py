@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trl import RewardConfig, get_peft_config
+from trl import RewardConfig
 
 from hf_synth.errors import option, user_errors
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
@@ -27,6 +27,7 @@ from hf_synth.training.checkpoints import train
 from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
 from hf_synth.training.models import (
     HeadedRewardTrainer,
+    adapter_config,
     load_classifier,
     load_tokenizer,
     require_checkpoint,
@@ -101,7 +102,7 @@ def run(
     record_data_fingerprint(folder, train_pairs, [(policy.model_name_or_path, policy.model_revision)])
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
-    tokenizer = load_tokenizer(policy, data, train_pairs)
+    tokenizer = load_tokenizer(policy, data, train_pairs, args.chat_template_path)
     fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
     trainer_class: Any = WeightedRewardTrainer
     if reward.heads:
@@ -116,7 +117,7 @@ def run(
         train_dataset=weighed.rows,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        peft_config=get_peft_config(policy),
+        peft_config=adapter_config(policy),
         round_size=weights.round_size,
     )
     weighed.add_callbacks(trainer)

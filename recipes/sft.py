@@ -17,7 +17,7 @@ from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import SFTConfig, SFTTrainer, get_peft_config
+from trl import SFTConfig, SFTTrainer
 
 from hf_synth.errors import option, user_errors
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
@@ -27,7 +27,7 @@ from hf_synth.sampling import WeightedSFTTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import imitation_rows, without_long_prompts
-from hf_synth.training.models import load_policy, load_tokenizer
+from hf_synth.training.models import adapter_config, load_policy, load_tokenizer
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import unweighed_rows, weigh_rows
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parsed = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
     publishing, data, weights, policy, args = parsed
     weights.one_strength()
+    if args.packing and weights.active:
+        raise ValueError("packing: got true with weights, wanted one of them: a packed row is made of several")
     with run_directory(args.output_dir, *parsed[1:], recipe="sft", settings=parsed.settings) as folder:
         open_repository(folder, publishing)
         run(folder, data, weights, policy, args)
@@ -67,9 +69,9 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
         return
     rows = imitation_rows(data, folder)
     record_data_fingerprint(folder, rows, [(policy.model_name_or_path, policy.model_revision)])
-    tokenizer = load_tokenizer(policy, data, rows)
+    tokenizer = load_tokenizer(policy, data, rows, args.chat_template_path)
     found = len(rows)
-    rows = without_long_prompts(rows, tokenizer, data.max_prompt_tokens)
+    rows = without_long_prompts(rows, tokenizer, longest_prompt(data, args))
     numbers = {"rows": float(len(rows)), "prompts/too_long": float(found - len(rows))}
     trainer, of_weights = build_trainer(rows, tokenizer, weights, policy, args, folder)
     log = read_training_log(folder) or train(trainer)
@@ -79,6 +81,13 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     write_metrics(folder, {**metrics, "loss/final": losses[-1]} if losses else metrics)
     if is_main_process():
         print(f"Report: {write_report(folder)}")
+
+
+def longest_prompt(data: DataArguments, args: SFTConfig) -> int | None:
+    """Return how long a prompt may be; TRL drops rows of longer ones, without a word, when nothing else is left."""
+    cut = args.max_length if args.truncation_mode == "keep_start" and not args.packing else None
+    limits = [data.max_prompt_tokens, None if cut is None else cut - 1]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def build_trainer(
@@ -91,7 +100,7 @@ def build_trainer(
 ) -> tuple[SFTTrainer, dict[str, float]]:
     """The trainer, and what is said of its weights; packed rows have none, so they are drawn by TRL's own sampler."""
     model = load_policy(policy, tokenizer, args.seed)
-    options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": get_peft_config(policy)}
+    options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": adapter_config(policy)}
     if args.packing and not weights.active:
         return SFTTrainer(model, args, train_dataset=rows, **options), {}
     weighed = (

@@ -13,7 +13,7 @@ import yaml
 
 from hf_synth.errors import check_fields, json_dict, nearest, option
 from hf_synth.io import is_main_process, write_text
-from hf_synth.training.arguments import check_no_secret, read_yaml
+from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text
 from hf_synth.training.callbacks import names_for_trackers
 from hf_synth.training.run_directory import is_finished
 
@@ -263,7 +263,7 @@ class PlannedRun:
     def write(self) -> None:
         """Write its values as config, where that changes it: a finished run keeps its time."""
         path = self.folder / CONFIG
-        text = yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
+        text = yaml_text(self.values, allow_unicode=True)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 

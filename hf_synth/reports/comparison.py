@@ -35,6 +35,7 @@ from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank,
 from hf_synth.reports.page import html_page, render
 from hf_synth.reports.read import Comparison, read_comparison
 from hf_synth.reports.tables import code, escaped, headlines, number, spread, table
+from hf_synth.training.arguments import yaml_text
 
 _MOST_CURVES = 8
 
@@ -219,7 +220,7 @@ def settings_lines(folder: Path) -> str:
     """The lines of a config that makes a comparison again."""
     kept: dict[str, Any] = yaml.safe_load((folder / COMPARISON).read_text(encoding="utf-8"))
     settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(settings, allow_unicode=True, width=110)
 
 
 def _measures(comparison: Comparison) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markdown_it import MarkdownIt
 from safetensors import safe_open
 
@@ -25,6 +24,7 @@ from hf_synth.reports.tables import (
     spread,
     table,
 )
+from hf_synth.training.arguments import yaml_text
 
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -116,7 +116,7 @@ def settings_yaml(settings: dict[str, Any]) -> str:
     """Settings as the lines of a recipe's YAML."""
     nested = any(isinstance(value, dict | list) for value in settings.values())
     flow = None if nested else False  # None puts what holds nothing nested in one line, and so would all settings
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=100)
+    return yaml_text(settings, allow_unicode=True, default_flow_style=flow, width=100)
 
 
 _TEMPLATES.globals |= {"MISSING": MISSING}

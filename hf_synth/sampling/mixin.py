@@ -6,7 +6,11 @@ The trainer's own sampler says how many times each row and each batch must come;
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -14,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import RandomSampler, Sampler
-from transformers import TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from trl.trainer.utils import RepeatSampler
 
@@ -46,14 +50,15 @@ class WeightedSamplingMixin(_TrainerBase):
         ValueError: a train_dataset that is streamed, not a `datasets.Dataset`, or without the column; weights that are
             missing in rows, NaN, negative or all 0; fewer rows than one batch of prompts; SFT packing (it makes new
             rows out of several); an order asked for that weights would overrule (`train_sampling_strategy` other than
-            "random", GRPO with `shuffle_dataset=False`).
+            "random", GRPO with `shuffle_dataset=False`, KTO with a KL term).
     """
 
     weighted_sampler: DensityWeightedSampler | None = None
     resume_directory: str | None = None  # the checkpoint that this training goes on from
 
     def __init__(self, *args: Any, round_size: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        with _reference_is_copied(type(self), kwargs.get("model", args[0] if args else None)):
+            super().__init__(*args, **kwargs)
         if getattr(self.args, "packing", False):
             raise ValueError(
                 "packing=True joins rows into new ones, so a weight belongs to no row. Set packing=False "
@@ -96,6 +101,11 @@ class WeightedSamplingMixin(_TrainerBase):
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
+        if getattr(self, "calculate_KL", False):
+            raise ValueError(
+                "KTO's loss_type='kto' estimates its KL term from neighbours in the dataset's order, which weights "
+                "would overrule. Set loss_type='apo_zero_unpaired', which has no such term, or train without weights."
+            )
         counts = _structure(super()._get_train_sampler(train_dataset))
         rows = len(self.train_dataset if train_dataset is None else train_dataset)
         if rows != len(self._sampling_weights):
@@ -181,6 +191,26 @@ class _RoundCallback(TrainerCallback):
         if self._sampler.changed and args.should_save:
             checkpoint = os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
             self._sampler.save(os.path.join(checkpoint, SAMPLER_FILE))
+
+
+@contextlib.contextmanager
+def _reference_is_copied(trainer: type, model: Any) -> Iterator[None]:
+    """Give a TRL trainer that asks for a reference model a copy of the model that it is given.
+
+    By itself it loads one by the name in the model's config: that is the branch main, whatever revision the model is
+    of, and nothing at all for a model made in memory.
+    """
+    homes = {sys.modules[kind.__module__] for kind in trainer.__mro__}
+    loaders = {home: home.create_model_from_path for home in homes if hasattr(home, "create_model_from_path")}
+    if not isinstance(model, PreTrainedModel):
+        loaders = {}
+    try:
+        for home in loaders:
+            home.create_model_from_path = lambda *_, **__: copy.deepcopy(model).eval()  # type: ignore[attr-defined]
+        yield
+    finally:
+        for home, loader in loaders.items():
+            home.create_model_from_path = loader  # type: ignore[attr-defined]
 
 
 def _read_weights(dataset: Any) -> np.ndarray:

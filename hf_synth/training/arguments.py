@@ -4,19 +4,21 @@ import argparse
 import copy
 import dataclasses
 import math
+import os
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
 
-from hf_synth.errors import check_fields, nearest, option
+from hf_synth.errors import check_fields, nearest, option, read_json
 from hf_synth.sampling.neighbors import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
 
@@ -29,6 +31,9 @@ _SECRET = re.compile(
     r"://[^/\s@]+@|['\"]((hub_|hf_|access_|use_auth_)?token|api_key|password)['\"]: ['\"]|\bhf_[A-Za-z0-9]{34}\b"
 )
 TRACKERS = ("tensorboard", "trackio", "wandb")
+
+_RULES = yaml.safe_load((Path(__file__).parent / "fields.yaml").read_text(encoding="utf-8"))
+LIMITS = {name: rule for rule in _RULES["limits"] for name in rule["fields"].split()}
 
 
 @dataclasses.dataclass
@@ -189,6 +194,12 @@ class PolicyArguments(ModelConfig):
         super().__post_init__()
         check_fields(self)
         self.gpt2_size = self.gpt2_size or None
+        folder = self.model_name_or_path
+        if self.model_revision != "main" and folder and Path(folder).is_dir():
+            raise ValueError(
+                f"model_revision: got {self.model_revision!r} of the folder {folder!r}, which has no revisions; leave "
+                "it out, or name a model of the Hub"
+            )
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -209,8 +220,8 @@ class RecipeParser(TrlParser):
         )
         text = "A YAML file of these names and values. Precedence: flag, then file, then default."
         text += f" Without one: {default}." if default else ""
-        # Not a value of its own: TRL's parser takes the flag away before the others are read.
         self.add_argument("--config", metavar="FILE", help=text, default=argparse.SUPPRESS)
+        self.named: set[str] = set()  # what flags and the config name, be it with its default
         # As parsing gives them, before a config takes their place; of `--name` and `--no_name` the first counts.
         self.defaults = {
             action.dest: self._get_value(action, action.default) if isinstance(action.default, str) else action.default
@@ -218,9 +229,18 @@ class RecipeParser(TrlParser):
         }
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as usual; `values` keeps what the dataclasses are made of, before they change any of it."""
+        """Parse as usual, and JSON. `settings`: what differs from defaults, before dataclasses change any of it."""
         parsed, unknown = super().parse_known_args(args, namespace)
-        self.values = copy.deepcopy(vars(parsed))
+        for name, hint in _fields(self.dataclass_types).items():
+            value = getattr(parsed, name, None)
+            if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(hint, {}):
+                setattr(parsed, name, read_json(value, name))
+        values = copy.deepcopy(vars(parsed))
+        self.settings = {name: value for name, value in values.items() if value != self.defaults[name]}
+        check_honoured(self.settings, self.dataclass_types, self.named)
+        for rule in _RULES["needs"]:  # what is switched off by name is so in the settings too
+            if self.settings.keys() & set(rule["fields"].split()):
+                self.settings |= {name: values[name] for name in rule["beside"].split() if name in self.named}
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -258,38 +278,71 @@ def parse_recipe(
     """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
 
     `about`: what `--help` begins with, a recipe's own docstring.
-    Raises ValueError for an unknown flag or key, naming the nearest known one, and for a value of the wrong type. A
-    dataclass whose values must fit those of the others has a method `check_beside(parsed)`.
+    Raises ValueError for an unknown flag or key, naming the nearest known one, for a value of the wrong type or out of
+    range, and for one that the recipe would not act on. A dataclass whose values must fit those of the others has a
+    method `check_beside(parsed)`.
     """
-    given = sys.argv[1:] if argv is None else argv
-    words = [part for word in given for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    if "--config" not in words and default is not None:
-        words = ["--config", str(default), *words]
-    if "--config" in words:
-        _check_config(words, classes)
+    words = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
+    path, words = _split_config(words)
+    path = path or default
+    config = {} if path is None else _read_config(path, classes)
+    flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    for flag in flags:  # it says something else than the file does
+        for name in set(_RULES["clears"].get(flag, "").split()) - flags:
+            config.pop(name, None)
     parser = RecipeParser(classes, about, default)
-    cleared = _cleared(words, classes)
-    clearing = [f"--{name}={'{}' if name in ('mixture', 'task_args') else ''}" for name in cleared]
-    *parsed, unknown = parser.parse_args_and_config([*words, *clearing], return_remaining_strings=True)
-    if flags := [word for word in unknown if word.startswith("--")]:
-        flag = flags[0].partition("=")[0]  # what follows may be a secret
+    parser.named |= flags | config.keys()
+    parser.set_defaults_with_config(**config)
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError) as error:
+        # Of a library's own dataclass: a file that is not there, a package that is not installed, values that clash.
+        raise ValueError(f"got values that do not go together: {' '.join(str(error).split())}") from error
+    if strange := [word for word in unknown if word.startswith("--")]:
+        flag = strange[0].partition("=")[0]  # what follows may be a secret
         raise ValueError(f"got unknown flag {flag!r}; {_nearest_field(flag.lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
     for part in parsed:
+        if isinstance(part, TrainingArguments | ModelConfig):
+            check_fields(part, LIMITS)
         for name, value in vars(part).items():
             check_no_secret(name, value)
         check_trackers(getattr(part, "report_to", []))
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
-    # As they were set: what a dataclass derives from them, it derives again. Its reading of JSON is easier to read.
-    settings = {}
-    for name, value in parser.values.items():
-        if value != parser.defaults[name] and name not in cleared:
-            read = next(getattr(part, name) for part in parsed if hasattr(part, name))
-            is_json = isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and isinstance(read, dict | list)
-            settings[name] = read if is_json else value
-    return Parsed(parsed, settings)
+    return Parsed(parsed, parser.settings)
+
+
+def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: Collection[str]) -> None:
+    """Raise ValueError for a setting that the recipe of these dataclasses would take and not act on.
+
+    settings: what differs from its default. named: what flags or YAML name, be it with its default.
+    """
+    kinds = {kind.__name__ for part in classes for kind in part.__mro__}
+    kinds |= {f"only:{part.__name__}" for part in classes}
+
+    def idle(rule: Mapping[str, Any]) -> list[str]:
+        ours = "of" not in rule or kinds & set(rule["of"].split())
+        return [f"{name}: got {settings[name]!r}" for name in rule["fields"].split() if ours and name in settings]
+
+    for rule in _RULES["refused"]:
+        for got in idle(rule):
+            raise ValueError(f"{got}, which this recipe would not act on; {rule['do']}")
+    for rule in _RULES["needs"]:
+        beside = rule["beside"].split()
+        for got in [] if set(beside) & set(named) else idle(rule):
+            raise ValueError(f"{got}, which says nothing without {' or '.join(beside)}; give both, or none")
+    for rule in _RULES["clashes"]:
+        for got in idle(rule) if rule["given"] in settings else []:
+            raise ValueError(f"{got} beside {rule['given']}, which leaves it nothing to say; give one of them")
+    steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs", 1)
+    if steps != -1 and steps < 1:
+        raise ValueError(f"max_steps: got {steps}, wanted at least 1, or -1 for num_train_epochs")
+    if steps == -1 and not 0 < epochs < math.inf:
+        raise ValueError(f"num_train_epochs: got {epochs}, wanted a finite number above 0, or max_steps above 0")
+    if not str(settings.get("output_dir", "runs")).strip():
+        raise ValueError("output_dir: got an empty name, wanted that of a folder")
 
 
 def check_no_secret(name: str, value: Any) -> None:
@@ -311,17 +364,48 @@ def check_trackers(names: Sequence[str]) -> None:
             raise ValueError(f"report_to: got {name!r}, which is not installed here; pip install {name}, or take none")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, as in YAML 1.2, and no key stands twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Make it as usual, and raise where a key would take the place of another."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` reads as it was: a text of that form stands in quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("+-0123456789")
+    )
+
+
+def yaml_text(values: Any, **options: Any) -> str:
+    """Return values as YAML that `read_yaml` reads as they were; options are those of `yaml.dump`."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, **options)
+    return text
+
+
+def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Loader) -> dict[str, Any]:
     """A config file; ValueError where it is none."""
     if not path.is_file():
         raise ValueError(f"--config: got {str(path)!r}, which is no file{_likely_config(path)}")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = loader(path.read_text(encoding="utf-8")).get_single_data()
     except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValueError(f"{path}: got no valid YAML{where}: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path}: got values that are nested too deeply") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")
@@ -341,40 +425,45 @@ def _likely_config(path: Path) -> str:
     return f"; did you mean {likely}?" if likely != path and likeness(likely)[0] else ""
 
 
-def _cleared(words: list[str], classes: Sequence[type]) -> list[str]:
-    """Names whose YAML values a flag clears, since it says something else: a source, a task's values, an architecture.
-
-    Each of them is None by default.
-    """
-    known = [name for name in SOURCES if name in _fields(classes)]
-    given = [name for name in known if _named(words, name)]
-    others = [name for name in known if given and name not in given]
-    if given == ["task"] or _named(words, "preset"):  # another task, or another preset, has values of its own
-        left = ["preset", "task_args"] if given == ["task"] else ["task_args"]
-        others += [name for name in left if name in _fields(classes) and not _named(words, name)]
-    if "gpt2_size" in _fields(classes) and _named(words, "model_type") and not _named(words, "gpt2_size"):
-        others.append("gpt2_size")
-    return others
+def _with_underscores(word: str) -> str:
+    """Spell a flag by underscores: argparse knows both ways, and what follows compares names."""
+    name, equals, value = word.partition("=")
+    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
 
 
-def _named(words: list[str], name: str) -> bool:
-    return any(word.split("=")[0] == f"--{name}" for word in words)
-
-
-def _check_config(words: list[str], classes: Sequence[type]) -> None:
-    position = words.index("--config") + 1
-    if position == len(words):
+def _split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file after `--config`, and the other words; ValueError for none or several."""
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    places = [place for place, part in enumerate(parts) if part == "--config"]
+    if not places:
+        return None, parts
+    if places[-1] + 1 == len(parts):
         raise ValueError("--config: got nothing after it, wanted a YAML file")
-    path = Path(words[position])
-    config = read_yaml(path)
-    fields = _fields(classes)
+    if len(places) > 1:
+        raise ValueError(f"--config: got {len(places)} files, wanted one; put their values into one file")
+    return Path(parts[places[0] + 1]), parts[: places[0]] + parts[places[0] + 2 :]
+
+
+def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
+    """The values of a file by name, each of the type of its field; those of its `env` go into the environment."""
+    config, texts, fields = read_yaml(path), read_yaml(path, yaml.SafeLoader), _fields(classes)
+    variables = config.pop("env", None) or {}
+    if not isinstance(variables, dict):
+        raise ValueError(f"{path}: env: got {variables!r}, wanted a mapping of environment variables")
+    os.environ.update({str(name): str(value) for name, value in variables.items()})
     for key, value in config.items():
-        if key not in fields and key != "env":
+        if key not in fields:
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
-        if not _accepts(fields.get(key), value):
-            wanted = " or ".join(kind.__name__ for kind in _kinds(fields[key]) if kind is not NoneType)
-            quotes = "; put it in quotes" if wanted == "str" else ""
+        if isinstance(texts[key], str) and str in _kinds(fields[key]):  # such as a revision, 12e4
+            config[key] = texts[key]
+        elif not isinstance(value, list) and not _fits(fields[key], value) and _fits(fields[key], [value]):
+            config[key] = [value]
+        elif not _fits(fields[key], value):
+            kinds = [kind for kind in _kinds(fields[key]) if kind is not NoneType]
+            wanted = " or ".join(getattr(get_origin(kind) or kind, "__name__", str(kind)) for kind in kinds)
+            quotes = "; put it in quotes" if wanted == "str" and not isinstance(value, list | dict) else ""
             raise ValueError(f"{path}: {key}: got {value!r} ({type(value).__name__}), wanted {wanted}{quotes}")
+    return config
 
 
 def _fields(classes: Sequence[type]) -> dict[str, Any]:
@@ -383,12 +472,19 @@ def _fields(classes: Sequence[type]) -> dict[str, Any]:
     return {field.name: known[field.name] for part, known in hints for field in dataclasses.fields(part)}
 
 
-def _accepts(hint: Any, value: Any) -> bool:
-    """Whether YAML's value can stand for a plain field; text is left to argparse, and other fields to themselves."""
-    kinds = _kinds(hint)
-    if isinstance(value, str) or not set(kinds) <= {bool, int, float, str, NoneType}:
-        return True
-    return type(value) in kinds or (type(value) is int and float in kinds)
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether YAML's value can stand for a field; what text means is left to argparse, and None to a list of ours."""
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        return any(_fits(one, value) for one in get_args(hint))
+    if isinstance(value, str):
+        return kind is not NoneType
+    if kind is list and isinstance(value, list):
+        inner = get_args(hint)[0]
+        return all(_fits(inner, item) and (inner in (str, Any) or not isinstance(item, str)) for item in value)
+    if kind is Literal:
+        return value in get_args(hint)
+    return kind is Any or type(value) is kind or (type(value) is int and kind is float)
 
 
 def _kinds(hint: Any) -> list[Any]:

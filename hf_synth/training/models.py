@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     set_seed,
 )
+from trl import get_peft_config
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
@@ -33,6 +34,10 @@ from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import DataArguments, PolicyArguments
 from hf_synth.training.data import clusters
 
+_ADAPTER = (
+    "which holds an adapter and no whole model; merge it into its model first, with peft's merge_and_unload and "
+    "save_pretrained"
+)
 _OWN = {"rope_gpt", "rlm_transformer"}  # their own defaults are small
 _SMALL = {
     "hidden_size": 128,
@@ -46,9 +51,21 @@ _SMALL = {
 
 
 def load_tokenizer(
-    policy: PolicyArguments, data: DataArguments, texts: Dataset | None = None
+    policy: PolicyArguments, data: DataArguments, texts: Dataset | None = None, template: str | None = None
 ) -> PreTrainedTokenizerBase:
-    """Load the checkpoint's tokenizer; for a new model that of the tasks, or a BPE trained on `texts`."""
+    """Load the checkpoint's tokenizer; for a new model that of the tasks, or a BPE trained on `texts`.
+
+    template: a .jinja file whose chat template it gets, before anything is counted in its tokens.
+    """
+    tokenizer = _tokenizer(policy, data, texts)
+    if template:
+        if not Path(template).is_file() or not template.endswith((".jinja", ".j2")):
+            raise ValueError(f"chat_template_path: got {template!r}, wanted a file that ends in .jinja or .j2")
+        tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
+    return tokenizer
+
+
+def _tokenizer(policy: PolicyArguments, data: DataArguments, texts: Dataset | None) -> PreTrainedTokenizerBase:
     if policy.model_name_or_path:
         tokenizer = from_pretrained(AutoTokenizer, policy.model_name_or_path, revision=policy.model_revision)
         return preferences.ready_for_chat(tokenizer) if data.preferences or data.prompts else tokenizer
@@ -76,6 +93,14 @@ def load_classifier(
     return _load(AutoModelForSequenceClassification, policy, tokenizer, seed, labels)
 
 
+def adapter_config(policy: PolicyArguments) -> Any:
+    """Return what PEFT is asked for, or None; it remembers which revision the adapter is for, not only the name."""
+    config: Any = get_peft_config(policy)
+    if config is not None and policy.model_revision != "main":
+        config.revision = policy.model_revision
+    return config
+
+
 def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
     """Raise ValueError for a path that is none yet, naming the command that makes it; Hub ids pass."""
     path = Path(name_or_path)
@@ -83,10 +108,7 @@ def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
     if (path / "config.json").is_file() or not (looks_local or path.exists()):
         return
     if (path / "adapter_config.json").is_file():
-        raise ValueError(
-            f"got checkpoint {name_or_path!r}, which holds an adapter and no whole model; merge it into its model "
-            "first, with peft's merge_and_unload and save_pretrained"
-        )
+        raise ValueError(f"got checkpoint {name_or_path!r}, {_ADAPTER}")
     command = f"; make it with: {made_by}" if made_by else ""
     raise ValueError(f"got checkpoint {name_or_path!r}, which holds no model{command}")
 
@@ -162,12 +184,15 @@ def _load(
             raise ValueError("got use_peft without model_name_or_path, wanted a checkpoint that the adapter is for")
         config = fresh_config(policy, tokenizer, extra)
         set_seed(seed)
-        return with_loss_type(auto.from_config(config))
+        dtype = torch.float32 if policy.dtype in (None, "auto") else getattr(torch, policy.dtype)
+        return with_loss_type(auto.from_config(config, dtype=dtype, attn_implementation=policy.attn_implementation))
     options = {"revision": policy.model_revision, "attn_implementation": policy.attn_implementation, **extra}
     if policy.dtype:
         options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)
     set_seed(seed)  # a new head is random
     model = from_pretrained(auto, policy.model_name_or_path, **options)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ValueError(f"got checkpoint {policy.model_name_or_path!r}, {_ADAPTER}")
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model

@@ -16,6 +16,7 @@ from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 
 from hf_synth.io import directory_lock, is_main_process, load_json, write_json, write_text
+from hf_synth.training.arguments import yaml_text
 from hf_synth.training.checkpoints import TRAINING_LOG
 
 RESOLVED_CONFIG = "resolved_config.yaml"
@@ -79,7 +80,7 @@ def open_run(
         return folder
     kept = {name: value for name, value in (settings or {}).items() if name in config and name not in FREE}
     head = {"recipe": recipe, "settings": kept} if recipe else {}
-    text = yaml.safe_dump({**head, **dict(sorted(config.items()))}, sort_keys=False)
+    text = yaml_text({**head, **dict(sorted(config.items()))})
     write_text(path, (_HEAD if recipe else "") + text)
     return folder
 

@@ -17,11 +17,12 @@ from unittest import mock
 import pytest
 import yaml
 
+from hf_synth.errors import check_fields
 from hf_synth.experiments.arms import CompareArguments, as_flags, planned_runs, split_config
 from hf_synth.reports.comparison import settings_lines
 from hf_synth.reports.page import render
 from hf_synth.reports.tables import code_block
-from hf_synth.training.arguments import parse_recipe, read_yaml
+from hf_synth.training.arguments import LIMITS, check_honoured, parse_recipe, read_yaml
 from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, check_run, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,6 +143,8 @@ def with_changes(classes, config, count, choose):
         before = {key: item for key, item in changed.items() if key in own}
         try:
             one, other = part(**before), part(**{**before, name: value})
+            check_fields(other, LIMITS)
+            check_honoured({**changed, name: value}, classes, {*changed, name})
         except Exception:
             continue
         if resolved([one]) != resolved([other]):

@@ -6,7 +6,13 @@ import torch
 from hf_synth import build_tokenizer, get_task
 from hf_synth.models.modeling_rope_gpt import RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.training.arguments import DataArguments, PolicyArguments
-from hf_synth.training.models import load_classifier, load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.models import (
+    adapter_config,
+    load_classifier,
+    load_policy,
+    load_tokenizer,
+    require_checkpoint,
+)
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -111,3 +117,34 @@ def test_what_is_no_size_of_gpt2_is_an_error(size, tokenizer):
 def test_an_unknown_model_type_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="model_type: got 'gpt5'; did you mean"):
         load_policy(PolicyArguments(model_type="gpt5"), tokenizer, 0)
+
+
+@pytest.mark.parametrize("load", [load_policy, load_classifier])
+def test_a_new_model_has_the_dtype_and_attention_asked_for(load, tokenizer):
+    made = load(policy(dtype="bfloat16", attn_implementation="eager"), tokenizer, 0)
+    assert (made.dtype, made.config._attn_implementation) == (torch.bfloat16, "eager")
+    made = load(policy(dtype="auto"), tokenizer, 0)
+    assert (made.dtype, made.config._attn_implementation) == (torch.float32, "sdpa")
+
+
+def test_a_chat_template_counts_before_lengths_do(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "mine.jinja").write_text("{% for turn in messages %}{{ turn['content'] }} {% endfor %}")
+    options = policy(model_name_or_path=str(tmp_path)), DataArguments(task="sort"), None
+    (tmp_path / "config.json").write_text("{}")
+    loaded = load_tokenizer(*options, str(tmp_path / "mine.jinja"))
+    assert loaded.apply_chat_template([{"role": "user", "content": "1 2"}], tokenize=False) == "1 2 "
+    for none in (str(tmp_path), str(tmp_path / "none.jinja"), "user/model"):
+        with pytest.raises(ValueError, match=r"chat_template_path: got .*wanted a file"):
+            load_tokenizer(*options, none)
+
+
+def test_an_adapter_knows_the_revision_that_it_is_for():
+    assert adapter_config(policy(use_peft=True, model_name_or_path="a/b", model_revision="v2")).revision == "v2"
+    assert adapter_config(policy(use_peft=True, model_name_or_path="a/b")).revision is None
+    assert adapter_config(policy()) is None
+
+
+def test_a_folder_has_no_revisions(tmp_path):
+    with pytest.raises(ValueError, match="model_revision: got 'v2' of the folder"):
+        policy(model_name_or_path=str(tmp_path), model_revision="v2")

@@ -1,0 +1,171 @@
+"""Every field of every dataclass that a recipe parses: acted on, and it is said by whom, or refused in one line."""
+
+import dataclasses
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from hf_synth import build_tokenizer, get_task
+from hf_synth.training.arguments import _RULES as RULES
+from hf_synth.training.arguments import DataArguments, PolicyArguments, check_honoured, parse_recipe
+from hf_synth.training.data import without_long_prompts
+from hf_synth.training.models import load_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes"))
+RECIPES = {name: importlib.import_module(name) for name in ("sft", "reward", "dpo", "grpo", "pretrain", "density")}
+MEASURING = importlib.import_module("evaluation").MeasuringArguments
+CLASSES = {name: module.CLASSES for name, module in RECIPES.items()} | {"evaluation": (MEASURING,)}
+HONOURED = yaml.safe_load((Path(__file__).parent / "honoured.yaml").read_text(encoding="utf-8"))
+BY_NAME = {kind.__name__: kind for classes in CLASSES.values() for part in classes for kind in part.__mro__}
+
+
+def own_fields(kind) -> set[str]:
+    """The fields that a class adds to those of its parents, and those whose default it changes."""
+    inherited = {name for parent in kind.__mro__[1:] if dataclasses.is_dataclass(parent) for name in names(parent)}
+    return names(kind) - inherited
+
+
+def names(kind) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind) if field.init}
+
+
+def honoured(kind: str) -> dict[str, str]:
+    return {name: who for who, fields in (HONOURED[kind] or {}).items() for name in fields.split()}
+
+
+def refused(kinds: set[str]) -> set[str]:
+    """Fields that a recipe of these classes refuses whatever stands beside them."""
+    return {name for rule in RULES["refused"] if kinds & set(rule["of"].split()) for name in rule["fields"].split()}
+
+
+def refusals():
+    """(recipe, field) for every field that a recipe refuses."""
+    for recipe, classes in CLASSES.items():
+        kinds = {kind.__name__ for part in classes for kind in part.__mro__} | {f"only:{p.__name__}" for p in classes}
+        mine = {name for part in classes for name in names(part)}
+        yield from ((recipe, name) for name in sorted(refused(kinds) & mine))
+
+
+@pytest.mark.parametrize("kind", sorted(BY_NAME.keys() - {"object", "_BaseConfig"}))
+def test_every_field_is_decided(kind):
+    """A field that a new version of a library adds fails this until someone looked at what it does here."""
+    own = own_fields(BY_NAME[kind])
+    if kind in ("SFTConfig", "DPOConfig", "RewardConfig", "GRPOConfig"):  # their common parent is TRL's own affair
+        own |= own_fields(BY_NAME["_BaseConfig"])
+    known = set(honoured(kind))
+    always = refused(
+        {kind, "_BaseConfig"} if kind in ("SFTConfig", "DPOConfig", "RewardConfig", "GRPOConfig") else {kind}
+    )
+    by_recipe = refused({"SFTWeightArguments", "RewardArguments", "DPOArguments", "GRPOArguments"})
+    assert own - known - always - by_recipe == set(), "neither acted on nor refused"
+    assert known - names(BY_NAME[kind]) == set(), "no such field"
+    assert known & always == set(), "acted on, and refused"
+
+
+def test_rules_name_fields_that_there_are():
+    every = {name for kind in BY_NAME.values() if dataclasses.is_dataclass(kind) for name in names(kind)}
+    for rule in [*RULES["limits"], *RULES["refused"], *RULES["needs"], *RULES["clashes"]]:
+        assert set(rule["fields"].split()) <= every
+        assert set(rule.get("beside", "").split()) | set(rule.get("given", "").split()) <= every
+        assert {kind.removeprefix("only:") for kind in rule.get("of", "").split()} <= BY_NAME.keys()
+        assert rule.keys() <= {
+            "fields",
+            "of",
+            "do",
+            "beside",
+            "given",
+            "at_least",
+            "at_most",
+            "above",
+            "below",
+            "choices",
+        }
+    for flag, cleared in RULES["clears"].items():
+        assert {flag, *cleared.split()} <= every
+
+
+@pytest.mark.parametrize(("recipe", "name"), refusals())
+def test_what_a_recipe_would_not_act_on_is_refused(recipe, name):
+    with pytest.raises(ValueError, match=rf"^{name}: got 'x'.*, which this recipe would not act on; \w+"):
+        check_honoured({name: "x"}, CLASSES[recipe], {name})
+
+
+@pytest.mark.parametrize("recipe", CLASSES)
+def test_rules_hold_in_every_parser(recipe):
+    """Before any dataclass is made: a library's own complaint would hide them."""
+    kinds = {kind.__name__ for part in CLASSES[recipe] for kind in part.__mro__}
+    if "TrainingArguments" not in kinds:
+        return
+    with pytest.raises(ValueError, match=r"^resume_from_checkpoint: got 'a/b', which this recipe would not act on"):
+        parse_recipe(CLASSES[recipe], ["--resume_from_checkpoint", "a/b", "--bf16", "true"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "wanted"),
+    [
+        ("grpo", {"lora_r": 8}, "lora_r: got 8, which says nothing without use_peft"),
+        ("grpo", {"lora_r": 8, "use_peft": False}, None),  # switched off by name, as an arm does
+        ("grpo", {"prompts": "a", "num_rows": 5}, "num_rows: got 5, which says nothing without task or mixture"),
+        ("reward", {"preferences": "a", "num_rows": 5}, "num_rows: got 5"),
+        ("grpo", {"task": "sort", "num_rows": 5}, None),
+        ("grpo", {"task": "sort", "test_share": 0.5}, "test_share: got 0.5, which says nothing without preferences"),
+        ("reward", {"task": "sort", "test_share": 0.5}, None),
+        ("grpo", {"reward_max_length": 5}, "reward_max_length: got 5, which says nothing without reward"),
+        ("sft", {"model_name_or_path": "a", "new_model": {}}, "new_model: got {} beside model_name_or_path"),
+        ("sft", {"gpt2_size": "1_1_8", "model_type": "llama"}, "model_type: got 'llama' beside gpt2_size"),
+        ("sft", {"density_from": "a", "density_k": 5}, "density_k: got 5 beside density_from"),
+        ("grpo", {"density_from": "a", "density_k": 5}, None),  # of held-out prompts it measures
+        ("sft", {"max_steps": 0}, "max_steps: got 0, wanted at least 1"),
+        ("sft", {"max_steps": -7}, "max_steps: got -7"),
+        ("sft", {"num_train_epochs": -1.0}, "num_train_epochs: got -1.0"),
+        ("sft", {"num_train_epochs": 0.0}, "num_train_epochs: got 0.0"),
+        ("sft", {"num_train_epochs": float("inf")}, "num_train_epochs: got inf"),
+        ("sft", {"num_train_epochs": float("nan")}, "num_train_epochs: got nan"),
+        ("sft", {"num_train_epochs": -1.0, "max_steps": 5}, None),
+    ],
+)
+def test_values_that_say_nothing_beside_others(recipe, given, wanted):
+    if wanted is None:
+        check_honoured(given, CLASSES[recipe], given)
+        return
+    with pytest.raises(ValueError, match="^" + re.escape(wanted)):
+        check_honoured(given, CLASSES[recipe], given)
+
+
+@pytest.mark.parametrize("recipe", CLASSES)
+def test_an_output_directory_has_a_name(recipe):
+    for empty in ("", " "):
+        with pytest.raises(ValueError, match=r"^output_dir: got an empty name"):
+            parse_recipe(CLASSES[recipe], ["--output_dir", empty])
+
+
+@pytest.mark.parametrize(
+    "test", sorted({who for kind in HONOURED for who in honoured(kind).values() if "test:" in who})
+)
+def test_the_tests_that_are_named_are_there(test):
+    name = re.escape(test.removeprefix("test:"))
+    assert any(re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE) for path in (ROOT / "tests").rglob("*.py"))
+
+
+def test_prompts_that_fill_the_context_are_counted(tmp_path):
+    """TRL drops what has nothing left to learn from; the same rows are left out before, with a count."""
+    tokenizer = build_tokenizer(get_task("sort"))
+    rows = Dataset.from_dict({"prompt": ["1 " * n + "<sep>" for n in range(1, 20)], "completion": [" 1"] * 19})
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    policy, data = PolicyArguments(new_model=shape), DataArguments(task="sort")
+    for mode in ("keep_start", "keep_end"):
+        args = SFTConfig(
+            str(tmp_path), max_length=10, truncation_mode=mode, bf16=False, use_cpu=True, report_to="none"
+        )
+        kept = without_long_prompts(rows, tokenizer, RECIPES["sft"].longest_prompt(data, args))
+        model = load_policy(policy, tokenizer, 0)
+        trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
+        assert len(kept) == len(trainer.train_dataset)
+        assert len(kept) == (19 if mode == "keep_end" else 7)
