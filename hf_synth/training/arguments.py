@@ -322,9 +322,11 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
     kinds = {kind.__name__ for part in classes for kind in part.__mro__}
     kinds |= {f"only:{part.__name__}" for part in classes}
 
+    given = {name: value for name, value in settings.items() if value not in (None, "", {}, [])}
+
     def idle(rule: Mapping[str, Any]) -> list[str]:
         ours = "of" not in rule or kinds & set(rule["of"].split())
-        return [f"{name}: got {settings[name]!r}" for name in rule["fields"].split() if ours and name in settings]
+        return [f"{name}: got {given[name]!r}" for name in rule["fields"].split() if ours and name in given]
 
     for rule in _RULES["refused"]:
         for got in idle(rule):
@@ -334,7 +336,7 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
         for got in [] if set(beside) & set(named) else idle(rule):
             raise ValueError(f"{got}, which says nothing without {' or '.join(beside)}; give both, or none")
     for rule in _RULES["clashes"]:
-        for got in idle(rule) if rule["given"] in settings else []:
+        for got in idle(rule) if rule["given"] in given else []:
             raise ValueError(f"{got} beside {rule['given']}, which leaves it nothing to say; give one of them")
     steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs", 1)
     if steps != -1 and steps < 1:

@@ -138,11 +138,11 @@ def test_mistakes_about_own_prompts(lines, wanted, fail, quickstart, quick_flags
 
 @pytest.mark.parametrize(("recipe", "maker"), [("reward", "sft"), ("grpo", "sft")])
 def test_a_missing_checkpoint_names_the_command_that_makes_it(recipe, maker, fail, recipes, tmp_path):
-    config = recipes / "configs" / recipe / "hh_rlhf.yaml"
+    config = recipes / "configs" / "density" / f"hh_rlhf_{recipe}.yaml"
     done = fail(f"{recipe}.py", "--config", config, "--use_cpu", "true", cwd=tmp_path)
     assert done.error == (
         f"{recipe}.py: error: got checkpoint 'runs/hh_rlhf/{maker}', which holds no model; "
-        f"make it with: accelerate launch recipes/{maker}.py --config recipes/configs/{maker}/hh_rlhf.yaml"
+        f"make it with: accelerate launch recipes/{maker}.py --config recipes/configs/density/hh_rlhf_{maker}.yaml"
     )
 
 
