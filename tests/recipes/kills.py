@@ -1,6 +1,6 @@
 """Pretraining of every kind, on models that take seconds, and how the tests kill it again and again.
 
-Loaded by path, from here and from tests/stress.
+Loaded by path, by the tests beside it.
 """
 
 import hashlib
@@ -64,17 +64,19 @@ def killed(launch: Callable[[], Any], folder: Path, kills: int, seed: int) -> No
 
 
 def left_behind(folder: Path) -> dict[str, Any]:
-    """What a run may leave in one way only: digests of its models, its history but for times, its numbers."""
-    models = sorted(
-        [folder / "model.safetensors", *folder.glob("best/*.safetensors"), *folder.glob("snap*/*/*.safe*")]
-    )
-    log = json.loads((folder / "training_log.json").read_text())
-    return {
-        "models": {str(path.relative_to(folder)): _digest(path) for path in models},
-        "history": [_timeless(entry) for entry in log["history"] if "train_runtime" not in entry],
-        "metrics": numbers(folder),
-        "dynamics": (folder / "dynamics.csv").read_text(),
-    }
+    """What a run or a comparison may leave in one way only: models, samples, histories but for times, numbers."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if "checkpoint-" in name or name.startswith(".") or "/." in name:
+            continue
+        if path.suffix in (".safetensors", ".parquet", ".csv"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.name == "training_log.json":
+            found[name] = [_timeless(entry) for entry in json.loads(path.read_text())["history"]]
+        elif path.name == "metrics.json":
+            found[name] = numbers(path.parent)
+    return found
 
 
 def numbers(folder: Path) -> dict[str, float]:
@@ -100,9 +102,5 @@ def _wait_for(path: Path, began: int) -> None:
         time.sleep(0.001)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _timeless(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if not name.endswith(("runtime", "_per_second"))}
+    return {name: value for name, value in entry.items() if not name.endswith(("runtime", "_per_second", "step_time"))}
