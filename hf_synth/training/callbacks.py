@@ -45,16 +45,12 @@ class HeldOutCallback(TrainerCallback):
         self.trainer, self.held_out, self.reference = trainer, held_out, reference
         self.decoding, self.every = decoding, every
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The policy before its first step; a resumed run has this in its log already."""
         if state.global_step == 0:
             self._log(control)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Every `every` steps, and at the last."""
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._log(control)
@@ -157,12 +153,10 @@ class TrackioRun(TrackioCallback):
             self._space_id = self._trackio.context_vars.current_space_id.get()
         self._initialized = True
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
         """Leave the run open, except on a Space."""
         if self._space_id:
-            super().on_train_end(args, state, control, **kwargs)
+            super().on_train_end(args, state, control, **rest)
 
 
 def name_tracked_runs(trainer: Trainer) -> None:

@@ -63,9 +63,7 @@ class CheckpointCallback(TrainerCallback):
         """The time of this run so far, that of the commands before it included."""
         return self.seconds_before + time.monotonic() - self.started
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up what the checkpoint holds."""
         if self.checkpoint is None:
             return
@@ -96,9 +94,7 @@ class CheckpointCallback(TrainerCallback):
         if "tallies" in found:
             trainer._tallies["train"] += torch.tensor(found["tallies"])
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Seal the last checkpoint again where new weights of rows were added to it when a round began."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self.sealed_at == state.global_step and (folder / SAMPLER_FILE).exists():
@@ -106,18 +102,14 @@ class CheckpointCallback(TrainerCallback):
             write_json(folder / MANIFEST, self.manifest)
         self.sealed_at = None
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """At the last step of an epoch, save after what happens at its end: a run goes on with the next epoch."""
         ends = state.global_step >= state.max_steps or float(state.epoch or 0.1).is_integer()
         self.deferred = ends and control.should_save
         if self.deferred:
             control.should_save = False
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save now what the last step did not."""
         control.should_save |= self.deferred
         self.deferred = False

@@ -46,9 +46,7 @@ class SnapshotCallback(TrainerCallback):
         """`trainer` is the one that this callback is added to."""
         self.trainer, self.steps = trainer, steps
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save, and ask for an evaluation."""
         if state.global_step in self.steps:
             save_model_atomically(self.trainer, Path(args.output_dir) / "snapshots" / f"step-{state.global_step:08d}")
@@ -62,9 +60,7 @@ class BestModelCallback(TrainerCallback):
         """`trainer` is the one that this callback is added to."""
         self.trainer = trainer
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save where the latest loss is lower than all before."""
         *before, latest = logged(state, VALIDATION_LOSS) or [(0, 0.0)]
         if latest[0] == state.global_step and all(latest[1] < loss for step, loss in before if step < latest[0]):
@@ -78,9 +74,7 @@ class StoppingCallback(TrainerCallback):
         """`patience`: so many looks without a lower loss; `loss_threshold`: in nats per token; None for never."""
         self.patience, self.loss_threshold = patience, loss_threshold
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look at the losses so far."""
         if self.is_over(state):
             control.should_training_stop = True
@@ -103,16 +97,12 @@ class GeometryCallback(TrainerCallback):
         self.trainer, self.pairs = trainer, task.functor()
         self.functor_id = FIRST_CONTENT + task.vocabulary().index("<f>")
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The fresh model; a resumed run has this in its log already."""
         if state.global_step == 0:
             self._log(control)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure with each evaluation."""
         if control.should_evaluate:
             self._log(control)
@@ -145,9 +135,7 @@ class CurriculumCallback(TrainerCallback):
                 "read so many steps ahead"
             )
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the stages that the log of a checkpoint names."""
         for _, stage in logged(state, "curriculum/next_stage"):
             first_row = next(
@@ -156,9 +144,7 @@ class CurriculumCallback(TrainerCallback):
             if stage > self.stages.last:
                 self.stages.begin(int(stage), int(first_row))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A check, once the stage's own rows are being trained on."""
         stage = self.stages.last
         step, every, size = state.global_step, self.arguments.curriculum_every, self.arguments.curriculum_rows
