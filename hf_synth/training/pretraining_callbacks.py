@@ -137,7 +137,7 @@ class CurriculumCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the stages that the log of a checkpoint names."""
-        for _, stage in logged(state, "curriculum/next_stage"):
+        for _step, stage in logged(state, "curriculum/next_stage"):
             first_row = next(
                 e["curriculum/first_row"] for e in state.log_history if e.get("curriculum/next_stage") == stage
             )
