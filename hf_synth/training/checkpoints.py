@@ -39,6 +39,7 @@ TRAINING_LOG = "training_log.json"
 _SINCE_LOG = "since_log_{rank}.json"  # what a process has counted since it logged
 _COUNTS = ("_total_loss_scalar", "_globalstep_last_logged", "_total_train_tokens")
 _REFERENCE = "reference.safetensors"
+LOWER = "lower learning_rate, raise warmup_steps or set max_grad_norm; checkpoints written before are whole"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -117,6 +118,7 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write what is left out, and the manifest last, when every process has saved its part."""
         trainer: Any = self.trainer
+        check_finite(trainer)  # no run goes on from such a checkpoint
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         found = {
             "seconds": self.seconds,
@@ -195,6 +197,7 @@ def train(
         with without_weight_conversions(trainer.model):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             more = finish()
+        check_finite(trainer)
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
         steps, history = trainer.state.global_step, trainer.state.log_history
@@ -205,7 +208,17 @@ def train(
     return log
 
 
+def check_finite(trainer: Trainer) -> None:
+    """Raise ValueError for a model that has diverged: its weights are of no use to anybody."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
+        raise ValueError(f"NaN or inf in the weights after step {trainer.state.global_step}; {LOWER}")
+
+
 def _check_resumable(args: TrainingArguments) -> None:
+    if getattr(args, "sync_ref_model", False) and (args.fsdp or args.deepspeed):
+        raise ValueError(
+            "sync_ref_model: got true with fsdp or deepspeed, wanted false: a reference in parts is in no checkpoint"
+        )
     if args.save_total_limit == 1:  # Trainer removes the old one before the new one is known to be whole
         raise ValueError("save_total_limit: got 1, wanted at least 2: a run that is cut off goes on from the last one")
     if args.save_only_model:

@@ -18,10 +18,9 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_synth.evaluation.scoring import label_scores, target_mask
 from hf_synth.online import HeldRows, only_batch
+from hf_synth.training.checkpoints import LOWER
 from hf_synth.training.pretraining_callbacks import VALIDATION_LOSS
 from hf_synth.training.pretraining_data import ScheduleArguments
-
-_LOWER = "lower learning_rate, raise warmup_steps or set max_grad_norm; checkpoints written before are whole"
 
 
 class PretrainingTrainer(Trainer):
@@ -146,12 +145,6 @@ class PretrainingTrainer(Trainer):
         }
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save as usual, but never NaN or inf: a checkpoint of such weights would be resumed from for ever."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise ValueError(f"NaN or inf in the weights after step {self.state.global_step}; {_LOWER}")
-        super().save_model(output_dir, _internal_call)
-
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return it as usual; without clipping only at the steps that log it, as nobody else reads it."""
         step, every = self.state.global_step + 1, self.state.logging_steps
@@ -163,7 +156,7 @@ class PretrainingTrainer(Trainer):
         due = self.control.should_log or self.control.should_save or self.control.should_evaluate
         if due and not bool(torch.isfinite(tr_loss).all()):
             step = self.state.global_step
-            raise ValueError(f"the training loss is {tr_loss.item()} at step {step} or shortly before; {_LOWER}")
+            raise ValueError(f"the training loss is {tr_loss.item()} at step {step} or shortly before; {LOWER}")
         super()._maybe_log_save_evaluate(tr_loss, *args, **options)
 
 

@@ -241,6 +241,26 @@ def test_what_could_not_be_resumed_exactly_is_refused(name, value, named, tmp_pa
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("strategy", ["steps", "no"])
+def test_weights_with_nan_or_inf_are_never_gone_on_from_nor_left(strategy, tmp_path):
+    """A gradient can overflow where the loss did not."""
+    run = trainer(tmp_path, save_strategy=strategy, save_steps=1)
+    step = run.training_step
+
+    def training_step(*args, **kwargs):
+        loss = step(*args, **kwargs)
+        if run.state.global_step == 3:
+            run.model.layer.weight.data[0, 0] = float("inf")
+        return loss
+
+    run.training_step = training_step
+    with pytest.raises(ValueError, match=f"NaN or inf in the weights after step {4 if strategy == 'steps' else 8}; "):
+        train(run)
+    assert not (tmp_path / "model.safetensors").exists()
+    last = last_complete_checkpoint(tmp_path)
+    assert last == (tmp_path / "checkpoint-3" if strategy == "steps" else None)
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
