@@ -48,7 +48,7 @@ def user_errors(
     except ValueError as error:
         if os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
-        print(f"{command}: error: {error}", file=sys.stderr)
+        print(f"{command}: error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{command}: " + "; ".join(filter(None, ["interrupted", interrupted])), file=sys.stderr)
@@ -62,12 +62,24 @@ def user_errors(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more at its end
         elif isinstance(error, OSError) and error.filename:
             line = f"{error.filename}: {error.strerror}"
+        elif isinstance(error, MissingPackageError):
+            line = str(error)
         else:
             raise
         if os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
-        print(f"{command}: error: {line}", file=sys.stderr)
+        print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
         sys.exit(2)
+
+
+class MissingPackageError(ImportError):
+    """A package that only some arguments need is not installed; the text says how to install it."""
+
+
+def _one_line(error: Exception | str) -> str:
+    """A message without line breaks and control characters, which a file's content or a library may bring in."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _is_useful(record: logging.LogRecord) -> bool:

@@ -15,10 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from hf_synth.errors import disk_full_error
+
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".arrow")
+# Libraries whose errors are of no common kind.
+_READERS = ("pyarrow", "safetensors", "safetensors_rust", "yaml", "zlib", "huggingface_hub", "httpx", "httpx2")
 _encoded = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -51,25 +56,50 @@ def directory_lock(output_dir: str) -> Iterator[None]:
         raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
     try:
         yield
+        if not Path(lock.lock_file).exists():
+            raise ValueError(f"output_dir: {output_dir!r} was removed while it was written to; give the command again")
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, advice: str = "") -> Iterator[None]:
+    """Name the file, ValueError, where a library cannot read it: torn, of another kind, or nested too deep.
+
+    Only the library's reading belongs inside. What a full disk says stays: readers write caches.
+    """
+    try:
+        yield
+    except Exception as error:
+        library = type(error).__module__.partition(".")[0]  # whose own errors are; pyarrow and others are not loaded
+        known = isinstance(error, OSError | EOFError | ValueError | RecursionError | MemoryError)
+        if disk_full_error(error) or not (known or library in _READERS):
+            raise
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"{path} cannot be read: {reason}" + (f"; {advice}" if advice else "")) from error
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to, beside `path`: it takes that name once all is written and on disk, or vanishes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    start = path.name.encode()[:100].decode(errors="ignore")  # a name may have 255 bytes, the draft's too
+    handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
         part.chmod(0o666 & ~_umask())
-        os.replace(part, path)
+        replace_file(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def replace_file(part: Path, path: Path) -> None:
+    """Give a finished file the name of another, which it replaces, once all of it is on disk."""
+    with part.open("rb+") as written:
+        os.fsync(written.fileno())
+    os.replace(part, path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -130,6 +160,20 @@ def json_lines(table: "pa.Table") -> str:
     line = "{" + ", ".join(f"{_encoded(name)}: %s" for name in table.column_names) + "}\n"
     columns = [map(_encoded, column.to_pylist()) for column in table.columns]
     return "".join(map(line.__mod__, zip(*columns, strict=True)))
+
+
+def open_matrix(path: Path, rows: int, columns: int) -> "np.memmap[Any, np.dtype[np.float32]]":
+    """Map a file of float32 [rows, columns] into memory, made where it is not there: its room on disk is taken first.
+
+    Else a full disk would end the process by a signal, at whatever access.
+    """
+    import numpy as np
+
+    with path.open("ab") as file:
+        os.truncate(file.fileno(), size := 4 * rows * columns)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+    return np.memmap(path, np.float32, "r+", shape=(rows, columns))
 
 
 def write_tables(path: Path, schema: "pa.Schema", tables: "Iterable[pa.Table]") -> None:

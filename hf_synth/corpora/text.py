@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from hf_synth.corpora.streams import Numbered, Stream, Streamed, check_text_column, of_kind
 from hf_synth.errors import nearest
-from hf_synth.io import write_text
+from hf_synth.io import reading, write_text
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import shuffled
 from hf_synth.tokenization import render
@@ -164,8 +163,9 @@ def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
         texts = [text for path in files for text in _read_text(path, document)]
         return datasets.Dataset(pa.table({"text": pa.array(texts, pa.large_string())}))
     try:
-        return datasets.load_dataset(reader, data_files=[str(path) for path in files], split="train")
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, EOFError, zlib.error) as error:
+        with reading(source):
+            return datasets.load_dataset(reader, data_files=[str(path) for path in files], split="train")
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
     if reader == "json":
         try:
@@ -176,11 +176,11 @@ def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
 
 
 def _read_text(path: Path, document: Cut) -> Iterator[str]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            yield from cut_text(lines, document)
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"canonical text: {path} cannot be read: {error}") from None
+    with (
+        reading(path),
+        gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines,
+    ):
+        yield from cut_text(lines, document)
 
 
 def _from_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
@@ -208,17 +208,14 @@ def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
     texts: list[str] = []
     rejected: list[dict[str, str | int]] = []
     for path in files:
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-                for number, raw in enumerate(lines, start=1):
-                    text, reason = _text_of(raw, text_column)
-                    if text is not None:
-                        texts.append(text)
-                    elif raw.strip():
-                        shown = raw.decode(errors="replace").rstrip()[:_KEPT_CHARACTERS]
-                        rejected.append({"file": str(path), "line": number, "reason": reason, "raw": shown})
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(str(error)) from None
+        with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            for number, raw in enumerate(lines, start=1):
+                text, reason = _text_of(raw, text_column)
+                if text is not None:
+                    texts.append(text)
+                elif raw.strip():
+                    shown = raw.decode(errors="replace").rstrip()[:_KEPT_CHARACTERS]
+                    rejected.append({"file": str(path), "line": number, "reason": reason, "raw": shown})
     tally = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rejected).items())
     if not texts:
         raise ValueError(f"no line can be used ({tally})")

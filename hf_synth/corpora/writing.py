@@ -1,6 +1,5 @@
 """A corpus into a file or a folder: whole in the end, and after a kill the same call goes on where it stood."""
 
-import contextlib
 import gzip
 import json
 import os
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.io import json_lines, refuse_existing, whole_file, write_text
+from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, whole_file, write_text
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
@@ -86,7 +85,7 @@ def _write_lines(
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, marked = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.state.json")
-    mark = _read_mark(marked) if part.exists() else None
+    mark = load_json(marked) if part.exists() else None
     if mark and mark["spec"] != spec:
         if not overwrite:
             raise _another(path, marked, mark["spec"], spec)
@@ -99,7 +98,7 @@ def _write_lines(
         marked.unlink(missing_ok=True)
     try:
         _fill_part(stream, part, marked, mark, spec, progress)
-        os.replace(part, path)
+        replace_file(part, path)
         marked.unlink(missing_ok=True)
     except ValueError:  # the same call would end here again
         marked.unlink(missing_ok=True)
@@ -171,7 +170,7 @@ def _unfinished(
     """Return the mark of an interrupted call to continue; None where all is to be written, old shards gone."""
     folder = marked.parent
     there = sorted(folder.glob(f"{split}-*.parquet"))
-    mark = _read_mark(marked) if there else None
+    mark = load_json(marked) if there else None
     if mark and mark["spec"] == spec and not set(shards) <= set(there):
         return mark if set(shards[: mark["shards"]]) <= set(there) else None
     if mark and mark["spec"] != spec and not overwrite:
@@ -207,14 +206,6 @@ def _sync(file: Any) -> None:
 
 def _write_mark(path: Path, spec: Mapping[str, Any], **state: Any) -> None:
     write_text(path, json.dumps({"spec": spec, **state}))
-
-
-def _read_mark(path: Path) -> dict[str, Any] | None:
-    """Read what an earlier call noted; None where none did."""
-    with contextlib.suppress(FileNotFoundError):
-        mark: dict[str, Any] = json.loads(path.read_text())
-        return mark
-    return None
 
 
 def _another(output: Path, marked: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:

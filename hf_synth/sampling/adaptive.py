@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hf_synth.io import whole_file
+from hf_synth.io import reading, whole_file
 from hf_synth.sampling.density import knn_density
 from hf_synth.sampling.embeddings import embed_hidden_states, evaluating, prompt_text
 from hf_synth.sampling.weights import (
@@ -268,7 +268,8 @@ class ChangingWeightsCallback(TrainerCallback):
         saved = os.path.join(self.trainer.resume_directory or "", FACTORS_FILE)
         if self.trainer.resume_directory is None or not os.path.exists(saved):
             return
-        arrays = load_file(saved)
+        with reading(saved):
+            arrays = load_file(saved)
         for factor in self.factors:
             prefix = f"{factor.name}."
             found = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}

@@ -21,7 +21,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from hf_synth.io import write_bytes
+from hf_synth.errors import MissingPackageError
+from hf_synth.io import reading, write_bytes
 from hf_synth.sampling.hashing import hash_texts, unit_rows
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 POLICY = "policy:"  # before the path or Hub id of a causal model
 PART = 8192  # texts in a part of a cache: what a killed run may have to embed again
 _KEY_BYTES = 16
+_AGAIN = "remove it, and the same command makes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,8 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         name = name.removeprefix(POLICY)
-        policy, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        with reading(name):
+            policy, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
         config = policy.config.to_diff_dict()
         settings = f"{type(policy).__name__} {[(key, config[key]) for key in sorted(config) if key[0] != '_']}"
         return Embedder(
@@ -112,11 +115,12 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
     try:
         import sentence_transformers
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
             "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
         ) from error
-    model = sentence_transformers.SentenceTransformer(name)
+    with reading(name):
+        model = sentence_transformers.SentenceTransformer(name)
 
     def embed(texts: list[str]) -> np.ndarray:
         # encode() batches by length
@@ -148,7 +152,7 @@ def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
     texts = []
     for content in (turn["content"] for turn in prompt):
         if isinstance(content, Sequence) and all(isinstance(part, Mapping) and "type" in part for part in content):
-            content = "\n".join(part["text"] for part in content if part["type"] == "text")
+            content = "\n".join(str(part.get("text") or "") for part in content if part["type"] == "text")
         if not isinstance(content, str):
             raise ValueError(f'content: wanted a str or a list of {{"type", ...}} parts, got {content!r:.200}.')
         texts.append(content)
@@ -270,7 +274,7 @@ class EmbeddingCache:
         """Key -> its part and its row there."""
         places = {}
         for path in sorted(self.folder.glob("part-*.safetensors")):
-            with safe_open(path, framework="numpy") as part:
+            with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
                 keys = part.get_tensor("keys")
             places.update({key.tobytes(): (path, row) for row, key in enumerate(keys)})
         return places
@@ -282,7 +286,7 @@ class EmbeddingCache:
             wanted.setdefault(path, []).append((row, place))
         out = None
         for path, rows in wanted.items():
-            with safe_open(path, framework="numpy") as part:
+            with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
                 vectors = part.get_tensor("vectors")
             out = np.empty((len(keys), vectors.shape[1]), vectors.dtype) if out is None else out
             to, at = np.array(rows).T

@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 from safetensors.numpy import load_file, save_file
 
+from hf_synth.errors import MissingPackageError
 from hf_synth.sampling.hashing import threads
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def choose_backend(backend: str, points: int) -> str:
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"backend={backend!r}: wanted one of auto, {', '.join(BACKENDS)}.")
     if backend == "faiss" and _exact() != "faiss":
-        raise ImportError(
+        raise MissingPackageError(
             "backend='faiss', and faiss is not installed. Install it with pip install 'hf_synth[embeddings]', or use "
             "backend='sklearn'."
         )

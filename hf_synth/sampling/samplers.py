@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import Sampler
 
-from hf_synth.io import whole_file
+from hf_synth.io import reading, whole_file
 from hf_synth.sampling.weights import check_weights
 
 _ROWS_AT_A_TIME = 2**16  # rows turned into Python numbers at once
@@ -197,9 +197,9 @@ class DensityWeightedSampler(Sampler[int]):
 
     def load(self, path: str) -> None:
         """Take up the state in a file that `save` wrote; errors as `load_state_dict`."""
-        with safe_open(path, framework="numpy") as file:
-            state = json.loads(file.metadata()["sampler"])
-            self.load_state_dict(state | {name: file.get_tensor(name) for name in _ARRAYS})
+        with reading(path), safe_open(path, framework="numpy") as file:
+            state = json.loads(file.metadata()["sampler"]) | {name: file.get_tensor(name) for name in _ARRAYS}
+        self.load_state_dict(state)
 
 
 def systematic_counts(weights: np.ndarray, draws: int, offset: float) -> np.ndarray:

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load_file, save
 
-from hf_synth.io import write_bytes, write_json, write_tables
+from hf_synth.io import load_json, open_matrix, reading, write_bytes, write_json, write_tables
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
 from hf_synth.sampling.embeddings import Embedder, text_key
 from hf_synth.sampling.neighbors import (
@@ -42,6 +39,7 @@ from hf_synth.sampling.neighbors import (
 )
 
 PART = 50_000  # texts or points
+_AGAIN = "remove it, and the same command makes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +169,10 @@ class _Work:
         for number in self.mine(count):
             if (done := self.folder / f"embedded/{number:05}.json").exists():
                 continue
-            texts = pq.read_table(self.folder / f"texts/{number:05}.parquet")["text"].to_pylist()
+            with reading(path := self.folder / f"texts/{number:05}.parquet", _AGAIN):
+                texts = pq.read_table(path)["text"].to_pylist()
             vectors = self.embedder(texts)
-            file = _file(self.folder / "vectors.f32", count, vectors.shape[1])
+            file = open_matrix(self.folder / "vectors.f32", count, vectors.shape[1])
             file[number * PART : number * PART + len(texts)] = vectors
             file.flush()
             write_json(done, {"dim": vectors.shape[1]})
@@ -185,8 +184,8 @@ class _Work:
         if not path.exists():
             count = self.plan_facts["distinct_texts"]
             dim = self._json("embedded/00000")["dim"]
-            room = _file(self.folder / "points.f32", count, dim)
-            points, inverse, _ = distinct_points(_file(self.folder / "vectors.f32", count, dim), "cosine", room)
+            room = open_matrix(self.folder / "points.f32", count, dim)
+            points, inverse, _ = distinct_points(open_matrix(self.folder / "vectors.f32", count, dim), "cosine", room)
             room.flush()
             shape = np.array([len(points), dim])
             write_bytes(path, save({"shape": shape, "point": inverse}))
@@ -199,7 +198,7 @@ class _Work:
 
     def _points(self) -> np.ndarray:
         count, dim = self._arrays("points")["shape"]
-        return _file(self.folder / "points.f32", self.plan_facts["distinct_texts"], dim)[:count]
+        return open_matrix(self.folder / "points.f32", self.plan_facts["distinct_texts"], dim)[:count]
 
     def _make_index(self, points: np.ndarray, k: int) -> None:
         """The index that all processes search, and what its neighbours will be worth."""
@@ -223,7 +222,8 @@ class _Work:
         if facts["backend"] in EXACT:
             index = ExactIndex(frame, facts["backend"])
         else:
-            index = ApproximateIndex.load(self.folder / "index.safetensors", facts)
+            with reading(path := self.folder / "index.safetensors", _AGAIN):
+                index = ApproximateIndex.load(path, facts)
         for number in self.mine(len(points)):
             if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():
                 rows = np.arange(number * PART, min((number + 1) * PART, len(points)))
@@ -244,17 +244,22 @@ class _Work:
         if len(points) == 1:
             return np.ones(1), {"backend": "none", "recall": 1.0, "dimension": 0.0}
         index, settings = self._json("index"), self.settings
-        parts = [_read(path, load) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
+        parts = [_load(path) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
         distances, ids = (np.concatenate([part[name] for part in parts]) for name in ("distances", "ids"))
         found = Neighbors(distances, ids, index["backend"], index["recall"])
         density = density_of(found, copies, "cosine", settings.estimator, settings.smoothing, points.shape[1])
         return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
-        return _read(self.folder / f"{name}.safetensors", load)
+        return _load(self.folder / f"{name}.safetensors")
 
     def _json(self, name: str) -> dict[str, Any]:
-        return _read(self.folder / f"{name}.json", json.loads)
+        return load_json(self.folder / f"{name}.json") or {}
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    with reading(path, _AGAIN):
+        return load_file(path)
 
 
 def fingerprint(keys: np.ndarray) -> str:
@@ -265,16 +270,6 @@ def fingerprint(keys: np.ndarray) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _read(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
-    """What a file holds; ValueError with its name where it was damaged."""
-    try:
-        return parse(path.read_bytes())
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(
-            f"{path}: got a damaged file ({error}); remove {path}, and the same command makes it again."
-        ) from error
 
 
 def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list[str]]:
@@ -292,11 +287,3 @@ def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list
         start += len(batch)
     if part:
         yield part
-
-
-def _file(path: Path, rows: int, columns: int) -> np.memmap:
-    """[rows, columns] float32 in a file that is mapped into memory, and made where it is not there."""
-    path.touch()
-    if path.stat().st_size != (size := 4 * rows * columns):
-        os.truncate(path, size)
-    return np.memmap(path, np.float32, "r+", shape=(int(rows), int(columns)))
