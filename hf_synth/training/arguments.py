@@ -407,7 +407,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Loader) -> dict[str, 
         raise ValueError(f"{path}: got no valid YAML{where}: {error.problem}") from None
     except RecursionError:
         raise ValueError(f"{path}: got values that are nested too deeply") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path}: got no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: got {type(config).__name__}, wanted a mapping of names to values")

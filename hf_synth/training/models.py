@@ -28,7 +28,7 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth import preferences
-from hf_synth.errors import json_dict, nearest
+from hf_synth.errors import disk_full_error, json_dict, nearest
 from hf_synth.sampling import WeightedRewardTrainer
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import DataArguments, PolicyArguments
@@ -121,6 +121,11 @@ def from_pretrained(auto: Any, name_or_path: str, **options: Any) -> Any:
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"got checkpoint {name_or_path!r}, which is neither here nor on the Hub: {reason}") from error
+    except Exception as error:  # whatever a damaged file of it, or another model's, makes its loader say
+        if disk_full_error(error):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ValueError(f"got checkpoint {name_or_path!r}, which cannot be loaded: {reason}") from error
 
 
 def fresh_config(
