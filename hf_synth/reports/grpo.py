@@ -170,7 +170,7 @@ def arm_styles(run: Run) -> dict[str, tuple]:
     """Label of an arm -> (line style, colour); the control is always dashed and grey."""
     return {
         **{arm.label: (ARM_STYLES[index % len(ARM_STYLES)], ARM_COLOURS[index % len(ARM_COLOURS)])
-           for index, arm in enumerate(arm for arm in run.arms if arm.strength != 0)},
+           for index, arm in enumerate(arm for arm in run.arms if arm.label != "control")},
         "control": (CONTROL_STYLE, CONTROL_COLOUR),
     }  # fmt: skip
 

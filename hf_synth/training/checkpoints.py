@@ -214,32 +214,25 @@ def check_finite(trainer: Trainer) -> None:
         raise ValueError(f"NaN or inf in the weights after step {trainer.state.global_step}; {LOWER}")
 
 
+_NOT_RESUMED = (
+    ("save_total_limit", 1, "at least 2", "the last checkpoint would be removed before the next one is whole"),
+    ("save_only_model", True, "false", "no run goes on exactly without its optimizer; save_total_limit keeps few"),
+    ("ignore_data_skip", True, "false", "a run that is cut off would begin again with its first rows"),
+    ("train_sampling_strategy", "group_by_length", "random or sequential", "a resume would draw another order"),
+)
+
+
 def _check_resumable(args: TrainingArguments) -> None:
     if getattr(args, "sync_ref_model", False) and (args.fsdp or args.deepspeed):
         raise ValueError(
             "sync_ref_model: got true with fsdp or deepspeed, wanted false: a reference in parts is in no checkpoint"
         )
-    if args.save_total_limit == 1:  # Trainer removes the old one before the new one is known to be whole
-        raise ValueError("save_total_limit: got 1, wanted at least 2: a run that is cut off goes on from the last one")
-    if args.save_only_model:
-        raise ValueError(
-            "save_only_model: got true, wanted false: without its optimizer a run that is cut off goes on otherwise "
-            "than it would have; save_total_limit keeps checkpoints few"
-        )
-    if args.ignore_data_skip:
-        raise ValueError(
-            "ignore_data_skip: got true, wanted false: a run that is cut off would begin again with its first rows"
-        )
-    # Orders drawn from the global random state: after a resume, epochs that have begun would be drawn anew.
-    if args.train_sampling_strategy == "group_by_length":
-        raise ValueError(
-            "train_sampling_strategy: got group_by_length, wanted random or sequential: a run that is cut off would "
-            "go on with rows in another order"
-        )
+    for name, refused, wanted, why in _NOT_RESUMED:
+        if getattr(args, name) == refused:
+            raise ValueError(f"{name}: got {str(refused).lower()}, wanted {wanted}: {why}")
     if not args.accelerator_config.use_seedable_sampler:
         raise ValueError(
-            "accelerator_config: got use_seedable_sampler false, wanted true: a run that is cut off would go on with "
-            "rows in another order"
+            "accelerator_config: got use_seedable_sampler false, wanted true: a resume would draw another order"
         )
 
 

@@ -4,12 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -255,7 +254,16 @@ def pretraining_data(
 ) -> PretrainingData:
     """Make everything that a run reads; see `PretrainingData`."""
     if corpus.canonical:
-        _check_text_alone(rows, curriculum)
+        alone = {
+            "dataset": rows.dataset,
+            "train_rows": rows.train_rows,
+            "curriculum_field": curriculum.curriculum_field,
+        }
+        if named := [name for name, value in alone.items() if value]:
+            raise ValueError(
+                f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long "
+                "as corpus_tokens says"
+            )
         return _text_data(task, rows, corpus, tokenizer, args)
     if task is None:
         raise ValueError("got no task, wanted one whose rows are trained on")
@@ -285,8 +293,15 @@ def fingerprint(data: PretrainingData) -> str:
     digest = hashlib.sha256()
     sources = map(_source, (data.train, *data.eval_sets.values(), data.test))
     for source in {id(source): source for source in sources}.values():  # evaluation sets are often parts of one
-        for part in _contents(source):
-            digest.update(part.tobytes())
+        if isinstance(source, HeldRows):
+            for array in (source.rows.tokens, source.rows.loss_start, source.rows.loss_stop):
+                digest.update(array.tobytes())
+        if isinstance(source, datasets.Dataset):
+            named = [name for name in ("input_ids", "labels") if name in source.column_names]
+            for table in source.select_columns(named).with_format("arrow").iter(_CHECKED_TOGETHER):
+                for column in table.columns:
+                    digest.update(pc.list_value_length(column).to_numpy().tobytes())
+                    digest.update(pc.list_flatten(column).to_numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -295,18 +310,6 @@ def _source(rows: Any) -> Any:
     while not isinstance(rows, (HeldRows, OnlineRows, datasets.Dataset)):
         rows = rows.dataset
     return rows
-
-
-def _contents(source: HeldRows | OnlineRows | datasets.Dataset) -> Iterator[np.ndarray]:
-    if isinstance(source, HeldRows):
-        yield from (source.rows.tokens, source.rows.loss_start, source.rows.loss_stop)
-    if not isinstance(source, datasets.Dataset):
-        return
-    named = [name for name in ("input_ids", "labels") if name in source.column_names]
-    for table in source.select_columns(named).with_format("arrow").iter(_CHECKED_TOGETHER):
-        for column in table.columns:
-            yield pc.list_value_length(column).to_numpy()
-            yield pc.list_flatten(column).to_numpy()
 
 
 def held_rows(task: Task, split: str, most: int, seed: int) -> HeldRows:
@@ -385,19 +388,6 @@ def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
     task_of(0)
     last = math.ceil((final - arguments.curriculum_start) / arguments.curriculum_step)
     return Curriculum(Stages(), task_of, last)
-
-
-def _check_text_alone(rows: RowsArguments, curriculum: CurriculumArguments) -> None:
-    settings = {
-        "dataset": rows.dataset,
-        "train_rows": rows.train_rows,
-        "curriculum_field": curriculum.curriculum_field,
-    }
-    if named := [name for name, value in settings.items() if value]:
-        raise ValueError(
-            f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long as "
-            "corpus_tokens says"
-        )
 
 
 def _text_data(

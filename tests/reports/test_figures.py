@@ -1,10 +1,12 @@
 """Every axis says what it shows, and names of clusters cannot break a figure."""
 
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from hf_synth.reports.figures import label, save
@@ -20,6 +22,17 @@ def assert_labelled(figure: Figure | None) -> None:
         if ax.get_label() != "<colorbar>":
             assert ax.get_xlabel(), "an axis without a label"
         assert ax.get_ylabel(), "an axis without a label"
+
+
+def test_an_arm_of_strength_0_that_weighs_by_another_kind_too_is_drawn(natural_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(natural_run, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("resolved_config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**config, "sampling_by": ["density", "pass_rate"]}))
+    run = read_run(tmp_path / "run")
+    assert [arm.label for arm in run.arms][1] == "weights by density and pass_rate, strength 0"
+    for draw in (score_over_steps, training_over_steps, head_against_tail):
+        assert_labelled(draw(run))
 
 
 @pytest.mark.parametrize("name", ["grpo_run", "natural_run"])
