@@ -121,14 +121,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def load_json(path: Path) -> dict[str, Any] | None:
     """Return the mapping in a JSON file, None where there is no file; ValueError naming the file if it is damaged."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (ValueError, RecursionError):  # neither JSON nor perhaps UTF-8
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: it holds no JSON mapping; remove it, then give the same command again")
+    with reading(path, "remove it, then give the same command again"):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no mapping")
     return value
 
 

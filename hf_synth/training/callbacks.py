@@ -1,7 +1,6 @@
 """What happens between the steps of any recipe: numbers of our own in the log, answers to held-out prompts."""
 
 import functools
-import json
 import math
 import os
 import re
@@ -15,7 +14,7 @@ from transformers.integrations import TrackioCallback, WandbCallback
 
 from hf_synth.evaluation.generation import Decoding
 from hf_synth.evaluation.held_out import HeldOutPrompts
-from hf_synth.io import write_json
+from hf_synth.io import load_json, write_json
 
 
 def log_without_resetting_interval(
@@ -123,8 +122,8 @@ class WandbRun(WandbCallback):
 def _wandb_id(folder: Path, state: TrainerState) -> str:
     """The id of the run in a folder: that which it has where it goes on from a checkpoint, or else a new one."""
     path = folder / WANDB_RUN
-    if state.global_step and path.exists():
-        return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    if state.global_step and (kept := load_json(path)):
+        return str(kept["id"])
     run_id = uuid.uuid4().hex[:8]
     write_json(path, {"id": run_id})
     return run_id

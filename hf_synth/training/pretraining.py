@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.evaluation.language import language_scores
 from hf_synth.evaluation.scoring import target_mask
-from hf_synth.io import is_main_process, whole_file
+from hf_synth.io import is_main_process, reading, whole_file
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.online import HeldRows
 from hf_synth.tasks import Rows, Task
@@ -115,10 +114,8 @@ def take_best(trainer: PretrainingTrainer) -> None:
     if not best.is_dir():
         raise ValueError(f"final_model: {best} is gone, the best model so far; remove {best.parent} to start anew")
     trainer.state.best_model_checkpoint = str(best)
-    try:
+    with reading(best, f"remove {best.parent} to start anew"):
         trainer._load_best_model()
-    except SafetensorError as error:
-        raise ValueError(f"final_model: {best} is damaged ({error}); remove {best.parent} to start anew") from error
 
 
 def final_metrics(

@@ -15,7 +15,7 @@ import yaml
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 
-from hf_synth.io import directory_lock, is_main_process, load_json, write_json, write_text
+from hf_synth.io import directory_lock, is_main_process, load_json, reading, write_json, write_text
 from hf_synth.training.arguments import yaml_text
 from hf_synth.training.checkpoints import TRAINING_LOG
 
@@ -197,12 +197,10 @@ def _has_steps(folder: Path) -> bool:
 
 def _check_same(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What a directory keeps of its run; ValueError where that is another one."""
-    try:
+    with reading(path, "give another --output_dir, or remove that directory"):
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        before = None
-    if not isinstance(before, dict):
-        raise ValueError(f"{path} is damaged: it holds no config; give another --output_dir, or remove that directory")
+        if not isinstance(before, dict):
+            raise ValueError("it holds no config")
     names = sorted((before.keys() | config.keys()) - FREE)
     differing = [name for name in names if before.get(name) != config.get(name)]
     if not differing:

@@ -291,10 +291,10 @@ def test_a_torn_file_of_a_run_is_named(text, tmp_path):
         ("trained_on.json", lambda: read_trained_on(tmp_path)),
     ):
         (tmp_path / name).write_text(text)
-        with pytest.raises(ValueError, match=f"{name} is damaged"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read: "):
             read()
     (tmp_path / "resolved_config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"resolved_config\.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"resolved_config\.yaml cannot be read: "):
         check_run(str(tmp_path), DataArguments(task="sort"))
 
 
