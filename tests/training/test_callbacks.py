@@ -16,6 +16,7 @@ from hf_synth.metrics.geometry import geometry
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, Stages
 from hf_synth.training.checkpoints import train
+from hf_synth.training.pretraining import take_best
 from hf_synth.training.pretraining_callbacks import (
     VALIDATION_LOSS,
     BestModelCallback,
@@ -115,6 +116,14 @@ def test_the_best_model_is_that_of_the_lowest_validation_loss(tmp_path):
     kept, saved = (load_file(tmp_path / folder / "model.safetensors") for folder in ("best", f"checkpoint-{best}"))
     assert all(torch.equal(kept[name], saved[name]) for name in saved)
     assert not [*tmp_path.glob(".*")]
+    take_best(run)
+    assert torch.equal(run.model.state_dict()["lm_head.weight"], saved["lm_head.weight"])
+    (tmp_path / "best" / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="best cannot be read: "):
+        take_best(run)
+    (tmp_path / "best").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="best is gone, the best model so far; remove"):
+        take_best(run)
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
