@@ -23,7 +23,7 @@ from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedDPOTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import train
-from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
+from hf_synth.training.data import accuracy_metrics, evaluate_pairs, fitting_pairs, preference_split
 from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import weigh_rows
@@ -81,7 +81,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     )
     weighed.add_callbacks(trainer)
     log = train(trainer)
-    found = trainer.evaluate()
+    found = evaluate_pairs(trainer)
     metrics |= accuracy_metrics(found["eval_rewards/accuracies"], found["eval_loss"], len(held_out))
     metrics["margin/held_out"] = found["eval_rewards/margins"]
     write_metrics(folder, {**metrics, **weighed.metrics, "seconds/total": log["seconds"]})

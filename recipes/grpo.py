@@ -181,6 +181,7 @@ class Shared:
     rewards: list[RewardFunction]
     held_out: HeldOutPrompts | None
     too_long: int
+    repeated: int
 
 
 def load_shared(
@@ -202,7 +203,7 @@ def load_shared(
         require_checkpoint(name, grpo.reward_made_by)
     tokenizer, tasks = load_tokenizer(policy, data), built_tasks(data)
 
-    parts = prompt_split(data, folder, grpo.eval_prompts)
+    *parts, repeated = prompt_split(data, folder, grpo.eval_prompts)
     models = [(policy.model_name_or_path, policy.model_revision)]
     models += [(name, "main") for name in grpo.reward if name != VERIFIER]
     record_data_fingerprint(folder, parts[0], models)
@@ -222,7 +223,7 @@ def load_shared(
         groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
         sizes = Counter(prompts["cluster"]) if clustered else {}
         asked = HeldOutPrompts(held_out, list(groups), sizes, crowding.tolist(), measures, tokenizer)
-    return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long)
+    return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long, repeated)
 
 
 def train_arm(
@@ -283,7 +284,7 @@ def train_arm(
         log = train(trainer, finish=finish)
 
     metrics = {**weight_metrics(shared.density, sampling_weights), "seconds/training": log["seconds"]}
-    metrics["prompts/too_long"] = float(shared.too_long)
+    metrics |= {"prompts/too_long": float(shared.too_long), "prompts/repeated": float(shared.repeated)}
     if held_out is not None:
         metrics["prompts/evaluated"] = float(len(held_out.prompts))
         metrics |= held_out.before_and_after(log["history"]) | log["samples"]

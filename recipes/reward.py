@@ -24,7 +24,7 @@ from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedRewardTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import train
-from hf_synth.training.data import accuracy_metrics, fitting_pairs, preference_split
+from hf_synth.training.data import accuracy_metrics, evaluate_pairs, fitting_pairs, preference_split
 from hf_synth.training.models import (
     HeadedRewardTrainer,
     adapter_config,
@@ -122,7 +122,7 @@ def run(
     )
     weighed.add_callbacks(trainer)
     log = train(trainer)
-    found = trainer.evaluate()
+    found = trainer.evaluate() if reward.heads else evaluate_pairs(trainer)
     metrics |= accuracy_metrics(found["eval_accuracy"], found["eval_loss"], len(held_out))
     for head in reward.heads or ():
         metrics[f"accuracy/held_out/{head}"] = found[f"eval_accuracy/{head}"]

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a page in Markdown."""
     from hf_synth.experiments import statistics
-    from hf_synth.reports.page import render
     from hf_synth.reports.read import check_alike
+    from hf_synth.reports.tables import render
 
     folders = arguments.folder
     if len(folders) == 1:

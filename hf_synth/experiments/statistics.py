@@ -30,8 +30,9 @@ SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 # Names of fractions, whose intervals end at 0 and 1: accuracy/test, halves/validity/rare, pass_at_4/head.
 _RATE = re.compile(
     r"(^|[/_])(accuracy|accuracies|validity|coverage|completion|auroc|valid_and_new|finished|effective_share)(/|_|$)"
-    r"|pass_at_\d|pass_rate"
+    r"|pass_at_\d|pass_rate|variety|distinct|gini|repetition|self_bleu"
 )
+_NOT_NEGATIVE = re.compile(r"em_dash|not_just|length|entropy|vendi|compression|perplexity/(valid|invalid|ratio)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +76,18 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def seed_interval(values: Sequence[float], name: str) -> Interval:
-    """The mean over seeds and Student's interval, NaN for one seed; bounds of a fraction are clipped to 0 and 1."""
-    return _clipped(mean_interval(values), 0.0, 1.0) if _RATE.search(name) else mean_interval(values)
+    """The mean over seeds and Student's interval, NaN for one seed, within what the measure can be."""
+    return clipped(mean_interval(values), name)
 
 
-def _clipped(interval: Interval, least: float, most: float) -> Interval:
+def clipped(interval: Interval, name: str) -> Interval:
+    """The interval of a mean within the values that the measure can have: Student's may reach beyond."""
+    if _RATE.search(name):
+        return _within(interval, 0.0, 1.0)
+    return _within(interval, 0.0, math.inf) if _NOT_NEGATIVE.search(name) else interval
+
+
+def _within(interval: Interval, least: float, most: float) -> Interval:
     if not (math.isfinite(interval.low) and least <= interval.mean <= most):
         return interval
     return Interval(interval.mean, max(least, interval.low), min(most, interval.high))
@@ -100,7 +108,7 @@ def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> lis
             # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
             p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
             interval = paired_interval(mine, theirs)
-            interval = _clipped(interval, -1.0, 1.0) if _RATE.search(measure) else interval
+            interval = _within(interval, -1.0, 1.0) if _RATE.search(measure) else interval
             found.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
     corrected = holm([difference.p for difference in found])
     return [

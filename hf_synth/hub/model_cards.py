@@ -16,8 +16,6 @@ from huggingface_hub import EvalResult, ModelCardData
 from hf_synth import __version__
 from hf_synth.hub.repository import TAG, TEMPLATES, prose
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
-from hf_synth.reports.grpo import before_and_after, error_of, parts_of
-from hf_synth.reports.page import count_parameters, settings_of_task, settings_yaml
 from hf_synth.reports.pretraining import (
     SCORES,
     corpus_table,
@@ -30,7 +28,19 @@ from hf_synth.reports.pretraining import (
     verdict,
 )
 from hf_synth.reports.read import Run
-from hf_synth.reports.tables import code, code_block, listed, number, score, spread, table
+from hf_synth.reports.report import before_and_after, error_of, parts_of
+from hf_synth.reports.tables import (
+    code,
+    code_block,
+    count_parameters,
+    listed,
+    number,
+    score,
+    settings_of_task,
+    settings_yaml,
+    spread,
+    table,
+)
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
@@ -153,7 +163,7 @@ def _results(run: Run) -> list[str]:
     rows = []
     for part, name in parts_of(run).items():
         before, after = before_and_after(run, run, part)
-        rows.append([name, score(before), score(after, error_of(run, run, "final", part))])
+        rows.append([name, score(before), score(after, error_of(run, run, part))])
     return [table(["prompts", "before training", "after training"], rows)]
 
 

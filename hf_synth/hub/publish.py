@@ -130,7 +130,11 @@ def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "")
         adapter = json.loads((run.folder / ADAPTER).read_text(encoding="utf-8"))
         adapter["base_model_name_or_path"], _ = adapted_model(run.folder)
         files[ADAPTER] = (json.dumps(adapter, indent=2) + "\n").encode()
-    texts = {} if report else {REPORT: without_paths(report_text(run.folder, quote_texts=samples), run.config)}
+    texts = (
+        {}
+        if report
+        else {REPORT: without_paths(report_text(run.folder, published=True, quote_texts=samples), run.config)}
+    )
     texts[CARD] = model_card(run, repo_id, report or REPORT)
     for name in sorted(set(_FIGURES.findall("".join(texts.values())))):
         files[f"figures/{name}"] = run.folder / "figures" / name

@@ -22,11 +22,31 @@ from hf_synth.reports.figures import (
     log_steps,
     name_rows,
     save,
+    set_title,
 )
-from hf_synth.reports.page import model_facts, render
-from hf_synth.reports.pretraining import PART, floor_level, log_spaced, transfer_facts, transfer_rows, trial
+from hf_synth.reports.pretraining import (
+    PART,
+    floor_level,
+    log_spaced,
+    read_transfer,
+    trained_text,
+    transfer_notes,
+    transfer_rows,
+    trial,
+)
 from hf_synth.reports.read import Comparison, one_token
-from hf_synth.reports.tables import code, escaped, in_order, listed, number, spread, table
+from hf_synth.reports.tables import (
+    MISSING,
+    code,
+    escaped,
+    in_order,
+    listed,
+    model_facts,
+    number,
+    render,
+    spread,
+    table,
+)
 from hf_synth.training.run_directory import read_metrics
 
 _OVER_STEPS = {
@@ -54,7 +74,7 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         if unit.startswith("fraction") and ax.dataLim.width == 0:
             ax.set_xlim(-0.05, 1.05)
-        ax.set_title(title, loc="left")
+        set_title(ax, title, len(measures))
         ax.set_xlabel(unit)
     names = [label(name_of(arm), 22) for arm in comparison.runs]
     name_rows(columns[0], names)
@@ -114,7 +134,10 @@ def arms_report(comparison: Comparison) -> str:
     """What was run, the table and the figure of all arms, differences between arms, and the settings."""
     config, first = comparison.config, comparison.first
     arms = {name_of(arm): runs for arm, runs in comparison.runs.items()}
-    runs = {arm: list(by_seed.values()) for arm, by_seed in arms.items()}
+    transfers = {
+        arm: [report for run in by_seed.values() if (report := read_transfer(run))] for arm, by_seed in arms.items()
+    }
+    nothing = [["nothing", *[MISSING] * (len(PART) - 1)]]
     floors = {run.metrics.get("floor/test") for run in comparison.all_runs}
     single = all(len(by_seed) == 1 for by_seed in arms.values())
     measures = {measure[0]: measure for measure in _measures(comparison)}
@@ -135,9 +158,20 @@ def arms_report(comparison: Comparison) -> str:
         values=[[code(arm), code_values(comparison.arms[arm])] for arm in comparison.runs]
         if any(comparison.arms.values())
         else [],
-        transfer=transfer_rows(runs),
+        transfer=[
+            [code(arm), *cells]
+            for arm, reports in transfers.items()
+            for cells in transfer_rows(reports, copied=True) or nothing
+        ]
+        if any(transfers.values())
+        else [],
         transfer_header=["arm", *PART],
-        transfer_facts=transfer_facts(runs),
+        transfer_facts=[
+            f"{code(arm)}: {fact}"
+            for arm, reports in transfers.items()
+            for report in reports[:1]
+            for fact in filter(None, [trained_text(report), *transfer_notes(report)])
+        ],
         result=_result(comparison),
         lacking=_lacking(comparison),
         floor=floors.pop() if len(floors) == 1 else None,

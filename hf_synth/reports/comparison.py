@@ -32,9 +32,8 @@ from hf_synth.experiments.statistics import (
 from hf_synth.io import whole_file, write_text
 from hf_synth.reports.arms import arm_cell, code_values
 from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank, draw_interval, label, name_rows, save
-from hf_synth.reports.page import html_page, render
 from hf_synth.reports.read import Comparison, read_comparison
-from hf_synth.reports.tables import code, escaped, headlines, number, spread, table
+from hf_synth.reports.tables import answers, code, headlines, number, read_samples, render, spread, table, write_pages
 from hf_synth.training.arguments import yaml_text
 
 _MOST_CURVES = 8
@@ -78,7 +77,7 @@ def primary_figure(comparison: Comparison) -> Figure:
         for place, difference in enumerate(primary):
             draw_interval(bottom, difference.interval, place, _style(comparison, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        name_rows(bottom, [label(f"{found.arm} \u2212 {found.other}", 48) for found in primary])
+        name_rows(bottom, [f"{label(found.arm, 24)} \u2212 {label(found.other, 24)}" for found in primary])
         bottom.set_title("paired differences" if arms else label(plan.primary, 34), loc="left")
         bottom.set_xlabel("in the same unit" if arms else f"paired differences; {plan.better} is better")
     return figure
@@ -171,8 +170,7 @@ def write_comparison(folder: Path) -> Path:
     comparison = read_comparison(folder)
     plan, figures = comparison.plan, draw_figures(comparison)
     text = _text(comparison, figures, _SIDE_BY_SIDE)
-    write_text(folder / "report.md", text)
-    write_text(folder / "report.html", html_page(text))
+    write_pages(folder, text)
     write_differences(comparison)
     write_all_samples(comparison)
     if plan.page:
@@ -190,6 +188,9 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
     """The report in Markdown, with the answers to so many prompts."""
     plan, (primary, shown, _) = comparison.plan, comparison.families
     without = [f"{arm}/seed-{seed}" for arm in comparison.runs for seed in comparison.lacking(arm, plan.primary)]
+    pair = comparison.pairs[0]
+    seed = min(set.intersection(*(set(comparison.runs.get(arm, {})) for arm in pair)), default=None)
+    samples = {} if seed is None else {arm: comparison.runs[arm][seed].folder / SAMPLES for arm in pair}
     text = render(
         "comparison",
         arguments=plan,
@@ -210,7 +211,8 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
         measures=_measures(comparison),
         differences=_differences(comparison),
         family=len(shown),
-        side_by_side=_side_by_side(comparison, prompts),
+        seed=seed,
+        answers=answers(samples, prompts),
         settings=settings_lines(comparison.folder),
     )  # fmt: skip
     return text + "\n"
@@ -244,38 +246,6 @@ def _cell(found: Difference | None) -> str:
     return f"**{text}**" if found and found.corrected < LEVEL else text
 
 
-def _side_by_side(comparison: Comparison, shown: int) -> dict[str, Any]:
-    """The first answers of the arms of the first pair to a few prompts, spread evenly over all; empty without any."""
-    arm, other = comparison.pairs[0]
-    seeds = sorted(set(comparison.runs.get(arm, {})) & set(comparison.runs.get(other, {})))
-    if not seeds or not shown:
-        return {}
-    tables = [comparison.runs[name][seeds[0]].folder / SAMPLES for name in (arm, other)]
-    if not all(path.exists() for path in tables):
-        return {}
-    one, two = (_first_answers(path) for path in tables)
-    prompts = [prompt for prompt in one if prompt in two]
-    step = max(1, len(prompts) // shown)
-    rows = [
-        [escaped(prompt[-160:]), escaped(one[prompt], 160), escaped(two[prompt], 160)]
-        for prompt in prompts[::step][:shown]
-    ]
-    return {"seed": seeds[0], "arm": arm, "other": other, "rows": rows}
-
-
-def _first_answers(path: Path) -> dict[str, str]:
-    columns = _samples(path).select(["prompt", "completion", "sample"]).to_pydict()
-    rows = zip(columns["prompt"], columns["completion"], columns["sample"], strict=True)
-    return {prompt: completion for prompt, completion, sample in rows if sample == 0}
-
-
-def _samples(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: got a damaged file ({str(error).splitlines()[0]}); remove its folder") from error
-
-
 def write_differences(comparison: Comparison) -> None:
     """Write differences.csv: every measure and pair, with interval, standard deviation and p-values."""
     header = ["measure", "arm", "other", "seeds", "mean", "low", "high", "sd", "p", "corrected_p"]
@@ -295,7 +265,7 @@ def write_all_samples(comparison: Comparison) -> None:
     for arm, runs in comparison.runs.items():
         for seed, run in sorted(runs.items()):
             if (path := run.folder / SAMPLES).exists():
-                part = _samples(path)
+                part = read_samples(path)
                 rows = len(part)
                 parts.append(part.add_column(0, "seed", pa.array([seed] * rows, pa.int32())).add_column(
                     0, "arm", pa.array([arm] * rows)))  # fmt: skip

@@ -1,38 +1,49 @@
-"""How figures look, curves over steps, and how often each token of a task comes."""
+"""How figures look, curves over steps, bars, sampling weights, and how often each token of a task comes."""
 
+import bisect
 import dataclasses
+import io
+import itertools
 import math
-from collections.abc import Sequence
+import textwrap
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import scipy.stats
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from hf_synth.io import write_bytes
 from hf_synth.metrics.intervals import Interval
-from hf_synth.reports.tables import one_line
+from hf_synth.reports.tables import fixed, one_line
 from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.base import FIRST_CONTENT
 
 WIDTH = 6.0  # inches: 900 pixels
 DPI = 150
-_LETTERS = 96  # of a legend in the width
+_LETTERS = 88  # of a legend in the width
+_TITLE_LETTERS = (80, 38, 18)  # of a title over one of 1, 2 or 3 columns
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow; two darker ones by Tol.
-CLUSTER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
-ARM_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
 CONTROL_COLOUR = "#555555"
-WARM_UP_COLOUR = "#BBBBBB"
-ARM_STYLES = ("-", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
-CONTROL_STYLE = "--"
+_BEFORE_COLOUR = "#BBBBBB"
+_LEVEL: Any = {"color": "#777777", "linewidth": 1, "linestyle": (0, (1, 2))}
 _STYLES = ("-", "--", ":", "-.")
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.labelsize": 9,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-9, 12),  # beyond, `write_exponents`
     "legend.fontsize": 8.5,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
@@ -74,7 +85,9 @@ class Panel:
 def label(text: str, most: int = 26) -> str:
     """A name as a figure can show it: short, not taken for mathematics, and not hidden from the legend."""
     short = one_line(text)
-    short = short if len(short) <= most else short[: most - 1] + "…"
+    widths = [2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in short]
+    if sum(widths) > most:
+        short = short[: bisect.bisect_right(list(itertools.accumulate(widths)), most - 1)] + "…"
     return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
 
 
@@ -91,12 +104,11 @@ def curves(panels: Sequence[Panel], *, share_y: bool = False, log_x: bool = Fals
     columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
     rows = math.ceil(len(panels) / columns)
     labels = [[line.label for line in panel.lines] for panel in panels]
-    alike = all(found == labels[0] for found in labels)
-    height = 2.6 if len(panels) == 1 else 0.4 + 2.0 * rows
-    height += 0.2 * (math.ceil(len(labels[0]) / legend_columns(labels[0])) - 1) if alike else 0
+    alike = all(of_panel == labels[0] for of_panel in labels)
+    height = (2.6 if len(panels) == 1 else 0.4 + 2.0 * rows) + (legend_height(labels[0]) if alike else 0)
     figure, axes = blank(height, rows, columns, share_y)
     for panel, ax in zip(panels, axes, strict=False):
-        draw(panel, ax)
+        draw(panel, ax, columns)
         if not share_y:
             limit_shares(ax)
         if log_x:
@@ -106,14 +118,7 @@ def curves(panels: Sequence[Panel], *, share_y: bool = False, log_x: bool = Fals
     for ax in axes[len(panels) :]:
         ax.remove()
     if alike and len(labels[0]) > 1:
-        # Lines of several colours stand in the legend in black: there only their style says what they are.
-        one_colour = len({line.colour for panel in panels for line in panel.lines if line.label == labels[0][0]}) == 1
-        handles = [
-            matplotlib.lines.Line2D([], [], linestyle=line.style, color=line.colour if one_colour else "black")
-            for line in panels[0].lines
-        ]
-        columns = legend_columns(labels[0])
-        figure.legend(handles, labels[0], loc="outside lower center", ncols=columns, handlelength=3)
+        arm_legend(figure, [(line.colour, line.style) for line in panels[0].lines], labels[0])
     return figure
 
 
@@ -123,24 +128,46 @@ def legend_columns(labels: Sequence[str]) -> int:
     return max(1, min(4, len(labels), _LETTERS // widest))
 
 
-def draw(panel: Panel, ax: Axes) -> None:
-    """A panel on axes that are there."""
+def legend_height(labels: Sequence[str]) -> float:
+    """The inches that a legend takes below its first row."""
+    return 0.2 * (math.ceil(len(labels) / legend_columns(labels)) - 1)
+
+
+def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
+    """A panel on axes that are there, one of so many side by side."""
     for line in panel.lines:
-        marker = "o" if len(line.steps) < 2 else None
+        marker = "o" if np.isfinite(line.values).sum() < 2 else None
         ax.plot(line.steps, line.values, color=line.colour, linestyle=line.style, linewidth=1.6, label=line.label,
                 marker=marker)  # fmt: skip
         if line.error is not None:
-            values, error = np.asarray(line.values), np.asarray(line.error)
-            ax.fill_between(line.steps, values - error, values + error, color=line.colour, alpha=0.13, linewidth=0)
+            band = np.asarray(line.values) + np.outer((-1, 1), line.error)
+            band = band.clip(0, 1) if panel.y_label.startswith("fraction") else band
+            ax.fill_between(line.steps, *band, color=line.colour, alpha=0.13, linewidth=0)
     if panel.level is not None:
-        value, meaning = panel.level
-        ax.axhline(value, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
-                    textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
-    ax.set_title(panel.title, loc="left")
+        draw_level(ax, *panel.level)
+    set_title(ax, panel.title, columns)
     ax.set_xlabel("training step")
     ax.set_ylabel(panel.y_label)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    write_exponents(ax)
+
+
+def set_title(ax: Axes, title: str, columns: int) -> None:
+    """A title in as many lines as it takes over one of so many axes side by side."""
+    ax.set_title(textwrap.fill(title, _TITLE_LETTERS[columns - 1], break_long_words=False), loc="left")
+
+
+def write_exponents(ax: Axes) -> None:
+    """Write very large and very small numbers in full at each tick, and not an exponent over the axis."""
+    if not 1e-6 <= np.abs(ax.dataLim.intervaly).max() < 1e9:
+        ax.yaxis.set_major_formatter("{x:.3g}")
+
+
+def draw_level(ax: Axes, value: float, meaning: str) -> None:
+    """A thin line at a value, with what the value is."""
+    ax.axhline(value, **_LEVEL)
+    ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
+                textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
 
 
 def draw_interval(ax: Axes, interval: Interval, place: float, colour: str, values: Sequence[float] = ()) -> None:
@@ -161,7 +188,7 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def arm_style(index: int) -> tuple[str, Any]:
     """The colour and the line style of an arm by its number; the style changes where colours come again."""
-    return CLUSTER_COLOURS[index % len(CLUSTER_COLOURS)], _STYLES[index // len(CLUSTER_COLOURS) % len(_STYLES)]
+    return COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % len(_STYLES)]
 
 
 def arm_legend(figure: FigureBase, styles: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
@@ -188,25 +215,143 @@ def log_steps(ax: Axes) -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write figures/NAME.png; the same figure gives the same bytes."""
-    (folder / "figures").mkdir(exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=DPI, metadata={"Software": None})
+    painted = io.BytesIO()
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as boxes; the tables have the text
+        figure.savefig(painted, dpi=DPI, metadata={"Software": None})
+    write_bytes(folder / "figures" / f"{name}.png", painted.getvalue())
+
+
+@matplotlib.rc_context(STYLE)
+def grouped_bars(groups: Sequence[str], bars: Sequence[tuple[str, str, Sequence[float], Sequence[float]]]) -> Figure:
+    """Bars side by side for each group of prompts. bars: (label, colour, height of each group, standard error)."""
+    names = [name for name, *_ in bars]
+    figure, (ax,) = blank(3.0 + legend_height(names))
+    width = 0.8 / len(bars)
+    shown = np.array([heights for _, _, heights, _ in bars], dtype=np.float64)
+    spread = float(np.ptp(shown[np.isfinite(shown)])) if np.isfinite(shown).any() else 0.0
+    decimals = int(np.clip(1 - math.floor(math.log10(spread)), 2, 5)) if spread else 2  # so that bars differ
+    texts = [[fixed(height, decimals) if math.isfinite(height) else "" for height in heights] for heights in shown]
+    for place, (name, colour, heights, errors) in enumerate(bars):
+        x = np.arange(len(groups)) + (place - (len(bars) - 1) / 2) * width
+        boxes = ax.bar(x, heights, width * 0.92, yerr=errors, color=colour, label=name, capsize=2,
+                       error_kw={"linewidth": 1, "ecolor": "#222222"})  # fmt: skip
+        if shown.size * max(map(len, itertools.chain(*texts))) <= 80:  # letters in the width
+            ax.bar_label(boxes, texts[place], padding=2, fontsize=8)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.grid(False, axis="x")
+    ax.margins(y=0.12)
+    write_exponents(ax)
+    figure.legend(loc="outside lower center", ncols=legend_columns(names))
+    return figure
+
+
+_MOST_CLUSTERS = 6
+_MOST_POINTS = 40_000
+_MARKERS = "osD^"
+# Plasma without its pale yellow: the rare prompts are few and must show on white.
+_MAP_COLOURS = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0, 0.86, 256)))
+_BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+
+
+@matplotlib.rc_context(STYLE)
+def weight_against_frequency(sizes: Mapping[str, int], arms: Sequence[tuple[str, str, Sequence[float]]]) -> Figure:
+    """Mean weight of each cluster against its fraction of the prompts, with perfect balance; both axes logarithmic.
+
+    sizes: cluster -> number of prompts, the largest first. arms: (label, colour, mean weight of each cluster).
+    """
+    figure, (ax,) = blank(3.5 + 0.1 * len(arms))
+    shares = np.array(list(sizes.values())) / sum(sizes.values())
+    ends = np.array([shares.min() / 1.4, min(1.0, shares.max() * 1.4)])
+    ax.plot(ends, 1 / (len(sizes) * ends), color="#222222", linewidth=1.2, label="perfect balance: equal draws")
+    ax.axhline(1, color="#777777", linewidth=1.2, linestyle="--", label="no weights: all prompts equal")
+    for index, (name, colour, means) in enumerate(arms):
+        ax.plot(shares, means, _MARKERS[index % 4], color=colour, markersize=6, label=name)
+    means = arms[0][2]
+    for index, name in enumerate(sizes):
+        if len(sizes) <= _MOST_CLUSTERS or index in (0, len(sizes) - 1):  # of many the largest and the smallest
+            above = shares[index] * means[index] * len(sizes) > 1  # the name goes away from the line
+            ax.annotate(label(name, 18), (shares[index], means[index]), xytext=(7, 4) if above else (-7, -10),
+                        ha="left" if above else "right", textcoords="offset points", fontsize=8,
+                        bbox=_BEHIND_TEXT)  # fmt: skip
+    ax.set(xscale="log", yscale="log")
+    ax.margins(x=0.1, y=0.15)
+    ax.set_xlim(right=1.05)
+    plain_log(ax.xaxis, factor=100)
+    plain_log(ax.yaxis)
+    ax.set_xlabel("prompts in the cluster (% of all prompts)")
+    ax.set_ylabel("mean weight (1 = average)")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def plain_log(axis: Axis, factor: float = 1) -> None:
+    """Numbers instead of powers of ten on a logarithmic axis, whatever its range."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.4g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def log_range(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest value, widened where they are equal."""
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low * 1.001 else (low / 2, high * 2)
+
+
+@matplotlib.rc_context(STYLE)
+def density_histogram(density: np.ndarray, clusters: Mapping[str, np.ndarray], unit: str) -> Figure:
+    """How many prompts have which density; with a few clusters each in its own colour, as shares of the cluster.
+
+    clusters: the densities of each.
+    """
+    figure, (ax,) = blank(2.9)
+    bins = np.geomspace(*log_range(density), 41)
+    few = 1 < len(clusters) <= _MOST_CLUSTERS
+    for (name, members), colour in zip(clusters.items() if few else (), COLOURS, strict=False):
+        shares, edges = np.histogram(members, bins, weights=np.full(len(members), 100 / len(members)))
+        ax.stairs(shares, edges, fill=True, alpha=0.18, color=colour)
+        ax.stairs(shares, edges, linewidth=1.6, color=colour, label=f"{label(name)} ({len(members):,})")
+    if few:
+        ax.legend(title="cluster (prompts)")
+    else:
+        ax.stairs(*np.histogram(density, bins), fill=True, color=COLOURS[0])
+        ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_xscale("log")
+    plain_log(ax.xaxis)
+    ax.set_xlabel(f"density ({unit}; right: more similar prompts nearby)")
+    ax.set_ylabel("prompts (% of the cluster)" if few else "prompts")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def prompt_map(place: np.ndarray, values: np.ndarray, name: str, cluster: np.ndarray | None) -> Figure:
+    """Prompts by the first two principal components, coloured by values; the names of a few clusters stand among them.
+
+    place: [N, 2]. values: [N], positive. cluster: the cluster of each, [N].
+    """
+    figure, (ax,) = blank(4.2)
+    rows = np.arange(0, len(values), -(-len(values) // _MOST_POINTS))  # of very many every second, third, ...
+    rows = rows[np.argsort(values[rows], kind="stable")]  # large values last, on top
+    size = float(np.clip(16000 / max(1, len(rows)), 3, 28))
+    x, y = place[rows].T
+    norm = LogNorm(*log_range(values))
+    points = ax.scatter(x, y, c=values[rows], norm=norm, cmap=_MAP_COLOURS, s=size, linewidths=0)
+    bar = figure.colorbar(points, ax=ax, label=name)
+    plain_log(bar.ax.yaxis)
+    names = [] if cluster is None else list(dict.fromkeys(cluster))
+    for one in names if 1 < len(names) <= _MOST_CLUSTERS else []:
+        ax.annotate(label(one, 18), np.median(place[cluster == one], axis=0), ha="center", va="center", fontsize=8,
+                    bbox=_BEHIND_TEXT)  # fmt: skip
+    if len(rows) < len(values):
+        ax.set_title(f"{len(rows):,} of {len(values):,} prompts", loc="left")
+    ax.set_xlabel("first principal component (no unit)")
+    ax.set_ylabel("second principal component (no unit)")
+    return figure
 
 
 _NAMED_TOKENS = 24  # more names than these cannot be read under an axis
-
-
-def token_counts(task: Task, rows: Rows) -> np.ndarray:
-    """How often each content token stands in the rows, int64 [vocabulary]."""
-    present = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]
-    counts = np.bincount(rows.tokens[present], minlength=FIRST_CONTENT + len(task.vocabulary()))
-    return counts[FIRST_CONTENT:]
-
-
-def entropy(counts: np.ndarray) -> float:
-    """Of the tokens taken one by one, in nats."""
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum() + 0.0)
 
 
 @matplotlib.rc_context(STYLE)
@@ -215,34 +360,25 @@ def token_distribution(task: Task, rows: Rows, called: str) -> Figure:
 
     called: the task, its preset and whatever else the title should tell.
     """
-    counts = token_counts(task, rows)
+    present = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]
+    counts = np.bincount(rows.tokens[present], minlength=FIRST_CONTENT + len(task.vocabulary()))[FIRST_CONTENT:]
+    shares, ids = counts / counts.sum(), np.arange(len(counts))
     named = len(counts) <= _NAMED_TOKENS
-    figure, axes = blank(2.9, 1, 1 if named else 2)
-    _by_id(axes[0], counts / counts.sum(), [label(word) for word in task.vocabulary()] if named else [])
-    if not named:
-        _by_rank(axes[1], counts / counts.sum())
-    spread = f"entropy {entropy(counts):.2f} of {np.log(len(counts)):.2f} nats"
-    title = f"{len(rows):,} rows of {label(called, 60)}: {spread}"
+    figure, (ax, *others) = blank(2.9, 1, 1 if named else 2)
+    equal: Any = {"color": CONTROL_COLOUR, "linestyle": "--", "linewidth": 1, "label": "all equally frequent"}
+    ax.bar(ids, shares, width=0.7 if named else 1.0, color=COLOURS[0])
+    ax.axhline(1 / len(shares), **equal)
+    ax.set(xlabel="" if named else "token, in the vocabulary's order", ylabel="fraction of tokens")
+    ax.set_ylim(top=1.25 * shares.max())
+    if named:
+        ax.set_xticks(ids, [label(word) for word in task.vocabulary()], rotation=90)
+    ax.legend(loc="upper right")
+    for by_rank in others:
+        by_rank.plot(1 + ids, np.sort(shares)[::-1], color=COLOURS[0], linewidth=1.6)
+        by_rank.axhline(1 / len(shares), **equal)
+        by_rank.set(xlabel="rank", ylabel="fraction of tokens", xscale="log", yscale="log")
+        by_rank.set_ylim(shares[shares > 0].min() / 3, shares.max() * 3)
+    entropy = scipy.stats.entropy(counts)
+    title = f"{len(rows):,} rows of {label(called, 60)}: entropy {entropy:.2f} of {np.log(len(counts)):.2f} nats"
     figure.suptitle(title, x=0.01, ha="left", fontsize=STYLE["axes.titlesize"])
     return figure
-
-
-def _by_id(ax: Axes, shares: np.ndarray, names: list[str]) -> None:
-    ids = np.arange(len(shares))
-    ax.bar(ids, shares, width=0.7 if names else 1.0, color=ARM_COLOURS[0])
-    ax.axhline(1 / len(shares), color=CONTROL_COLOUR, linestyle="--", linewidth=1)
-    ax.set_ylim(top=1.18 * shares.max())
-    ax.annotate("dashed: all equally frequent", (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8,
-                color=CONTROL_COLOUR)  # fmt: skip
-    ax.set(xlabel="" if names else "token, in the vocabulary's order", ylabel="fraction of tokens")
-    if names:
-        ax.set_xticks(ids, names, rotation=90)
-
-
-def _by_rank(ax: Axes, shares: np.ndarray) -> None:
-    ranks = 1 + np.arange(len(shares))
-    ax.plot(ranks, np.sort(shares)[::-1], color=ARM_COLOURS[0], linewidth=1.6, label="tokens by rank")
-    ax.axhline(1 / len(shares), color=CONTROL_COLOUR, linestyle="--", linewidth=1, label="all equally frequent")
-    ax.set(xlabel="rank", ylabel="fraction of tokens", xscale="log", yscale="log")
-    ax.set_ylim(shares[shares > 0].min() / 3, shares.max() * 3)
-    ax.legend(loc="lower left")

@@ -11,37 +11,41 @@ from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import Interval, share_interval
 from hf_synth.reports.figures import (
-    ARM_COLOURS,
-    CLUSTER_COLOURS,
+    COLOURS,
     CONTROL_COLOUR,
     STYLE,
     Line,
     Panel,
     blank,
     curves,
+    draw_level,
     label,
     save,
 )
-from hf_synth.reports.page import render, sentence, short_path
 from hf_synth.reports.read import Run, one_token
 from hf_synth.reports.tables import (
     MISSING,
     code,
     escaped,
+    fixed,
     in_order,
     number,
     percent,
+    render,
     score,
+    sentence,
+    short_path,
     spread,
     table,
 )
 from hf_synth.tasks.families.knowledge_graph import KINDS
 from hf_synth.training.run_directory import TRANSFER
 
-LOSS_UNIT = "nats per token"
-_SETS = (("train", "training rows", "--", CONTROL_COLOUR), ("validation", "validation rows", "-", ARM_COLOURS[0]))
+Metrics = Mapping[str, float]
+ENOUGH_SEEDS = 8  # a claim about a way of training takes as many
+_SETS = (("train", "training rows", "--", CONTROL_COLOUR), ("validation", "validation rows", "-", COLOURS[0]))
 _MEASURES = {
-    "loss": ("Loss", LOSS_UNIT),
+    "loss": ("Loss", "nats per token"),
     "accuracy": ("Token accuracy", "fraction of tokens"),
     "row_accuracy": ("Exact-match accuracy", "fraction of rows"),
 }
@@ -72,7 +76,6 @@ GEOMETRY = {
         "none: it measures the distance, not analogy", "0",
     ),
 }  # fmt: skip
-_MOST_GROUPS = len(CLUSTER_COLOURS)
 
 
 def learning_figure(run: Run) -> Figure | None:
@@ -91,16 +94,11 @@ def learning_figure(run: Run) -> Figure | None:
     return curves(panels, log_x=log_spaced(arm)) if panels else None
 
 
-def floor_of(arm: Run) -> float | None:
-    """The floor of the validation rows in nats per token, where it is known."""
-    losses, excesses = (arm.series(f"eval_validation_{name}")[1] for name in ("loss", "excess"))
-    return max(0.0, losses[-1] - excesses[-1]) if losses and excesses else None
-
-
 def floor_level(arm: Run) -> tuple[float, str] | None:
-    """The floor of the validation rows as a level of a panel."""
-    value = floor_of(arm)
-    return None if value is None else (value, "validation floor")
+    """The floor of the validation rows in nats per token as a level of a panel, where it is known."""
+    losses, excesses = (arm.series(f"eval_validation_{name}")[1] for name in ("loss", "excess"))
+    floors = [loss - excess for loss, excess in zip(losses, excesses, strict=False) if math.isfinite(loss - excess)]
+    return (max(0.0, floors[-1]), "validation floor") if floors else None
 
 
 def log_spaced(arm: Run) -> bool:
@@ -119,14 +117,14 @@ def groups_figure(run: Run) -> Figure | None:
     """Accuracy and loss over steps by group of rows; a group that validation has not is shown from training rows."""
     arm = run.arms[0]
     held_out, trained = groups_of(arm), groups_of(arm, "train")
-    groups = [*held_out, *(group for group in trained if group not in held_out)][:_MOST_GROUPS]
+    groups = [*held_out, *(group for group in trained if group not in held_out)][: len(COLOURS)]
     panels = []
     for name in ("accuracy", "loss"):
         lines = [
             Line(
                 label(group.replace("_", " "), 30) + ("" if group in held_out else " (training)"),
                 *arm.series(f"eval_{'validation' if group in held_out else 'train'}_{name}/{group}"),
-                CLUSTER_COLOURS[index],
+                COLOURS[index],
                 "-" if group in held_out else "--",
             )
             for index, group in enumerate(groups)
@@ -142,7 +140,7 @@ def geometry_figure(run: Run) -> Figure | None:
     for name, (title, unit, *_) in GEOMETRY.items():
         steps, values = arm.series(f"geometry/{name}")
         if steps:
-            panels.append(Panel(title, unit, [Line(title, steps, values, ARM_COLOURS[0])]))
+            panels.append(Panel(title, unit, [Line(title, steps, values, COLOURS[0])]))
     return curves(panels, log_x=log_spaced(arm)) if panels else None
 
 
@@ -152,16 +150,14 @@ def curriculum_figure(begun: Sequence[tuple[float, float, float | None]], run: R
     name, last_step = str(run.config["curriculum_field"]), int(run.arms[0].log["steps"])
     values, steps, _ = zip(*begun, strict=True)
     figure, (stairs, checks) = blank(2.6, 1, 2)
-    stairs.step([*steps, last_step], [*values, values[-1]], where="post", color=ARM_COLOURS[0], linewidth=1.6)
+    stairs.step([*steps, last_step], [*values, values[-1]], where="post", color=COLOURS[0], linewidth=1.6)
     stairs.set_title("Stages", loc="left")
     stairs.set(xlabel="training step", ylabel=label(name))
     stairs.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
-    checks.plot(*run.arms[0].series("curriculum/accuracy"), "o-", color=ARM_COLOURS[0], linewidth=1, markersize=3)
+    checks.plot(*run.arms[0].series("curriculum/accuracy"), "o-", color=COLOURS[0], linewidth=1, markersize=3)
     threshold = run.config.get("curriculum_threshold")
     if threshold is not None:
-        checks.axhline(threshold, color=CONTROL_COLOUR, linewidth=1, linestyle="--")
-        checks.annotate("mastery", (1, threshold), xycoords=("axes fraction", "data"), xytext=(0, 3), ha="right",
-                        textcoords="offset points", fontsize=8, color=CONTROL_COLOUR)  # fmt: skip
+        draw_level(checks, threshold, "threshold")
     checks.set_title("Checks on fresh rows", loc="left")
     checks.set(xlabel="training step", ylabel="fraction of tokens")
     for ax in (stairs, checks):
@@ -173,7 +169,7 @@ def curriculum_figure(begun: Sequence[tuple[float, float, float | None]], run: R
 def lengths_figure(validity: dict[int, float]) -> Figure:
     """The fraction of valid samples by their length."""
     figure, (ax,) = blank(2.4)
-    ax.bar(list(validity), list(validity.values()), color=ARM_COLOURS[0], width=0.7)
+    ax.bar(list(validity), list(validity.values()), color=COLOURS[0], width=0.7)
     ax.set(xlabel="length of the sample in words", ylabel="fraction that is valid", ylim=(0, 1))
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
     return figure
@@ -211,7 +207,7 @@ SCORES = {  # what language_scores gives: name -> (what it is, whether it is a f
 }
 _LENGTH = re.compile(r"language/validity_by_length/(\d+)")
 _POINT = re.compile(r"language/completion/(.+)/p_valid")
-_POINT_MEASURES = ("p_valid", "p_invalid", "passed")
+_POINT_ENDS = ("p_valid", "p_invalid", "passed")
 
 
 def corpus_table(metrics: dict[str, float]) -> str:
@@ -229,34 +225,18 @@ def corpus_table(metrics: dict[str, float]) -> str:
     return table(["kind", "tokens", "fraction of tokens", "documents"], rows)
 
 
-def _scores(metrics: Mapping[str, float]) -> list[list[str]]:
-    return [
-        [words, f"{metrics[f'language/{name}']:.3f}" if fraction else number(metrics[f"language/{name}"])]
-        for name, (words, fraction) in SCORES.items()
-        if f"language/{name}" in metrics
-    ]
-
-
-def _points(metrics: Mapping[str, float]) -> list[list[str]]:
-    return [
-        [escaped(match[1]), *(score(metrics.get(f"language/completion/{match[1]}/{end}")) for end in _POINT_MEASURES)]
-        for name in metrics
-        if (match := _POINT.fullmatch(name))
-    ]
-
-
 def stages(run: Run) -> list[tuple[float, float, float | None]]:
     """Of each stage the value of its field, its first step, and the accuracy of the check that began it."""
     config, arm = run.config, run.arms[0]
     rows_per_step = run.metrics.get("rows/trained", 0) / max(1, arm.log["steps"]) or 1.0
     final = (config.get("task_args") or {}).get(config["curriculum_field"])
-    found: list[tuple[float, float, float | None]] = [(config["curriculum_start"], 0, None)]
+    begun: list[tuple[float, float, float | None]] = [(config["curriculum_start"], 0, None)]
     for entry in arm.log["history"]:
         if "curriculum/next_stage" in entry:
             value = config["curriculum_start"] + entry["curriculum/next_stage"] * config["curriculum_step"]
             value = value if final is None else min(final, value)
-            found.append((value, entry["curriculum/first_row"] / rows_per_step, entry["curriculum/accuracy"]))
-    return found
+            begun.append((value, entry["curriculum/first_row"] / rows_per_step, entry["curriculum/accuracy"]))
+    return begun
 
 
 def read_transfer(run: Run) -> dict[str, Any] | None:
@@ -268,81 +248,53 @@ def read_transfer(run: Run) -> dict[str, Any] | None:
 PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")
 
 
-def transfer_rows(arms: Mapping[str, Sequence[Run]]) -> list[list[str]]:
-    """What was transferred to each arm, counted; none where nothing was. arms: the runs of each by name."""
-    reports = {name: _reports(runs) for name, runs in arms.items()}
-    if not any(reports.values()):
-        return []
-    return [[code(name), *cells] for name, of_arm in reports.items() for cells in _copied(of_arm)]
+def transfer_rows(reports: Sequence[dict[str, Any]], *, copied: bool = False) -> list[list[str]]:
+    """A row of `PART` for each part of the model; where seeds differ, with the values of the first and the last.
 
-
-def transfer_facts(arms: Mapping[str, Sequence[Run]]) -> list[str]:
-    """Which parts of each arm are trained, and what was noted, as Markdown."""
-    reports = {name: _reports(runs) for name, runs in arms.items()}
-    return [
-        f"{code(name)}: {fact}"
-        for name, of_arm in reports.items()
-        for fact in ([*_trained(of_arm[0]), *_notes(of_arm[0])] if of_arm else [])
-    ]
-
-
-def _reports(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    return [report for run in runs if (report := read_transfer(run))]
-
-
-def _copied(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line for each part that was copied in an arm, over its seeds."""
+    reports: transfer.json of each seed. copied: only the parts that were copied.
+    """
     parts: dict[str, list[list[str]]] = {}
     for report in reports:
         for part in report["parts"]:
-            if part["parameters"]:
+            if part["parameters"] or not copied:
                 parts.setdefault(part["part"], []).append(_part_cells(part, report["embeddings"]))
-    lines = [[_over_seeds(cells) for cells in zip(*seeds, strict=True)] for seeds in parts.values()]
-    return lines or [["nothing", *[MISSING] * (len(PART) - 1)]]
+    return [
+        [cells[0] if len(set(cells)) == 1 else f"{cells[0]} ... {cells[-1]}" for cells in zip(*seeds, strict=True)]
+        for seeds in parts.values()
+    ]
 
 
-def _over_seeds(cells: Sequence[str]) -> str:
-    """What all seeds have, or what the first and the last have."""
-    return cells[0] if len(set(cells)) == 1 else f"{cells[0]} ... {cells[-1]}"
+def _part_cells(part: dict[str, Any], embeddings: str) -> list[str]:
+    """A part of the model as a row of `PART`; `embeddings`: how rows of tokens were found."""
+    source = "fresh"
+    if part["source"] is not None:
+        how = f", {code(embeddings)}" if part["part"] in ("embeddings", "head") else ""
+        source = code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
+    counted = [
+        MISSING if part[name] is None else f"{number(part[name])} of {number(part[f'of_{name}'])}"
+        for name in ("tensors", "parameters", "rows")
+    ]
+    return [escaped(part["part"]), source, *counted, fixed(part["change"], 3)]
 
 
 def transfer_text(report: dict[str, Any]) -> str:
     """In one or two sentences: which parts came from a checkpoint, and which are trained."""
     copied = [part["part"] for part in report["parts"] if part["parameters"]]
-    return sentence("transferred", copied=copied, trained=" ".join(_trained(report)))
+    return sentence("transferred", copied=copied, trained=trained_text(report))
 
 
-def _trained(report: dict[str, Any]) -> list[str]:
-    """Which parts are trained, where others are frozen."""
-    trained = report.get("trained")
-    if not trained:
-        return []
+def trained_text(report: dict[str, Any]) -> str:
+    """Which parts are trained, where others are frozen; else empty."""
+    if not (trained := report.get("trained")):
+        return ""
     many, few = trained["trained_parameters"], trained["frozen_parameters"]
     parts = [escaped(str(part)) for part in trained["parts"]]
-    return [sentence("trained", parts=parts, fraction=many / max(1, many + few))]
+    return sentence("trained", parts=parts, fraction=many / max(1, many + few))
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def transfer_notes(report: dict[str, Any]) -> list[str]:
+    """What was noted while weights were copied, as Markdown."""
     return [escaped(note, 400) for note in report["notes"]]
-
-
-def _part_cells(part: dict[str, Any], embeddings: str) -> list[str]:
-    """A part of the model as a line of `PART`; `embeddings`: how rows of tokens were found."""
-    return [
-        escaped(part["part"]),
-        _source(part, embeddings),
-        f"{number(part['tensors'])} of {number(part['of_tensors'])}",
-        f"{number(part['parameters'])} of {number(part['of_parameters'])}",
-        MISSING if part["rows"] is None else f"{number(part['rows'])} of {number(part['of_rows'])}",
-        MISSING if part["change"] is None else f"{part['change']:.3f}",
-    ]
-
-
-def _source(part: dict[str, Any], embeddings: str) -> str:
-    if part["source"] is None:
-        return "fresh"
-    how = f", {code(embeddings)}" if part["part"] in ("embeddings", "head") else ""
-    return code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
 
 
 def _geometry(arm: Run) -> list[list[str]]:
@@ -356,11 +308,7 @@ def _geometry(arm: Run) -> list[list[str]]:
     return rows
 
 
-Metrics = Mapping[str, float]
-ENOUGH_SEEDS = 8  # a claim about a way of training takes as many
-
-
-def pretraining_section(run: Run) -> str:
+def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
     """Everything that the run measured, in the order in which a reader asks."""
     arm, metrics = run.arms[0], run.metrics
     validity = {int(match[1]): value for name, value in metrics.items() if (match := _LENGTH.fullmatch(name))}
@@ -388,8 +336,16 @@ def pretraining_section(run: Run) -> str:
         learned=learned_share(arm),
         trial=trial(run.config),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
-        scores=_scores(metrics),
-        points=_points(metrics),
+        scores=[
+            [words, (score if fraction else number)(metrics[f"language/{name}"])]
+            for name, (words, fraction) in SCORES.items()
+            if f"language/{name}" in metrics
+        ],
+        points=[
+            [escaped(match[1]), *(score(metrics.get(f"language/completion/{match[1]}/{end}")) for end in _POINT_ENDS)]
+            for name in metrics
+            if (match := _POINT.fullmatch(name))
+        ],
         lengths=figures["validity_by_length"],
         curves=figures["learning_curves"],
         groups=groups,
@@ -400,8 +356,8 @@ def pretraining_section(run: Run) -> str:
         and {
             "text": transfer_text(transfer),
             "header": PART,
-            "rows": [_part_cells(part, transfer["embeddings"]) for part in transfer["parts"]],
-            "notes": _notes(transfer),
+            "rows": transfer_rows([transfer]),
+            "notes": transfer_notes(transfer),
         },
         geometry=_geometry(arm),
     )
@@ -411,11 +367,11 @@ def result_table(metrics: Metrics) -> str:
     """Loss, floor, excess and accuracies on the test rows, with intervals over those rows."""
     natural = _natural(metrics)
     held_out = "held-out natural text" if natural else "test rows"
-    rows = [[f"loss on {held_out}, nats per token", _value(metrics, "loss/test"), MISSING]]
+    rows = [[f"loss on {held_out}, nats per token", fixed(metrics.get("loss/test")), MISSING]]
     if "floor/test" in metrics:
         rows += [
-            ["floor (lowest achievable loss), nats per token", _value(metrics, "floor/test"), MISSING],
-            ["excess (loss minus floor), nats per token", _value(metrics, "excess/test"), _bounds(excess(metrics))],
+            ["floor (lowest achievable loss), nats per token", fixed(metrics.get("floor/test")), MISSING],
+            ["excess (loss minus floor), nats per token", fixed(metrics.get("excess/test")), _bounds(excess(metrics))],
         ]
     if "excess/test_share" in metrics:
         rows.append(["excess as a fraction of the floor", percent(metrics["excess/test_share"]), MISSING])
@@ -423,7 +379,7 @@ def result_table(metrics: Metrics) -> str:
     for name in list(what)[: 1 if one_token(*([metrics.get(name)] for name in what)) else 2]:
         if name in metrics:
             bounds = MISSING if natural else _bounds(share_of_rows(metrics, name))
-            rows.append([what[name], _value(metrics, name), bounds])
+            rows.append([what[name], fixed(metrics.get(name)), bounds])
     return table(["measure", "value", "95 % interval over rows"], rows)
 
 
@@ -433,9 +389,9 @@ def _natural(metrics: Metrics) -> bool:
 
 
 def excess(metrics: Metrics) -> Interval | None:
-    """The loss above the floor with its interval over test rows."""
-    names = ("excess/test", "excess/test_rows_low", "excess/test_rows_high")
-    return Interval(*(metrics[name] for name in names)) if set(names) <= set(metrics) else None
+    """The loss above the floor with its interval over test rows; None where it is not known or not finite."""
+    interval = Interval(*(metrics.get(f"excess/test{end}", math.nan) for end in ("", "_rows_low", "_rows_high")))
+    return interval if all(map(math.isfinite, interval)) else None
 
 
 def share_of_rows(metrics: Metrics, name: str) -> Interval | None:
@@ -450,22 +406,18 @@ def share_of_rows(metrics: Metrics, name: str) -> Interval | None:
     return share_interval(share, round(rows))
 
 
-def _value(metrics: Metrics, name: str) -> str:
-    return f"{metrics[name]:.4f}" if name in metrics else MISSING
-
-
 def _bounds(interval: Interval | None) -> str:
-    return MISSING if interval is None else f"{interval.low:.4f} to {interval.high:.4f}"
+    return MISSING if interval is None else f"{fixed(interval.low)} to {fixed(interval.high)}"
 
 
 def verdict(metrics: Metrics) -> list[str]:
     """How far from the floor, on what sort of rows, and what the intervals are over."""
-    found = excess(metrics)
-    if found is None:
+    interval = excess(metrics)
+    if interval is None:
         return [sentence("no_rows")] if _natural(metrics) else []
     return [
         *(_held_out(metrics) or _seen(metrics)),
-        sentence("excess", found=found, rows=number(metrics.get("rows/test"))),
+        sentence("excess", excess=interval, rows=number(metrics.get("rows/test"))),
         sentence("over_rows"),
     ]
 
@@ -518,7 +470,7 @@ def _groups(metrics: Metrics) -> str:
         [
             escaped(name),
             number(metrics.get(f"rows/test/{name}")),
-            _value(metrics, f"loss/test/{name}"),
+            fixed(metrics.get(f"loss/test/{name}")),
             *(number(metrics.get(f"{key}/test/{name}")) for key in more),
             spread(share_of_rows(metrics, f"row_accuracy/test/{name}"), metrics.get(f"row_accuracy/test/{name}")),
         ]

@@ -1,22 +1,53 @@
 """The report of a folder: write report.md, report.html and figures/*.png for whichever kind of run it holds."""
 
+import itertools
 import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
+from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.experiments.arms import COMPARISON
+from hf_synth.experiments.statistics import clipped
+from hf_synth.metrics.intervals import Interval, paired_interval, share_interval
 from hf_synth.reports.arms import arms_report
 from hf_synth.reports.comparison import write_comparison
-from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
-from hf_synth.reports.grpo import grpo_section
-from hf_synth.reports.page import html_page, model_facts, render
+from hf_synth.reports.figures import (
+    COLOURS,
+    CONTROL_COLOUR,
+    Line,
+    Panel,
+    arm_style,
+    curves,
+    density_histogram,
+    grouped_bars,
+    label,
+    prompt_map,
+    save,
+    weight_against_frequency,
+)
 from hf_synth.reports.pretraining import pretraining_section
-from hf_synth.reports.read import Run, holds_arms, read_comparison, read_run
-from hf_synth.reports.sampling_weights import weights_section
-from hf_synth.reports.tables import MISSING, code, escaped, number
+from hf_synth.reports.read import Prompts, Run, holds_arms, read_comparison, read_run
+from hf_synth.reports.tables import (
+    answers,
+    code,
+    escaped,
+    fixed,
+    headlines,
+    model_facts,
+    number,
+    percent,
+    read_samples,
+    render,
+    score,
+    spread,
+    table,
+    write_pages,
+)
 from hf_synth.training.run_directory import REJECTED_ROWS
 
 
@@ -28,133 +59,91 @@ def write_report(folder: str | Path) -> Path:
     folder = Path(folder)
     if (folder / COMPARISON).exists():
         return write_comparison(folder)
-    text = report_text(folder)
-    (folder / "report.md").write_text(text, encoding="utf-8", newline="\n")
-    path = folder / "report.html"
-    path.write_text(html_page(text), encoding="utf-8", newline="\n")
-    return path
+    return write_pages(folder, report_text(folder))
 
 
-def report_text(folder: Path, *, quote_texts: bool = True) -> str:
+def report_text(folder: Path, *, published: bool = False, quote_texts: bool = True) -> str:
     """Write the figures of a finished run and return its report as Markdown.
 
-    quote_texts: whether it may quote prompts, answers and what was wrong with rows of the user's files.
+    published: whether it names only files that are uploaded. quote_texts: whether it may quote prompts, answers and
+    what was wrong with rows of the user's files.
     """
     if holds_arms(folder):
         return arms_report(read_comparison(folder)) + "\n"
     run = read_run(folder)
-    body = {"grpo": grpo_section, "pretrain": pretraining_section}.get(run.recipe, supervised_section)
-    rejected = _rejected(run)
-    control = "control (strength 0: all prompts are drawn equally often)"
+    rejected, model = _rejected(run), run.folder / "config.json"
+    section = {"grpo": grpo_section, "pretrain": pretraining_section}.get(run.recipe, supervised_section)
     text = render(
         "run",
         run=run,
-        metrics=run.metrics if run.recipe == "pretrain" else run.arms[0].metrics,
+        metrics=run.metrics,
         config=run.config,
-        log=run.arms[0].log,
+        log=run.log,
         model=model_facts(run.folder, run.metrics),
-        seconds=run.metrics.get("seconds/total", run.arms[0].log.get("seconds")),
-        arms=[control if arm.strength == 0 else arm.label for arm in run.arms],
+        seconds=run.metrics.get("seconds/total", run.log.get("seconds")),
         missing=[code(name) for name in run.missing],
-        body=body(run),
-        weights=weights_section(run, quote_texts=quote_texts),
+        diverged=[arm for arm in run.arms if not all(map(math.isfinite, arm.series("loss")[1]))],
+        body=section(run, published, quote_texts),
+        weights=weights_section(run, quote_texts),
         rejected=rejected,
-        reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10)]
-        if rejected and quote_texts
-        else [],
-        settings=run.settings,
-        own_code=_has_own_code(run.folder),
+        reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10) if quote_texts],
+        own_code=model.exists() and '"auto_map"' in model.read_text(encoding="utf-8"),
+        published=published,
     )
     return text + "\n"
 
 
-def _rejected(run: Run) -> Counter[str] | None:
-    """How many rows could not be used for which reason; None where none was kept."""
+def _rejected(run: Run) -> Counter[str]:
+    """How many rows could not be used for which reason."""
     path = run.folder / REJECTED_ROWS
-    if not path.exists():
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return Counter(str(json.loads(line).get("reason")) for line in lines if line.strip())
 
 
-def _has_own_code(folder: Path) -> bool:
-    """Whether the model is of this package, so that transformers must be told of it."""
-    path = folder / "config.json"
-    return path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+# SFT, reward models, DPO
 
-
-_PANELS = (  # title, label with unit, (logged name, what it is measured on)
-    ("Loss", "loss", (("loss", "training"), ("eval_loss", "held out"))),
-    ("Accuracy", "fraction of pairs", (("accuracy", "training"), ("eval_accuracy", "held out"))),
-    ("Accuracy", "fraction of pairs", (("rewards/accuracies", "training"), ("eval_rewards/accuracies", "held out"))),
-    ("Margin", "score difference", (("margin", "training"), ("eval_margin", "held out"))),
-    (
-        "Margin",
-        "difference of implied rewards",
-        (("rewards/margins", "training"), ("eval_rewards/margins", "held out")),
-    ),
-    (
-        "Token accuracy",
-        "fraction of tokens",
-        (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out")),
-    ),
+_PANELS = (  # title, label with unit, logged name
+    ("Loss", "loss", "loss"),
+    ("Accuracy", "fraction of pairs", "accuracy"),
+    ("Accuracy", "fraction of pairs", "rewards/accuracies"),
+    ("Margin", "score difference", "margin"),
+    ("Margin", "difference of implied rewards", "rewards/margins"),
+    ("Token accuracy", "fraction of tokens", "mean_token_accuracy"),
 )
-_MEANINGS = {
-    "loss/final": "training loss, last logged",
-    "loss/held_out": "loss on held-out data",
-    "accuracy/held_out": "accuracy on held-out pairs",
-    "accuracy/standard_error": "standard error of the accuracy",
-    "margin/held_out": "implied reward, chosen minus rejected, held out",
-}
 _APART = ("seconds/", "weights/", "pairs/", "prompts/", "rows")  # said elsewhere in the report
 
 
-def supervised_section(run: Run) -> str:
+def supervised_section(run: Run, published: bool, quote_texts: bool) -> str:
     """The result of sft, reward or dpo in a table and in words, and curves over the steps."""
-    arm = run.arms[0]
-    rows = [
-        [_MEANINGS.get(name, ""), code(name), f"{value:.4f}"]
-        for name, value in sorted(arm.metrics.items())
-        if not name.startswith(_APART)
-    ]
-    steps, losses = arm.series("loss")
-    if losses:
-        rows.insert(0, [f"training loss, first logged (step {number(steps[0])})", MISSING, f"{losses[0]:.4f}"])
-    evaluated = arm.series("eval_accuracy")[1]
-    accuracy = arm.metrics.get("accuracy/held_out", evaluated[-1] if evaluated else None)
-    if accuracy is not None and not math.isfinite(accuracy):
-        accuracy = None
-    error, pairs = arm.metrics.get("accuracy/standard_error"), arm.metrics.get("pairs/held_out")
-    if error is None and pairs and accuracy is not None:
-        error = math.sqrt(accuracy * (1 - accuracy) / pairs)
+    steps, losses = run.series("loss")
+    accuracy, pairs = run.metrics.get("accuracy/held_out", math.nan), round(run.metrics.get("pairs/held_out", 0))
+    known = pairs > 0 and 0 <= accuracy <= 1
     figure = learning_curves(run)
     if figure is not None:
         save(figure, run.folder, "learning_curves")
     return render(
         "supervised",
-        rows=rows,
+        run=run,
+        measures={name: value for name, value in sorted(run.metrics.items()) if not name.startswith(_APART)},
+        first=(steps[0], losses[0]) if losses else None,
         unit=_loss_unit(run),
-        accuracy=accuracy,
-        error=error,
+        accuracy=share_interval(accuracy, pairs) if known else None,
         pairs=pairs,
-        above=(accuracy - 0.5) / error if accuracy is not None and error else None,
         curves=figure is not None,
     )
 
 
 def learning_curves(run: Run) -> Figure | None:
     """Loss and accuracy over steps, on training data and on held-out data where logged; None where nothing was."""
+    chance = {} if run.recipe == "sft" else {"Loss": (math.log(2), "chance"), "Accuracy": (0.5, "chance")}
     panels = []
-    for title, unit, names in _PANELS:
+    for title, unit, logged in _PANELS:
+        kinds = ((logged, "training", COLOURS[0], "-"), (f"eval_{logged}", "held out", COLOURS[1], "--"))
         lines = [
-            Line(kind, *run.arms[0].series(name), CLUSTER_COLOURS[index], ("-", "--")[index])
-            for index, (name, kind) in enumerate(names)
-            if name in run.arms[0].names()
+            Line(kind, *run.series(name), colour, style) for name, kind, colour, style in kinds if name in run.names()
         ]
         if lines:
-            panels.append(
-                Panel(title, f"{unit}, {_loss_unit(run)}" if title == "Loss" else unit, lines, _level(run, title))
-            )
+            panels.append(Panel(title, _loss_unit(run) if title == "Loss" else unit, lines, chance.get(title)))
     return curves(panels) if panels else None
 
 
@@ -162,7 +151,326 @@ def _loss_unit(run: Run) -> str:
     return "nats per token" if run.recipe == "sft" else "nats per pair"
 
 
-def _level(run: Run, title: str) -> tuple[float, str] | None:
-    if run.recipe == "sft":
+# GRPO
+
+MEASURES = {  # of answers to held-out prompts: what it is called, and its axis
+    "validity": ("validity", "fraction valid"),
+    "sampled_reward": ("sampled reward", "sampled reward"),
+}
+_TRAINING = {  # what TRL logs: title, label with unit
+    "reward": ("Training reward", "mean reward"),
+    "completions/mean_length": ("Length of answers", "tokens"),
+    "entropy": ("Entropy", "nats per token"),
+    "kl": ("KL to first policy", "nats per token"),
+}
+_MOST_ARMS = 4  # whose answers stand side by side
+
+
+def parts_of(run: Run) -> dict[str, str]:
+    """`all`, and `head` and `tail` where there are such, with their names in tables."""
+    return {"all": "overall", **{end: end for end in run.ends}}
+
+
+def before_and_after(run: Run, arm: Run, part: str) -> tuple[float | None, float | None]:
+    """The measure at the first and at the last evaluation."""
+    end = "" if part == "all" else f"_{part}"
+    return arm.metrics.get(f"{run.measure}/warmup{end}"), arm.metrics.get(f"{run.measure}/final{end}")
+
+
+def standard_error(run: Run, arm: Run, fractions: list[float]) -> float:
+    """The binomial standard error of the mean validity of groups; NaN for rewards, or without the number of prompts.
+
+    Each group has the same number of held-out prompts, one answer each, as the recipe samples them.
+    """
+    prompts = arm.metrics.get("prompts/evaluated", 0) / max(1, len(run.groups))
+    if run.measure != "validity" or not prompts or not all(0 <= fraction <= 1 for fraction in fractions):
+        return math.nan
+    # Where no answer differs, that is no proof that none can: as with one more of each kind.
+    fractions = [(p * prompts + 1) / (prompts + 2) if p in (0, 1) else p for p in fractions]
+    return math.sqrt(sum(p * (1 - p) for p in fractions) / prompts) / len(fractions)
+
+
+def errors_over_steps(run: Run, arm: Run, group: str | None) -> list[float]:
+    """The standard error of a group, or of the mean over groups, at each evaluation."""
+    names = [f"{run.measure}/{name}" for name in ([group] if group else run.groups)] or [str(run.measure)]
+    evaluations = zip(*(arm.series(name)[1] for name in names), strict=False)
+    return [standard_error(run, arm, list(fractions)) for fractions in evaluations]
+
+
+def error_of(run: Run, arm: Run, part: str, evaluation: int = -1) -> float:
+    """The standard error of `before_and_after`: of the last evaluation, or of the first with evaluation=0."""
+    errors = errors_over_steps(run, arm, run.ends.get(part))
+    return errors[evaluation] if errors else math.nan
+
+
+def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
+    """Result, curves and bars; without a measure on held-out prompts only the training reward."""
+    measure, training = run.measure, training_over_steps(run)
+    if training is not None:
+        save(training, run.folder, "training_over_steps")
+    if measure is not None:
+        save(score_over_steps(run), run.folder, f"{measure}_over_steps")
+        if run.ends:
+            save(head_against_tail(run), run.folder, "head_against_tail")
+    samples = {arm.label: arm.folder / SAMPLES for arm in run.arms[:_MOST_ARMS]}
+    return render(
+        "grpo",
+        run=run,
+        measure=measure,
+        name=MEASURES[measure][0] if measure else None,
+        result=_training_rewards(run) if measure is None else _result(run),
+        errors=any(math.isfinite(error_of(run, arm, "all")) for arm in run.arms),
+        evaluated=number(run.metrics.get("prompts/evaluated")),
+        changes=[f"{arm.label} {change:+.3f}" for arm in run.arms if math.isfinite(change := _change(run, arm))],
+        differences=_differences(run) if measure else [],
+        compared=(run.folder / "../.." / COMPARISON).exists() and not published,
+        training=training is not None,
+        samples=_samples(run) if measure is not None else "",
+        answers=answers(samples, 6) if quote_texts else "",
+        answering=list(samples),
+        published=published,
+        quoted=quote_texts,
+    )
+
+
+def _result(run: Run) -> str:
+    parts = parts_of(run)
+    header = ["arm", *(f"{name}, {moment}" for name in parts.values() for moment in ("before", "after"))]
+    rows = []
+    for arm in run.arms:
+        cells = [arm.label]
+        for part in parts:
+            before, after = before_and_after(run, arm, part)
+            cells += [score(before), score(after, error_of(run, arm, part))]
+        rows.append(cells)
+    return table(header, rows)
+
+
+def _training_rewards(run: Run) -> str:
+    rows = []
+    for arm in run.arms:
+        values = arm.series("reward")[1] or [math.nan]
+        rows.append([arm.label, score(values[0]), score(values[-1])])
+    return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
+
+
+def _change(run: Run, arm: Run) -> float:
+    """The overall measure after training minus before; NaN where either is unknown."""
+    before, after = before_and_after(run, arm, "all")
+    return math.nan if before is None or after is None else after - before
+
+
+def _differences(run: Run) -> list[list[str]]:
+    """Each weighted arm minus the control in the final samples, paired by held-out prompt, as rows of a table."""
+    if run.control is None or (other := _scores(run, run.control)) is None:
+        return []
+    rows = []
+    for arm in run.weighted:
+        mine = _scores(run, arm) or {}
+        for part, name in parts_of(run).items():
+            both = [prompt for prompt in mine.get(part, {}) if prompt in other[part]]
+            if both:
+                values, control = ([scores[part][prompt] for prompt in both] for scores in (mine, other))
+                interval = paired_interval(values, control)
+                rows.append([name, f"{arm.label} minus control", number(len(both)), spread(interval)])
+    return rows
+
+
+def _scores(run: Run, arm: Run) -> dict[str, dict[int, float]] | None:
+    """Part of the prompts -> prompt -> the measure's mean over the sampled answers; None without samples."""
+    path = arm.folder / SAMPLES
+    if not path.exists():
         return None
-    return {"Loss": (math.log(2), "chance"), "Accuracy": (0.5, "chance")}.get(title)
+    measure = "truth" if run.measure == "validity" else "reward"
+    wanted = [(measure, "mean"), ("cluster", "min"), ("density", "min")]
+    columns = read_samples(path).group_by("prompt_row").aggregate(wanted).to_pydict()
+    middle = np.median(columns["density_min"])
+    scores: dict[str, dict[int, float]] = {"all": {}, "head": {}, "tail": {}}
+    for prompt, value, cluster, density in zip(
+        columns["prompt_row"], columns[f"{measure}_mean"], columns["cluster_min"], columns["density_min"], strict=True
+    ):
+        group = cluster or ("crowded" if density > middle else "rare")
+        if value is None or not math.isfinite(value):
+            continue
+        for part in ("all", *(end for end, name in run.ends.items() if name == group)):
+            scores[part][prompt] = value
+    return scores
+
+
+def _samples(run: Run) -> str:
+    """A table of the measures of each arm's samples; empty for runs that kept none."""
+    if not any("length/low" in arm.metrics for arm in run.arms):
+        return ""
+    first = run.arms[0].metrics
+    measured = [name for name in first if f"{name}/low" in first or name.startswith("halves/")]
+    rows = [
+        [code(name), *(spread(_interval(arm, name)) for arm in run.arms)]
+        for name in headlines(measured)
+        if not _repeats(run, name)
+    ]
+    return table(["measure", *(arm.label for arm in run.arms)], rows)
+
+
+def _interval(arm: Run, name: str) -> Interval | None:
+    if (value := arm.metrics.get(name)) is None:
+        return None
+    low, high = (arm.metrics.get(f"{name}/{end}", math.nan) for end in ("low", "high"))
+    return clipped(Interval(value, low, high), name)
+
+
+def _repeats(run: Run, name: str) -> bool:
+    """Whether a reward is the verifier's, and so the validity of the same prompts."""
+    twin = name.replace("reward/", "validity/", 1)
+    return twin != name and all(arm.metrics.get(twin) == arm.metrics.get(name) for arm in run.arms)
+
+
+def shown_groups(run: Run, most: int = 8) -> list[str]:
+    """All groups; of many the largest and the smallest, which the report is about."""
+    groups = run.groups if len(run.groups) > 1 else []
+    return groups if len(groups) <= most else [*groups[: most // 2], *groups[-(most // 2) :]]
+
+
+def arm_styles(run: Run) -> dict[str, tuple[str, Any]]:
+    """Label of an arm -> (colour, line style); the control is always dashed and grey."""
+    others = [arm.label for arm in run.arms if arm.label != "control"]
+    return {**{name: arm_style(index) for index, name in enumerate(others)}, "control": (CONTROL_COLOUR, "--")}
+
+
+def score_over_steps(run: Run) -> Figure:
+    """The measure over steps: overall, then a panel a group."""
+    groups = shown_groups(run)
+    titles = {None: "Overall"} | {
+        group: f"{label(group, 18)} ({run.sizes[group]:,})" if group in run.sizes else f"{group.capitalize()} half"
+        for group in groups
+    }
+    panels = []
+    for group, title in titles.items():
+        lines = []
+        for arm in run.arms:
+            name = f"{run.measure}/{group}" if group else str(run.measure)
+            lines.append(
+                Line(arm.label, *arm.series(name), *arm_styles(run)[arm.label], errors_over_steps(run, arm, group))
+            )
+        panels.append(Panel(title, MEASURES[run.measure or ""][1], lines))
+    return curves(panels, share_y=True)
+
+
+def training_over_steps(run: Run) -> Figure | None:
+    """Training reward, length, entropy and KL over steps, those that were logged; None where none was."""
+    panels = []
+    for name, (title, unit) in _TRAINING.items():
+        lines = [
+            Line(arm.label, *arm.series(name), *arm_styles(run)[arm.label]) for arm in run.arms if name in arm.names()
+        ]
+        # A KL of exactly 0 throughout is one that was not asked for.
+        if lines and (name != "kl" or any(any(line.values) for line in lines)):
+            panels.append(Panel(title, unit, lines))
+    return curves(panels) if panels else None
+
+
+def head_against_tail(run: Run) -> Figure:
+    """Grouped bars: before training and after it in each arm, overall, on the head and on the tail."""
+    parts = parts_of(run)
+    bars = []
+    moments = [("before", run.arms[0], 0, "#BBBBBB")]
+    moments += [(f"after, {arm.label}", arm, -1, arm_styles(run)[arm.label][0]) for arm in run.arms]
+    for name, arm, moment, colour in moments:
+        values = [before_and_after(run, arm, part)[moment] for part in parts]
+        heights = [math.nan if value is None else value for value in values]
+        bars.append((name, colour, heights, [error_of(run, arm, part, moment) for part in parts]))
+    names = [name if part == "all" else f"{name}: {label(run.ends[part], 20)}" for part, name in parts.items()]
+    figure = grouped_bars(names, bars)
+    figure.axes[0].set(xlabel="held-out prompts", ylabel=MEASURES[run.measure or ""][1])
+    return figure
+
+
+# Sampling weights
+
+_EXAMPLES = 5
+_CHANGING = ("strength_schedule", "density_refresh")
+
+
+def weights_section(run: Run, quote_texts: bool) -> str:
+    """Tables and figures of the weights; empty where the run has no table of them.
+
+    quote_texts: whether the prompts of the lowest and of the highest density are quoted.
+    """
+    prompts = run.main.prompts
+    if prompts is None or not len(prompts.text):
+        return ""
+    clusters = {name: prompts.density[prompts.cluster == name] for name in run.sizes}
+    volume = run.config.get("density_estimator", "volume") == "volume"
+    unit = "prompts per unit of volume" if volume else "1 / mean distance to neighbours"
+    save(density_histogram(prompts.density, clusters, unit), run.folder, "density_histogram")
+    values, name = (
+        (prompts.density, "density (larger: more similar prompts nearby)") if prompts.uniform
+        else (prompts.weight, "weight (1 = average)")
+    )  # fmt: skip
+    save(prompt_map(prompts.place, values, name, prompts.cluster), run.folder, "prompt_map")
+    weighted = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
+    means = {arm.label: [cluster_weight(arm, name)[0] for name in run.sizes] for arm in weighted}
+    if len(run.sizes) > 1:
+        styles = [(label(arm), arm_styles(run)[arm][0], of_arm) for arm, of_arm in means.items()]
+        save(weight_against_frequency(run.sizes, styles), run.folder, "weight_against_frequency")
+    changing = [name for name in _CHANGING if run.config.get(name) not in (None, "constant")]
+    return render(
+        "weights",
+        run=run,
+        changing=changing if changing or {"pass_rate", "curriculum"} & set(run.kinds) else None,
+        facts=_facts(run),
+        clusters=_clusters(run, weighted) if len(run.sizes) > 1 else "",
+        colour="density" if prompts.uniform else "weight",
+        examples=_examples(prompts) if quote_texts and not run.sizes else {},
+    )
+
+
+def _facts(run: Run) -> str:
+    rows = []
+    for arm in run.arms:
+        share = arm.metrics.get("weights/effective_share")
+        size = number(arm.metrics.get("weights/effective_sample_size"))
+        names = ("weights/intrinsic_dimension", "weights/smallest", "weights/largest")
+        cells = [size if share is None else f"{size} ({percent(share)})", *(number(arm.metrics.get(n)) for n in names)]
+        rows.append([arm.label, *cells])
+    header = ["arm", "effective sample size", "intrinsic dimension", "smallest weight", "largest weight"]
+    return table(header, rows)
+
+
+def _clusters(run: Run, weighted: list[Run]) -> str:
+    """Each cluster's size, mean weight and fraction of the draws."""
+    header = ["cluster", "prompts", "fraction of prompts"]
+    for arm in weighted:
+        of_arm = f", {arm.label}" if len(weighted) > 1 else ""
+        header += [f"mean weight{of_arm}", f"fraction of draws{of_arm}"]
+    rows = []
+    for cluster, size in run.sizes.items():
+        cells = [escaped(cluster, 60), number(size), percent(size / sum(run.sizes.values()))]
+        for arm in weighted:
+            mean, mass = cluster_weight(arm, cluster)
+            cells += [fixed(mean, 3), percent(mass)]
+        rows.append(cells)
+    return table(header, rows)
+
+
+def cluster_weight(arm: Run, cluster: str) -> tuple[float, float]:
+    """The mean weight of a cluster's prompts, and its fraction of the draws."""
+    prompts = arm.prompts
+    assert prompts is not None
+    assert prompts.cluster is not None
+    members = prompts.weight[prompts.cluster == cluster]
+    return float(members.mean()), float(members.sum() / prompts.weight.sum())
+
+
+def _examples(prompts: Prompts) -> dict[str, list[list[str]]]:
+    """The prompts of the lowest and of the highest density, each text once, as rows of a table."""
+    order = np.argsort(prompts.density, kind="stable").tolist()
+    tables = {}
+    for end, rows in (("lowest", order), ("highest", order[::-1])):
+        first: dict[str, int] = {}
+        for row in rows:
+            first.setdefault(prompts.text[row], row)
+        tables[end] = [
+            [escaped(text), number(prompts.density[row]), number(prompts.weight[row])]
+            for text, row in itertools.islice(first.items(), _EXAMPLES)
+        ]
+    return tables

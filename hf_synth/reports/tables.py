@@ -1,41 +1,55 @@
-"""Markdown from numbers and from texts that nobody can trust: prompts, names and values of other people."""
+"""Markdown from numbers and from texts that nobody can trust: cells, tables, whole pages, and the facts of a run."""
 
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import jinja2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markdown_it import MarkdownIt
+from safetensors import safe_open
+
+from hf_synth.io import write_text
 from hf_synth.tasks.families.knowledge_graph import KINDS
+from hf_synth.training.arguments import yaml_text
 
 # Entities and not backslashes: no Markdown reader takes them for structure, inside a table or outside.
 # An underscore inside a word is no markup and stays readable.
 _MARKUP = re.compile(r"[&<>|\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 # Marks that would turn round the direction of all the text after them.
 _DIRECTIONS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_REPLACEMENT = "\ufffd"
 MISSING = "-"
 
 
 def escaped(text: str, most: int = 200) -> str:
     """Any text as one line of Markdown that shows as it is, cut to `most` characters."""
-    line = one_line(text)
-    shown = line if len(line) <= most else line[: most - 1] + "…"
-    return _MARKUP.sub(lambda mark: f"&#{ord(mark[0])};", shown)
+    return _MARKUP.sub(lambda mark: f"&#{ord(mark[0])};", shortened(text, most))
 
 
 def one_line(text: str) -> str:
     """The text without line breaks, control characters and marks of direction."""
-    return "".join(map(_shown, " ".join(text.split())))
+    return "".join(
+        "\ufffd" if character in _DIRECTIONS or unicodedata.category(character) in ("Cc", "Cs", "Cn") else character
+        for character in " ".join(text.split())
+    )
 
 
-def _shown(character: str) -> str:
-    hidden = character in _DIRECTIONS or unicodedata.category(character) in ("Cc", "Cs", "Cn")
-    return _REPLACEMENT if hidden else character
+def shortened(text: str, most: int) -> str:
+    """The text in one line of at most `most` characters."""
+    line = one_line(text)
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def code(text: str) -> str:
-    """A code span of one line, whatever backticks the text has."""
-    line = one_line(text)
+    """A code span of one line, whatever backticks the text has; with a bar, which ends table cells, escaped text."""
+    line = shortened(text, 200)
+    if "|" in line or not line:
+        return escaped(line)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     pad = " " if len(fence) > 1 else ""
     return f"{fence}{pad}{line}{pad}{fence}"
@@ -53,11 +67,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
-def score(value: float | None, error: float | None = None) -> str:
-    """A measure in three decimals, with its standard error where there is one."""
+def fixed(value: float | None, decimals: int = 4) -> str:
+    """A number with so many decimals; a very large one in four digits."""
     if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.3f}" if error is None else f"{value:.3f} ± {error:.3f}"
+    return f"{value:z.{decimals}f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def score(value: float | None, error: float = math.nan) -> str:
+    """A measure in three decimals, with its standard error where that is known."""
+    return fixed(value, 3) + (f" ± {fixed(error, 3)}" if math.isfinite(error) else "")
 
 
 def spread(interval: tuple[float, float, float] | None, value: float | None = None) -> str:
@@ -65,7 +84,11 @@ def spread(interval: tuple[float, float, float] | None, value: float | None = No
     if interval is None:
         return score(value)
     mean, low, high = interval
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if math.isfinite(high - low) else score(mean)
+    if not math.isfinite(high - low):
+        return score(mean)
+    # Two digits of the interval's width, so that bounds which differ are not written alike.
+    decimals = min(6, max(3, 1 - math.floor(math.log10(high - low)))) if high > low else 3
+    return f"{fixed(mean, decimals)} [{fixed(low, decimals)}, {fixed(high, decimals)}]"
 
 
 def number(value: float | None) -> str:
@@ -74,12 +97,12 @@ def number(value: float | None) -> str:
         return MISSING
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.3g}"
 
 
 def percent(fraction: float) -> str:
     """A fraction as a percentage."""
-    return f"{100 * fraction:.1f} %"
+    return f"{100 * fraction:.1f} %" if math.isfinite(fraction) else MISSING
 
 
 def duration(seconds: float) -> str:
@@ -93,11 +116,6 @@ def duration(seconds: float) -> str:
 def listed(items: Sequence[str]) -> str:
     """`a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def picture(name: str, alt: str) -> str:
-    """A figure of the report by its file's name."""
-    return f"![{alt}](figures/{name}.png)"
 
 
 _PARTS = ("all", "head", "tail")
@@ -123,3 +141,132 @@ def headlines(names: Collection[str]) -> list[str]:
 def in_order(groups: Iterable[str]) -> list[str]:
     """Types of facts as they are learned: memorised, composed, analogised; other groups by name, after them."""
     return sorted(groups, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a template of this package as Markdown, without empty lines in a row outside code blocks.
+
+    Nothing is escaped here: a template hands the texts of users to `escaped` or `code`.
+    """
+    text = _TEMPLATES.get_template(f"{template}.md.j2").render(values)
+    blocks = r"(?ms)(^(`{3,})[^`\n]*\n.*?^\2$)|\n{3,}"
+    return re.sub(blocks, lambda match: match[1] or "\n\n", text).strip("\n")
+
+
+def sentence(name: str, **values: Any) -> str:
+    """Return one macro of sentences.md.j2: text that reports and model cards share."""
+    return str(getattr(_TEMPLATES.get_template("sentences.md.j2").module, name)(**values)).strip("\n")
+
+
+def write_pages(folder: Path, markdown: str) -> Path:
+    """Write report.md and report.html into a folder; returns the path of report.html."""
+    write_text(folder / "report.md", markdown)
+    write_text(folder / "report.html", html_page(markdown))
+    return folder / "report.html"
+
+
+def html_page(markdown: str) -> str:
+    """A whole HTML page from Markdown with tables; HTML inside the Markdown is shown, never obeyed."""
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    heading = re.search(r"<h1>(.*?)</h1>", body)
+    title = re.sub("<[^>]*>", "", heading[1]) if heading else "Report"
+    return _TEMPLATES.get_template("page.html.j2").render(title=title, body=body)
+
+
+_SIZES = {
+    "num_hidden_layers": "layers", "n_layer": "layers", "num_attention_heads": "heads", "n_head": "heads",
+    "hidden_size": "hidden size", "n_embd": "hidden size", "vocab_size": "vocabulary",
+}  # fmt: skip
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Parameters in a folder's safetensors files, read from their headers; None where there are none."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as tensors:
+            total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total or None
+
+
+def model_facts(folder: Path, metrics: Mapping[str, float]) -> str:
+    """The model by its class, with its size; by its size alone where its config is not there; empty without either."""
+    path = folder / "config.json"
+    parameters = count_parameters(folder) or metrics.get("parameters")
+    parts = [] if parameters is None else [f"{number(parameters)} parameters"]
+    if path.exists():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind = next(iter(config.get("architectures") or []), config.get("model_type") or "model")
+        sizes = [f"{word} {config[name]:,}" for name, word in _SIZES.items() if isinstance(config.get(name), int)]
+        parts = [code(str(kind)), *parts, *sizes]
+    return ", ".join(parts)
+
+
+def read_samples(path: Path) -> pa.Table:
+    """Read samples.parquet; ValueError where it is damaged."""
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path}: got a damaged file ({str(error).splitlines()[0]}); remove its folder") from error
+
+
+def answers(samples: Mapping[str, Path], most: int) -> str:
+    """A table of the first sampled answer of each arm to a few prompts, spread evenly over all.
+
+    samples: the tables of samples, of the same prompts, by the name of the arm. Empty where one is not there.
+    """
+    if not samples or not most or not all(path.exists() for path in samples.values()):
+        return ""
+    first = []
+    for path in samples.values():
+        columns = read_samples(path).select(["prompt", "completion", "sample"]).to_pydict()
+        rows_read = zip(*columns.values(), strict=True)
+        first.append({prompt: completion for prompt, completion, sample in rows_read if sample == 0})
+    prompts = [prompt for prompt in first[0] if all(prompt in of_arm for of_arm in first)]
+    rows = [
+        [
+            escaped(prompt if len(prompt) <= 160 else "…" + prompt[-159:]),
+            *(escaped(of_arm[prompt], 160) for of_arm in first),
+        ]
+        for prompt in prompts[:: max(1, len(prompts) // most)][:most]
+    ]
+    return table(["prompt", *map(code, samples)], rows, text_columns=1 + len(samples))
+
+
+def short_path(name: str) -> str:
+    """A Hub id as it is, and of a path on this machine its last two parts."""
+    parts = Path(name).parts
+    return name if len(parts) <= 2 else "/".join(parts[-2:])
+
+
+def settings_of_task(config: Mapping[str, Any]) -> str:
+    """The task as a reader names it: its name, its preset, and what was changed."""
+    parts = [code(str(config["task"]))] if config.get("task") else []
+    if config.get("preset"):
+        parts.append(f"preset {code(str(config['preset']))}")
+    values = config.get("task_args") or {}
+    return ", ".join([*parts, *(code(f"{name}={value}") for name, value in values.items())])
+
+
+def settings_yaml(settings: dict[str, Any]) -> str:
+    """Settings as the lines of a recipe's YAML."""
+    nested = any(isinstance(value, dict | list) for value in settings.values())
+    flow = None if nested else False  # None puts what holds nothing nested in one line, and so would all settings
+    return yaml_text(settings, allow_unicode=True, default_flow_style=flow, width=100)
+
+
+_TEMPLATES.globals |= {
+    function.__name__: function
+    for function in (
+        code, code_block, duration, escaped, fixed, listed, number, percent, score, short_path, settings_of_task,
+        settings_yaml, spread, table,
+    )
+}  # fmt: skip

@@ -91,11 +91,11 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
     return concatenate_datasets(parts).shuffle(seed=data.rows_seed)
 
 
-def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset]:
-    """Return distinct prompts to train on, and held-out prompts: {prompt}, with {task, cluster} of tasks and
-    {src} of preference pairs.
+def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset, int]:
+    """Return distinct prompts to train on, held-out prompts, and how many repeated prompts were left out.
 
-    Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
+    Columns: {prompt}, with {task, cluster} of tasks and {src} of preference pairs. Held out are `held_out` prompts of
+    every cluster, or of natural prompts their `test_share`.
     """
     if data.task or data.mixture:
         return _task_prompt_split(data, held_out)
@@ -108,22 +108,27 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     else:
         own = _own_prompts(Path(data.prompts or ""), folder)
         parts = [own, own.select([])]
+    repeated = sum(sum(part["count"]) - len(part) for part in parts)
+    if repeated:
+        logger.warning("%d repeated prompts left out, %d distinct ones kept", repeated, sum(map(len, parts)))
     training, rest = (part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts)
-    return training, rest
+    return training, rest, repeated
 
 
-def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset]:
+def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset, int]:
     known = clusters(data)
     draw = _task_prompts if data.duplicates == "replace" else _drawn_prompts
     training = [draw(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()]
+    drawn = sum(map(len, training))
     if data.duplicates == "drop":
         training = [_without_repeats(part) for part in training]
     avoid = frozenset(prompt for part in training for prompt in part["prompt"])
     prompts = concatenate_datasets(training)
+    repeated = drawn - len(prompts)
     if not held_out:
-        return prompts, prompts.select([])
+        return prompts, prompts.select([]), repeated
     fresh = [_task_prompts(name, cluster, "test", held_out, data.rows_seed, avoid) for name, cluster in known.items()]
-    return prompts, concatenate_datasets(fresh)
+    return prompts, concatenate_datasets(fresh), repeated
 
 
 def preference_split(
@@ -266,7 +271,7 @@ def _own_prompts(path: Path, folder: Path) -> Dataset:
         raise ValueError(
             f'prompts: got no usable line in {str(path)!r} ({first}); wanted lines like {{"prompt": ...}}'
         )
-    return preferences.distinct_prompts(Dataset.from_dict({"prompt": prompts})).select_columns("prompt")
+    return preferences.distinct_prompts(Dataset.from_dict({"prompt": prompts}))
 
 
 def _prompt_problem(prompt: Any, before: list[Any]) -> str:
@@ -319,11 +324,24 @@ def fitting_pairs(
     return kept[0], kept[1], counts
 
 
-def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, float]:
-    """Return the accuracy on held-out pairs with its standard error, and the loss per pair.
+def evaluate_pairs(trainer: Any) -> dict[str, float]:
+    """Evaluate TRL's RewardTrainer or DPOTrainer on its held-out pairs, each of which counts once.
 
-    Accuracy and loss are as TRL's trainers log them: means over batches, of which the last may be short.
+    TRL's accuracies and margins are means over batches, so that one pair in a short last batch would count as much as
+    a whole batch: the pairs of that batch are evaluated apart, and weigh as many as they are.
     """
+    pairs, batch = trainer.eval_dataset, trainer.args.eval_batch_size * trainer.args.world_size
+    whole = len(pairs) // batch * batch
+    parts = [pairs.select(rows) for rows in (range(whole), range(whole, len(pairs))) if len(rows)]
+    results = [trainer.evaluate(part) for part in parts]
+    return {
+        name: sum(result[name] * len(part) for result, part in zip(results, parts, strict=True)) / len(pairs)
+        for name in results[0]
+    }
+
+
+def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, float]:
+    """Return the accuracy on held-out pairs with its standard error, and the loss per pair."""
     error = math.sqrt(accuracy * (1 - accuracy) / pairs)
     return {"accuracy/held_out": accuracy, "accuracy/standard_error": error, "loss/held_out": loss}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_synth.experiments.arms import filled_in
 from hf_synth.metrics.intervals import mean_interval, wilson_interval
-from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
+from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.pretraining import GEOMETRY
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import get_task
@@ -153,14 +153,14 @@ def _share(hits: int, count: int) -> str:
 def _figure(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> None:
     panels = []
     for arm, runs in arms.items():
-        coloured = zip(_TYPES, CLUSTER_COLOURS, strict=False)
+        coloured = zip(_TYPES, COLOURS, strict=False)
         lines = [_line(runs, _NAME.format(kind), kind, colour) for kind, colour in coloured]
         panels.append(Panel(f"Weight decay {_decay(arm)}", "accuracy", lines))
     save(curves(panels, share_y=True), folder, name)
     panels = [
         Panel(title, "mean over graphs", [
             _line(runs, f"geometry/{kind}", f"decay {_decay(arm)}", colour)
-            for (arm, runs), colour in zip(arms.items(), CLUSTER_COLOURS, strict=False)
+            for (arm, runs), colour in zip(arms.items(), COLOURS, strict=False)
         ]) for kind, (title, *_) in _GEOMETRY.items()
     ]  # fmt: skip
     save(curves(panels), folder, f"{name}_geometry")

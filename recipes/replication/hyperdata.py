@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hf_synth.metrics.intervals import mean_interval
-from hf_synth.reports.figures import ARM_COLOURS, STYLE, blank, save
+from hf_synth.reports.figures import COLOURS, STYLE, blank, save
 from hf_synth.reports.tables import MISSING, table
 from replication.claims import (
     Claim,
@@ -96,7 +96,7 @@ def _figure(arms: Mapping[str, Sequence[Record]]) -> Figure:
     shown = ("language/validity", "language/perplexity/ratio")
     figure, axes = blank(2.6, 1, len(shown))
     for name, ax in zip(shown, axes, strict=True):
-        for position, (runs, colour) in enumerate(zip(arms.values(), ARM_COLOURS, strict=False)):
+        for position, (runs, colour) in enumerate(zip(arms.values(), COLOURS, strict=False)):
             values = [run.metrics[name] for run in runs]
             interval = mean_interval(values)
             jitter = np.linspace(-0.12, 0.12, len(values))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.metrics.intervals import mean_interval
-from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
+from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import Rows, get_task
 from hf_synth.tasks.base import EOS
@@ -58,7 +58,7 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
     ]  # fmt: skip
     head = ["task", "token accuracy", "rows all right", "floor", "excess", *(f"steps to {bar:g}" for bar in _LEARNED)]
     lines = [
-        Line(task, *runs[0].curve("validation_accuracy"), CLUSTER_COLOURS[number % 8], "-" if number < 8 else "--")
+        Line(task, *runs[0].curve("validation_accuracy"), COLOURS[number % 8], "-" if number < 8 else "--")
         for number, (task, runs) in enumerate(arms.items())
     ]
     save(curves([Panel("Nine tasks", "token accuracy, validation", lines)]), folder, "procedural")
@@ -201,7 +201,7 @@ def _downstream_figure(targets: Sequence[_Target], folder: Path) -> None:
     panels = []
     for target in targets:
         lines = []
-        for start, colour in zip(_INITIALISATIONS, CLUSTER_COLOURS, strict=False):
+        for start, colour in zip(_INITIALISATIONS, COLOURS, strict=False):
             if not (runs := target.runs[start]):
                 continue
             steps = runs[0].curve("validation_accuracy")[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.metrics.ngram import ngram_log_probs
-from hf_synth.reports.figures import CLUSTER_COLOURS, Line, Panel, curves, save
+from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
 from hf_synth.tasks import get_task
 from replication.claims import Claim, mean_claim, over_units, sample_size_note
@@ -104,7 +104,7 @@ def _counted(config: Mapping[str, Any], record: Record) -> dict[int, float]:
 
 def _figure(records: Sequence[Record], counted: Sequence[Mapping[int, float]], folder: Path, name: str) -> None:
     lines = [
-        Line(f"grammar {record.seed}", *record.curve("validation_excess"), CLUSTER_COLOURS[number % 8])
+        Line(f"grammar {record.seed}", *record.curve("validation_excess"), COLOURS[number % 8])
         for number, record in enumerate(records)
     ]
     floor = np.array([record.metrics["floor/test"] for record in records])

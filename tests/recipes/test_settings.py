@@ -20,8 +20,7 @@ import yaml
 from hf_synth.errors import check_fields
 from hf_synth.experiments.arms import CompareArguments, as_flags, planned_runs, split_config
 from hf_synth.reports.comparison import settings_lines
-from hf_synth.reports.page import render
-from hf_synth.reports.tables import code_block
+from hf_synth.reports.tables import code_block, render
 from hf_synth.training.arguments import LIMITS, check_honoured, parse_recipe, read_yaml
 from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, check_run, open_run
 

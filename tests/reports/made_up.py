@@ -51,6 +51,7 @@ def write_arm(
     }
     if measure:
         groups = list(final)
+        write_samples(folder / "samples.parquet", measure, final, strength, natural)
         metrics["prompts/evaluated"] = 64.0 * len(groups)
         for moment, look in (("warmup", warm_up), ("final", final)):
             metrics[f"{measure}/{moment}"] = float(np.mean(list(look.values())))
@@ -58,6 +59,22 @@ def write_arm(
             metrics[f"{measure}/{moment}_tail"] = look[groups[-1]]
     write(folder / "metrics.json", metrics)
     return metrics
+
+
+def write_samples(path: Path, measure: str, final: dict[str, float], strength: float, natural: bool) -> None:
+    """samples.parquet: 2 answers to each of 8 prompts a group, scored around the group's value."""
+    random = np.random.default_rng(round(10 * strength))
+    groups = [group for group in final for _ in range(16)]
+    scores = np.array([final[group] for group in groups]) + 0.2 * random.normal(size=len(groups))
+    rows = np.arange(len(groups)) // 2
+    columns = {
+        "prompt_row": rows, "sample": np.arange(len(groups)) % 2,
+        "prompt": [f"<{group}> question {place // 2}" for place, group in enumerate(groups)],
+        "completion": [f"{NASTY} {strength:g}"] * len(groups), "reward": scores,
+        "truth": scores if measure == "validity" else pa.nulls(len(groups), pa.float64()),
+        "cluster": pa.nulls(len(groups), pa.string()) if natural else groups, "density": 1.0 + len(groups) - rows,
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), path)
 
 
 def write_prompts(path: Path, strength: float, natural: bool) -> np.ndarray:

@@ -9,11 +9,26 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from hf_synth.reports.figures import label, save
-from hf_synth.reports.grpo import head_against_tail, score_over_steps, shown_groups, training_over_steps
-from hf_synth.reports.read import Prompts, read_run
-from hf_synth.reports.report import learning_curves
-from hf_synth.reports.sampling_weights import density_histogram, prompt_map, weight_against_frequency
+from hf_synth.reports.figures import (
+    Line,
+    Panel,
+    arm_style,
+    curves,
+    density_histogram,
+    grouped_bars,
+    label,
+    prompt_map,
+    save,
+    weight_against_frequency,
+)
+from hf_synth.reports.read import read_run
+from hf_synth.reports.report import (
+    head_against_tail,
+    learning_curves,
+    score_over_steps,
+    shown_groups,
+    training_over_steps,
+)
 
 
 def assert_labelled(figure: Figure | None) -> None:
@@ -38,27 +53,28 @@ def test_an_arm_of_strength_0_that_weighs_by_another_kind_too_is_drawn(natural_r
 @pytest.mark.parametrize("name", ["grpo_run", "natural_run"])
 def test_all_axes_of_grpo_are_labelled(name: str, request: pytest.FixtureRequest) -> None:
     run = read_run(request.getfixturevalue(name))
-    for draw in (score_over_steps, training_over_steps, head_against_tail, density_histogram):
+    for draw in (score_over_steps, training_over_steps, head_against_tail):
         assert_labelled(draw(run))
-    assert run.main.prompts is not None
-    assert_labelled(prompt_map(run.main.prompts))
+    prompts = run.main.prompts
+    assert prompts is not None
+    assert_labelled(density_histogram(prompts.density, {}, "unit"))
+    assert_labelled(prompt_map(prompts.place, prompts.weight, "weight", prompts.cluster))
 
 
 def test_all_axes_of_the_others_are_labelled(reward_run: Path, sft_run: Path, grpo_run: Path) -> None:
     for folder in (reward_run, sft_run):
         assert_labelled(learning_curves(read_run(folder)))
-    assert_labelled(weight_against_frequency(read_run(grpo_run)))
 
 
-def test_arms_by_line_style_and_clusters_by_colour(grpo_run: Path) -> None:
+def test_arms_differ_in_colour_or_style_however_many(grpo_run: Path) -> None:
     overall, *clusters = score_over_steps(read_run(grpo_run)).axes
-    assert [line.get_linestyle() for line in overall.lines] == ["-", ":", "--"]
-    assert len({ax.lines[0].get_color() for ax in clusters}) == len(clusters) == 4
+    assert len(clusters) == 4
     assert list(overall.lines[2].get_ydata()) == [0.125, 0.34375]
+    assert len({arm_style(index) for index in range(12)}) == 12
 
 
-def test_balance_is_where_every_cluster_gets_the_same(grpo_run: Path) -> None:
-    (ax,) = weight_against_frequency(read_run(grpo_run)).axes
+def test_balance_is_where_every_cluster_gets_the_same(made_up: ModuleType) -> None:
+    (ax,) = weight_against_frequency(made_up.SIZES, [("arm", "black", [0.5, 1, 2, 4])]).axes
     balance = next(line for line in ax.lines if "perfect balance" in str(line.get_label()))
     assert np.asarray(balance.get_xdata()) * np.asarray(balance.get_ydata()) == pytest.approx(1 / 4)
 
@@ -80,8 +96,33 @@ def test_names_are_no_mathematics_and_not_hidden(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_equal_densities_and_places(count: int) -> None:
     ones = np.ones(count)
-    figure = prompt_map(Prompts(["a"] * count, None, ones, ones, np.zeros((count, 2))))
-    assert_labelled(figure)
+    assert_labelled(prompt_map(np.zeros((count, 2)), ones, "weight", None))
+    assert_labelled(density_histogram(ones, {}, "unit"))
+
+
+@pytest.mark.parametrize(
+    ("heights", "texts"),
+    [
+        ([-0.8721, -0.8715], ["-0.87210", "-0.87150"]),
+        ([0.25, 0.5], ["0.25", "0.50"]),
+        ([0.5, 0.5], ["0.50", "0.50"]),
+        ([0.5, np.nan], ["0.50", ""]),
+    ],
+)
+def test_bars_that_differ_are_labelled_differently(heights: list[float], texts: list[str]) -> None:
+    figure = grouped_bars(["all"], [("arm", "red", [height], [np.nan]) for height in heights])
+    assert [text.get_text() for text in figure.axes[0].texts] == texts
+
+
+def test_no_title_is_clipped_and_no_tick_has_an_offset() -> None:
+    """Long titles over three columns, small differences around a large mean."""
+    line = Line("a", [0, 1, 2], [1e5 + 1e-3, 1e5 + 2e-3, 1e5 + 3e-3])
+    figure = curves([Panel("Exact-match accuracy of everything there is", "nats", [line])] * 3)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        assert ax.yaxis.get_offset_text().get_text() == ""
+        assert ax.title.get_window_extent().x1 <= figure.bbox.x1
+        assert ax._left_title.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_no_state_of_pyplot_is_touched(tmp_path: Path, made_up: ModuleType) -> None:

@@ -37,7 +37,7 @@ def test_density_is_not_made_responsible_for_other_weights(tmp_path: Path, made_
     write_report(folder)
     text = (folder / "report.md").read_text()
     assert text.count("by cluster and pass_rate") >= 2
-    assert "Weights fall as density rises" not in text
+    assert "The higher the density, the lower the weight" not in text
     assert "the first round" in text
 
 
@@ -59,4 +59,4 @@ def test_a_dpo_run(tmp_path: Path, made_up: ModuleType) -> None:
     assert text.startswith("# DPO: learning from compared answers")
     assert "| `margin/held_out` | 0.2500 |" in text
     assert "recipes/dpo.py" in text
-    assert "Weights fall as density rises" in text
+    assert "The higher the density, the lower the weight" in text

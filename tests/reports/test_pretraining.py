@@ -11,9 +11,9 @@ from hf_synth.metrics.intervals import mean_interval, wilson_interval
 from hf_synth.reports import write_report
 from hf_synth.reports.arms import arms_figure
 from hf_synth.reports.figures import legend_columns, limit_shares
-from hf_synth.reports.page import settings_yaml
-from hf_synth.reports.pretraining import floor_of, geometry_figure, groups_figure, learning_figure, stages, verdict
+from hf_synth.reports.pretraining import floor_level, geometry_figure, groups_figure, learning_figure, stages, verdict
 from hf_synth.reports.read import read_comparison, read_run
+from hf_synth.reports.tables import settings_yaml
 
 
 def report(folder: Path) -> str:
@@ -170,7 +170,7 @@ def test_the_model_is_named_and_so_is_what_its_reader_needs(single, several):
     config = {"architectures": ["OwnForCausalLM"], "num_hidden_layers": 2, "auto_map": {}}
     for folder in (single, *several.glob("*/seed-*")):
         (folder / "config.json").write_text(json.dumps(config))
-    assert "Model: `OwnForCausalLM`, 1,234 parameters, 2 layers" in report(several)
+    assert "Model: `OwnForCausalLM`, 1,234 parameters, layers 2" in report(several)
     assert "after `import hf_synth.models`." in report(single)
 
 
@@ -185,7 +185,7 @@ def test_axes_of_shares_end_at_0_and_1(values, limits):
 
 def test_figures_draw_what_was_logged(single):
     run = read_run(single)
-    assert floor_of(run.arms[0]) == 1.0
+    assert floor_level(run) == (1.0, "validation floor")
     loss, tokens, rows = learning_figure(run).axes
     assert list(loss.lines[1].get_ydata()) == pytest.approx([2.0, 1.5, 1 + 1 / 3, 1.25])
     assert [ax.get_ylabel() for ax in (loss, tokens, rows)] == [
@@ -210,7 +210,7 @@ def test_painted_reports_have_their_pictures(single):
 
 def test_legends_fit():
     assert legend_columns(["a", "b"]) == 2
-    assert legend_columns(["x" * 22] * 6) == 3
+    assert legend_columns(["x" * 22] * 6) == 2
     assert legend_columns(["x" * 200]) == 1
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import scipy.stats
 from matplotlib.image import imread
 
+from hf_synth.metrics.intervals import wilson_interval
 from hf_synth.reports import write_report
 
 
@@ -73,19 +76,35 @@ def test_standard_errors_are_binomial(grpo_run: Path) -> None:
     assert cells[6] == f"0.312 ± {errors[3]:.3f}"
 
 
-def test_differences_have_the_sign_of_arm_minus_control(grpo_run: Path) -> None:
-    text = report(grpo_run)
-    assert row(text, "overall | strength 1 minus control")[2:] == ["+0.062", "1.5"]
-    assert row(text, "head | strength 1 minus control")[2:] == ["-0.062", "0.7"]
-    assert row(text, "tail | strength 0.5 minus control")[2:] == ["-0.062", "1.0"]
-    assert "`--seed`" in text
+@pytest.mark.parametrize("fixture", ["grpo_run", "natural_run"])
+def test_differences_are_paired_by_prompt(fixture: str, request: pytest.FixtureRequest) -> None:
+    """Arm minus control with Student's interval over prompts, also where the reward is a model."""
+    folder = request.getfixturevalue(fixture)
+    groups = ("plain", "rarest") if fixture == "grpo_run" else ("crowded", "rare")
+    mine, other = (pq.read_table(path / "samples.parquet").to_pandas() for path in (folder, folder / "control"))
+    group = mine.prompt.str.extract("<(.*)>")[0]
+    for part, chosen in (("overall", group != ""), ("head", group == groups[0]), ("tail", group == groups[1])):
+        values = [frame[chosen].groupby("prompt_row").reward.mean() for frame in (mine, other)]
+        test = scipy.stats.ttest_rel(*values)
+        interval = (values[0].mean() - values[1].mean(), *test.confidence_interval(0.95))
+        cells = row(report(folder), f"{part} | strength 1 minus control")[2:]
+        assert cells[0] == str(len(values[0]))
+        assert [float(text) for text in re.findall(r"-?[\d.]+", cells[1])] == pytest.approx(interval, abs=0.0006)
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_without_samples_no_order_of_arms_is_stated(natural_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(natural_run, tmp_path / "run"))
+    (folder / "control" / "samples.parquet").unlink()
+    text = report(folder)
+    assert "minus control" not in text
+    assert "no difference between arms is given" in text
 
 
 @pytest.mark.usefixtures("unpainted")
 def test_equal_arms_and_loss_of_validity(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {1.0: [0.0625] * 4, 0.0: [0.0625] * 4})
     text = report(tmp_path)
-    assert row(text, "overall | strength 1 minus control")[2:] == ["+0.000", "0.0"]
     assert "strength 1 -0.062" in text
 
 
@@ -114,7 +133,7 @@ def test_control_alone(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {0.0: [0.5] * 4})
     text = report(tmp_path)
     assert row(text, "control")[-2:] == ["0.125", "0.500 ± 0.062"]
-    assert row(text.split("## Weights")[1], "control")[-2:] == ["1", "1"]
+    assert row(text.split("## Sampling weights")[1], "control")[-2:] == ["1", "1"]
     assert "minus control" not in text
 
 
@@ -137,7 +156,6 @@ def test_natural_prompts(natural_run: Path, made_up: ModuleType) -> None:
     """Reward models have no binomial error; prompts of any text stay in their cells."""
     text = report(natural_run)
     assert row(text, "strength 1")[1:] == ["0.125", "-0.125", "0.125", "-0.500", "0.125", "0.250"]
-    assert row(text, "tail | strength 1 minus control")[2:] == ["-0.500", "-"]
     page = Page(natural_run / "report.html")
     assert not page.tags & {"script", "a", "strong"}
     assert "<script>alert(1)</script> | a b" in page.cells
@@ -152,8 +170,9 @@ def test_natural_prompts(natural_run: Path, made_up: ModuleType) -> None:
 
 def test_reward_run(reward_run: Path) -> None:
     text = report(reward_run)
-    assert "0.625 ± 0.031, 240 pairs" in text
-    assert "4.0 standard errors above" in text
+    wilson = wilson_interval(150, 240)
+    assert f"0.625 [{wilson.low:.3f}, {wilson.high:.3f}] on 240 pairs" in text
+    assert "differs from chance" not in text
     assert "| `loss/held_out` | 0.6543 |" in text
     assert "too long: 7" in text
     assert "could not be used: 2" in text
@@ -165,7 +184,7 @@ def test_sft_run_with_nothing_optional(sft_run: Path) -> None:
     text = report(sft_run)
     assert "| training loss, last logged | `loss/final` | 0.1000 |" in text
     assert "4,000" in text
-    assert "## Weights" not in text
+    assert "## Sampling weights" not in text
 
 
 @pytest.mark.parametrize("name", ["grpo_run", "natural_run", "reward_run", "sft_run"])
@@ -199,7 +218,7 @@ def test_missing_table_and_settings(grpo_run: Path, tmp_path: Path) -> None:
         path.unlink()
     (grpo_run / "resolved_config.yaml").write_text("recipe: grpo\nsampling_strength: [1, 0.5, 0]\n")
     text = report(grpo_run)
-    assert "## Weights" not in text
+    assert "## Sampling weights" not in text
     assert row(text, "control")
     assert "my.yaml" not in text
 

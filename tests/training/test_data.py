@@ -3,6 +3,8 @@
 import gzip
 import json
 import logging
+from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
@@ -13,6 +15,7 @@ from hf_synth.training.arguments import DataArguments
 from hf_synth.training.data import (
     REJECTED_ROWS,
     clusters,
+    evaluate_pairs,
     imitation_rows,
     pair_length,
     preference_split,
@@ -101,7 +104,7 @@ def test_rows_to_imitate_come_by_their_shares_and_are_right(tmp_path):
 
 
 def test_prompts_are_distinct_and_held_out_ones_are_never_trained_on(tmp_path):
-    training, held_out = prompt_split(DataArguments(mixture=MIXTURE, num_rows=200), tmp_path, 16)
+    training, held_out, _ = prompt_split(DataArguments(mixture=MIXTURE, num_rows=200), tmp_path, 16)
     counts = [{name: list(part["cluster"]).count(name) for name in MIXTURE} for part in (training, held_out)]
     assert counts == [{"big": 140, "small": 40, "sorted": 20}, dict.fromkeys(MIXTURE, 16)]
     seen, fresh = list(training["prompt"]), list(held_out["prompt"])
@@ -112,7 +115,7 @@ def test_prompts_are_distinct_and_held_out_ones_are_never_trained_on(tmp_path):
 
 
 def test_nothing_held_out_is_an_empty_part(tmp_path):
-    training, held_out = prompt_split(DataArguments(mixture=MIXTURE, num_rows=50), tmp_path, 0)
+    training, held_out, _ = prompt_split(DataArguments(mixture=MIXTURE, num_rows=50), tmp_path, 0)
     assert (len(training), len(held_out)) == (50, 0)
     assert training.features == held_out.features
 
@@ -120,7 +123,7 @@ def test_nothing_held_out_is_an_empty_part(tmp_path):
 def test_a_task_with_too_few_prompts_says_so(tmp_path):
     """START MID{n} END with at most 3 middles has the prompts START, START MID ... START MID MID MID."""
     data = DataArguments(task="start_mid_end", task_args={"max_middle": 3}, num_rows=4)
-    training, held_out = prompt_split(data, tmp_path, 0)
+    training, held_out, _ = prompt_split(data, tmp_path, 0)
     assert sorted(training["prompt"]) == ["START" + " MID" * n for n in range(4)]
     assert len(held_out) == 0
     with pytest.raises(ValueError, match="got 0 distinct test prompts in 200 rows, wanted 1; lower"):
@@ -185,7 +188,7 @@ def test_chosen_answers_are_imitated_and_held_out_prompts_are_not(write, tmp_pat
     rows = [pair(f"question {number}", f"yes {number}") for number in range(50)]
     data = DataArguments(preferences=str(write(*rows, name="pairs.jsonl")), test_share=0.3)
     imitated = imitation_rows(data, tmp_path)
-    training, held_out = prompt_split(data, tmp_path, 5)
+    training, held_out, _ = prompt_split(data, tmp_path, 5)
     assert imitated.column_names == ["prompt", "completion"]
     assert list(imitated["prompt"]) == list(training["prompt"])
     assert all(row["completion"][0]["content"].startswith("yes") for row in imitated)
@@ -203,7 +206,8 @@ def own(path, **values):
 
 def test_own_prompts_are_distinct_and_split(write, tmp_path):
     lines = [{"prompt": f"Question {number % 60}?", "more": number} for number in range(100)]
-    training, held_out = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)
+    training, held_out, repeated = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)
+    assert repeated == 40
     assert not (tmp_path / REJECTED_ROWS).exists()
     assert sorted([*training["prompt"], *held_out["prompt"]]) == sorted(f"Question {number}?" for number in range(60))
     assert 5 < len(held_out) < 35
@@ -212,7 +216,7 @@ def test_own_prompts_are_distinct_and_split(write, tmp_path):
 
 def test_without_a_share_nothing_is_held_out(write, tmp_path):
     lines = [{"prompt": f"Question {number}?"} for number in range(9)]
-    training, held_out = prompt_split(own(write(*lines), test_share=0.0), tmp_path, 5)
+    training, held_out, _ = prompt_split(own(write(*lines), test_share=0.0), tmp_path, 5)
     assert (len(training), len(held_out)) == (9, 0)
 
 
@@ -220,7 +224,7 @@ def test_conversations_compressed(write, tmp_path):
     """Further keys of a message are dropped: a template could read them in some rows and not in others."""
     lines = [{"prompt": user("Hi")}, {"prompt": [{"role": "user", "content": "Ho", "name": "x"}]}]
     path = write(*lines, name="prompts.jsonl.gz")
-    training, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
+    training, _, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
     assert list(training["prompt"]) == [user("Hi"), user("Ho")]
 
 
@@ -251,7 +255,7 @@ def test_bad_lines_are_counted_kept_and_do_not_stop_the_run(write, tmp_path, cap
     """The lines are numbered as an editor numbers them, blank ones included."""
     path = write({"prompt": "first"}, "", *(line for line, _ in BAD_LINES), {"prompt": "last"})
     with caplog.at_level(logging.WARNING):
-        training, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
+        training, _, _ = prompt_split(own(path, test_share=0.0), tmp_path, 0)
     assert list(training["prompt"]) == ["first", "last"]
     rejected = [json.loads(line) for line in (tmp_path / REJECTED_ROWS).read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in rejected] == [
@@ -290,3 +294,18 @@ def test_long_prompts_are_left_out():
     assert len(without_long_prompts(prompts.select([]), tokenizer, 4)) == 0
     with pytest.raises(ValueError, match="max_prompt_tokens=1: got 6 prompts, all of them longer"):
         without_long_prompts(prompts, tokenizer, 1)
+
+
+def test_each_held_out_pair_counts_once():
+    """TRL averages over batches: 8 wrong pairs in two batches and a right one alone would be 1/3 right, not 1/9."""
+
+    class Trainer:
+        args = SimpleNamespace(eval_batch_size=4, world_size=1)
+        eval_dataset = Dataset.from_dict({"right": [0.0] * 8 + [1.0]})
+
+        def evaluate(self, pairs):
+            batches = [pairs[start : start + 4]["right"] for start in range(0, len(pairs), 4)]
+            return {"eval_accuracy": mean(map(mean, batches))}
+
+    assert Trainer().evaluate(Trainer.eval_dataset)["eval_accuracy"] == pytest.approx(1 / 3)
+    assert evaluate_pairs(Trainer())["eval_accuracy"] == pytest.approx(1 / 9)

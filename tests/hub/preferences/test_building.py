@@ -283,7 +283,7 @@ def test_recipes_read_the_folder(folder, tmp_path):
     data = DataArguments(preferences=str(folder), test_share=0.3, **of_another)
     training, held_out = preference_split(data, tmp_path)
     assert sorted([*training["id"], *held_out["id"]]) == sorted(row["id"] for row in table(folder, "pairs"))
-    prompts, rest = prompt_split(data, tmp_path, 1000)
+    prompts, rest, _ = prompt_split(data, tmp_path, 1000)
     both = [(row["src"], row["prompt"][0]["content"]) for row in [*prompts, *rest]]
     assert sorted(both) == sorted((row["src"], row["prompt"][0]["content"]) for row in table(folder, "prompts"))
     assert {src for src, _ in both} == {"hh", "uf", "se"}, "what weights by source need"
