@@ -129,10 +129,8 @@ def test_test_rows_that_were_trained_on_are_counted(share, says):
 
 def test_facts_that_were_trained_on_are_told_from_held_out_ones(facts):
     text = report(facts)
-    assert (
-        "Of the 4 test rows, 3 are of the groups `id_...`, which were trained on: exact-match accuracy 66.7 %" in text
-    )
-    assert "The other 1 are held out: exact-match accuracy 0.0 %, loss 2.0000" in text
+    assert "Trained on (groups `id_...`): 3 of 4 rows, exact-match accuracy 66.7 %" in text
+    assert "Held out: 1, exact-match accuracy 0.0 %, loss 2.0000" in text
     table = text.split("## By group of rows")[1]
     assert row(table, "ood_analogical")[:4] == ["1", "2.0000", "4", "0.125"]
     assert table.index("| id_atomic") < table.index("| id_compositional") < table.index("| ood_analogical")
