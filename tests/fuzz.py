@@ -38,6 +38,7 @@ RECIPES = ("sft", "reward", "dpo", "grpo", "pretrain", "evaluation", "density")
 LONGEST = 20  # seconds of a command whose flags were taken: it is at work then
 # Of the libraries: what starts other processes or needs other machines.
 LEFT_OUT = ("deepspeed", "fsdp", "fsdp_config", "parallelism_config", "accelerator_config", "ddp_backend", "use_vllm")
+FINITE = (0, -1, 1, 2, 3, -(2**31), 2**31, 10**6)
 NUMBERS = (0, -1, 1, 2, -(2**63), 2**64, 1e308, -0.5, 0.5, math.nan, math.inf, -math.inf, 10**400)
 TEXTS = (
     "",
@@ -65,13 +66,32 @@ def classes_of(recipe: str) -> list[type]:
 
 
 def values(draw: random.Random, field: dataclasses.Field[Any]) -> Any:
-    """Mostly of the field's own kind, and out of its range; else of any kind."""
-    default = field.default
-    if isinstance(default, bool) or draw.random() < 0.2:
+    """Mostly of the field's own kind, and often out of its range; else of any kind."""
+    kind = str(field.type)
+    if draw.random() < 0.15:
         return draw.choice([*NUMBERS, *TEXTS, *OTHERS])
-    if isinstance(default, int | float):
-        return draw.choice([*NUMBERS, -default, default * 1000, default + 0.5, draw.choice(TEXTS)])
-    return draw.choice([*TEXTS, *OTHERS, draw.choice(NUMBERS), draw.choice(field.metadata.get("choices", ("a",)))])
+    if "bool" in kind:
+        return draw.choice([True, False])
+    if "int" in kind or "float" in kind:
+        default = field.default if isinstance(field.default, int | float) else 1
+        near = [-default, default * 1000, default + 1, default / 2]
+        return draw.choice(
+            [number if "float" in kind else int(number) for number in (*FINITE, *near)]
+            + ([math.nan, math.inf, -math.inf] if "float" in kind else [])
+        )
+    if "dict" in kind or "list" in kind:
+        return draw.choice([*OTHERS, "{}", '{"length": 8}', "[1]", ["a", "b"]])
+    return draw.choice([*TEXTS, *(field.metadata.get("choices") or ())])
+
+
+def base_of(recipe: str) -> dict[str, Any]:
+    """The recipe's own config, of which values are changed: else few would be all that is wrong."""
+    if recipe == "evaluation":
+        return {"model_name_or_path": "runs/one", "task": "sort"}
+    module = importlib.import_module(recipe)
+    quickstart = ROOT / "recipes/configs/density/quickstart.yaml"
+    path = getattr(module, "QUICKSTART", None) or getattr(module, "CONFIG", None) or quickstart
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def is_nonsense(field: dataclasses.Field[Any], value: Any) -> bool:
@@ -88,7 +108,7 @@ def is_nonsense(field: dataclasses.Field[Any], value: Any) -> bool:
 
 
 def fuzz_configs(count: int, draw: random.Random, folder: Path) -> Findings:
-    """Parse configs of one to four values each, as each recipe does before it loads anything."""
+    """Parse configs of one to three values each, as each recipe does before it loads anything."""
     from hf_synth.training.arguments import parse_recipe
 
     findings: Findings = collections.Counter()
@@ -96,14 +116,16 @@ def fuzz_configs(count: int, draw: random.Random, folder: Path) -> Findings:
         recipe: [field for part in classes_of(recipe) for field in dataclasses.fields(part) if field.init]
         for recipe in RECIPES
     }
+    bases = {recipe: base_of(recipe) for recipe in RECIPES}
     path = folder / "config.yaml"
     for number in range(count):
         recipe = RECIPES[number % len(RECIPES)]
         fields = [field for field in every[recipe] if field.name not in LEFT_OUT]
-        chosen = {field.name: (field, values(draw, field)) for field in draw.sample(fields, draw.randint(1, 4))}
-        config = {name: value for name, (_, value) in chosen.items()} | {"use_cpu": True, "bf16": False}
-        config = {name: value for name, value in config.items() if name in {field.name for field in fields}}
-        path.write_text(yaml.safe_dump({"output_dir": str(folder / "run"), **config}), encoding="utf-8")
+        chosen = {field.name: (field, values(draw, field)) for field in draw.sample(fields, draw.choice((1, 1, 2, 3)))}
+        config = {name: value for name, (_, value) in chosen.items()}
+        path.write_text(
+            yaml.safe_dump({**bases[recipe], "output_dir": str(folder / "run"), **config}), encoding="utf-8"
+        )
         environment = dict(os.environ)
         try:
             parsed = parse_recipe(classes_of(recipe), ["--config", str(path)])
