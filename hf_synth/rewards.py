@@ -1,31 +1,50 @@
 """Reward functions for TRL: a task's verifier, or a reward model."""
 
-import functools
+import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
+from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint, most_tokens, right_padded
 from hf_synth.tasks import Task
 
 Prompt = str | list[dict[str, str]]
 RewardFunction = Callable[..., list[float]]
 VERIFIER = "verifier"  # the tasks' verifier, among names of reward models
 
+_logger = logging.getLogger(__name__)
 
-def finished_text(completion_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The text of a completion without its `<eos>`, special tokens kept; None where it was cut off before `<eos>`."""
+
+def end_token_ids(tokenizer: PreTrainedTokenizerBase, config: Any = None) -> list[int]:
+    """Return every id that ends an answer: the tokenizer's `<eos>`, and those of a GenerationConfig."""
+    declared = getattr(config, "eos_token_id", None)
+    ids = [tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
+    return [token for token in dict.fromkeys(ids) if token is not None]
+
+
+def finished_text(
+    completion_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None
+) -> str | None:
+    """Return the text of a completion without its end, special tokens kept; None where it was cut off before an end.
+
+    ends: the ids that end an answer; by default the tokenizer's `<eos>` alone.
+    """
     ids = list(completion_ids)
-    if not ids or ids[-1] != tokenizer.eos_token_id:
+    if not ids or ids[-1] not in (end_token_ids(tokenizer) if ends is None else ends):
         return None
     return tokenizer.decode(ids[:-1], skip_special_tokens=False)
 
 
-def verifier(tasks: Task | Mapping[str, Task], tokenizer: PreTrainedTokenizerBase) -> RewardFunction:
+def verifier(
+    tasks: Task | Mapping[str, Task], tokenizer: PreTrainedTokenizerBase, ends: Sequence[int] | None = None
+) -> RewardFunction:
     """A reward function that is 1.0 for a right and finished completion and 0.0 for any other.
 
-    `tasks`: one task, or several by the names that stand in the dataset's `task` column.
+    `tasks`: one task, or several by the names that stand in the dataset's `task` column. `ends`: as `finished_text`.
     Completions are decoded from their ids with special tokens, so that a stray `<sep>` counts as the error it is.
     A task in which no text is wrong is a ValueError: its rewards would all be 0.
     """
@@ -45,9 +64,12 @@ def verifier(tasks: Task | Mapping[str, Task], tokenizer: PreTrainedTokenizerBas
         names = task if task is not None else [""] * len(prompts)
         scores = []
         for prompt, ids, name in zip(prompts, completion_ids, names, strict=True):
-            judge = tasks if isinstance(tasks, Task) else _named(tasks, name)
-            text = finished_text(ids, tokenizer)
-            scores.append(0.0 if text is None else judge.verify(_last_message(prompt), text))
+            if not isinstance(tasks, Task) and name not in tasks:
+                raise ValueError(f"verifier: got task {name!r} in the `task` column, wanted one of {', '.join(tasks)}")
+            judge = tasks if isinstance(tasks, Task) else tasks[name]
+            text = finished_text(ids, tokenizer, ends)
+            asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+            scores.append(0.0 if text is None else judge.verify(asked, text))
         return scores
 
     verify.__name__ = VERIFIER
@@ -68,26 +90,52 @@ def reward_model(
     `model`: a path, a Hub id or a model; its own tokenizer is used, so it may differ from the policy's. Of a model
     with several labels the reward is the sum by `heads`, label -> weight; labels that it does not name count nothing.
     It scores the ids that TRL's RewardTrainer makes of prompt and completion, `<eos>` included. Texts are scored in
-    batches on the model's device; of one longer than `max_length` tokens the end is kept.
+    batches on the model's device, each as if it were alone. Of one longer than `max_length` tokens, or than the
+    model's positions, the end is kept, and a `[CLS]` before it.
+
+    Raises ValueError, which names the model, where it has no weights of a classifier, or cannot read its tokenizer's
+    ids; and when prompts are messages and its tokenizer has no chat template.
     """
+    name = model if isinstance(model, str) else model.name_or_path or type(model).__name__
     if isinstance(model, str):
-        model, tokenizer = _load(model, tokenizer)
+        tokenizer = tokenizer or load_checkpoint(AutoTokenizer, model)
+        model = load_checkpoint(AutoModelForSequenceClassification, model)
     if tokenizer is None:
         raise ValueError("reward_model: got a model without a tokenizer, wanted both, or a path that holds both")
     mix = _head_weights(model, heads)
+    if model.config.is_encoder_decoder:
+        kind = f"{model.config.model_type} of an encoder and a decoder"
+        raise ValueError(f"reward_model: got {name}, a {kind}; wanted a classifier of one of them")
+    check_vocabulary(model, tokenizer)
+    # As TRL's RewardTrainer pads. The classifiers of transformers find a text's last token by that id, and without one
+    # they read texts one by one.
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    model.config.get_text_config().pad_token_id = pad
+    batch_size = 1 if pad is None else batch_size
     model = model.eval().requires_grad_(False)
     if device is not None:
         model = model.to(device)
-    encode = functools.partial(_encode, tokenizer=tokenizer, max_length=max_length)
+    longest = min(max_length or sys.maxsize, most_tokens(model) or sys.maxsize)
+    shortened = False
 
+    @torch.inference_mode()
     def score(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[float]:
-        ids = [encode(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+        nonlocal shortened
+        ids = [_ids(name, tokenizer, *texts) for texts in zip(prompts, completions, strict=True)]
+        too_long = [row for row, own in enumerate(ids) if len(own) > longest]
+        if too_long and max_length is None and not shortened:
+            shortened = True
+            _logger.warning("%s reads %d tokens: of longer texts, the end is scored", name, longest)
+        for row in too_long:
+            first = ids[row][:1] if ids[row][0] == tokenizer.cls_token_id else []
+            ids[row] = first + ids[row][len(first) + len(ids[row]) - longest :]
         # Texts of like length share a batch: padding costs as much as text does.
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         scores = [0.0] * len(ids)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            logits = _logits(model, tokenizer, [ids[row] for row in rows])
+            batch = right_padded([ids[row] for row in rows], model.device, pad or 0)
+            logits = model(**batch).logits.float().cpu()
             for row, value in zip(rows, (logits @ mix).tolist(), strict=True):
                 scores[row] = value
         return scores
@@ -105,9 +153,10 @@ def weighted_sum(rewards: Sequence[RewardFunction], weights: Sequence[float] | N
     if len(weights) != len(rewards) or not rewards:
         raise ValueError(f"reward_weights: got {len(weights)} for {len(rewards)} rewards, wanted one for each")
 
-    def total(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[float]:
+    def total(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[Any]:
         scores = zip(*(reward(prompts=prompts, completions=completions, **columns) for reward in rewards), strict=True)
-        return [_sum(row, weights) for row in scores]
+        known = [[w * score for w, score in zip(weights, row, strict=True) if score is not None] for row in scores]
+        return [sum(row) if row else None for row in known]
 
     total.__name__ = "weighted_sum"
     return total
@@ -121,11 +170,12 @@ def load_rewards(
     heads: Mapping[str, float] | None = None,
     max_length: int | None = None,
     device: Any = None,
+    ends: Sequence[int] | None = None,
 ) -> list[RewardFunction]:
     """Return one reward function a source: `verifier`, or a reward model by path or Hub id; without any, the verifier.
 
-    heads: what each head of a reward model with several counts for. Raises ValueError where natural prompts, of no
-    task, have no reward model, or a source is named twice.
+    heads: what each head of a reward model with several counts for. ends: the ids that end an answer, for the
+    verifier. Raises ValueError where natural prompts, of no task, have no reward model, or a source is named twice.
     """
     sources = list(sources) or [VERIFIER]
     if len(set(sources)) < len(sources):
@@ -135,7 +185,7 @@ def load_rewards(
     rewards = []
     for number, source in enumerate(sources, start=1):
         if source == VERIFIER:
-            rewards.append(verifier(tasks, tokenizer))
+            rewards.append(verifier(tasks, tokenizer, ends))
             continue
         reward = reward_model(source, max_length=max_length, device=device, heads=heads)
         if len(sources) > 1:
@@ -149,30 +199,17 @@ def held_out_measures(
     weights: Sequence[float] | None,
     tasks: Mapping[str, Task],
     tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int] | None = None,
 ) -> dict[str, RewardFunction]:
     """Return what held-out answers are measured by, first of all what is trained on.
 
     `sampled_reward` is the sum of the rewards by their weights, where that is not the verifier alone; `validity` is
     the verifier, where there is one.
     """
-    measures = {"validity": verifier(tasks, tokenizer)} if tasks else {}
+    measures = {"validity": verifier(tasks, tokenizer, ends)} if tasks else {}
     if tasks and [reward.__name__ for reward in rewards] == [VERIFIER]:
         return measures
     return {"sampled_reward": weighted_sum(rewards, weights), **measures}
-
-
-def _sum(scores: Sequence[float | None], weights: Sequence[float]) -> Any:
-    known = [weight * score for weight, score in zip(weights, scores, strict=True) if score is not None]
-    return sum(known) if known else None
-
-
-def _load(path: str, tokenizer: PreTrainedTokenizerBase | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        tokenizer = tokenizer or AutoTokenizer.from_pretrained(path)
-        return AutoModelForSequenceClassification.from_pretrained(path), tokenizer
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"reward_model: got {path!r}, which is neither here nor on the Hub: {reason}") from error
 
 
 def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> torch.Tensor:
@@ -192,14 +229,18 @@ def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> 
     return torch.tensor([float(heads.get(label, 0.0)) for label in labels])
 
 
-def _encode(
-    prompt: Prompt, completion: Any, *, tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> list[int]:
-    if isinstance(prompt, str):
-        ids = tokenizer(_joined(prompt, completion, tokenizer) + (tokenizer.eos_token or "")).input_ids
-    else:
-        ids = tokenizer.apply_chat_template(prompt + completion, tokenize=True, return_dict=True)["input_ids"]
-    return ids if max_length is None else ids[-max_length:]
+def _ids(name: str, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: Any) -> list[int]:
+    if not isinstance(prompt, str):
+        if tokenizer.chat_template is None:
+            raise ValueError(
+                f"reward_model: got {name}, whose tokenizer has no chat template, for prompts of messages; wanted a "
+                "model that was trained on conversations, or a chat_template in its tokenizer"
+            )
+        return tokenizer.apply_chat_template(prompt + completion, tokenize=True, return_dict=True)["input_ids"]
+    ids = tokenizer(_joined(prompt, completion, tokenizer)).input_ids
+    # RoBERTa's and DeBERTa's tokenizers have ended the text already.
+    ended = tokenizer.eos_token_id is None or ids[-1:] == [tokenizer.eos_token_id]
+    return ids if ended else [*ids, tokenizer.eos_token_id]
 
 
 def _joined(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -209,20 +250,3 @@ def _joined(prompt: str, completion: str, tokenizer: PreTrainedTokenizerBase) ->
     first, second = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, completion))
     spaced = tokenizer.decode(first + second) == f"{tokenizer.decode(first)} {tokenizer.decode(second)}"
     return f"{prompt} {completion}" if spaced else prompt + completion
-
-
-@torch.inference_mode()
-def _logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: list[list[int]]) -> torch.Tensor:
-    """[B, labels] float32 on the CPU."""
-    batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.float().cpu()
-
-
-def _named(tasks: Mapping[str, Task], name: str) -> Task:
-    if name not in tasks:
-        raise ValueError(f"verifier: got task {name!r} in the `task` column, wanted one of {', '.join(tasks)}")
-    return tasks[name]
-
-
-def _last_message(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

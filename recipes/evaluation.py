@@ -26,7 +26,6 @@ from accelerate import PartialState
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_synth.corpora.tokenizers import check_vocabulary
 from hf_synth.errors import check_fields, nearest, option, user_errors
 from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics
 from hf_synth.evaluation.language import language_measures
@@ -36,6 +35,7 @@ from hf_synth.evaluation.scoring import teacher_forced_metrics
 from hf_synth.experiments.arms import COMPARISON
 from hf_synth.io import is_main_process, whole_file
 from hf_synth.reports.evaluation import Evaluation, write_evaluation
+from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import SPLITS, Rows, is_language
 from hf_synth.training.arguments import parse_recipe, read_yaml
@@ -43,6 +43,8 @@ from hf_synth.training.models import from_pretrained, require_checkpoint
 from hf_synth.training.run_directory import RESOLVED_CONFIG, run_directory, write_metrics
 
 Measures = dict[str, float]
+COUNTS = {"rows": (4096, 512), "completions": (1024, 128), "samples": (1000, 200)}  # by default, and of a large model
+LARGE = 30_000_000  # weights
 _INSIDE_RUNS = ("checkpoint-", "best", "step-", "snapshots")  # folders that a run makes for its models
 
 
@@ -61,13 +63,22 @@ class MeasuringArguments:
     )
     length_field: str | None = option(None, "A field of the task's config; by default its size, such as length.")
     split: str = option("test", "The split whose rows are measured.", choices=SPLITS)
-    rows: int = option(4096, "Rows for loss and accuracy, of each length.", at_least=2)
+    rows: int | None = option(
+        None,
+        "Rows for loss and accuracy, of each length; by default 4096, or 512 for a model of over 30M weights.",
+        at_least=2,
+    )
     rows_seed: int | None = option(None, "The seed of rows and of samples; that of the run by default, else 0.")
-    completions: int = option(1024, "How many of the rows are also completed greedily; 0: none.", at_least=0)
-    samples: int = option(1000, "Strings sampled of a language; 0: no measures of a language.", at_least=0)
+    completions: int | None = option(
+        None, "How many of the rows are also completed greedily; by default 1024, or 128; 0: none.", at_least=0
+    )
+    samples: int | None = option(
+        None, "Strings sampled of a language; by default 1000, or 200; 0: no measures of a language.", at_least=0
+    )
     batch_size: int = option(128, "Rows in a batch, on each process.", at_least=1)
     output_dir: str | None = option(None, "By default MODEL/evaluation, and runs/evaluation/NAME for a Hub id.")
     lm_eval: str | None = option(None, "Also write tasks for lm-eval into this folder.")
+    disable_tqdm: bool = option(False, "Show no progress bars.")
 
     def __post_init__(self) -> None:
         """Read JSON, and refuse unknown choices and numbers out of range."""
@@ -141,8 +152,8 @@ def load(arguments: MeasuringArguments) -> Measured:
     if arguments.dtype:
         options["dtype"] = arguments.dtype
     if (Path(path) / "adapter_config.json").is_file() and not (Path(path) / "config.json").is_file():
-        model = AutoPeftModelForCausalLM.from_pretrained(path, **options).merge_and_unload()
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = load_checkpoint(AutoPeftModelForCausalLM, path, **options).merge_and_unload()
+        tokenizer = load_checkpoint(AutoTokenizer, path)
     else:
         model = from_pretrained(AutoModelForCausalLM, path, **options)
         tokenizer = from_pretrained(AutoTokenizer, path, revision=arguments.model_revision)
@@ -160,6 +171,10 @@ def evaluate(arguments: MeasuringArguments) -> Path:
 
 def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, started: float) -> None:
     measured = load(arguments)
+    size = sum(parameter.numel() for parameter in measured.model.parameters())
+    counts = {name: large if size > LARGE else small for name, (small, large) in COUNTS.items()}
+    chosen = {name: count for name, count in counts.items() if getattr(arguments, name) is None}
+    arguments = dataclasses.replace(arguments, **chosen)
     ids = [word_ids(measured, setting.task) for setting in plan.settings]
     test = [_rows(plan, setting, arguments, measured) for setting in plan.settings]
     if arguments.lm_eval and any(one is None for one in ids):
@@ -176,8 +191,7 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
         tag = write_lm_eval(Path(arguments.lm_eval), plan, test)
         own_code = bool(getattr(measured.model.config, "auto_map", None))
         lm_eval_command = command(Path(arguments.lm_eval), tag, str(arguments.model_name_or_path), own_code)
-    size = float(sum(parameter.numel() for parameter in measured.model.parameters()))
-    others = {"parameters": size, "seconds/total": time.monotonic() - started}
+    others = {"parameters": float(size), "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(measures), **others})
     write_evaluation(
         folder, Evaluation(str(arguments.model_name_or_path), arguments.split, plan, measures, lm_eval_command)

@@ -23,7 +23,7 @@ from typing import Any
 
 import sft
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from trl import GRPOConfig
 
 from hf_synth.errors import check_fields, option, user_errors
@@ -34,14 +34,20 @@ from hf_synth.experiments.arms import run_folder, strength_arms, strength_name
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.reports import write_report
-from hf_synth.rewards import VERIFIER, RewardFunction, held_out_measures, load_rewards
+from hf_synth.rewards import VERIFIER, RewardFunction, end_token_ids, held_out_measures, load_rewards
 from hf_synth.sampling import WeightedGRPOTrainer
 from hf_synth.tasks import Task
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
-from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
+from hf_synth.training.models import (
+    adapter_config,
+    from_pretrained,
+    load_policy,
+    load_tokenizer,
+    require_checkpoint,
+)
 from hf_synth.training.run_directory import read_metrics, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
@@ -203,21 +209,31 @@ def load_shared(
         require_checkpoint(name, grpo.reward_made_by)
     tokenizer, tasks = load_tokenizer(policy, data), built_tasks(data)
 
+    name, revision = policy.model_name_or_path, policy.model_revision
+    config = from_pretrained(AutoConfig, name, revision=revision)
+    try:
+        ends = end_token_ids(tokenizer, GenerationConfig.from_pretrained(name, revision=revision))
+    except OSError:  # a checkpoint without one: transformers makes it from the model's config
+        ends = end_token_ids(tokenizer, config)
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    room = None if positions is None else positions - args.max_completion_length
+    longest = min((most for most in (data.max_prompt_tokens, room) if most is not None), default=None)
+
     *parts, repeated = prompt_split(data, folder, grpo.eval_prompts)
-    models = [(policy.model_name_or_path, policy.model_revision)]
-    models += [(name, "main") for name in grpo.reward if name != VERIFIER]
+    models = [(name, revision)]
+    models += [(reward, "main") for reward in grpo.reward if reward != VERIFIER]
     record_data_fingerprint(folder, parts[0], models)
-    prompts, held_out = (without_long_prompts(part, tokenizer, data.max_prompt_tokens) for part in parts)
+    prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
     if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken
         held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
 
     density = measure_density(prompts, weights)
-    limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device}
+    limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
     rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
     asked = None
     if len(held_out):
-        measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer)
+        measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer, ends)
         crowding = held_out_density(held_out, prompts, weights)
         clustered = "cluster" in held_out.column_names
         groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
@@ -263,19 +279,16 @@ def train_arm(
         for callback in weight_callbacks(trainer, prompts, density, weights, strength, args.seed):
             trainer.add_callback(callback)
 
-        def decoding(samples: int) -> Decoding:
-            return Decoding(args.max_completion_length, samples, args.temperature, args.seed)
-
         if held_out is not None:
             reference = reference and reference.to(args.device)
-            while_training = decoding(grpo.look_samples)
+            while_training = Decoding.of_trainer(trainer, grpo.look_samples)
             trainer.add_callback(HeldOutCallback(trainer, held_out, reference, while_training, grpo.sample_every))
 
         def finish() -> dict[str, Any]:
             if held_out is None:
                 return {}
             trained = trainer.accelerator.unwrap_model(trainer.model)
-            answers = held_out.sample(trained, reference, decoding(grpo.final_samples))
+            answers = held_out.sample(trained, reference, Decoding.of_trainer(trainer, grpo.final_samples))
             table = held_out.table(answers)
             write_samples(arm, table)
             halves = {name: value for name, value in held_out.means(answers).items() if name.startswith("halves/")}

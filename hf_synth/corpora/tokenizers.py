@@ -2,10 +2,7 @@
 
 from collections.abc import Iterator
 
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
 from hf_synth.corpora import arm_stream
 from hf_synth.corpora.splits import CorpusArguments, training_text
@@ -54,16 +51,6 @@ def check_spelling(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
         raise ValueError(
             f"tokenizer: got one that cannot spell {text[:40]!r} ({reason}), wanted that of a model of text; leave "
             "model_name_or_path out to train a new one, or transfer the model's weights with init_from"
-        )
-
-
-def check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise ValueError where the tokenizer has ids for which the model has no embedding."""
-    largest, known = max(tokenizer.get_vocab().values()), model.get_input_embeddings().weight.shape[0]
-    if largest >= known:
-        raise ValueError(
-            f"tokenizer: its ids go up to {largest}, but the model's vocabulary has {known}; "
-            f"give the tokenizer of that model, or call model.resize_token_embeddings({largest + 1})"
         )
 
 

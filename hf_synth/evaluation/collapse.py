@@ -61,7 +61,11 @@ def sample_metrics(
     if not formal:
         metrics |= _style(columns)
     elif _known(columns, "cluster"):
-        metrics |= {**_by_cluster(columns), **_coverage(columns, tasks or {})}
+        metrics |= _coverage(columns, tasks or {})
+        for cluster in dict.fromkeys(columns["cluster"]):
+            own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
+            truth, prompts = ([columns[name][row] for row in own] for name in ("truth", "prompt_row"))
+            metrics |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
         for end, cluster in _extremes(cluster_sizes).items() if cluster_sizes else ():
             metrics |= _renamed(metrics, {f"coverage/{cluster}": f"coverage/{end}"})
     if _known(columns, "density") and len(set(columns["density"])) >= _TENTHS:
@@ -169,16 +173,6 @@ def _policy(columns: Columns) -> dict[str, float]:
         metrics |= policy_kl(columns["kl"], np.zeros(len(tokens)), tokens, prompts)
     elif _known(columns, "log_prob") and _known(columns, "reference_log_prob"):
         metrics |= policy_kl(columns["log_prob"], columns["reference_log_prob"], tokens, prompts)
-    return metrics
-
-
-def _by_cluster(columns: Columns) -> dict[str, float]:
-    """Measure the validity of each cluster."""
-    metrics: dict[str, float] = {}
-    for cluster in dict.fromkeys(columns["cluster"]):
-        own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
-        truth, prompts = ([columns[name][row] for row in own] for name in ("truth", "prompt_row"))
-        metrics |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
     return metrics
 
 

@@ -2,32 +2,56 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.evaluation.model import Measured, map_over_processes
-from hf_synth.evaluation.scoring import evaluating, policy_statistics, share_of
+from hf_synth.evaluation.scoring import policy_statistics, share_of
+from hf_synth.rewards import end_token_ids
 from hf_synth.rng import RowRandom
+from hf_synth.sampling.language_models import evaluating, most_tokens, progress
 from hf_synth.tasks.base import EOS, Rows, Task
-from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words, render
 from hf_synth.views import with_prompts
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How completions are sampled: `samples` a prompt, from the whole vocabulary at a temperature."""
+    """How completions are sampled: `samples` a prompt, from the whole vocabulary at a temperature.
+
+    options: further values of a GenerationConfig, such as top_k, or eos_token_id for several ids that end an answer.
+    template: what `apply_chat_template` is given beside the messages.
+    """
 
     max_new_tokens: int
     samples: int = 1
     temperature: float = 1.0
     seed: int = 0
     batch_size: int = 512
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    template: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_trainer(cls, trainer: Any, samples: int) -> Self:
+        """Return how a GRPOTrainer samples what it trains on, but for tools that answers call."""
+        args, own = trainer.args, trainer.model.generation_config
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        options = own.to_diff_dict() | {name: getattr(args, name) for name in names}
+        options |= {"do_sample": True, "max_new_tokens": args.max_completion_length}
+        if not args.use_vllm:  # which has options of other names
+            options |= args.generation_kwargs or {}
+        chosen = np.atleast_1d(options.get("eos_token_id") or []).tolist()
+        options["eos_token_id"] = list(dict.fromkeys([*end_token_ids(trainer.processing_class, own), *chosen]))
+        new = options.pop("max_new_tokens")
+        options.pop("max_length", None)  # max_new_tokens counts
+        template = {"tools": trainer.tools or None, "chat_template": trainer.chat_template}
+        template |= trainer.chat_template_kwargs
+        return cls(new, samples, args.temperature, args.seed, options=options, template=template)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +74,14 @@ class Completion:
     kl: float
 
 
-def prompt_ids(prompt: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the input ids of a prompt, string or messages."""
+def prompt_ids(
+    prompt: Any, tokenizer: PreTrainedTokenizerBase, template: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Return the input ids of a prompt, string or messages; `template`: what `apply_chat_template` is given beside."""
     if isinstance(prompt, str):
         return tokenizer(prompt).input_ids
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+    options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, **(template or {})}
+    return tokenizer.apply_chat_template(prompt, **options)["input_ids"]
 
 
 def generate(
@@ -64,33 +89,39 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     *,
-    end: int | None,
+    ends: Sequence[int],
     pad: int | None,
-    temperature: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Return ids [B, P + C] after prompts padded on the left, and the prompts' mask [B, P].
+    **options: Any,
+) -> Tensor:
+    """Return the ids [B, C] that follow each prompt.
 
-    Greedy where the temperature is None, else sampled from the whole vocabulary, by torch's global generator.
-    end: the id that ends an answer; None: nothing does. pad: what stands before short prompts and after answers.
+    ends: the ids that end an answer; none: nothing does. pad: what stands before short prompts and after answers.
+    options: of a GenerationConfig; without any the answers are greedy. What the model's own config adds, such as a
+    penalty of repetition, does not count. Draws are those of torch's global generator.
     """
     width = max(map(len, prompts))
-    pad = next((token for token in (pad, end) if token is not None), 0)
+    pad = next((token for token in (pad, *ends) if token is not None), 0)
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
-    decoding: dict[str, Any] = {"do_sample": False}
-    if temperature is not None:
-        decoding = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        num_beams=1,
+    config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
         # An id that no model writes, where nothing ends an answer: None would be the config's end token.
-        eos_token_id=model.get_input_embeddings().weight.shape[0] if end is None else end,
-        **decoding,
+        eos_token_id=list(ends) or model.get_input_embeddings().weight.shape[0],
+        **options,
     )
-    return output, mask
+    # What is None in a config is taken from the model's own. PEFT hands its own on to the model under it.
+    models = [model, *([model.get_base_model()] if hasattr(model, "get_base_model") else [])]
+    own = [one.generation_config for one in models]
+    try:
+        model.generation_config = GenerationConfig()
+        return model.generate(input_ids=ids, attention_mask=mask, generation_config=config)[:, width:]
+    finally:
+        for one, before in zip(models, own, strict=True):
+            one.generation_config = before
+
+
+SAMPLED = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}  # from the whole distribution
 
 
 def random_state(device: torch.device) -> Any:
@@ -98,10 +129,10 @@ def random_state(device: torch.device) -> Any:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def until_end(made: Tensor, end: int | None) -> Tensor:
+def until_end(made: Tensor, ends: Sequence[int]) -> Tensor:
     """Return for ids [B, C] which of them belong to the answer, bool [B, C]: those up to and with the first end."""
-    ends = made.eq(-1 if end is None else end)
-    return ends.cumsum(-1) - ends.long() == 0
+    ended = torch.isin(made, torch.tensor(ends, dtype=made.dtype, device=made.device))
+    return ended.cumsum(-1) - ended.long() == 0
 
 
 def sample_completions(
@@ -116,32 +147,31 @@ def sample_completions(
     `reference`: the policy before training; None where the policy is an adapter, whose base it then is.
     """
     rows = [row for row in range(len(prompts)) for _ in range(decoding.samples)]
-    ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = [prompt_ids(prompt, tokenizer, decoding.template) for prompt in prompts]
+    options = {**SAMPLED, "temperature": decoding.temperature, **decoding.options}
+    ends = options.pop("eos_token_id", None) or end_token_ids(tokenizer, policy.generation_config)
+    pad = options.pop("pad_token_id", None)
+    pad = tokenizer.pad_token_id if pad is None else pad
     completions: list[Completion] = []
     with random_state(policy.device), evaluating(policy):
         torch.manual_seed(decoding.seed)
-        for start in range(0, len(rows), decoding.batch_size):
+        for start in progress("sampled answers", range(0, len(rows), decoding.batch_size), unit="batch"):
             part = rows[start : start + decoding.batch_size]
             batch = [ids[row] for row in part]
-            output, mask = generate(
-                policy, batch, decoding.max_new_tokens, end=end, pad=pad, temperature=decoding.temperature
-            )
-            made = output[:, mask.shape[1] :]
-            real = until_end(made, end)
-            statistics = policy_statistics(policy, reference, output, mask, real, decoding.temperature)
-            for number, row in enumerate(part):
-                own = made[number][real[number]].tolist()
-                completions.append(
-                    Completion(
-                        row,
-                        (start + number) % decoding.samples,
-                        own,
-                        tokenizer.decode(own, skip_special_tokens=True),
-                        bool(own) and own[-1] == end,
-                        *(float(values[number]) for values in statistics),
-                    )
+            made = generate(policy, batch, decoding.max_new_tokens, ends=ends, pad=pad, **options)
+            answers = [own[kept].tolist() for own, kept in zip(made, until_end(made, ends), strict=True)]
+            statistics = policy_statistics(policy, reference, batch, answers, decoding.temperature)
+            completions += [
+                Completion(
+                    row,
+                    (start + number) % decoding.samples,
+                    own,
+                    tokenizer.decode(own, skip_special_tokens=True),
+                    bool(own) and own[-1] in ends,
+                    *map(float, numbers),
                 )
+                for number, (row, own, numbers) in enumerate(zip(part, answers, statistics, strict=True))
+            ]
     return completions
 
 
@@ -170,22 +200,17 @@ def write_completions(
         new = max(budgets[row] for row in rows)
         if not new:
             return [[]] * len(rows)
+        ends = [] if end is None else [end]
+        pad = measured.tokenizer.pad_token_id
         with random_state(measured.model.device), evaluating(measured.model):
             torch.manual_seed(0 if seed is None else seed * 1_000_003 + number)
-            output, mask = generate(
-                measured.model,
-                [prompts[row] for row in rows],
-                new,
-                end=end,
-                pad=measured.tokenizer.pad_token_id,
-                temperature=None if seed is None else 1.0,
-            )
-        made = output[:, mask.shape[1] :]
-        kept = until_end(made, end)
+            chosen = [prompts[row] for row in rows]
+            made = generate(measured.model, chosen, new, ends=ends, pad=pad, **({} if seed is None else SAMPLED))
+        kept = until_end(made, ends)
         return [ids[real][: budgets[row]].tolist() for ids, real, row in zip(made, kept, rows, strict=True)]
 
     written: list[list[int]] = [[]] * len(prompts)
-    for rows, parts in zip(batches, map_over_processes(write, len(batches)), strict=True):
+    for rows, parts in zip(batches, map_over_processes(write, len(batches), "batches completed"), strict=True):
         for row, ids in zip(rows, parts, strict=True):
             written[row] = ids
     return written
@@ -234,33 +259,25 @@ def sample_strings(
     None for a string that neither comes to by itself. At temperature 1 from the whole distribution, on the model's
     device; random state outside is left as it was. Strings are grouped by their opening.
     """
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    most = getattr(model.config, "max_position_embeddings", None)
+    ends, pad = end_token_ids(tokenizer, model.generation_config), tokenizer.pad_token_id
+    most = most_tokens(model)
     strings: list[str | None] = []
-    with random_state(model.device), evaluating(model):
+    with random_state(model.device), evaluating(model), progress("sampled strings", total=len(openings)) as bar:
         torch.manual_seed(seed)
         for opening, count in Counter(openings).items():
             ids = [start_token_id, *tokenizer(opening, add_special_tokens=False)["input_ids"]]
             new = max_new_tokens if most is None else min(max_new_tokens, most - len(ids))
             for first in range(0, count, batch_size):
                 prompts = [ids] * min(batch_size, count - first)
-                output, _ = generate(model, prompts, new, end=end, pad=pad, temperature=1.0)
-                strings += [_string(tokenizer, row[1:], closing) for row in output.tolist()]
+                made = generate(model, prompts, new, ends=ends, pad=pad, **SAMPLED)
+                for row in made.tolist():
+                    own = ids[1:] + row
+                    at = next((number for number, token in enumerate(own) if token in ends), None)
+                    text = tokenizer.decode(own[:at])
+                    sentence, found, _ = text.partition(closing) if closing is not None else (text, at, "")
+                    strings.append(None if found in (None, "") else sentence + (closing or ""))
+                bar.update(len(prompts))
     return strings
-
-
-def is_valid(task: Grammar, string: str | None) -> bool:
-    """Tell whether a string is one of the language, its delimiters included; an unfinished one is not."""
-    return string is not None and task.verify("", string) == 1.0
-
-
-def _string(tokenizer: PreTrainedTokenizerBase, ids: list[int], closing: str | None) -> str | None:
-    ended = tokenizer.eos_token_id in ids
-    text = tokenizer.decode(ids[: ids.index(tokenizer.eos_token_id)] if ended else ids)
-    if closing is None:
-        return text if ended else None
-    sentence, end, _ = text.partition(closing)
-    return f"{sentence}{end}" if end else None
 
 
 def add_prompts(rows: Rows, split: str, seed: int) -> Rows:

@@ -83,22 +83,19 @@ class HeldOutPrompts:
         `halves/NAME/common` and `halves/NAME/rare` are means over the larger and the smaller half of the clusters.
         """
         groups = [self.groups[completion.row] for completion in completions]
+        order = sorted((group for group in self.sizes if group in groups), key=lambda group: -self.sizes[group])
+        middle = len(order) // 2
         metrics: dict[str, float] = {}
         for name, scores in self.score(completions).items():
             means = grouped_mean(scores, groups, name=name)
             metrics |= means
-            for half, members in self._halves().items():
-                metrics[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
+            for half, members in {"common": order[:middle], "rare": order[len(order) - middle :]}.items():
+                if members:
+                    metrics[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
         for name in ("kl", "entropy"):
             values = [getattr(completion, name) for completion in completions]
             metrics[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]
         return metrics
-
-    def _halves(self) -> dict[str, list[str]]:
-        present = set(self.groups)
-        order = sorted((group for group in self.sizes if group in present), key=lambda group: -self.sizes[group])
-        middle = len(order) // 2
-        return {"common": order[:middle], "rare": order[len(order) - middle :]} if middle else {}
 
     def before_and_after(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """The measures at the first and the last evaluation of a log, over all groups and at both ends.

@@ -1,7 +1,8 @@
 """How well a causal language model of any tokenizer knows a language: all of it in flat numbers."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.corpora.blocks import Blocks
-from hf_synth.corpora.tokenizers import check_vocabulary
-from hf_synth.evaluation.generation import is_valid, sample_strings, texts, write_completions
+from hf_synth.evaluation.generation import sample_strings, texts, write_completions
 from hf_synth.evaluation.model import Measured, map_over_processes
 from hf_synth.evaluation.scoring import common_start, share_of, token_log_probs, with_ends
 from hf_synth.metrics.completion import completion
@@ -19,12 +19,14 @@ from hf_synth.metrics.generation import generation
 from hf_synth.metrics.perplexity import perplexity
 from hf_synth.metrics.separation import separation
 from hf_synth.rng import RowRandom
+from hf_synth.sampling.language_models import check_vocabulary
 from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.base import BOS, EOS
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words, render
 
 _TRAINED_AT_ONCE = 50_000
+Encode = Callable[[list[str]], list[list[int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +84,16 @@ def language_scores(
     if start_token_id is None:
         start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
     test = task.rows(0, rows, split=split, seed=rows_seed)
-    probe = _Probe(model, tokenizer, task, start_token_id, batch_size)
+    measured = Measured(model, tokenizer, batch_size)
+    encode = functools.partial(with_ends, tokenizer=tokenizer, start_token_id=start_token_id, ended=False)
     strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
     log_probs = token_log_probs(model, sequences, batch_size=batch_size)
     metrics = {
         **_contrasts(strings, log_probs),
-        **_above_floor(probe, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
-        **_completion_tests(probe),
-        **_generation(probe, test, split, samples, seed, trained, trained_seed),
+        **_above_floor(task, encode, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
+        **_completion_tests(measured, task, encode),
+        **_generation(measured, task, encode, start_token_id, test, split, samples, seed, trained, trained_seed),
     }
     return {**metrics, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
 
@@ -117,20 +120,6 @@ def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 
     return {"natural/loss": loss, "natural/perplexity": float(np.exp(loss))}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Probe:
-    """A model, and how texts of a language are passed to it."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    task: Grammar
-    start_token_id: int
-    batch_size: int
-
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return with_ends(texts, self.tokenizer, self.start_token_id, ended=False)
-
-
 def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float]:
     """Return perplexities of valid and invalid strings, and how well the model separates the two."""
     sums, tokens = np.array([values.sum() for values in log_probs]), np.array([values.size for values in log_probs])
@@ -143,11 +132,11 @@ def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float
 
 
 def _above_floor(
-    probe: _Probe, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
+    task: Task, encode: Encode, test: Rows, sequences: list[list[int]], log_probs: list[np.ndarray], own: bool
 ) -> dict[str, float]:
     """Return the excess over the exact floor: per string after its opening, and per token for the task's tokens."""
-    optimal = probe.task.optimal_log_probs(test)
-    openings = probe.ids([text.split()[0] for text in _texts(probe.task, test)])
+    optimal = task.optimal_log_probs(test)
+    openings = encode([text.split()[0] for text in _texts(task, test)])
     skipped = [common_start(*pair) - 1 for pair in zip(sequences, openings, strict=True)]
     loss = -float(np.mean([values[skip:].sum() for values, skip in zip(log_probs, skipped, strict=True)]))
     floor = -float(optimal[:, 2:].sum(axis=1).mean())
@@ -159,17 +148,17 @@ def _above_floor(
     return {**metrics, **excess_loss(model, optimal, test.loss_mask)}
 
 
-def _completion_tests(probe: _Probe) -> dict[str, float]:
+def _completion_tests(measured: Measured, task: Task, encode: Encode) -> dict[str, float]:
     """Return P(next word), the product over its tokens, as a fraction of that of all words at a decision point."""
-    points = probe.task.decision_points()
+    points = task.decision_points()
     if not points:
         return {}
     shares = []
     for point in points:
         words = [*point.valid, *point.invalid]
-        prefix, *sequences = probe.ids([point.prefix, *(f"{point.prefix} {word}" for word in words)])
+        prefix, *sequences = encode([point.prefix, *(f"{point.prefix} {word}" for word in words)])
         context = min(common_start(prefix, ids) for ids in sequences) - 1
-        scored = token_log_probs(probe.model, sequences, batch_size=probe.batch_size)
+        scored = token_log_probs(measured.model, sequences, batch_size=measured.batch_size)
         log_p = np.array([values[context:].sum() for values in scored])
         shares.append(np.exp(log_p - np.logaddexp.reduce(log_p)))
     right = [share[: len(point.valid)].tolist() for share, point in zip(shares, points, strict=True)]
@@ -178,24 +167,32 @@ def _completion_tests(probe: _Probe) -> dict[str, float]:
 
 
 def _generation(
-    probe: _Probe, test: Rows, split: str, samples: int, seed: int, trained: int, trained_seed: int
+    measured: Measured,
+    task: Grammar,
+    encode: Encode,
+    start_token_id: int,
+    test: Rows,
+    split: str,
+    samples: int,
+    seed: int,
+    trained: int,
+    trained_seed: int,
 ) -> dict[str, float]:
     """Measure strings sampled from the opening delimiter, or from the first words of the language."""
-    task = probe.task
     texts = _texts(task, test)
-    longest = max(map(len, probe.ids(texts)))
+    longest = max(map(len, encode(texts)))
     sampled = sample_strings(
-        probe.model,
-        probe.tokenizer,
+        measured.model,
+        measured.tokenizer,
         [texts[number % len(texts)].split()[0] for number in range(samples)],
         closing=task.delimiters[1] if task.delimiters else None,
-        start_token_id=probe.start_token_id,
+        start_token_id=start_token_id,
         max_new_tokens=2 * longest,
         seed=seed,
-        batch_size=probe.batch_size,
+        batch_size=measured.batch_size,
     )
     strings = [None if text is None else " ".join(text.split()) for text in sampled]
-    valid = [float(is_valid(task, text)) for text in strings]
+    valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
     seen = _seen(task, {text for text in strings if text is not None}, trained, trained_seed) if trained else None
     metrics = generation(strings, valid, training=seen)
     if (contents := task.contents()) is None:
@@ -234,9 +231,9 @@ def language_measures(
         options |= {"samples": samples, "seed": seed}
         model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
         # One process does it: its samples come in an order that batches on several would change.
-        metrics = map_over_processes(lambda _: language_scores(model, tokenizer, task, batch_size=size, **options), 1)[
-            0
-        ]
+        [metrics] = map_over_processes(
+            lambda _: language_scores(model, tokenizer, task, batch_size=size, **options), 1, "languages"
+        )
     else:
         assert ids is not None  # only grammars are read by tokenizers that split words
         metrics = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}

@@ -4,15 +4,15 @@ One task a setting, all under one tag: the YAML file, the rows as JSON lines, an
 reads them by a path of its own and takes means over tokens. Nothing of hf_synth is needed to run them.
 """
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
-from hf_synth.evaluation.model import Plan, Setting
+from hf_synth.evaluation.model import Plan
 from hf_synth.io import whole_file, write_tables
 from hf_synth.tasks.base import Rows, Task
 from hf_synth.tokenization import all_words, render
@@ -41,6 +41,22 @@ def per_token(pairs):
     return sum(loss for loss, _ in pairs) / sum(tokens for _, tokens in pairs)
 '''
 
+_YAML = """\
+task: {name}
+tag: {tag}
+custom_dataset: !function {module}.rows
+dataset_kwargs: {{name: {name}}}
+test_split: test
+output_type: loglikelihood
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{target}}}}"
+process_results: !function {module}.measures
+metric_list:
+- {{metric: acc, aggregation: mean, higher_is_better: true}}
+- {{metric: loss, aggregation: !function {module}.per_token, higher_is_better: false}}
+metadata: {metadata}
+"""
+
 
 def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     """Write the tasks of all settings into a folder; returns their tag, which is what `lm_eval --tasks` takes.
@@ -55,7 +71,10 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     for setting, some in zip(plan.settings, rows, strict=True):
         name = f"{tag}_{setting.name}"
         write_tables(folder / f"{name}.jsonl", _SCHEMA, [_table(setting.task, some)])
-        _write_task(folder / f"{name}.yaml", name, tag, setting)
+        version = {"version": setting.task.version, "config": setting.task.config.to_json()}
+        with whole_file(folder / f"{name}.yaml") as part:
+            values = {"name": name, "tag": tag, "module": Path(FUNCTIONS).stem, "metadata": json.dumps(version)}
+            part.write_text(_YAML.format(**values), encoding="utf-8")
     return tag
 
 
@@ -73,36 +92,3 @@ def _table(task: Task, rows: Rows) -> pa.Table:
     prompts = render(rows.tokens, first, rows.loss_start, vocabulary)
     targets = render(rows.tokens, rows.loss_start, rows.loss_stop, vocabulary, " ")
     return pa.table([prompts, targets, pa.array(rows.loss_stop - rows.loss_start)], schema=_SCHEMA)
-
-
-class _Function(str):
-    """A function of the file beside a YAML file."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes lm-eval's tag for functions."""
-
-
-_Dumper.add_representer(_Function, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
-
-
-def _write_task(path: Path, name: str, tag: str, setting: Setting) -> None:
-    module = Path(FUNCTIONS).stem
-    task = {
-        "task": name,
-        "tag": tag,
-        "custom_dataset": _Function(f"{module}.rows"),
-        "dataset_kwargs": {"name": name},
-        "test_split": "test",
-        "output_type": "loglikelihood",
-        "doc_to_text": "{{prompt}}",
-        "doc_to_target": "{{target}}",
-        "process_results": _Function(f"{module}.measures"),
-        "metric_list": [
-            {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
-            {"metric": "loss", "aggregation": _Function(f"{module}.per_token"), "higher_is_better": False},
-        ],
-        "metadata": {"version": setting.task.version, "config": setting.task.config.to_json()},
-    }
-    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
-        yaml.dump(task, file, Dumper=_Dumper, sort_keys=False)

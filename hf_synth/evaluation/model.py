@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
+from hf_synth.sampling.language_models import most_tokens, progress
 from hf_synth.tasks import Task
 from hf_synth.tasks.base import Rows
 from hf_synth.tasks.families.grammars import Grammar
@@ -29,13 +30,14 @@ class Measured:
     @property
     def positions(self) -> int | None:
         """Return the most tokens that a row may have, where there is a limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return most_tokens(self.model)
 
 
-def map_over_processes(work: Callable[[int], ResultT], count: int) -> list[ResultT]:
+def map_over_processes(work: Callable[[int], ResultT], count: int, description: str) -> list[ResultT]:
     """Return work(0) .. work(count - 1): every process does its part, and all of them get all results."""
     state = PartialState()
-    mine = [(number, work(number)) for number in range(state.process_index, count, state.num_processes)]
+    numbers = progress(description, range(state.process_index, count, state.num_processes))
+    mine = [(number, work(number)) for number in numbers]
     return [result for _, result in sorted(gather_object(mine), key=lambda pair: pair[0])]
 
 

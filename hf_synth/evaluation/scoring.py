@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from hf_synth.evaluation.model import Measured, map_over_processes
 from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.metrics.fact_types import fact_types
 from hf_synth.metrics.intervals import share_interval, wilson_interval
+from hf_synth.sampling.language_models import evaluating, progress, right_padded
 from hf_synth.tasks.base import Rows, Task
 from hf_synth.views import IGNORED
 
-_MOST_TOKENS = 16_384  # of a batch, padding included: its logits have to fit into memory
+_MOST_TOKENS = 16_384  # of a batch, padding included
+_MOST_LOGITS = 2**27  # of a batch, tokens times vocabulary: half a gigabyte in float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +50,6 @@ class RowScores:
         return (self.hits | ~self.mask).all(axis=1)
 
 
-@contextlib.contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into evaluation mode, without gradients, and back into the mode that it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
 def label_scores(logits: Any, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return for each label its ln P and whether it was the most likely token: two float32 [rows, width].
 
@@ -83,10 +73,16 @@ def target_mask(labels: np.ndarray) -> np.ndarray:
     return mask
 
 
+def rows_at_once(model: PreTrainedModel, width: int, most: int) -> int:
+    """Return how many rows of a width, at most `most`, a forward takes whose logits fit into memory."""
+    return max(1, min(most, _MOST_LOGITS // (width * model.config.get_text_config().vocab_size)))
+
+
 def score_rows(model: PreTrainedModel, rows: Rows, *, batch_size: int = 256) -> RowScores:
     """Score rows of a task on the model's device; the model is left in the mode that it was in."""
     mask = rows.loss_mask
     log_probs, hits = np.zeros(mask.shape), np.zeros(mask.shape, bool)
+    batch_size = rows_at_once(model, mask.shape[1], batch_size)
     with evaluating(model):
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
@@ -101,23 +97,31 @@ def score_rows(model: PreTrainedModel, rows: Rows, *, batch_size: int = 256) -> 
 def policy_statistics(
     policy: PreTrainedModel,
     reference: PreTrainedModel | None,
-    ids: Tensor,
-    prompt_mask: Tensor,
-    completion_mask: Tensor,
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
     temperature: float,
-) -> tuple[Tensor, ...]:
-    """Return log_prob, reference_log_prob, entropy and kl of each completion, float64 [B], nats summed over tokens.
+) -> np.ndarray:
+    """Return log_prob, reference_log_prob, entropy and kl of each completion, float64 [B, 4], nats summed over tokens.
 
-    ids: [B, P + C], prompts padded on the left; prompt_mask [B, P], completion_mask bool [B, C]. Entropy of the policy
-    and its kl to the reference are exact sums over the vocabulary at every token, both at the temperature. Without a
-    reference the policy is an adapter, whose base is the reference.
+    Entropy of the policy and its kl to the reference are exact sums over the vocabulary at every token, both at the
+    temperature. Without a reference the policy is an adapter, whose base is the reference.
     """
-    length = completion_mask.shape[1]
-    chosen = ids[:, -length:]
-    mask = torch.cat([prompt_mask, completion_mask.long()], dim=1)
+    rows = [[*prompt, *own] for prompt, own in zip(prompts, completions, strict=True)]
+    size = rows_at_once(policy, max(map(len, rows)), len(rows))
+    if size < len(rows):
+        parts = [slice(start, start + size) for start in range(0, len(rows), size)]
+        return np.concatenate(
+            [policy_statistics(policy, reference, prompts[at], completions[at], temperature) for at in parts]
+        )
+    batch = right_padded(rows, policy.device)
+    starts, lengths = (torch.tensor([len(ids) for ids in side])[:, None] for side in (prompts, completions))
+    steps = torch.arange(int(lengths.max()))
+    real = (steps < lengths).to(policy.device)  # [B, C]
+    before = (starts + steps - 1).clamp(max=max(map(len, rows)) - 2).to(policy.device)  # whose logits are of a token
+    chosen = batch["input_ids"].gather(1, before + 1)
 
     def log_probs(model: PreTrainedModel) -> Tensor:  # [B, C, V]
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, -length - 1 : -1]
+        logits = model(**batch).logits[torch.arange(len(rows), device=before.device)[:, None], before]
         return (logits.float() / temperature).log_softmax(-1)
 
     with torch.no_grad():
@@ -127,7 +131,7 @@ def policy_statistics(
         picked = [values.gather(-1, chosen[..., None])[..., 0] for values in (own, other)]
         chance = own.exp()
         per_token = (*picked, -(chance * own).sum(-1), (chance * (own - other)).sum(-1))
-        return tuple((values.double() * completion_mask).sum(-1) for values in per_token)
+        return torch.stack([(values.double() * real).sum(-1) for values in per_token], dim=1).cpu().numpy()
 
 
 def token_log_probs(
@@ -136,14 +140,17 @@ def token_log_probs(
     """Return ln P(token | all before it) of all but the first token of each sequence, float64 [len(sequence) - 1]."""
     results: list[np.ndarray] = [np.empty(0)] * len(sequences)
     order = sorted(range(len(sequences)), key=lambda number: len(sequences[number]), reverse=True)
-    while order:
-        width = len(sequences[order[0]])
-        count = max(1, min(batch_size, _MOST_TOKENS // width))
-        batch, order = order[:count], order[count:]
-        rows = _padded([sequences[number] for number in batch], width)
-        scored = score_rows(model, rows, batch_size=len(batch)).log_probs
-        for number, values, length in zip(batch, scored, rows.lengths, strict=True):
-            results[number] = values[1:length]
+    with evaluating(model), progress("scored texts", total=len(order)) as bar:
+        while order:
+            width = len(sequences[order[0]])
+            count = rows_at_once(model, width, max(1, min(batch_size, _MOST_TOKENS // width)))
+            numbers, order = order[:count], order[count:]
+            batch = right_padded([sequences[number] for number in numbers], model.device)
+            labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
+            log_probs = label_scores(model(**batch).logits, labels)[0].double().cpu().numpy()
+            for number, values in zip(numbers, log_probs, strict=True):
+                results[number] = values[1 : len(sequences[number])]
+            bar.update(count)
     return results
 
 
@@ -159,13 +166,6 @@ def common_start(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many ids two sequences begin with alike."""
     differing = (position for position, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs)
     return next(differing, min(len(one), len(other)))
-
-
-def _padded(sequences: Sequence[Sequence[int]], width: int) -> Rows:
-    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
-    tokens = np.zeros((len(sequences), width), np.int32)
-    tokens[np.arange(width) < lengths[:, None]] = np.concatenate([np.asarray(ids, np.int32) for ids in sequences])
-    return Rows(tokens, lengths, np.ones_like(lengths), lengths.copy())
 
 
 def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
@@ -185,17 +185,12 @@ def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.n
         name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"
     }
     metrics |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
-    metrics |= _token_bounds(scores.token_accuracy, len(rows))
+    # Wilson's interval with one trial a row: tokens of a row are not independent.
+    _, metrics["accuracy_rows_low"], metrics["accuracy_rows_high"] = share_interval(scores.token_accuracy, len(rows))
     metrics |= {"rows": float(len(rows)), "tokens": float(scores.mask.sum())}
     if (kinds := rows.columns.get("fact_type")) is not None:
         metrics |= fact_types(scores.log_probs.sum(axis=1), scores.row_hits, kinds)
     return metrics
-
-
-def _token_bounds(share: float, rows: int) -> dict[str, float]:
-    """Return Wilson's interval of token accuracy with one trial a row: tokens of a row are not independent."""
-    _, low, high = share_interval(share, rows)
-    return {"accuracy_rows_low": low, "accuracy_rows_high": high}
 
 
 def scored(measured: Measured, rows: Rows) -> RowScores:
@@ -206,6 +201,6 @@ def scored(measured: Measured, rows: Rows) -> RowScores:
         index = np.arange(starts[number], min(starts[number] + measured.batch_size, len(rows)))
         return score_rows(measured.model, rows.select(index), batch_size=measured.batch_size)
 
-    parts = map_over_processes(score, len(starts))
+    parts = map_over_processes(score, len(starts), "batches scored")
     names = [field.name for field in dataclasses.fields(RowScores)]
     return RowScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

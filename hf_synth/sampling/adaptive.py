@@ -21,7 +21,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from hf_synth.io import reading, whole_file
 from hf_synth.sampling.density import knn_density
-from hf_synth.sampling.embeddings import embed_hidden_states, evaluating, prompt_text
+from hf_synth.sampling.embeddings import embed_hidden_states, prompt_text
+from hf_synth.sampling.language_models import evaluating
 from hf_synth.sampling.weights import (
     as_numbers,
     check_weights,

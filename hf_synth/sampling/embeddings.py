@@ -9,11 +9,10 @@ A part is written whole or not at all: a run that was killed goes on where it wa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +186,7 @@ def embed_hidden_states(
     Raises:
         ValueError: a text without tokens, named by row; a layer that the model does not have.
     """
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
+    from hf_synth.sampling.language_models import evaluating, right_padded
 
     place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     distinct = list(place)
@@ -200,31 +198,15 @@ def embed_hidden_states(
     with evaluating(model):
         for start in range(0, len(ids), batch_size):
             rows = longest_first[start : start + batch_size]
-            batch = [torch.tensor(ids[row], device=model.device) for row in rows]
-            # What stands under the padding is masked, so that any id will do.
-            mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True)
-            inputs = {"input_ids": pad_sequence(batch, batch_first=True), "attention_mask": mask}
-            states = model(**inputs, output_hidden_states=True, use_cache=False).hidden_states
+            batch = right_padded([ids[row] for row in rows], model.device)
+            mask = batch["attention_mask"]
+            states = model(**batch, output_hidden_states=True, use_cache=False).hidden_states
             if not -len(states) <= layer < len(states):
                 last = len(states) - 1
                 raise ValueError(f"layer={layer}: the model has {last + 1}, from 0 (the embeddings) to {last}.")
             sums = (states[layer].float() * mask[..., None]).sum(dim=1)
             out[rows] = (sums / mask.sum(dim=1, keepdim=True)).cpu().numpy()
     return unit_rows(out)[np.array([place[text] for text in texts], dtype=np.int64)]
-
-
-@contextlib.contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Without dropout and gradients; afterwards in the mode it had."""
-    import torch
-
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def fingerprint_model(model: torch.nn.Module, *parts: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from transformers import Trainer, TrainerState
 from trl import DPOTrainer, GRPOTrainer, RewardTrainer, SFTTrainer
 
+from hf_synth.sampling.language_models import positions_from_mask
 from hf_synth.sampling.mixin import WeightedSamplingMixin
 
 ROW = "sampling_row"  # the column that tells a reward's listeners which row of train_dataset it belongs to
@@ -39,6 +40,9 @@ class WeightedDPOTrainer(WeightedSamplingMixin, DPOTrainer):
 
 class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
     """`trl.GRPOTrainer`, drawing prompts by `sampling_weight`, each as a whole group of num_generations.
+
+    Log-probabilities are those of each row alone: prompts are padded on the left, and models with absolute positions
+    (GPT-2) are given those of the real tokens, which TRL's own trainer does not do.
 
     Completions live for steps_per_generation * num_iterations batches and are in no checkpoint, so a run resumes
     exactly only from a step at which new ones are made.
@@ -89,6 +93,10 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
             for listener in self._reward_listeners:
                 listener(rows[known], mean[known])
         return rewards
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        with positions_from_mask(self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
     @property
     def _batches_per_generation(self) -> int:

@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from huggingface_hub.utils import disable_progress_bars
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from trl import ModelConfig, TrlParser
@@ -309,6 +310,8 @@ def parse_recipe(
         for name, value in vars(part).items():
             check_no_secret(name, value)
         check_trackers(getattr(part, "report_to", []))
+        if getattr(part, "disable_tqdm", False):
+            disable_progress_bars("hf_synth")
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
     return Parsed(parsed, parser.settings)

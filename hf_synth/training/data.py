@@ -184,13 +184,21 @@ def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.Pr
         ) from error
 
 
-def without_long_prompts(prompts: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
-    """Return the prompts of at most `most` tokens; an error where none is left."""
+def without_long_prompts(
+    prompts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    most: int | None,
+    template: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Return the prompts of at most `most` tokens; an error where none is left. `template`: as `prompt_ids`."""
     if most is None or not len(prompts):
         return prompts
-    kept = prompts.filter(lambda row: len(prompt_ids(row["prompt"], tokenizer)) <= most)
+    kept = prompts.filter(lambda row: len(prompt_ids(row["prompt"], tokenizer, template)) <= most)
     if not len(kept):
-        raise ValueError(f"max_prompt_tokens={most}: got {len(prompts)} prompts, all of them longer; raise it")
+        raise ValueError(
+            f"got {len(prompts)} prompts, all longer than {most} tokens, which is what max_prompt_tokens and the "
+            "model's positions leave for them; raise it, shorten completions, or take another model"
+        )
     return kept
 
 

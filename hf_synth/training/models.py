@@ -28,8 +28,9 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth import preferences
-from hf_synth.errors import disk_full_error, json_dict, nearest
+from hf_synth.errors import json_dict, nearest
 from hf_synth.sampling import WeightedRewardTrainer
+from hf_synth.sampling.language_models import load_checkpoint
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import DataArguments, PolicyArguments
 from hf_synth.training.data import clusters
@@ -114,18 +115,9 @@ def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
 
 
 def from_pretrained(auto: Any, name_or_path: str, **options: Any) -> Any:
-    """Call `auto.from_pretrained`, with ValueError where neither this machine nor the Hub has such a checkpoint."""
+    """Load a model or tokenizer, with ValueError where neither this machine nor the Hub has a whole checkpoint."""
     require_checkpoint(name_or_path)
-    try:
-        return auto.from_pretrained(name_or_path, **options)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"got checkpoint {name_or_path!r}, which is neither here nor on the Hub: {reason}") from error
-    except Exception as error:  # whatever a damaged file of it, or another model's, makes its loader say
-        if disk_full_error(error):
-            raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise ValueError(f"got checkpoint {name_or_path!r}, which cannot be loaded: {reason}") from error
+    return load_checkpoint(auto, name_or_path, **options)
 
 
 def fresh_config(
@@ -195,7 +187,8 @@ def _load(
     if policy.dtype:
         options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)
     set_seed(seed)  # a new head is random
-    model = from_pretrained(auto, policy.model_name_or_path, **options)
+    new_head = auto is AutoModelForSequenceClassification
+    model = from_pretrained(auto, policy.model_name_or_path, new_head=new_head, **options)
     if getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(f"got checkpoint {policy.model_name_or_path!r}, {_ADAPTER}")
     if model.config.pad_token_id is None:

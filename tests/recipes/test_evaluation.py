@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import evaluation
 import pytest
 import yaml
 from transformers import GPT2Config, GPT2LMHeadModel, set_seed
@@ -68,3 +69,19 @@ def test_mistakes(fail, model, tmp_path, flags, message):
 @pytest.mark.processes
 def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path):
     assert run("evaluation.py", cwd=tmp_path).error.startswith("evaluation.py: error: got no model_name_or_path")
+
+
+def test_counts_fit_the_size_of_the_model(model, monkeypatch, tmp_path):
+    """A large model gets fewer rows, completions and samples, but for those that are asked for."""
+    found = []
+
+    def measured(*given):
+        found.append(given[4])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(evaluation, "_measured", measured)
+    for large in (30_000_000, 1):
+        monkeypatch.setattr(evaluation, "LARGE", large)
+        with pytest.raises(ValueError, match="enough"):
+            evaluation.main(["--model_name_or_path", str(model), "--output_dir", str(tmp_path), "--samples", "7"])
+    assert [(one.rows, one.completions, one.samples) for one in found] == [(4096, 1024, 7), (512, 128, 7)]

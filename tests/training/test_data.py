@@ -292,7 +292,7 @@ def test_long_prompts_are_left_out():
     assert list(kept["prompt"]) == ["START", "START MID", "START MID MID"]
     assert len(without_long_prompts(prompts, tokenizer, None)) == 6
     assert len(without_long_prompts(prompts.select([]), tokenizer, 4)) == 0
-    with pytest.raises(ValueError, match="max_prompt_tokens=1: got 6 prompts, all of them longer"):
+    with pytest.raises(ValueError, match="got 6 prompts, all longer than 1 tokens, which is what max_prompt_tokens"):
         without_long_prompts(prompts, tokenizer, 1)
 
 

@@ -17,10 +17,11 @@ from hf_synth.corpora import StandIn, canonical_text
 from hf_synth.corpora import splits as text
 from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments, held_out_text, training_text
-from hf_synth.corpora.tokenizers import check_vocabulary, corpus_tokenizer
+from hf_synth.corpora.tokenizers import corpus_tokenizer
 from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
 from hf_synth.evaluation.scoring import token_log_probs
+from hf_synth.sampling.language_models import check_vocabulary
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import without_weight_conversions
 
