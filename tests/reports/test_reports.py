@@ -16,6 +16,7 @@ from matplotlib.image import imread
 
 from hf_synth.metrics.intervals import wilson_interval
 from hf_synth.reports import write_report
+from hf_synth.reports.report import report_text
 
 
 class Page(HTMLParser):
@@ -185,6 +186,30 @@ def test_sft_run_with_nothing_optional(sft_run: Path) -> None:
     assert "| training loss, last logged | `loss/final` | 0.1000 |" in text
     assert "4,000" in text
     assert "## Sampling weights" not in text
+
+
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize("name", ["grpo_run", "natural_run", "reward_run"])
+def test_a_published_report_names_only_what_is_beside_it(name: str, request: pytest.FixtureRequest) -> None:
+    """Of the files that a run leaves, these stay on the machine."""
+    folder = Path(shutil.copytree(request.getfixturevalue(name), request.getfixturevalue("tmp_path") / "run"))
+    kept = (
+        "resolved_config|rejected_rows|training_log|(samples|prompts)[.]parquet|[.][.]/|`control/`|<script>|not . JSON"
+    )
+    assert not re.search(kept, report_text(folder, published=True, quote_texts=False))
+    assert re.search(kept, report_text(folder))
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_nan_is_a_dash_and_a_run_that_diverged_is_called_so(sft_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sft_run, tmp_path / "run"))
+    log = json.loads((folder / "training_log.json").read_text())
+    log["history"][0]["loss"] = float("nan")
+    (folder / "training_log.json").write_text(json.dumps(log))
+    text = report(folder)
+    assert "training diverged" in text
+    assert row(text, "training loss, first logged (step 10)")[2] == "-"
+    assert "nan" not in text.split("## Notes")[0].replace("`nan`", "")
 
 
 @pytest.mark.parametrize("name", ["grpo_run", "natural_run", "reward_run", "sft_run"])
