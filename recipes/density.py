@@ -25,7 +25,7 @@ from hf_synth.io import directory_lock
 from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
 from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
 from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
-from hf_synth.training.data import prompt_files, prompt_split, usable_prompts
+from hf_synth.training.data import prompt_split, usable_prompts
 from hf_synth.training.run_directory import open_run, write_metrics
 from hf_synth.training.weighting import FACTS, open_embedder, place_on_map, write_density
 
@@ -78,8 +78,8 @@ def ranks() -> Ranks:
 def prompt_source(data: DataArguments, folder: Path) -> Callable[[], Iterable[list[str]]]:
     """Return a function that yields all prompts in batches: of files as they stand, or those that training draws."""
     if data.prompts:
-        files = prompt_files(Path(data.prompts))
-        return lambda: batched(map(prompt_text, usable_prompts(files, folder)))
+        place = data.prompts
+        return lambda: batched(map(prompt_text, usable_prompts(place, folder)))
     return lambda: batched(map(prompt_text, prompt_split(data, folder, 0)[0]["prompt"]))
 
 

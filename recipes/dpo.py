@@ -68,7 +68,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)
-    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
+    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length, folder)
     weighed = weigh_rows(fitting, weights, args.seed, folder)
     trainer = WeightedDPOTrainer(
         load_policy(policy, tokenizer, args.seed),

@@ -40,7 +40,7 @@ from hf_synth.tasks import Task
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
-from hf_synth.training.data import built_tasks, prompt_split, without_long_prompts
+from hf_synth.training.data import accepted_by_template, built_tasks, prompt_split, without_long_prompts
 from hf_synth.training.models import (
     adapter_config,
     from_pretrained,
@@ -223,6 +223,7 @@ def load_shared(
     models = [(name, revision)]
     models += [(reward, "main") for reward in grpo.reward if reward != VERIFIER]
     record_data_fingerprint(folder, parts[0], models)
+    parts = [accepted_by_template(part, tokenizer, folder) for part in parts]
     prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
     if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken

@@ -103,7 +103,7 @@ def run(
     if not len(test_pairs):
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs, args.chat_template_path)
-    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length)
+    fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length, folder)
     trainer_class: Any = WeightedRewardTrainer
     if reward.heads:
         trainer_class = HeadedRewardTrainer

@@ -8,17 +8,19 @@ from hf_synth.preferences.pairs import (
     RejectedRow,
     counts_table,
     read_preferences,
+    shortened,
 )
 from hf_synth.preferences.prompts import (
     NearDuplicates,
     distinct_prompts,
+    is_blank,
     message_texts,
     near_duplicates,
     normalise,
     prompt_id,
     split_by_prompt,
 )
-from hf_synth.preferences.readers import Message, Pair, RowError, list_schemas, parse_dialogue, reader
+from hf_synth.preferences.readers import Message, Pair, RowError, list_schemas, parse_dialogue, read_prompt, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
 from hf_synth.preferences.tokenizer import ready_for_chat, train_bpe_tokenizer
 
@@ -36,6 +38,7 @@ __all__ = [
     "Source",
     "counts_table",
     "distinct_prompts",
+    "is_blank",
     "is_published",
     "list_schemas",
     "message_texts",
@@ -44,8 +47,10 @@ __all__ = [
     "parse_dialogue",
     "prompt_id",
     "read_preferences",
+    "read_prompt",
     "reader",
     "ready_for_chat",
+    "shortened",
     "split_by_prompt",
     "train_bpe_tokenizer",
 ]

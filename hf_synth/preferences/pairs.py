@@ -6,13 +6,25 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from hf_synth.preferences.prompts import prompt_id
-from hf_synth.preferences.readers import Message, Pair, RowError, Schema, find_schema, list_schemas
+from hf_synth.preferences.readers import (
+    CONTEXT,
+    Message,
+    Pair,
+    RowError,
+    Schema,
+    check_scores,
+    find_schema,
+    list_schemas,
+    refuse_other_context,
+    score_columns,
+)
 from hf_synth.preferences.sources import OpenSource, RawRow, Source
 
 logger = logging.getLogger(__name__)
@@ -54,6 +66,7 @@ class PairStream:
         src, schema: the source's label, and the name of the schema that was recognised.
         read: rows so far; joined: rows kept with neighbouring turns of one role put together; pairs: pairs yielded.
         dropped: reason -> rows left out. Each goes to `reject`, too.
+        unread: the fields of rows and of messages that no pair is made of.
     """
 
     def __init__(
@@ -66,27 +79,33 @@ class PairStream:
         self.schema = self._schema.name
         self.read = self.joined = self.pairs = 0
         self.dropped: Counter[str] = Counter()
+        self._columns_seen: dict[tuple[str, ...], None] = {}
 
     def __iter__(self) -> Iterator[FoundPair]:
         """Yield each pair once. Raises ValueError with the counts where the source has no usable row."""
         self.read = self.joined = self.pairs = 0
         self.dropped.clear()
         first: RejectedRow | None = None
-        for row in self._rows():
-            self.read += 1
+        for rows in _grouped(self._rows(), self._schema.group):
+            row = rows[0]
+            self.read += len(rows)
             try:
-                pairs = _pairs(self._schema, row)
+                pairs = _pairs(self._schema, rows)
                 kept = _kept(row.fields or {}, self._keep)
                 columns = [_columns(pair, self.src) | kept for pair in pairs]
             except RowError as error:
-                rejected = RejectedRow(row.file, row.line, str(error), shortened(row.raw))
-                first = first or rejected
-                self.dropped[rejected.reason] += 1
-                self._reject(rejected)
+                for row in rows:
+                    rejected = RejectedRow(row.file, row.line, str(error), shortened(row.raw))
+                    first = first or rejected
+                    self.dropped[rejected.reason] += 1
+                    self._reject(rejected)
                 continue
+            self._columns_seen |= {tuple(row.fields or ()): None}
             self.joined += any(pair.joined for pair in pairs)
             self.pairs += len(pairs)
             yield from (FoundPair(row.file, row.line, pair) for pair in columns)
+        if self.unread:
+            logger.warning("%s: the fields %s are not read", self.src, ", ".join(self.unread))
         if not self.pairs:
             shown = (
                 f" The first, line {first.line} of {first.file}, {first.reason}: {first.row[:200]}" if first else ""
@@ -95,6 +114,13 @@ class PairStream:
                 f"{self.src}: none of {self.read} rows is usable ({dict(self.dropped.most_common())}). Wanted rows of "
                 f"the schema {self.schema!r}.{shown}"
             )
+
+    @property
+    def unread(self) -> list[str]:
+        """Return the fields of the rows so far that are not read, sorted."""
+        found = {name for columns in self._columns_seen for name in columns}
+        scores = {name for columns in self._columns_seen for pair in score_columns(columns) for name in pair}
+        return sorted(found - scores - self._schema.columns - self._schema.reads - CONTEXT - self._keep.keys())
 
 
 @dataclass(frozen=True)
@@ -108,6 +134,7 @@ class PreferenceData:
         schema: the name of the schema that was recognised.
         read: number of rows read; `joined`: rows kept with neighbouring turns of one role put together.
         rejected_rows: the rows left out, in order.
+        unread: the fields of the rows that no pair is made of.
     """
 
     dataset: datasets.Dataset
@@ -116,6 +143,7 @@ class PreferenceData:
     read: int
     joined: int
     rejected_rows: tuple[RejectedRow, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -136,8 +164,9 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
     A bad row is left out, counted and kept for inspection; it never stops the run. Duplicate pairs stay, with one id.
 
     Args:
-        source: a Hub id ("Anthropic/hh-rlhf"), a short name ("hh", "uf", "se"), or the path of a folder or of a
-            .jsonl, .jsonl.gz or .parquet file. A folder that datasets_scripts/preferences.py wrote gives its pairs.
+        source: a Hub id ("Anthropic/hh-rlhf", or OWNER/NAME:CONFIG@REVISION), a short name ("hh", "uf", "se"), or the
+            path of a file (JSON, Parquet, CSV) or a folder. A folder that datasets_scripts/preferences.py wrote gives
+            its pairs.
         keep: further columns that the pairs shall have, str or float each; null where a row has none. One that no row
             has is left out.
         options: split, name, data_dir, revision, src, columns, max_rows, as `Source` has them.
@@ -157,7 +186,9 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
         logger.warning("%s: %d of %d rows left out (%s)", stream.src, len(rejected), stream.read, dict(stream.dropped))
     dataset = datasets.Dataset.from_dict(columns, features=features)
     dataset = dataset.remove_columns([name for name in keep if set(columns[name]) == {None}])
-    return PreferenceData(dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected))
+    return PreferenceData(
+        dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected), tuple(stream.unread)
+    )
 
 
 def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, str | int]]:
@@ -185,12 +216,27 @@ def _counts(data: PreferenceData) -> dict[str, str | int]:
     }
 
 
-def _pairs(schema: Schema, row: RawRow) -> list[Pair]:
-    if row.fields is None:
-        raise RowError(row.reason)
-    if schema.columns - row.fields.keys():
+def _grouped(rows: Iterator[RawRow], column: str | None) -> Iterator[list[RawRow]]:
+    """Yield rows one by one, or neighbours of one value of a column together."""
+    if column is None:
+        yield from ([row] for row in rows)
+        return
+    for value, group in groupby(rows, key=lambda row: row.fields.get(column) if row.fields else None):
+        together = list(group)
+        yield from ([row] for row in together) if value is None else [together]
+
+
+def _pairs(schema: Schema, rows: list[RawRow]) -> list[Pair]:
+    fields = rows[0].fields
+    if fields is None:
+        raise RowError(rows[0].reason)
+    if schema.columns - fields.keys():
         raise RowError("missing field")
-    return schema.read(row.fields)
+    if schema.group:
+        fields = {schema.group: fields[schema.group], "rows": [row.fields for row in rows]}
+    refuse_other_context(fields)
+    check_scores(fields)
+    return schema.read(fields)
 
 
 def _columns(pair: Pair, src: str) -> dict[str, Any]:
@@ -235,7 +281,7 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
     if first is None:
         raise ValueError(
             f"{src}: none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines "
-            f"(one object a line) or Parquet with the columns of a known schema ({known})."
+            f"(one object a line), an array, Parquet or CSV with the columns of a known schema ({known})."
         )
     raise ValueError(
         f"{src}: the columns {', '.join(first)} are of no known schema. Known are: {known}. "

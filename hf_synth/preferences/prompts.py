@@ -1,29 +1,42 @@
-"""Prompts: normalise them, give them ids, deduplicate and split them, find near duplicates by MinHash."""
+"""Prompts: normalise them, give them ids, deduplicate and split them, find near duplicates."""
 
+import functools
 import hashlib
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import regex
 from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
-_WORD = re.compile(r"\w+")
-_RUN = 3  # words: a shared word says little, a shared run of three says that text was copied
-_HASHES = 128
-_BANDS = 16  # of eight hashes each: 95 in 100 pairs of texts of similarity 0.8 meet in one, and 999 in 1,000 of 0.9
-_SEED = 0
-_BATCH = 1024
+_LAYOUT = re.compile(r"\n  |\t|\n .*\n ", re.DOTALL)  # of code and tables; one line with one space is none
+_VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]")
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text shows nothing: spaces, control characters, characters of no width."""
+    return _VISIBLE.search(text) is None
 
 
 def normalise(text: str) -> str:
-    """Return text in Unicode NFC, each run of whitespace one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Return text in Unicode NFC, each run of whitespace one space, none at the ends.
+
+    Where whitespace is layout (indented lines, tabs), as in code, it stays but at the ends of lines.
+    """
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
+    if _LAYOUT.search(text):
+        lines = "\n".join(line.rstrip() for line in text.split("\n"))
+        if _LAYOUT.search(lines):
+            return lines
+    return " ".join(text.split())
 
 
 def prompt_id(prompt: Prompt) -> str:
@@ -110,9 +123,9 @@ def message_texts(dataset: Dataset) -> Iterator[str]:
 
 
 def _first_user_turn(prompt: Prompt) -> str:
-    if isinstance(prompt, str):
-        return normalise(prompt)
-    return next((normalise(message["content"]) for message in prompt if message["role"] == "user"), "")
+    """Return the turn without its layout: what differs in spaces alone stays on one side."""
+    turns = [prompt] if isinstance(prompt, str) else (turn["content"] for turn in prompt if turn["role"] == "user")
+    return " ".join(normalise(next(iter(turns), "")).split())
 
 
 def _uniform(text: str, seed: int) -> float:
@@ -131,40 +144,139 @@ def _require_prompt(dataset: Dataset) -> None:
         )
 
 
+# --- Near duplicates ---------------------------------------------------------------------------------------------
+
+SIMILARITY = 0.8  # what it drops from real data is in docs/preferences.md
+_RUN = 3  # tokens: a shared word says little, a shared run of three says that text was copied
+_SHORT = 3  # tokens: what is shorter (`Please.`, `user:`) belongs to the part before it
+
+# Where a part ends, what says nothing inside it, and its tokens: of ASCII, and of all others. Tokens are those of
+# Unicode's word segmentation: words with their vowel signs, characters of scripts without spaces, single symbols.
+_ASCII = (
+    re.compile(r"[.?!:;]+['\")\]]*(?:\s|\Z)"),
+    re.compile(r"['\",]+(?=\s|\Z)|(?:(?<=\s)|\A)['\"]+"),
+    re.compile(r"\w+(?:(?:['.]|(?<=\d)[,;](?=\d))\w+)*|[^\w\s]"),
+)
+_BREAKS = regex.compile(r"\b", regex.WORD | regex.V1)
+_OTHERS = (
+    regex.compile(r"[.?!:;]+['\")\]\p{QMark}]*(?:\s|\Z)|[[\p{STerm}\uff1a\uff1b\u2026]--[\x00-\x7f]]+", regex.V1),
+    regex.compile(
+        r"[',\p{QMark}]+(?=\s|\Z)|(?:(?<=\s)|\A)['\p{QMark}]+|[[\p{Term}\p{QMark}\u00bf\u00a1]--[\x00-\x7f]]", regex.V1
+    ),
+    _BREAKS,
+)
+_EXACT = regex.compile(r"\p{N}|\A[\p{S}\p{P}]")
+_FACTORIAL = re.compile(r"(?<=[\d)\]])!")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A text in parts: sentences, lines and turns, as runs of three tokens.
+
+    runs: of each part. others: for each part, a hash of all other parts, and of what has to be the same. short: parts
+    of one or two tokens, which were added to the ones before.
+    """
+
+    runs: tuple[frozenset[str], ...]
+    others: tuple[int, ...]
+    short: tuple[str, ...]
+
+
+@functools.lru_cache(maxsize=4096)
+def _parts(text: str) -> _Parts:
+    lowered = text.lower()
+    if "!" in lowered:
+        lowered = _FACTORIAL.sub("\u2757", lowered)
+    ends, silent, words = _ASCII if lowered.isascii() else _OTHERS
+    if words is _BREAKS:
+        lowered = unicodedata.normalize("NFC", lowered).replace("\u2019", "'")
+    parts: list[list[str]] = []
+    exact: list[str] = []  # numbers, symbols and indentation: a text that differs there asks for something else
+    short: list[str] = []
+    for number, line in enumerate(lowered.split("\n")):
+        if number and line[:1] in ("\t", " ") and line.strip():
+            exact.append(line[: len(line) - len(line.lstrip())])
+        for piece in ends.split(line):
+            said = silent.sub(" ", piece)
+            tokens = [token for token in (words.split if words is _BREAKS else words.findall)(said) if token.strip()]
+            exact += [token for token in tokens if not token.isalpha() and _EXACT.search(token)]
+            if parts and 0 < len(tokens) < _SHORT:
+                parts[-1] += tokens
+                short.append(" ".join(tokens))
+            elif tokens:
+                parts.append(tokens)
+    runs = [frozenset(" ".join(run) for run in zip(part, part[1:], part[2:], strict=False)) for part in parts]
+    runs = [run or frozenset([" ".join(part)]) for run, part in zip(runs, parts, strict=True)] or [
+        frozenset([text.strip()])
+    ]
+    hashes = list(map(hash, runs))
+    total, same = sum(hashes), hash(tuple(exact))
+    return _Parts(tuple(runs), tuple(hash((total - own, same)) for own in hashes), tuple(short))
+
+
 class NearDuplicates:
     """An index of texts, added batch by batch, that finds the first kept text that each nearly repeats.
 
-    Similarity is Jaccard's: of all runs of three words of two texts, the share that both have. Words are compared
-    without case and punctuation; a text of fewer than three words is one run. It is estimated from 128 hashes, with a
-    standard error of at most 0.044 (0.035 at 0.8), so texts near the threshold may fall on either side of it, on all
-    machines on the same one. Memory: about three kilobytes for each text that repeats none.
+    Texts are compared in parts: sentences, lines, turns. Two are near duplicates where all parts but one are the same,
+    and in the part that differs the similarity is high enough: of all runs of three tokens of both, the share that
+    both have (Jaccard's). Numbers, symbols and indentation must be the same; case, and marks that only end a
+    sentence, do not count. So a long shared context makes no two questions alike.
 
-    Source: Broder (1997), On the resemblance and containment of documents.
+    The search is exact: of two sets of such a similarity, the first few runs in any fixed order have one in common
+    (Chaudhuri et al., 2006, A primitive operator for similarity joins in data cleaning); long runs come first, as they
+    are rare. Memory: about three kilobytes for each text that repeats none.
+
+    Attributes:
+        similarities: the similarity of each text that repeats another, by its number.
     """
 
-    def __init__(self, similarity: float = 0.8) -> None:
+    def __init__(self, similarity: float = SIMILARITY) -> None:
         """`similarity`: from which two texts are near duplicates, above 0 and at most 1."""
         if not 0 < similarity <= 1:
             raise ValueError(f"similarity is {similarity}: wanted a number above 0 and at most 1, such as 0.8.")
-        from rensa import RMinHash, RMinHashDeduplicator
-
-        self._sketches = RMinHash.from_token_sets
-        self._kept = RMinHashDeduplicator(similarity, _HASHES, use_lsh=True, num_bands=_BANDS, seed=_SEED)
+        self.similarities: dict[int, float] = {}
+        self._similarity = similarity
+        self._texts: dict[int, str] = {}  # those that were kept
+        self._rows_with: dict[int, list[int]] = {}  # hash of a run and of the other parts -> kept texts
         self._rows = 0
 
     def add(self, texts: Sequence[str]) -> list[int]:
         """Return for each text its number, counted over all calls, or that of the first kept text that it repeats."""
-        firsts = []
-        for sketch in self._sketches([word_runs(text) for text in texts], num_perm=_HASHES, seed=_SEED):
-            if self._kept.add(str(self._rows), sketch):
-                firsts.append(self._rows)
-            else:
-                firsts.append(min(map(int, self._kept.get_duplicates(sketch))))
-            self._rows += 1
-        return firsts
+        return [self._add(text) for text in texts]
+
+    def _add(self, text: str) -> int:
+        row, parts, keys, first = self._rows, _parts(text), [], None
+        self._rows += 1
+        for runs, others in zip(parts.runs, parts.others, strict=True):
+            ordered = sorted(sorted(runs), key=len, reverse=True)
+            prefix = ordered[: len(ordered) - math.ceil(self._similarity * len(ordered) - 1e-9) + 1]
+            found = [hash((run, others)) for run in prefix]
+            keys += found
+            for other in sorted({kept for key in found for kept in self._rows_with.get(key, ())}):
+                if first is not None and other >= first:
+                    break
+                similarity = _similarity(parts, runs, others, _parts(self._texts[other]))
+                if similarity >= self._similarity:
+                    first, self.similarities[row] = other, similarity
+        if first is not None:
+            return first
+        self._texts[row] = text
+        for key in keys:
+            self._rows_with.setdefault(key, []).append(row)
+        return row
 
 
-def near_duplicates(texts: Iterable[str], *, similarity: float = 0.8) -> np.ndarray:
+def _similarity(parts: _Parts, runs: frozenset[str], others: int, twin: _Parts) -> float:
+    """Return the similarity of a part with the twin's in the same place; 0 where short parts say other things."""
+    fewer, more = sorted((parts.short, twin.short), key=len)
+    left = iter(more)
+    if not all(short in left for short in fewer):  # `Please.` may be added; `Why?` is not `How?`
+        return 0.0
+    of_twin = [other for other, place in zip(twin.runs, twin.others, strict=True) if place == others]
+    return max((len(runs & other) / len(runs | other) for other in of_twin), default=0.0)
+
+
+def near_duplicates(texts: Iterable[str], *, similarity: float = SIMILARITY) -> np.ndarray:
     """Return for each of N texts the row of the first kept text that it nearly repeats, or its own row: [N] int64.
 
     A text is kept when it repeats none that was kept before it; see `NearDuplicates` for what similarity is.
@@ -173,19 +285,4 @@ def near_duplicates(texts: Iterable[str], *, similarity: float = 0.8) -> np.ndar
         ValueError: a similarity that is not above 0 and at most 1.
     """
     index = NearDuplicates(similarity)
-    firsts: list[int] = []
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _BATCH:
-            firsts += index.add(batch)
-            batch.clear()
-    return np.array(firsts + index.add(batch), dtype=np.int64)
-
-
-def word_runs(text: str) -> list[str]:
-    """Return the runs of three words of a text, in lower case and without punctuation; of a shorter text all of it."""
-    tokens = _WORD.findall(text.lower())
-    if len(tokens) < _RUN:
-        return [" ".join(tokens) or text.strip()]
-    return [" ".join(run) for run in zip(tokens, tokens[1:], tokens[2:], strict=False)]
+    return np.array([row for text in texts for row in index.add([text])], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The known layouts of preference data: one function each, from a raw row to its pairs, in one registry.
+"""The known layouts of preference data: tables of columns, and from a raw row to its pairs, in one registry.
 
 A new layout is one function:
 
@@ -9,15 +9,22 @@ A new layout is one function:
         return [Pair([{"role": "user", "content": row["question"]}], row["good"], row["bad"])]
 """
 
+import ast
+import functools
+import html
+import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypedDict
 
+from hf_synth.preferences.prompts import is_blank, normalise
+
 
 class Message(TypedDict):
-    """One turn: role is "user", "assistant" or "system"."""
+    """One turn: role is "user", "assistant" or "system", or another that the chat template knows."""
 
     role: str
     content: str
@@ -46,12 +53,18 @@ RowReader = Callable[[Mapping[str, Any]], list[Pair]]
 
 @dataclass(frozen=True)
 class Schema:
-    """A published layout: recognised by columns that are there and columns that are not."""
+    """A published layout: recognised by columns that are there and columns that are not.
+
+    reads: further columns that are read where a row has them. group: neighbouring rows of one value of this column
+    are one row, {group: value, "rows": [...]}.
+    """
 
     name: str
     columns: frozenset[str]
     without: frozenset[str]
     read: RowReader
+    reads: frozenset[str] = frozenset()
+    group: str | None = None
 
     def matches(self, columns: Iterable[str]) -> bool:
         """Tell whether a row with these columns is of this schema."""
@@ -61,7 +74,14 @@ class Schema:
 _SCHEMAS: dict[str, Schema] = {}
 
 
-def reader(name: str, *, columns: Sequence[str], without: Sequence[str] = ()) -> Callable[[RowReader], RowReader]:
+def reader(
+    name: str,
+    *,
+    columns: Sequence[str],
+    without: Sequence[str] = (),
+    reads: Sequence[str] = (),
+    group: str | None = None,
+) -> Callable[[RowReader], RowReader]:
     """Register a function from one row to its pairs (or RowError) as the reader of a schema.
 
     Raises:
@@ -71,7 +91,7 @@ def reader(name: str, *, columns: Sequence[str], without: Sequence[str] = ()) ->
     def register(read: RowReader) -> RowReader:
         if name in _SCHEMAS:
             raise ValueError(f"The schema '{name}' has a reader already: choose another name.")
-        _SCHEMAS[name] = Schema(name, frozenset(columns), frozenset(without), read)
+        _SCHEMAS[name] = Schema(name, frozenset(columns), frozenset(without), read, frozenset(reads), group)
         return read
 
     return register
@@ -89,29 +109,17 @@ def find_schema(columns: Iterable[str]) -> Schema | None:
     return max(matching, key=lambda schema: len(schema.columns), default=None)
 
 
-# --- Anthropic/hh-rlhf -------------------------------------------------------------------------------------------
+# --- Turns: texts, transcripts and messages in every spelling ----------------------------------------------------
 
 # A marker opens a turn only after an empty line (or at the very start) and before whitespace. People and models also
 # write "Human:" inside a turn; in the published files every true marker has this form.
 _MARKER = re.compile(r"\n\n(Human|Assistant):(?=\s|\Z)")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
-
-
-@reader("hh-rlhf", columns=("chosen", "rejected"), without=("prompt",))
-def read_hh_rlhf(row: Mapping[str, Any]) -> list[Pair]:
-    """Read one pair of two dialogues that differ in the last reply (https://huggingface.co/datasets/Anthropic/hh-rlhf).
-
-    The reply is everything after the last human turn, also where a model wrote several assistant turns. Dialogues
-    that are lists of messages (TRL's implicit prompt) are taken too.
-    """
-    if isinstance(row["chosen"], list) and isinstance(row["rejected"], list):
-        return read_messages({"prompt": [], **row})
-    (prompt, chosen, joined), (other, rejected, other_joined) = (
-        _prompt_and_reply(row[field]) for field in ("chosen", "rejected")
-    )
-    if prompt != other:
-        raise RowError("prompts differ")
-    return [_pair(prompt, chosen, rejected, joined or other_joined)]
+_TRANSCRIPT = re.compile(r"\s*Human:\s.*\n\nAssistant:(\s|\Z)", re.DOTALL)
+_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "observation": "tool"}
+_SPELT = re.compile(r"\s*[\[{].*['\"](role|from)['\"]\s*:.*[\]}]\s*", re.DOTALL)  # messages as JSON, or as Python
+_SYSTEM = ("system", "system_prompt", "system_message")
+_REFUSED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")  # context of another kind
+CONTEXT = frozenset((*_SYSTEM, *_REFUSED, "status"))  # columns that every layout reads, where a row has them
 
 
 def parse_dialogue(text: str) -> list[Message]:
@@ -126,51 +134,287 @@ def parse_dialogue(text: str) -> list[Message]:
     if parts and before.strip():
         raise RowError("text before the first turn")
     return [
-        {"role": _ROLES[name], "content": content.strip()}
+        {"role": "user" if name == "Human" else "assistant", "content": content.strip()}
         for name, content in zip(parts[::2], parts[1::2], strict=True)
     ]
 
 
-def _prompt_and_reply(text: Any) -> tuple[list[Message], str, bool]:
-    if not isinstance(text, str):
-        raise RowError("wrong type")
-    turns = parse_dialogue(text)
-    if not any(turn["role"] == "assistant" for turn in turns):
-        raise RowError("no assistant turn")
-    *prompt, reply = [  # strict alternation, which many chat templates demand
+def _joined(turns: Iterable[Message]) -> list[Message]:
+    """Put neighbouring turns of one role together: strict alternation, which many chat templates demand."""
+    return [
         Message(role=role, content="\n\n".join(turn["content"] for turn in group).strip())
         for role, group in groupby(turns, key=lambda turn: turn["role"])
     ]
+
+
+def turns_of(value: Any, role: str) -> list[Message]:
+    """Return text as one turn of `role`; a transcript, and messages in any spelling, as their turns.
+
+    Messages are lists of {"role", "content"} or {"from", "value"}, or one of these, also written as JSON or Python;
+    contents may be parts {"type": "text", "text"}.
+
+    Raises:
+        RowError: anything else, and what no text can stand for: tool calls, images.
+    """
+    if isinstance(value, str):
+        if _TRANSCRIPT.match(value):
+            turns = _joined(parse_dialogue(value))
+            return turns if turns[-1]["content"] else turns[:-1]
+        spelt = _parsed(value) if _SPELT.fullmatch(value) else None
+        if spelt is None:
+            return [{"role": role, "content": value}]
+        value = spelt
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        raise RowError("wrong type")
+    return [_message(_parsed(turn) if isinstance(turn, str) else turn) for turn in value]
+
+
+def _parsed(text: str) -> Any:
+    """Return what a text of JSON or of Python literals holds; None where it is neither, or holds no messages."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        some = [value] if isinstance(value, dict) else value
+        if isinstance(some, list) and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in some):
+            return value
+    return None
+
+
+def _message(turn: Any) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError("wrong type")
+    if turn.get("tool_calls") or turn.get("function_call") or turn.get("from") == "function_call":
+        raise RowError("tool calls, which are not read")
+    role = turn.get("role") or turn.get("from")
+    content = turn["content"] if "content" in turn else turn.get("value")
+    if isinstance(content, list):
+        if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
+            raise RowError("content other than text, which is not read")
+        content = "\n".join(part["text"] for part in content)
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise RowError("wrong type")
+    return {"role": _ROLES.get(role.lower(), role), "content": content}
+
+
+def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
+    """Return the prompt of a row of any layout: text where it is nothing but text, or messages that end with the user.
+
+    Raises:
+        RowError: a row without a usable prompt.
+    """
+    refuse_other_context(row)
+    column = next(
+        (name for name, kind in _PROMPTS.items() if row.get(name) is not None and isinstance(row[name], kind)), None
+    )
+    if column is None:
+        schema = find_schema(row)
+        if schema is None or schema.group:
+            raise RowError("there is no `prompt`")
+        return schema.read(row)[0].prompt
+    value = _texts(row[column])
+    if value is not row[column] and value and all(isinstance(text, str) for text in value):
+        value = value[0]  # the user's turns alone: what follows the first is a reply to replies
+    if column == "question" and {"qid", "answers"} <= row.keys():
+        value = html_to_text(value)
+    turns = turns_of(value, "user")
+    is_text = turns == [{"role": "user", "content": value}]
+    turns = [*_before(row), *turns]
+    if is_text and column == "instruction" and isinstance(row.get("input"), str) and not is_blank(row["input"]):
+        turns[-1] = {"role": "user", "content": f"{value}\n\n{row['input']}"}
+    turns = _with_system(turns, row)
+    while turns and turns[-1]["role"] == "assistant":
+        turns.pop()
+    if not turns or any(is_blank(turn["content"]) for turn in turns):
+        raise RowError("the prompt is empty" if len(turns) < 2 else "a message is empty")
+    return turns[-1]["content"] if is_text and len(turns) == 1 else turns
+
+
+_PROMPTS: dict[str, Any] = {
+    **dict.fromkeys(("prompt", "messages", "conversations", "conversation", "conversation_a"), object),
+    **dict.fromkeys(("instruction", "question", "query", "input"), object),
+    **{"context": list, "history": str},  # of the layouts below; elsewhere other things have these names
+}
+
+
+# --- From turns to pairs -----------------------------------------------------------------------------------------
+
+
+def refuse_other_context(row: Mapping[str, Any]) -> None:
+    """Raise RowError for tools and images: without them, the turns mean something else."""
+    for name in _REFUSED:
+        if name in row and row[name] not in (None, "", "[]", []):
+            raise RowError(f"{name}, which are not read")
+
+
+def _with_system(turns: list[Message], row: Mapping[str, Any]) -> list[Message]:
+    """Return the turns after the system prompt that a column of the row holds."""
+    for name in _SYSTEM:
+        text = row.get(name)
+        if isinstance(text, str) and not is_blank(text):
+            if turns and turns[0]["role"] == "system":
+                if normalise(turns[0]["content"]) != normalise(text):
+                    raise RowError("two different system prompts")
+                return turns
+            return [{"role": "system", "content": text}, *turns]
+    return turns
+
+
+def _before(row: Mapping[str, Any]) -> list[Message]:
+    """Return the turns of a column `history`: pairs of a user's turn and the answer."""
+    pairs = row.get("history")
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return []
+    return [turn for pair in pairs for text, role in zip(pair, ("user", "assistant"), strict=True)
+            for turn in turns_of(text, role)]  # fmt: skip
+
+
+def _sides(prompt: list[Message], row: Mapping[str, Any], chosen: Any, rejected: Any, joined: bool = False) -> Pair:
+    """Return the pair of a prompt and two replies, each of which may repeat the conversation or continue it."""
+    (before, better), (other, worse) = (_context_and_reply(value, prompt) for value in (chosen, rejected))
+    if before != other:
+        raise RowError("prompts differ")
+    return _pair(_with_system(before, row), better, worse, joined)
+
+
+def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message], str]:
+    """Return the whole conversation before the last reply, and the reply.
+
+    Turns that come before the reply repeat the prompt (its system turn may be missing there), or follow it.
+    """
+    turns = turns_of(value, "assistant")
+    if not turns:
+        raise RowError("empty reply")
+    *before, reply = turns
+    if reply["role"] != "assistant":
+        raise RowError("last turn is not the assistant's")
+    if not before or not prompt:
+        return before or prompt, reply["content"]
+    if before[0]["role"] == "assistant":
+        return [*prompt, *before], reply["content"]
+    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
+    said = [_same(turn) for turn in before if turn["role"] != "system"]
+    asked = [_same(turn) for turn in prompt[len(system) :]]
+    # A prompt is the beginning, or, as text, any of the user's turns
+    if said[: len(asked)] != asked and not (len(asked) == 1 and asked[0] in said):
+        if prompt[-1]["role"] == "assistant" and before[0]["role"] == "user":
+            return [*prompt, *before], reply["content"]
+        raise RowError("prompts differ")
+    if system and before[0]["role"] == "system" and _same(before[0]) != _same(system[0]):
+        raise RowError("two different system prompts")
+    return [*(system if before[0]["role"] != "system" else []), *before], reply["content"]
+
+
+def _same(turn: Message) -> tuple[str, str]:
+    return turn["role"], normalise(turn["content"])
+
+
+def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = False) -> Pair:
+    """Return the pair; RowError says what is wrong with it."""
+    if not any(turn["role"] == "user" and not is_blank(turn["content"]) for turn in prompt):
+        raise RowError("empty prompt")
+    if any(is_blank(turn["content"]) for turn in prompt):
+        raise RowError("empty turn in the prompt")
+    if prompt[-1]["role"] not in ("user", "tool"):
+        raise RowError("prompt does not end with the user")
+    if is_blank(chosen) or is_blank(rejected):
+        raise RowError("empty reply")
+    if chosen.strip() == rejected.strip():
+        raise RowError("chosen equals rejected")
+    return Pair(prompt, chosen, rejected, joined)
+
+
+# --- Labels ------------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def score_columns(columns: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the pairs of columns that score the two replies: score_chosen, chosen_rating, chosen-rating, ..."""
+    scored = (name for name in columns if re.search("score|rating|reward|grade", name) and "chosen" in name)
+    pairs = ((name, name.replace("chosen", "rejected")) for name in scored)
+    return [(better, worse) for better, worse in pairs if worse in columns]
+
+
+def check_scores(row: Mapping[str, Any]) -> None:
+    """Raise RowError where the scores of a row contradict its label, or leave it open; rows without scores pass."""
+    if row.get("status") == "tie":
+        raise RowError("the label is a tie")
+    for names in score_columns(tuple(row)):
+        better, worse = (_number(row[name]) for name in names)
+        if better is None and worse is None:
+            continue
+        if better is None or worse is None or math.isnan(better) or math.isnan(worse):
+            raise RowError("a score is missing or NaN")
+        if better == worse:
+            raise RowError("scores are equal")
+        if better < worse:
+            raise RowError("the rejected reply has the higher score")
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+# --- The layouts: one table for each kind ------------------------------------------------------------------------
+
+
+@reader("hh-rlhf", columns=("chosen", "rejected"), without=("prompt",))
+def read_hh_rlhf(row: Mapping[str, Any]) -> list[Pair]:
+    """Read one pair of two dialogues that differ in the last reply (https://huggingface.co/datasets/Anthropic/hh-rlhf).
+
+    The reply is everything after the last human turn, also where a model wrote several assistant turns. Dialogues
+    that are lists of messages (TRL's implicit prompt) are taken too.
+    """
+    texts = [row[side] for side in ("chosen", "rejected")]
+    if any(not isinstance(text, str) or _SPELT.fullmatch(text) for text in texts):
+        return [_sides([], row, *texts)]
+    (prompt, chosen, joined), (other, rejected, other_joined) = map(_dialogue, texts)
+    if prompt != other:
+        raise RowError("prompts differ")
+    return [_pair(_with_system(prompt, row), chosen, rejected, joined or other_joined)]
+
+
+def _dialogue(text: str) -> tuple[list[Message], str, bool]:
+    turns = parse_dialogue(text)
+    if not any(turn["role"] == "assistant" for turn in turns):
+        raise RowError("no assistant turn")
+    *prompt, reply = _joined(turns)
     if reply["role"] != "assistant":
         raise RowError("last turn is not the assistant's")
     return prompt, reply["content"], len(prompt) + 1 < len(turns)
 
 
-# --- Messages: TRL's own formats, and what is like them ----------------------------------------------------------
+def _read_pairs(columns: Sequence[str], row: Mapping[str, Any]) -> list[Pair]:
+    prompt, chosen, rejected = columns[:3]
+    turns = [*_before(row), *turns_of(row[prompt], "user")]
+    if prompt == "instruction" and isinstance(row.get("input"), str) and not is_blank(row["input"]):
+        turns[-1] = {"role": "user", "content": f"{row[prompt]}\n\n{row['input']}"}
+    sides = [row[chosen], row[rejected]]
+    if isinstance(row[prompt], str) and _TRANSCRIPT.match(row[prompt]):  # whose markers are followed by a space
+        sides = [side.strip() if isinstance(side, str) else side for side in sides]
+    return [_sides(turns, row, *sides)]
 
 
-@reader("prompt-chosen-rejected", columns=("prompt", "chosen", "rejected"))
-def read_messages(row: Mapping[str, Any]) -> list[Pair]:
-    """Read one pair of TRL's preference formats: prompt and replies are texts or lists of {"role", "content"}.
-
-    `chosen` and `rejected` may repeat the conversation before the reply; that, not `prompt`, is then the prompt.
-    """
-    prompt = _turns(row["prompt"], "user")
-    (before, chosen), (other, rejected) = (_reply(row[side], prompt) for side in ("chosen", "rejected"))
-    if before != other:
-        raise RowError("prompts differ")
-    return [_pair(before, chosen, rejected)]
-
-
-@reader("ultrafeedback", columns=("prompt", "chosen", "rejected", "score_chosen", "score_rejected"))
-def read_ultrafeedback(row: Mapping[str, Any]) -> list[Pair]:
-    """Read one pair of two conversations (https://huggingface.co/datasets/HuggingFaceH4/ultrafeedback_binarized).
-
-    Rows of equal scores hold no preference: the publishers drew which side is `chosen`.
-    """
-    if row["score_chosen"] is not None and row["score_chosen"] == row["score_rejected"]:
-        raise RowError("scores are equal")
-    return read_messages(row)
+# name: the columns of the prompt and of the two replies, texts or messages
+_PAIRS = {
+    "prompt-chosen-rejected": ("prompt", "chosen", "rejected"),  # TRL; truthy-dpo, dpo-mix, Dahoas/full-hh-rlhf, ...
+    "ultrafeedback": ("prompt", "chosen", "rejected", "score_chosen", "score_rejected"),
+    "instruction": ("instruction", "chosen", "rejected"),  # LLaMA-Factory
+    "question": ("question", "chosen", "rejected"),  # Intel/orca_dpo_pairs
+    "input": ("input", "chosen", "rejected"),  # argilla/distilabel-intel-orca-dpo-pairs
+    "conversations": ("conversations", "chosen", "rejected"),  # ShareGPT pairs
+    "responses": ("instruction", "chosen_response", "rejected_response"),  # argilla's
+    "prompt-responses": ("prompt", "chosen_response", "rejected_response"),
+}
+for _name, _columns in _PAIRS.items():
+    reader(_name, columns=_columns, reads=("input", "history"))(functools.partial(_read_pairs, _columns))
+read_messages = _SCHEMAS["prompt-chosen-rejected"].read
 
 
 @reader("hf_synth", columns=("id", "prompt_id", "src", "prompt", "chosen", "rejected"))
@@ -179,88 +423,146 @@ def read_published(row: Mapping[str, Any]) -> list[Pair]:
     return [replace(pair, src=row["src"]) for pair in read_messages(row)]
 
 
-def _turns(value: Any, role: str) -> list[Message]:
-    """Return a text as one turn of a role; messages without further keys."""
-    if isinstance(value, str):
-        return [{"role": role, "content": value}]
-    if not isinstance(value, list) or not all(map(_is_message, value)):
-        raise RowError("wrong type")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
+def _read_voted(
+    prompt: str | None, replies: tuple[str, str], votes: tuple[str, ...], first: Any, row: Any
+) -> list[Pair]:
+    """Read a pair of which a vote says which reply is better.
 
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in ("role", "content"))
-
-
-def _reply(value: Any, prompt: list[Message]) -> tuple[list[Message], str]:
-    """Split turns into those before the last reply, and the reply."""
-    turns = _turns(value, "assistant")
-    if not turns:
-        raise RowError("empty reply")
-    *before, reply = turns
-    if reply["role"] != "assistant":
-        raise RowError("last turn is not the assistant's")
-    return before or prompt, reply["content"]
-
-
-# --- HuggingFaceH4/stack-exchange-preferences --------------------------------------------------------------------
-
-STACK_EXCHANGE_PAIRS = 3  # of a question, so that no question with forty answers outweighs the others
-
-
-@reader("stack-exchange", columns=("qid", "question", "answers"))
-def read_stack_exchange(row: Mapping[str, Any]) -> list[Pair]:
-    """Read up to three pairs of a question (https://huggingface.co/datasets/HuggingFaceH4/stack-exchange-preferences).
-
-    The best answer (the highest `pm_score`; of equals the accepted one, then the one listed first) is chosen over the
-    first answer of each of the next three lower scores. Answers of one score are never compared. HTML becomes
-    Markdown.
+    first: the value of the vote for the first reply and for the second; "sign": a negative one is for the first; "one
+    each": a column of 0 and 1 for each reply.
     """
-    question, answers = row["question"], row["answers"]
-    if not isinstance(question, str) or not isinstance(answers, list) or not all(map(_is_answer, answers)):
+    vote = row[votes[0]]
+    if first == "sign":
+        strength = _number(vote) or 0.0
+        better = int(strength > 0) if strength else None
+    elif first == "one each":
+        better = next((number for number, name in enumerate(votes) if _number(row[name]) == 1), None)
+    else:
+        better = first.index(vote) if vote in first else None
+    if better is None:
+        raise RowError("no reply is preferred")
+    a, b = (_texts(row[name]) for name in replies)
+    asked = _texts(row[prompt]) if prompt else []
+    if isinstance(asked, list) and asked and all(isinstance(text, str) for text in asked):  # a list for each side
+        a, b = (_interleaved(asked, side) for side in (a, b))
+        asked = []
+    sides = (a, b) if better == 0 else (b, a)
+    return [_sides(turns_of(asked, "user"), row, *sides)]
+
+
+def _texts(value: Any) -> Any:
+    """Return a list of texts that is written as JSON (lmsys) as the list."""
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _interleaved(asked: list[Any], answered: Any) -> list[dict[str, Any]]:
+    if not isinstance(answered, list) or len(answered) != len(asked):
         raise RowError("wrong type")
-    ranked = sorted(answers, key=lambda answer: (-answer["pm_score"], not answer.get("selected")))
-    levels = [next(group) for _, group in groupby(ranked, key=lambda answer: answer["pm_score"])]
+    turns: list[dict[str, Any]] = []
+    for question, answer in zip(asked, answered, strict=True):
+        turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer or ""}]
+    return turns
+
+
+# name: the columns of the prompt (None: in the replies), of the two replies and of the vote, and what a vote means
+_VOTED: dict[str, tuple[str | None, tuple[str, str], tuple[str, ...], Any]] = {
+    "pku-saferlhf": ("prompt", ("response_0", "response_1"), ("better_response_id",), (0, 1)),
+    "helpsteer2-preference": ("prompt", ("response_1", "response_2"), ("preference_strength",), "sign"),
+    "helpsteer3": ("context", ("response1", "response2"), ("overall_preference",), "sign"),
+    "shp": ("history", ("human_ref_A", "human_ref_B"), ("labels",), (1, 0)),
+    "chatbot-arena": (None, ("conversation_a", "conversation_b"), ("winner",), ("model_a", "model_b")),
+    "arena-votes": ("prompt", ("response_a", "response_b"), ("winner_model_a", "winner_model_b"), "one each"),
+    "arena-winner": ("prompt", ("response_a", "response_b"), ("winner",), ("model_a", "model_b")),
+}
+for _name, (_prompt, _replies, _votes, _first) in _VOTED.items():
+    _names = ((_prompt,) if _prompt else ()) + _replies + _votes
+    reader(_name, columns=_names)(functools.partial(_read_voted, _prompt, _replies, _votes, _first))
+
+RANKED_PAIRS = 3  # of a prompt, so that no question with forty answers outweighs the others
+
+
+def _read_ranked(layout: tuple[str, str, str, str, int, bool], row: Mapping[str, Any]) -> list[Pair]:
+    """Read up to three pairs of a prompt with several scored replies.
+
+    The best reply (of equals the accepted one, then the one listed first) is chosen over the first reply of each of
+    the next three lower scores. Replies of one score are never compared.
+    """
+    prompt, replies, text, score, sign, is_html = layout
+    listed = row[replies]
+    if not isinstance(listed, list) or not all(
+        isinstance(reply, Mapping) and isinstance(reply.get(text), str) and _number(reply.get(score)) is not None
+        for reply in listed
+    ):
+        raise RowError("wrong type")
+    if any(math.isnan(float(reply[score])) for reply in listed):
+        raise RowError("a score is missing or NaN")
+    plain = html_to_text if is_html else str
+    ranked = sorted(listed, key=lambda reply: (-sign * float(reply[score]), not reply.get("selected")))
+    levels = [next(group) for _, group in groupby(ranked, key=lambda reply: float(reply[score]))]
     if len(levels) < 2:
         raise RowError("no two answers of different scores")
-    prompt: list[Message] = [{"role": "user", "content": html_to_text(question)}]
-    best, *others = (html_to_text(answer["text"]) for answer in levels[: STACK_EXCHANGE_PAIRS + 1])
-    usable = [other for other in others if other and other != best]
-    return [_pair(prompt, best, other) for other in usable or others[:1]]
+    if is_html and not isinstance(row[prompt], str):
+        raise RowError("wrong type")
+    turns = turns_of(plain(row[prompt]) if is_html else row[prompt], "user")
+    best, *others = (plain(reply[text]) for reply in levels[: RANKED_PAIRS + 1])
+    usable = [other for other in others if not is_blank(other) and other != best]
+    return [_pair(_with_system(turns, row), best, other) for other in usable or others[:1]]
 
 
-def _is_answer(value: Any) -> bool:
-    score = value.get("pm_score") if isinstance(value, Mapping) else None
-    return isinstance(score, int | float) and isinstance(value.get("text"), str)
+# name: the columns of the prompt and of the replies, a reply's text and its score, whether more (1) or less (-1) is
+# better, and whether texts are HTML
+_RANKED = {
+    "stack-exchange": ("question", "answers", "text", "pm_score", 1, True),
+    "nectar": ("prompt", "answers", "answer", "rank", -1, False),
+    "ultrafeedback-completions": ("instruction", "completions", "response", "overall_score", 1, False),
+    "helpsteer2": ("prompt", "rows", "response", "helpfulness", 1, False),
+}
+_ALSO = {"stack-exchange": ("qid",), "nectar": ("num_responses",)}  # other data have answers to questions, too
+for _name, _ranked in _RANKED.items():
+    _grouped = _ranked[1] == "rows"
+    _names = (_ranked[0], *_ranked[2:4]) if _grouped else (*_ranked[:2], *_ALSO.get(_name, ()))
+    reader(_name, columns=_names, group=_ranked[0] if _grouped else None)(functools.partial(_read_ranked, _ranked))
+read_stack_exchange = _SCHEMAS["stack-exchange"].read
 
 
-# --- What every pair must be -------------------------------------------------------------------------------------
+# --- HTML --------------------------------------------------------------------------------------------------------
+
+_TAG = re.compile(
+    r"</?(a|b|blockquote|br|center|code|dd|del|div|dl|dt|em|font|form|h[1-6]|hr|i|img|kbd|li|nav|ol|p|pre|s|script|"
+    r"span|strike|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul)(\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
+_RAISED = re.compile(r"<(sup|sub)\b[^<>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
+_CODE = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>)", re.IGNORECASE | re.DOTALL)
+_BACKSLASH, _DOLLAR = "\ue05c", "\ue024"  # stand for what the converter would change
 
 
-def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = False) -> Pair:
-    """Return the pair; RowError says what is wrong with it."""
-    if not any(turn["role"] == "user" and turn["content"].strip() for turn in prompt):
-        raise RowError("empty prompt")
-    if not all(turn["content"].strip() for turn in prompt):
-        raise RowError("empty turn in the prompt")
-    if prompt[-1]["role"] != "user":
-        raise RowError("prompt does not end with the user")
-    if not chosen.strip() or not rejected.strip():
-        raise RowError("empty reply")
-    if chosen.strip() == rejected.strip():
-        raise RowError("chosen equals rejected")
-    return Pair(prompt, chosen, rejected, joined)
+def html_to_text(source: str) -> str:
+    r"""Convert HTML to Markdown: code blocks fenced and their text untouched, entities decoded, ends stripped.
 
-
-def html_to_text(html: str) -> str:
-    """Convert HTML to Markdown: code blocks fenced and their text untouched, entities decoded, ends stripped.
-
-    Text that holds no markup comes back as it is, but for its line ends. Scripts, forms and navigation are dropped.
+    Exponents and indices become x^2 and x_1, with braces around more than one character; backslashes, and with them
+    LaTeX, stay as they are. Text without a tag of HTML comes back as it is, but for entities and line ends. Scripts,
+    forms and navigation are dropped.
     """
+    if not _TAG.search(source):
+        return html.unescape(source).strip()
     try:
         from html_to_markdown import convert
     except ImportError:
         raise ValueError(
             'html_to_text: html-to-markdown is not installed; run pip install "hf_synth[preferences]"'
         ) from None
-    return (convert(html).content or "").strip()
+    pieces = _CODE.split(source)
+    pieces[::2] = [_RAISED.sub(_raised, piece) for piece in pieces[::2]]
+    text = convert("".join(pieces).replace("\\", _BACKSLASH)).content or ""
+    return text.replace(_BACKSLASH, "\\").strip()
+
+
+def _raised(found: re.Match[str]) -> str:
+    sign, inside = "^" if found[1].lower() == "sup" else "_", found[2]
+    return f"{sign}{inside}" if len(html.unescape(inside)) == 1 or inside.isdigit() else f"{sign}{{{inside}}}"

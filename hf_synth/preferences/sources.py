@@ -1,26 +1,49 @@
-"""Raw rows of preference data: from a file, a folder, or the Hub, where three published datasets have short names.
+"""Rows of preference pairs and prompts: files of this machine and of the Hub, resolved by `datasets`, parsed here.
 
-One bad line is a row with a reason, never an exception.
+`datasets` says which files a config and a split have. Its own parsers raise for a whole file where one row is broken;
+here a broken row is a row with a reason, and reading goes on.
 """
 
+import bz2
+import codecs
+import contextlib
+import csv
 import difflib
 import gzip
+import io
 import json
+import logging
+import lzma
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+logger = logging.getLogger(__name__)
+
+_OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
+    "": lambda file: file,
+    ".gz": gzip.open,
+    ".zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file), "zstd"),
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+_TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parquet", ".arrow")
 PAIRS_FOLDER = "pairs"  # of what datasets_scripts/preferences.py writes
-_FIELDS = ("prompt", "chosen", "rejected")
+_FIELDS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
+_CHUNK = 2**20
+_HUB_PLACE = re.compile(r"(?P<place>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
+csv.field_size_limit(sys.maxsize)
 
 
 @dataclass(frozen=True)
@@ -28,93 +51,149 @@ class RawRow:
     """One row as read: its file and line, its raw content, and either its fields or the reason why it has none."""
 
     file: str
-    line: int  # from 1; in a table, the number of the row
+    line: int  # from 1; in a table or an array, the number of the row
     raw: str | Mapping[str, Any]
     fields: Mapping[str, Any] | None
     reason: str | None = None
 
 
-def local_files(path: Path, split: str | None, default: str = "train") -> list[Path]:
-    """List the data files of a local path: the file itself, or the files of a folder that carry the split's name.
-
-    A file belongs to a split when its own name or a folder below `path` has the split as a word or as words in a row:
-    `test.jsonl.gz`, `data/train-00000-of-00002.parquet`, `harmless-base/train.jsonl`, `train_prefs.parquet`. Without
-    a split, a folder's only data file is taken, or else the files of the split `default`.
-
-    Raises:
-        ValueError: another kind of file, or a folder without a file of this split.
-    """
-    if path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise ValueError(
-                f"{path.name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}."
-            )
-        return [path]
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
-    if split is None and len(files) == 1:
-        return files
-    split = split or default
-    chosen = [file for file in files if _words(split) in _words(file.relative_to(path).as_posix())]
-    if not chosen:
-        names = ", ".join(p.relative_to(path).as_posix() for p in files[:10]) or "no data file at all"
-        raise ValueError(
-            f"No file of split '{split}' in the folder {path.name}: it has {names}. Wanted names like "
-            f"{split}.jsonl.gz or {split}-00000-of-00001.parquet; pass another split, or the path of one file."
-        )
-    return chosen
+# --- One file ----------------------------------------------------------------------------------------------------
 
 
-def _words(name: str) -> str:
-    """`a/train_prefs-0.parquet` -> ` a train prefs 0 parquet `: words in a row are a part of it."""
-    return f" {' '.join(re.split(r'[^A-Za-z0-9]+', name))} "
-
-
-def read_rows(path: Path) -> Iterator[RawRow]:
-    """Yield the rows of one local file in order.
+def read_rows(place: Path | str) -> Iterator[RawRow]:
+    """Yield the rows of one file in order: a path, or an address `hf://...`, which is read without downloading it.
 
     Raises:
-        ValueError: a compressed file or a Parquet file that is damaged.
+        ValueError: a file of no known kind, or a compressed file or a table that is damaged.
     """
-    try:
-        yield from _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
-    except (gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowException) as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "gzip"
-        raise ValueError(f"{path.name} is not a whole {kind} file ({error}): download or write it again.") from error
+    name = str(place).rpartition("/")[2]
+    if not name.endswith(SUFFIXES):
+        raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
+    packed = next((suffix for suffix in _OPENERS if suffix and name.endswith(suffix)), "")
+    kind = Path(name.removesuffix(packed)).suffix
+    remote = str(place).startswith("hf://")
+    with huggingface_hub.HfFileSystem().open(str(place), "rb") if remote else Path(place).open("rb") as file:
+        try:
+            if kind in (".parquet", ".arrow"):
+                yield from _table_rows(name, file)
+            else:
+                text = io.BufferedReader(_OPENERS[packed](file), _CHUNK)
+                yield from _json_rows(name, text) if "json" in kind else _csv_rows(name, text, kind)
+        except (EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's
+                raise
+            what = {".gz": "gzip", ".parquet": "Parquet", ".arrow": "Arrow"}.get(packed or kind, packed)
+            raise ValueError(f"{name} is not a whole {what} file ({error}): download or write it again.") from error
 
 
-def _json_rows(path: Path) -> Iterator[RawRow]:
+def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
+    """Yield the rows of JSON lines, of an array, or of objects that are printed over several lines."""
+    head = file.peek(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
+    if re.match(rb"\[\s*(\{|\r?\n|$)|\{\s*(\"\w*\"\s*:\s*\[\s*)?\r?\n", head):
+        yield from _array_rows(name, file)
+        return
     # Bytes, so that only \n ends a line: text mode would also be stopped by one byte that is not UTF-8.
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if line.strip():
-                yield _json_row(path.name, number, line.strip())
+    for number, line in enumerate(file, start=1):
+        line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+        if not line:
+            continue
+        raw = line.decode("utf-8", errors="surrogateescape")
+        try:
+            fields = json.loads(raw)
+        except (ValueError, RecursionError):
+            fields = None
+        yield _json_row(name, number, raw, fields)
 
 
-def _json_row(file: str, number: int, line: bytes) -> RawRow:
-    raw = line.decode("utf-8", errors="replace")
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return RawRow(file, number, raw, None, "not UTF-8")
-    except (ValueError, RecursionError):
-        return RawRow(file, number, raw, None, "not JSON")
+def _json_row(name: str, number: int, raw: str, fields: Any) -> RawRow:
+    """Return the row, or the reason why it is none; `fields`: the parsed object, or None."""
+    if not raw.isascii():
+        try:
+            raw.encode("utf-8")
+        except UnicodeEncodeError:  # bytes that are no UTF-8 were decoded as half of a surrogate pair each
+            return RawRow(name, number, raw.encode("utf-8", "replace").decode(), None, "not UTF-8")
     if not isinstance(fields, dict):
-        return RawRow(file, number, raw, None, "not a JSON object")
-    return RawRow(file, number, raw, fields)
+        return RawRow(name, number, raw, None, "not JSON" if fields is None else "not a JSON object")
+    return RawRow(name, number, raw, fields)
 
 
-def _parquet_rows(path: Path) -> Iterator[RawRow]:
+def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
+    """Yield the objects of an array, or one after another, holding one part of the file at a time.
+
+    A row that cannot be parsed ends where the next one begins: at a brace and the first field of the first row.
+    """
+    decode, scan = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode, json.JSONDecoder().raw_decode
+    text, position, number, finished = decode(file.read(_CHUNK)), 0, 0, False
+    opening = re.match(r'\s*(?:\{\s*"\w*"\s*:\s*)?\[', text)
+    position = opening.end() if opening else 0
+    first = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*"\s*:)').match(text, position)
+    begins = re.compile(r"\{\s*" + re.escape(first[1]) if first else r"\n\s*\{")
+    while True:
+        while text[position : position + 1] in (",", " ", "\n", "\r", "\t") and position < len(text):
+            position += 1
+        fields, end, failed_at = None, position, len(text)
+        if opening and text.startswith("]", position):
+            break
+        if position < len(text):
+            try:
+                fields, end = scan(text, position)
+            except json.JSONDecodeError as error:
+                failed_at = error.pos
+            except (ValueError, RecursionError):  # digits or brackets without end
+                failed_at = position
+        if fields is None and not text.startswith("null", position):
+            following = begins.search(text, position + 1)
+            if not finished and not (following and failed_at <= following.start()):
+                chunk = file.read(_CHUNK)  # a row that is not complete fails at the end of what has been read
+                finished = not chunk
+                text, position = text[position:] + decode(chunk, finished), 0
+                continue
+            if position == len(text):
+                break
+            end = following.start() if following else len(text)
+        number += 1
+        yield _json_row(name, number, text[position:end].rstrip(", \t\r\n"), fields)
+        position = max(end, position + 1)
+    rest = (text[position:] + decode(file.read(), True)).strip("]} \t\r\n,")
+    if rest:
+        yield RawRow(name, number + 1, rest, None, "text after the end of the array")
+
+
+def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]:
+    """Yield the rows of a CSV file whose first line names the columns; empty cells are None."""
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    table = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",", strict=True)
+    columns = next(table, [])
+    while True:
+        line = table.line_num + 1
+        try:
+            cells = next(table, None)
+        except csv.Error as error:
+            yield RawRow(name, line, str(error), None, "not CSV")
+            continue
+        if cells is None:
+            return
+        if cells:
+            raw = ",".join(cells)
+            fields = dict(zip(columns, (cell or None for cell in cells), strict=False))
+            row = _json_row(name, line, raw, fields)
+            wrong = row.fields is not None and len(cells) != len(columns)
+            yield RawRow(name, line, raw, None, "another number of cells than columns") if wrong else row
+
+
+def _table_rows(name: str, file: BinaryIO) -> Iterator[RawRow]:
     number = 0
-    with pq.ParquetFile(path) as table:
-        for batch in table.iter_batches(batch_size=1024):
-            for fields in python_values(batch.to_struct_array()):
-                number += 1
-                yield RawRow(path.name, number, fields, fields)
+    for batch in pq.ParquetFile(file).iter_batches(1024) if name.endswith(".parquet") else pa.ipc.open_stream(file):
+        for fields in python_values(batch.to_struct_array()):
+            number += 1
+            yield RawRow(name, number, fields, fields)
 
 
 def python_values(array: pa.Array) -> list[Any]:
-    """Return the same as `array.to_pylist()`, several times faster for lists of structs: whole columns at a time."""
+    """Return the same as `array.to_pylist()`, several times faster for lists of structs: whole columns at a time.
+
+    JSON that `datasets` stores as text (its feature `Json`) is parsed.
+    """
     rows: list[Any]
     if pa.types.is_struct(array.type):
         columns = [python_values(column) for column in array.flatten()]
@@ -122,9 +201,14 @@ def python_values(array: pa.Array) -> list[Any]:
     elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         flat, offsets = python_values(array.values), array.offsets.to_pylist()
         rows = [flat[start:stop] for start, stop in pairwise(offsets)]
+    elif getattr(array.type, "extension_name", None) == "arrow.json":
+        return [None if text is None else json.loads(text) for text in array.to_pylist()]
     else:
         return array.to_pylist()
     return [row if valid else None for row, valid in zip(rows, array.is_valid().to_pylist(), strict=True)]
+
+
+# --- Which files -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,18 +228,20 @@ KNOWN_SOURCES = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where preference pairs are read from.
+    """Where preference pairs or prompts are read from.
 
     Attributes:
-        place: the path of a file (.jsonl, .jsonl.gz, .json, .json.gz, .parquet) or of a folder, a Hub id, or a short
-            name ("hh", "uf", "se").
-        split: the Hub's split, or the words that a folder's files carry; not used for a single file. Without
-            one, a folder with one data file is read whole.
-        name: a config of a Hub dataset.
+        place: the path of a file or a folder (of data files, a clone of a Hub dataset, what `save_to_disk` wrote), a
+            Hub id, with a config and a revision if need be (OWNER/NAME:CONFIG@REVISION), or a short name ("hh", "uf",
+            "se").
+        split: a split as `datasets` finds it; not used for a single file. Without one, a place with one split is read
+            whole.
+        name: a config of a Hub dataset or of its clone.
         data_dir: a subfolder, on the Hub ("harmless-base") or of a local folder.
         revision: a branch, tag or commit on the Hub.
-        src: the label in the column `src`; default: the Hub id with data_dir, or the last part of the path.
-        columns: your columns for ours: {"prompt": "question", "chosen": "good", "rejected": "bad"}.
+        src: the label in the column `src`; default: the Hub id with config and data_dir, or the last part of the path.
+        columns: your columns for ours: {"prompt": "question", "chosen": "good", "rejected": "bad"}; also `system`,
+            `score_chosen` and `score_rejected`. No other column is read then, and no scores but those.
         max_rows: read no more than the first so many.
         default_split: the split where none is named.
     """
@@ -184,28 +270,97 @@ class Source:
         Raises:
             ValueError: nothing at `place`; once all rows are read, a column of `columns` that none of them has.
         """
-        path = Path(self.place)
-        opened = self._local(path) if path.exists() else self._on_the_hub(streaming)
-        label = self.src or opened.src
+        source = self._located()
+        path = Path(source.place)
+        local = path.exists()
+        files = [str(path)] if path.is_file() else source._files(path.name if local else str(path))
+        if not streaming:
+            files = [_downloaded(file) if file.startswith("hf://") else file for file in files]
+        place = path.name if local else str(source.place)
+        label = self.src or "/".join(filter(None, (place, source.name, source.data_dir)))
         columns = self.columns
-        if not columns:
-            return OpenSource(label, lambda: islice(opened.rows(), self.max_rows))
-        return OpenSource(label, lambda: _renamed(label, islice(opened.rows(), self.max_rows), columns))
 
-    def _local(self, path: Path) -> "OpenSource":
-        inside = self.data_dir
-        if not inside and is_published(path):
-            inside = PAIRS_FOLDER
-        files = local_files(path / inside if inside else path, self.split, self.default_split)
-        label = path.name + (f"/{inside}" if inside else "")
-        return OpenSource(label, lambda: (row for file in files for row in read_rows(file)))
+        def rows() -> Iterator[RawRow]:
+            read = islice((row for file in files for row in read_rows(file)), self.max_rows)
+            return _renamed(label, read, columns) if columns else read
 
-    def _on_the_hub(self, streaming: bool) -> "OpenSource":
-        known = KNOWN_SOURCES.get(str(self.place))
-        source = replace(self, place=known.repository, default_split=known.split) if known else self
-        table = _load_from_hub(source, streaming)
-        label = "/".join(filter(None, (str(source.place), self.name, self.data_dir)))
-        return OpenSource(label, lambda: (RawRow(label, line, row, row) for line, row in enumerate(table, start=1)))
+        return OpenSource(label, rows)
+
+    def _located(self) -> "Source":
+        """Return the source with its path, or its Hub id with config and revision taken apart."""
+        path = Path(self.place)
+        if path.exists():
+            return replace(self, data_dir=PAIRS_FOLDER) if is_published(path) and not self.data_dir else self
+        if known := KNOWN_SOURCES.get(str(self.place)):
+            return replace(self, place=known.repository, default_split=known.split)
+        folder, colon, config = str(self.place).rpartition(":")
+        if colon and Path(folder).is_dir():
+            return replace(self, place=folder, name=self.name or config)
+        parts = _HUB_PLACE.fullmatch(str(self.place))
+        # A misspelt path must not become a question to the Hub.
+        if not parts or parts["place"].endswith(SUFFIXES):
+            raise ValueError(
+                f"There is no file or folder {self.place}: wanted a path that exists, or a Hub id owner/name."
+            )
+        return replace(
+            self,
+            place=parts["place"],
+            name=self.name or parts["name"],
+            revision=self.revision or parts["revision"],
+        )
+
+    def _files(self, where: str) -> list[str]:
+        """Return the files of the split in a folder or on the Hub; ValueError says what there is instead."""
+        folder = Path(self.place, self.data_dir or "")
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            splits = _saved_splits(folder)
+        else:
+            splits = self._splits_found(where)
+        split = self.split or (next(iter(splits)) if len(splits) == 1 else self.default_split)
+        if not splits.get(split):
+            there = "; ".join(f"{name} ({Path(files[0]).name})" for name, files in splits.items() if files)
+            raise ValueError(
+                f"No split '{split}' in {where}: got {there or 'no file of a known kind'}; name one of these splits, "
+                f"or the path of one file that ends in {', '.join(SUFFIXES)}."
+            )
+        if others := [name for name in splits if name != split]:
+            logger.warning("%s: split %s is read, not %s", where, split, ", ".join(others))
+        known = {str(Path(file).resolve()) for files in splits.values() for file in files}
+        rest = {str(file.resolve()) for file in folder.rglob("*") if file.name.endswith(SUFFIXES)} - known
+        if rest:
+            logger.warning("%s: files in no split, which are not read: %s", where, ", ".join(sorted(rest)[:10]))
+        return splits[split]
+
+    def _splits_found(self, where: str) -> dict[str, list[str]]:
+        local = Path(self.place).exists()
+        place, options = Path(self.place, self.data_dir or ""), {"data_dir": self.data_dir, "revision": self.revision}
+        try:
+            if local:
+                config = datasets.load_dataset_builder(str(place), self.name).config
+            else:
+                config = datasets.load_dataset_builder(str(self.place), self.name, **options).config
+        except (FileNotFoundError, datasets.exceptions.DatasetsError) as error:
+            if local:
+                raise ValueError(
+                    f"No data file in the folder {where}{f'/{self.data_dir}' if self.data_dir else ''}: wanted files "
+                    f"that end in {', '.join(SUFFIXES)}."
+                ) from error
+            raise ValueError(
+                f"There is neither a local path nor a dataset on the Hub called {where}"
+                f"{f', revision {self.revision}' if self.revision else ''}: check the spelling, and log in with `hf "
+                f"auth login` if it is private. Short names are {', '.join(KNOWN_SOURCES)}."
+            ) from error
+        except ConnectionError:
+            options = {"repo_type": "dataset", "revision": self.revision, "local_files_only": True}
+            with contextlib.suppress(huggingface_hub.errors.LocalEntryNotFoundError):
+                downloaded = huggingface_hub.snapshot_download(where, **options)  # by an earlier run
+                return replace(self, place=downloaded)._splits_found(where)
+            raise
+        except ValueError as error:  # a config that has to be named, or is none
+            what = " ".join(line.strip() for line in str(error).split("\n")[:2])
+            raise ValueError(f"{where}: {what} Write {where}:CONFIG.") from error
+        files = config.data_files or {}
+        return {str(split): [file for file in files[split] if file.endswith(SUFFIXES)] for split in files}
 
 
 @dataclass(frozen=True)
@@ -221,6 +376,23 @@ def is_published(path: Path) -> bool:
     return (path / PAIRS_FOLDER).is_dir()
 
 
+def _downloaded(address: str) -> str:
+    file: Any = huggingface_hub.HfFileSystem().resolve_path(address)
+    return huggingface_hub.hf_hub_download(
+        file.repo_id, file.path_in_repo, repo_type=file.repo_type, revision=file.revision
+    )
+
+
+def _saved_splits(folder: Path) -> dict[str, list[str]]:
+    """Return the files of a folder that `save_to_disk` wrote."""
+    if (folder / "dataset_dict.json").is_file():
+        names = json.loads((folder / "dataset_dict.json").read_text("utf-8"))["splits"]
+        return {name: files for name in names for files in _saved_splits(folder / name).values()}
+    state = json.loads((folder / "state.json").read_text("utf-8"))
+    files = [str(folder / file["filename"]) for file in state["_data_files"]]
+    return {state.get("_split") or "train": files}
+
+
 def _renamed(label: str, rows: Iterator[RawRow], columns: Mapping[str, str]) -> Iterator[RawRow]:
     """Yield rows with our names for their columns; ValueError at the end where none had one that is named."""
     seen: dict[str, None] = {}
@@ -234,18 +406,3 @@ def _renamed(label: str, rows: Iterator[RawRow], columns: Mapping[str, str]) -> 
         raise ValueError(
             f"{label}: columns: got {', '.join(missing)}, which no row has; the columns are {', '.join(seen)}"
         )
-
-
-def _load_from_hub(source: Source, streaming: bool) -> Any:
-    place = str(source.place)
-    # A misspelt path must not become a question to the Hub.
-    if place.endswith(SUFFIXES) or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", place):
-        raise ValueError(f"There is no file or folder {place}: wanted a path that exists, or a Hub id owner/name.")
-    options = {name: getattr(source, name) for name in ("name", "data_dir", "revision")}
-    try:
-        return datasets.load_dataset(place, split=source.split or source.default_split, streaming=streaming, **options)
-    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise ValueError(
-            f"There is neither a local path nor a dataset on the Hub called {place}: check the spelling, and log in "
-            f"with `hf auth login` if it is private. Short names are {', '.join(KNOWN_SOURCES)}."
-        ) from error

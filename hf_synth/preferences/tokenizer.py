@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 if TYPE_CHECKING:  # reading pairs needs no transformers, which takes seconds to import
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -20,6 +20,10 @@ ROLE_TOKENS = tuple(f"<{role}>" for role in ROLES)  # ids 4..6
 # - Every turn is rendered independently of the others, and with the generation prompt a text ends in a special token:
 #   the prompt's ids are a strict prefix of the conversation's ids, which SFT, DPO and GRPO cut completions by.
 # - `generation` marks reply and <eos>, not the role token: the mask of SFT's assistant_only_loss.
+# - No text opens or ends a turn: a special token that it spells out becomes the ids of its characters, as with
+#   transformers' split_special_tokens. A mark splits it, and the tokenizer's normalizer takes the mark out again.
+SPLIT = "\ue000\ue001"  # private use: in no text but the template's
+_CONTENT = "message['content'] | replace('<', '<" + SPLIT + "')"
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -28,21 +32,25 @@ CHAT_TEMPLATE = (
     "{% endif %}"
     "{{ '<' + message['role'] + '>' }}"
     "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{% else %}{{ message['content'] }}{% endif %}"
+    "{% generation %}{{ (" + _CONTENT + ") + eos_token }}{% endgeneration %}"
+    "{% else %}{{ " + _CONTENT + " }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 
 # For checkpoints that were never taught to chat, in words that they know. The generation prompt ends before the space
 # that opens the reply, so that its ids are a prefix of the conversation's in vocabularies that join space and word.
+# An end token that a text spells out gets a space.
+_PLAIN = "message['content'] | replace(eos_token, eos_token[0] + ' ' + eos_token[1:])"
 PLAIN_CHAT_TEMPLATE = (
     "{{ bos_token if bos_token and bos_token != eos_token else '' }}"
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '\n\nAssistant:' }}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}"
-    "{% elif message['role'] == 'system' %}{{ '\n\nSystem: ' + message['content'] }}"
-    "{% else %}{{ '\n\nHuman: ' + message['content'] }}{% endif %}"
+    "{{ '\n\nAssistant:' }}{% generation %}{{ ' ' + (" + _PLAIN + ") + eos_token }}{% endgeneration %}"
+    "{% elif message['role'] == 'system' %}{{ '\n\nSystem: ' + (" + _PLAIN + ") }}"
+    "{% elif message['role'] == 'user' %}{{ '\n\nHuman: ' + (" + _PLAIN + ") }}"
+    "{% else %}{{ raise_exception('Unknown role ' + message['role'] + ': wanted system, user or assistant') }}"
+    "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
@@ -62,7 +70,8 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
 
     Ids 0..3 are `<pad> <bos> <eos> <sep>`; with `chat` 4..6 are `<system> <user> <assistant>`; then bytes and merges.
     Plain text gets `<bos>` in front and no `<eos>` (TRL adds that), conversations get what the template says.
-    Padding is on the left, as generation needs it. The name of a special token inside a text counts as that token.
+    Padding is on the left, as generation needs it. The name of a special token inside a plain text counts as that
+    token, inside a conversation as the characters that it is written with.
 
     Args:
         texts: strings; read once.
@@ -96,6 +105,7 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
 
 def _train(texts: Iterator[str], vocab_size: int, special: list[str]) -> Tokenizer:
     backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.Replace(SPLIT, "")
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -4,11 +4,13 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
+from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from hf_synth import preferences
@@ -16,8 +18,6 @@ from hf_synth.builder import load_dataset
 from hf_synth.errors import json_dict, nearest
 from hf_synth.evaluation.generation import prompt_ids
 from hf_synth.io import is_main_process
-from hf_synth.preferences.sources import SUFFIXES, read_rows
-from hf_synth.sampling import prompt_text
 from hf_synth.tasks import Task, get_task
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.run_directory import REJECTED_ROWS
@@ -102,11 +102,12 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     if data.preferences:
         parts = [preferences.distinct_prompts(pairs) for pairs in preference_split(data, folder)]
     elif data.test_share:
-        own = _own_prompts(Path(data.prompts or ""), folder)
-        split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
+        split = preferences.split_by_prompt(
+            _own_prompts(data, folder), test_share=data.test_share, seed=data.rows_seed
+        )
         parts = [split["train"], split["test"]]
     else:
-        own = _own_prompts(Path(data.prompts or ""), folder)
+        own = _own_prompts(data, folder)
         parts = [own, own.select([])]
     repeated = sum(sum(part["count"]) - len(part) for part in parts)
     if repeated:
@@ -141,9 +142,9 @@ def preference_split(
     """
     if data.preferences:
         pairs_read = _read_pairs(data, keep or {})
+        forget_rejected(folder)
         if pairs_read.rejected_rows:
-            if is_main_process():
-                pairs_read.write_rejected(folder / REJECTED_ROWS)
+            reject(folder, pairs_read.rejected_rows)
             logger.warning(
                 "%s: %d rows left out: %s", data.preferences, len(pairs_read.rejected_rows), pairs_read.dropped
             )
@@ -247,82 +248,120 @@ def _task_prompts(
     )
 
 
-def _own_prompts(path: Path, folder: Path) -> Dataset:
-    """Read distinct prompts of a JSON lines file; bad lines are counted and kept in rejected_rows.jsonl."""
-    if not path.is_file():
-        raise ValueError(f"prompts: got {str(path)!r}, which is no file; wanted JSON lines with a `prompt` in each")
-    prompts: list[Any] = []
-    rejected: list[dict[str, Any]] = []
-    for row in read_rows(path):
-        prompt: Any = None if row.fields is None else row.fields.get("prompt")
-        if reason := row.reason or _prompt_problem(prompt, prompts):
-            rejected.append({"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]})
+def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
+    prompts = Dataset.from_dict({"prompt": list(usable_prompts(data.prompts or "", folder))})
+    return preferences.distinct_prompts(prompts)
+
+
+def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.Message]]:
+    """Yield the prompts of a file, a folder or a Hub dataset, as text, or as messages where they are more than text.
+
+    Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
+    as the first one is: among messages, text is a user's turn.
+
+    Raises:
+        ValueError: nothing at `place`, or no usable row; the counts are in the message.
+    """
+    try:
+        source = preferences.Source(place).open()
+    except (ValueError, ConnectionError) as error:
+        raise ValueError(f"prompts: got {place!r}, which cannot be read: {error}") from error
+    counts: Counter[str] = Counter()
+    first: type | None = None
+    usable = 0
+    forget_rejected(folder)
+    for row in source.rows():
+        try:
+            if row.fields is None:
+                raise preferences.RowError(row.reason)
+            prompt = preferences.read_prompt(row.fields)
+            first = first or type(prompt)
+            if first is list and isinstance(prompt, str):
+                prompt = [{"role": "user", "content": prompt}]
+            if type(prompt) is not first:
+                raise preferences.RowError("the prompt is a list of messages among texts")
+            json.dumps(prompt, ensure_ascii=False).encode("utf-8")
+        except preferences.RowError as error:
+            reason = str(error)
+        except (
+            UnicodeEncodeError
+        ):  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer holds
+            reason = "not valid Unicode"
         else:
-            prompts.append(
-                prompt
-                if isinstance(prompt, str)
-                else [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
-            )
-    if rejected:
-        if is_main_process():
-            lines = "".join(json.dumps(row) + "\n" for row in rejected)
-            (folder / REJECTED_ROWS).write_text(lines, encoding="utf-8")
-        logger.warning(
-            "%s: %d of %d lines left out, see %s",
-            path,
-            len(rejected),
-            len(prompts) + len(rejected),
-            folder / REJECTED_ROWS,
-        )
-    if not prompts:
-        first = rejected[0]["reason"] if rejected else "the file is empty"
+            usable += 1
+            yield prompt
+            continue
+        counts[reason] += 1
+        reject(folder, [preferences.RejectedRow(row.file, row.line, reason, preferences.shortened(row.raw))])
+    if first is None:
+        what = f"{dict(counts)}" if counts else "the file is empty"
         raise ValueError(
-            f'prompts: got no usable line in {str(path)!r} ({first}); wanted lines like {{"prompt": ...}}'
+            f'prompts: got no usable row in {place!r} ({what}); wanted rows like {{"prompt": ...}}, texts or messages'
         )
-    return preferences.distinct_prompts(Dataset.from_dict({"prompt": prompts}))
+    if counts:
+        total = counts.total() + usable
+        logger.warning("%s: %d of %d rows left out: %s", place, counts.total(), total, dict(counts))
 
 
-def _prompt_problem(prompt: Any, before: list[Any]) -> str:
-    """Return why a prompt cannot be used after those `before` it; empty where it can."""
-    if prompt is None:
-        return "there is no `prompt`"
-    if isinstance(prompt, str):
-        problem = "" if prompt.strip() else "the prompt is empty"
-    elif isinstance(prompt, list) and prompt:
-        problem = next(filter(None, map(_message_problem, prompt)), "")
-    else:
-        return "the prompt is neither text nor a list of messages"
-    if not problem and before and type(prompt) is not type(before[0]):
-        return "the prompt is text among lists of messages, or the other way round"
-    return problem or _unicode_problem(prompt)
+def forget_rejected(folder: Path) -> None:
+    """Remove what an earlier start has written of the rows that were left out."""
+    if is_main_process():
+        (folder / REJECTED_ROWS).unlink(missing_ok=True)
 
 
-def _message_problem(message: Any) -> str:
-    if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-        return "a message has no role or no content"
-    if not isinstance(message["role"], str):
-        return "a message's role is no text"
-    if not isinstance(message["content"], str) or not message["content"].strip():
-        return "a message is empty"
-    return ""
+def reject(folder: Path, rows: Iterable[preferences.RejectedRow]) -> None:
+    """Add rows to the folder's file of rows that were left out."""
+    if is_main_process():
+        with (folder / REJECTED_ROWS).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
 
 
-def _unicode_problem(prompt: Any) -> str:
-    try:  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer can hold
-        json.dumps(prompt, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return "not valid Unicode"
-    return ""
+def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Dataset:
+    """Return the rows whose conversation the chat template renders; the others are left out with the template's words.
+
+    A template may know no `tool` or `developer`, refuse a system turn, or two turns of one role. Rows of text have no
+    template.
+
+    Raises:
+        ValueError: no row is left.
+    """
+    if not len(rows) or isinstance(rows[0]["prompt"], str):
+        return rows
+    kept: list[int] = []
+    refused: list[preferences.RejectedRow] = []
+    replies = [name for name in ("chosen", "rejected", "completion") if name in rows.column_names]
+    for number, row in enumerate(rows):
+        try:
+            for reply in replies or [""]:
+                tokenizer.apply_chat_template(
+                    row["prompt"] + row.get(reply, []), tokenize=False, add_generation_prompt=not reply
+                )
+        except (TemplateError, TypeError) as error:
+            shown = preferences.shortened({name: row[name] for name in ("prompt", *replies)})
+            refused.append(preferences.RejectedRow("the chat template", number + 1, str(error), shown))
+        else:
+            kept.append(number)
+    if not refused:
+        return rows
+    reject(folder, refused)
+    reasons = dict(Counter(row.reason for row in refused))
+    if not kept:
+        raise ValueError(
+            f"got {len(rows)} rows, all of them refused by the chat template: {reasons}; take another model"
+        )
+    logger.warning("%d of %d rows left out, which the chat template refuses: %s", len(refused), len(rows), reasons)
+    return rows.select(kept)
 
 
 def fitting_pairs(
-    train: Dataset, test: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None
+    train: Dataset, test: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None, folder: Path
 ) -> tuple[Dataset, Dataset, dict[str, float]]:
-    """Return the pairs of at most `most` tokens on either side, and their counts for metrics.json.
+    """Return the pairs that the chat template takes, of at most `most` tokens on either side, and their counts.
 
     TRL's trainers would leave the others out, or cut them, without a word; and weights must keep their rows. Raises
     ValueError where a part is left with none.
     """
+    train, test = (accepted_by_template(part, tokenizer, folder) for part in (train, test))
     kept = [_fitting(part, tokenizer, most) for part in (train, test)]
     counts = {
         "pairs/train": float(len(kept[0])),
@@ -361,52 +400,3 @@ def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | Non
     if not len(kept):
         raise ValueError(f"max_length={most}: got {len(pairs)} pairs, all of them longer; raise it")
     return kept
-
-
-def prompt_files(path: Path) -> list[Path]:
-    """List the file itself, or all data files of a folder, by name; ValueError where there is none."""
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    data_files = [file for file in files if file.name.endswith(SUFFIXES)]
-    if not data_files:
-        raise ValueError(
-            f"prompts: got {str(path)!r}, where there is no data file; wanted one that ends in {', '.join(SUFFIXES)}, "
-            "or a folder of them"
-        )
-    return data_files
-
-
-def usable_prompts(files: Sequence[Path], folder: Path) -> Iterator[Any]:
-    """Yield the column `prompt`; rows without a usable one are left out, and kept in rejected_rows.jsonl.
-
-    Raises ValueError, with the counts, where no row is usable.
-    """
-    rows = bad = 0
-    with (folder / REJECTED_ROWS).open("w", encoding="utf-8") as rejected:
-        for file in files:
-            for row in read_rows(file):
-                prompt = row.fields.get("prompt") if row.fields else None
-                rows += 1
-                if reason := row.reason or _problem(prompt):
-                    bad += 1
-                    kept = {"file": row.file, "line": row.line, "reason": reason, "row": str(row.raw)[:500]}
-                    rejected.write(json.dumps(kept) + "\n")
-                else:
-                    yield prompt
-    if bad == rows:
-        raise ValueError(f"prompts: got {rows} rows, all of them unusable; see {folder / REJECTED_ROWS}")
-    if bad:
-        logger.warning("%d of %d rows left out, see %s", bad, rows, folder / REJECTED_ROWS)
-
-
-def _problem(prompt: Any) -> str:
-    """Return why a prompt cannot be used; empty where it can."""
-    if not isinstance(prompt, str | list):
-        return "there is no `prompt`" if prompt is None else "the prompt is neither text nor a list of messages"
-    try:
-        text = prompt_text(prompt)
-        text.encode("utf-8")  # JSON can spell half of a surrogate pair, which Arrow cannot hold
-    except UnicodeEncodeError:
-        return "not valid Unicode"
-    except ValueError as error:
-        return str(error)
-    return "" if text.strip() else "the prompt is empty"

@@ -1,11 +1,19 @@
 """Raw rows: which files a split has, and nested columns as Python values."""
 
+import bz2
+import gzip
+import json
+import lzma
+
+import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.preferences.sources import local_files, python_values
+from hf_synth.preferences import Source, read_preferences, sources
+from hf_synth.preferences.sources import python_values, read_rows
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 ROW = pa.struct({"prompt": pa.string(), "chosen": MESSAGES, "score": pa.float64(), "tags": pa.list_(pa.int8())})
@@ -32,40 +40,174 @@ def test_other_lists(values):
         assert python_values(pa.array(values, kind)) == values
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Some files, all empty."""
-
-    def make(*names):
-        for name in names:
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return tmp_path
-
-    return make
+ROWS = [{"prompt": f"Q{number}", "chosen": "a", "rejected": "b"} for number in range(100)]
 
 
-def names(folder, split, **options):
-    return [path.relative_to(folder).as_posix() for path in local_files(folder, split, **options)]
+def fields(path):
+    return [row.fields if row.reason is None else row.reason for row in read_rows(path)]
 
 
-def test_a_split_is_words_of_a_name(folder):
-    published = ("data/train_prefs-00000-of-00001.parquet", "data/train_sft-00000-of-00001.parquet", "test.jsonl")
-    place = folder(*published, "README.md", "training.jsonl")
-    assert names(place, "train_prefs") == [published[0]]
-    assert names(place, "train") == [*published[:2]]
-    assert names(place, None, default="train_prefs") == [published[0]]
-    assert names(place, "test") == ["test.jsonl"]
-    with pytest.raises(ValueError, match=r"No file of split 'prefs_train' in the folder .* it has data/train_prefs"):
-        local_files(place, "prefs_train")
+ARRAYS = {
+    "one line": json.dumps(ROWS),
+    "a row a line": "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n",
+    "rows with brackets": "[" + "\n,".join(map(json.dumps, ROWS)) + "]",
+    "printed": json.dumps(ROWS, indent=4),
+    "in an object": '{"data": [\n' + ",\n".join(map(json.dumps, ROWS)) + "]}",
+    "one after another": "\n".join(json.dumps(row, indent=1) for row in ROWS),
+    "marked": "\ufeff" + json.dumps(ROWS),
+}
 
 
-def test_the_only_file_needs_no_split(folder):
-    place = folder("test.jsonl.gz")
-    assert names(place, None) == ["test.jsonl.gz"]
-    with pytest.raises(ValueError, match=r"No file of split 'train' in the folder .* it has test\.jsonl\.gz"):
-        local_files(place, "train")
-    folder("validation.jsonl")
-    with pytest.raises(ValueError, match="No file of split 'train'"):
-        local_files(place, None)
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.json.gz", "rows.ndjson"])
+@pytest.mark.parametrize("kind", ARRAYS)
+@pytest.mark.parametrize("chunk", [64, 2**20])
+def test_arrays(write, monkeypatch, kind, name, chunk):
+    """Whatever part of the file is held at a time."""
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    assert fields(write(name, ARRAYS[kind])) == ROWS
+
+
+@pytest.mark.parametrize("kind", ["one line", "a row a line", "printed"])
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        ('"Q7", "chosen": tru', "not JSON"),
+        ('"Q7', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("9" * 5000, "not JSON"),
+        ('"\udcff"', "not UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [300, 2**20])
+def test_a_broken_row_of_an_array_is_counted_and_the_others_are_read(
+    tmp_path, monkeypatch, kind, broken, reason, chunk
+):
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    text = ARRAYS[kind].replace('"Q7"', broken)
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    assert fields(tmp_path / "rows.json") == [*ROWS[:7], reason, *ROWS[8:]]
+
+
+def test_what_follows_an_array_is_counted(write):
+    assert fields(write("rows.json", json.dumps(ROWS[:2]), ROWS[2])) == [*ROWS[:2], "text after the end of the array"]
+    assert fields(write("rows.json", '[{"a": 1}, "text", null, 5, {"a": 2}]')) == [
+        {"a": 1},
+        *["not a JSON object", "not JSON", "not a JSON object"],
+        {"a": 2},
+    ]
+
+
+def test_lines_that_are_arrays_are_no_rows(write):
+    assert fields(write("rows.jsonl", ["a", "b"], {"a": 1})) == ["not a JSON object", {"a": 1}]
+    assert fields(write("rows.jsonl", "", "  ", {"a": 1}, "x", {"a": 2})) == [{"a": 1}, "not JSON", {"a": 2}]
+
+
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.tsv", "\t"), ("rows.csv.gz", ",")])
+def test_tables_of_text(write, name, mark):
+    """Cells may have line ends; bad rows are counted, and lines are numbered as an editor does."""
+    lines = [["a", "b"], ['"x\n""y"""', "1"], ["only one"], ["", "2"], ["z", "\udcff"], ["é", "3"], ['"open', "4"]]
+    path = write(name, "\n".join(map(mark.join, lines)).encode("utf-8", "surrogateescape"))
+    assert [(row.line, row.fields or row.reason) for row in read_rows(path)] == [
+        (2, {"a": 'x\n"y"', "b": "1"}),
+        (4, "another number of cells than columns"),
+        (5, {"a": None, "b": "2"}),
+        (6, "not UTF-8"),
+        (7, {"a": "é", "b": "3"}),
+        (8, "not CSV"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".zst", ".bz2", ".xz", ".gz"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.json"])
+def test_compressed_files(tmp_path, suffix, name):
+    text = b"a\n1\n" if "csv" in name else b'{"a": "1"}\n'
+    packed = {".bz2": bz2.compress, ".xz": lzma.compress, ".gz": gzip.compress}
+    packed[".zst"] = lambda data: pa.compress(data, "zstd", asbytes=True)
+    path = tmp_path / f"{name}{suffix}"
+    path.write_bytes(packed[suffix](text))
+    assert fields(path) == [{"a": "1"}]
+    path.write_bytes(packed[suffix](text * 1000)[:-9])
+    with pytest.raises(ValueError, match=f"{name}{suffix} is not a whole"):
+        fields(path)
+
+
+def test_messages_in_a_table_of_text(write):
+    turns = json.dumps([{"role": "user", "content": "Q?"}])
+    table = "prompt,chosen,rejected,score_chosen,score_rejected\n"
+    table += '"{}",a,b,2,1\nR?,a,b,1,1\n'.format(turns.replace('"', '""'))
+    data = read_preferences(write("pairs.csv", table))
+    assert data.dataset["prompt"][:] == [[{"role": "user", "content": "Q?"}]]
+    assert data.dropped == {"scores are equal": 1}
+
+
+# Folders
+
+
+def place(tmp_path, *names, readme=None):
+    for number, name in enumerate(names):
+        path = tmp_path / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = {"prompt": f"Q{number}", "chosen": "a", "rejected": "b"}
+        if name.endswith(".parquet"):
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        else:
+            path.write_text(json.dumps(row) + "\n")
+    if readme:
+        (tmp_path / "repo" / "README.md").write_text(f"---\n{readme}\n---\n")
+    return str(tmp_path / "repo")
+
+
+def read(place, **options):
+    return [int(row.fields["prompt"][1:]) for row in Source(place, **options).open().rows()]
+
+
+def test_splits_are_told_apart_or_asked_for(tmp_path, caplog):
+    published = [f"data/{split}-00000-of-00001.parquet" for split in ("train_prefs", "train_sft", "test_prefs")]
+    folder = place(tmp_path, *published)
+    assert read(folder, split="train_prefs") == [0]
+    assert read(folder, default_split="test_prefs") == [2]
+    assert "split train_prefs is read, not test_prefs, train_sft" in caplog.text
+    with pytest.raises(ValueError, match=r"No split 'train' in repo: got .*train_prefs \(train_prefs-00000.*name one"):
+        read(folder)
+
+
+def test_configs_are_told_apart_or_asked_for(tmp_path):
+    names = ["one/train.jsonl", "two/train.jsonl"]
+    configs = [f"- config_name: {name[:3]}\n  data_files:\n  - split: train\n    path: {name}" for name in names]
+    folder = place(tmp_path, *names, readme="configs:\n" + "\n".join(configs))
+    assert read(folder, name="two") == read(f"{folder}:two") == [1]
+    with pytest.raises(ValueError, match=r"repo: Config name is missing.*one.*two.*Write repo:CONFIG"):
+        read(folder)
+    with pytest.raises(ValueError, match=r"repo: BuilderConfig 'three' not found"):
+        read(folder, name="three")
+
+
+def test_the_only_split_needs_no_name(tmp_path):
+    folder = place(tmp_path, "test.jsonl")
+    assert read(folder) == [0]
+    with pytest.raises(ValueError, match=r"No split 'train' in repo: got test \(test\.jsonl\)"):
+        read(folder, split="train")
+    place(tmp_path, "test.jsonl", "validation.jsonl")
+    with pytest.raises(ValueError, match="No split 'train'"):
+        read(folder)
+
+
+def test_parts_are_one_split(tmp_path):
+    assert read(place(tmp_path, "part-0.jsonl", "part-1.jsonl")) == [0, 1]
+
+
+def test_a_folder_without_data(tmp_path):
+    (tmp_path / "notes.xlsx").touch()
+    with pytest.raises(ValueError, match=r"No (data file|split 'train') in"):
+        read(tmp_path)
+
+
+def test_saved_datasets(tmp_path):
+    rows = datasets.Dataset.from_list(ROWS[:5])
+    rows.shuffle(seed=1).save_to_disk(tmp_path / "one")
+    assert sorted(read(tmp_path / "one")) == [0, 1, 2, 3, 4]
+    datasets.DatasetDict(train=rows, test=rows.select([3])).save_to_disk(tmp_path / "two")
+    assert read(tmp_path / "two") == [0, 1, 2, 3, 4]
+    assert read(tmp_path / "two", split="test") == [3]
+    with pytest.raises(ValueError, match="No split 'dev' in two: got train"):
+        read(tmp_path / "two", split="dev")

@@ -45,6 +45,17 @@ def test_any_lines_of_code_come_back(lines):
         ("<p>hi</p><script>alert(1)</script>", "hi"),
         ("<p>never closed <b>bold", "never closed **bold**"),
         ("<p>x", "x"),
+        (
+            "<p>2<sup>31</sup>-1, 10<sup>-6</sup>, x<sub>i</sub> and H<sub>2</sub>O</p>",
+            "2^31-1, 10^{-6}, x_i and H_2O",
+        ),
+        (
+            r"<p>$\begin{pmatrix} 1 \\ 2 \end{pmatrix}$ and \(a*b\)</p>",
+            r"$\begin{pmatrix} 1 \\ 2 \end{pmatrix}$ and \(a*b\)",
+        ),
+        (r"C:\temp\*.txt and \_foo", r"C:\temp\*.txt and \_foo"),
+        (r"<p>C:\temp\*.txt</p><pre><code>a\nb</code></pre>", "C:\\temp\\*.txt\n\n```\na\\nb\n```"),
+        ("vector<int> v; a &lt; b", "vector<int> v; a < b"),
     ],
 )
 def test_fragments(source, text):

@@ -37,6 +37,25 @@ def test_prompt_id_is_pinned():
     assert prompt_id(conversation("Hi", " Hello", "Why?\n")) == expected == "d9aaf0aa845f5e1d"
 
 
+def test_indentation_is_part_of_a_prompt():
+    """Programs that differ in indentation are all kept; line ends and spaces at the ends of lines say nothing."""
+    program = "if x:\n    a()\n    b()"
+    others = [
+        "if x:\n    a()\nb()",
+        "if x:\n\ta()\n\tb()",
+        "if x:\n  a()\n  b()",
+        "if x:\n a()\n b()",
+        "if x:\na()\nb()",
+    ]
+    assert len({prompt_id(text) for text in (program, *others)}) == 6
+    assert prompt_id(program) == prompt_id("if x:  \r\n    a()\r\n    b()\n\n") == prompt_id(conversation(program))
+    assert len(distinct_prompts(Dataset.from_dict({"prompt": [program, *others, program]}))) == 6
+    programs = [f"{program}\n# {number}" for number in range(100)]
+    other = [text.replace("    b()", "b()") for text in programs]
+    train = set(split_by_prompt(Dataset.from_dict({"prompt": programs + other}), test_share=0.3)["train"]["prompt"])
+    assert [text in train for text in programs] == [text in train for text in other], "they stay on one side"
+
+
 def test_one_user_turn_has_the_id_of_its_text():
     assert prompt_id(conversation(" Hi\n")) == prompt_id("Hi")
     assert prompt_id([{"role": "assistant", "content": "Hi"}]) != prompt_id("Hi")

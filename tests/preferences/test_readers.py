@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.preferences import Pair, RowError, parse_dialogue
-from hf_synth.preferences.readers import read_hh_rlhf, read_messages, read_stack_exchange, read_ultrafeedback
+from hf_synth.preferences import Pair, RowError, is_blank, parse_dialogue, read_prompt
+from hf_synth.preferences.readers import check_scores, read_hh_rlhf, read_messages, read_stack_exchange
 
 NAMES = {"user": "Human", "assistant": "Assistant"}
 
@@ -25,7 +25,11 @@ SNIPPETS = (
 CONTENTS = (
     st.lists(st.one_of(st.sampled_from(SNIPPETS), st.text(max_size=8)), min_size=1, max_size=5)
     .map(lambda parts: "".join(parts).replace("\r\n", "\n").strip())
-    .filter(lambda text: text and not any(f"\n\n{name}:{end}" in text + "\n" for name in NAMES.values() for end in WS))
+    .filter(
+        lambda text: (
+            not is_blank(text) and not any(f"\n\n{name}:{end}" in text + "\n" for name in NAMES.values() for end in WS)
+        )
+    )
 )
 WS = [chr(code) for code in range(0x3001) if chr(code).isspace()]
 DIALOGUES = st.lists(CONTENTS, min_size=1, max_size=6)
@@ -175,10 +179,116 @@ def ultrafeedback(**change):
 
 
 def test_ultrafeedback():
-    assert read_ultrafeedback(ultrafeedback()) == [Pair(user("Hi"), "good", "bad")]
-    assert read_ultrafeedback(ultrafeedback(score_chosen=None, score_rejected=None))
-    with pytest.raises(RowError, match="scores are equal"):
-        read_ultrafeedback(ultrafeedback(score_rejected=8.5))
+    assert read_messages(ultrafeedback()) == [Pair(user("Hi"), "good", "bad")]
+    check_scores(ultrafeedback())
+    check_scores(ultrafeedback(score_chosen=None, score_rejected=None))
+
+
+# Labels, and what they may not be
+
+SCORES = [
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
+    ("reward_chosen", "reward_rejected"),
+]
+
+
+@pytest.mark.parametrize(("better", "worse"), SCORES)
+def test_scores_under_any_name(better, worse):
+    check_scores({better: 2, worse: 1})
+    check_scores({better: "2.5", worse: "-1"})
+    check_scores({better: 2})
+    for values, reason in [
+        ((1, 1.0), "scores are equal"),
+        ((1, 2), "the rejected reply has the higher score"),
+        ((float("nan"), 1), "a score is missing or NaN"),
+        ((1, None), "a score is missing or NaN"),
+        (("NaN", "NaN"), "a score is missing or NaN"),
+    ]:
+        with pytest.raises(RowError, match=f"^{reason}$"):
+            check_scores(dict(zip((better, worse), values, strict=True)))
+
+
+def test_columns_that_score_nothing():
+    check_scores({"chosen_model": 1, "rejected_model": 2, "chosen_tokens": 1, "rejected_tokens": 5, "score": 0})
+
+
+# Turns
+
+
+def test_a_system_column_is_the_first_turn_unless_it_is_there():
+    system = {"role": "system", "content": "Be brief."}
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "system": "Be brief."}
+    assert read_messages(row)[0].prompt == [system, *user("Hi")]
+    assert read_messages({**row, "prompt": [system, *user("Hi")]})[0].prompt == [system, *user("Hi")]
+    with pytest.raises(RowError, match="two different system prompts"):
+        read_messages({**row, "prompt": [{**system, "content": "Be long."}, *user("Hi")]})
+    dialogues = {side: f"\n\nHuman: Hi\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+    assert read_hh_rlhf({**dialogues, "system_prompt": "Be brief."})[0].prompt == [system, *user("Hi")]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before", "context"),
+    [
+        (user("Q"), [*answer("a"), *user("R")], [*user("Q"), *answer("a"), *user("R")]),  # goes on
+        (
+            [{"role": "system", "content": "s"}, *user("Q")],
+            user("Q"),
+            [{"role": "system", "content": "s"}, *user("Q")],
+        ),
+        ("R", [*user("Q"), *answer("a"), *user("R")], [*user("Q"), *answer("a"), *user("R")]),  # the last turn alone
+        ([*user("Q"), *answer("a")], user("R"), [*user("Q"), *answer("a"), *user("R")]),
+        (user("Q  q\n"), user("Q q"), user("Q q")),
+    ],
+)
+def test_replies_repeat_the_prompt_or_go_on_from_it(prompt, before, context):
+    row = {"prompt": prompt, "chosen": [*before, *answer("x")], "rejected": [*before, *answer("y")]}
+    assert read_messages(row) == [Pair(context, "x", "y")]
+    if before[0]["role"] == "user" and prompt != [*user("Q"), *answer("a")]:  # one side may leave it out
+        with_context = {**row, "prompt": context, "rejected": answer("y")}
+        assert read_messages(with_context) == [Pair(context, "x", "y")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"content": None, "tool_calls": [{"function": {"name": "w"}}]}, "tool calls, which are not read"),
+        ({"content": [{"type": "image", "image": "x"}]}, "content other than text, which is not read"),
+    ],
+)
+def test_what_no_text_can_stand_for(change, reason):
+    row = {"prompt": [*user("Q"), {"role": "assistant", **change}, *user("R")], "chosen": "a", "rejected": "b"}
+    with pytest.raises(RowError, match=f"^{reason}$"):
+        read_messages(row)
+    with pytest.raises(RowError, match=f"^{reason}$"):
+        read_prompt({"prompt": row["prompt"]})
+
+
+def test_text_that_only_looks_like_messages_stays_text():
+    for text in (
+        '[{"a": 1}] is JSON, "role": too',
+        "[1, 2]",
+        '{"role": 5',
+        "[{'role': x}]",
+        "Human: hi",
+        "\n\nHuman: x",
+    ):
+        assert read_prompt({"prompt": text}) == text
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u200d\ufeff \u2060", "\u3164", "\u2800", "\x00", "\u00ad\n"])
+def test_characters_of_no_width_are_no_text(blank):
+    with pytest.raises(RowError, match="the prompt is empty"):
+        read_prompt({"prompt": blank})
+    with pytest.raises(RowError, match="empty prompt"):
+        read_messages({"prompt": blank, "chosen": "a", "rejected": "b"})
+    with pytest.raises(RowError, match="empty reply"):
+        read_messages({"prompt": "a", "chosen": blank, "rejected": "b"})
+    assert read_prompt({"prompt": f"a{blank}"}) == f"a{blank}"
 
 
 # HuggingFaceH4/stack-exchange-preferences

@@ -1,5 +1,7 @@
 """Sources: short names, columns of one's own, and no more than what is asked for."""
 
+from types import SimpleNamespace
+
 import datasets
 import pytest
 
@@ -9,41 +11,48 @@ GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: 
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """What the Hub was asked; it has one row, a stream when a stream is asked for."""
+def calls(monkeypatch, write):
+    """What the Hub was asked; every split of it is one file of one row."""
     found = []
+    file = str(write("train.jsonl", GOOD))
 
-    def load_dataset(*args, **options):
-        found.append((args, options))
-        rows = datasets.Dataset.from_list([GOOD])
-        return rows.to_iterable_dataset() if options["streaming"] else rows
+    def load_dataset_builder(*args, **options):
+        found.append((*args, {name: value for name, value in options.items() if value}))
+        files = {split: [file] for split in ("train", "train_prefs", "test")}
+        return SimpleNamespace(config=SimpleNamespace(data_files=files))
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     return found
 
 
 @pytest.mark.parametrize(
-    ("name", "repository", "split"),
+    ("name", "repository"),
     [
-        ("hh", "Anthropic/hh-rlhf", "train"),
-        ("uf", "HuggingFaceH4/ultrafeedback_binarized", "train_prefs"),
-        ("se", "HuggingFaceH4/stack-exchange-preferences", "train"),
+        ("hh", "Anthropic/hh-rlhf"),
+        ("uf", "HuggingFaceH4/ultrafeedback_binarized"),
+        ("se", "HuggingFaceH4/stack-exchange-preferences"),
     ],
 )
-def test_short_names(calls, name, repository, split):
-    source = Source(name, src="mine").open()
-    assert source.src == "mine"
+def test_short_names(calls, name, repository):
+    assert Source(name, src="mine").open().src == "mine"
     assert Source(name).open(streaming=True).src == repository
-    Source(name, split="test").open()
-    assert [(args, options["split"], options["streaming"]) for args, options in calls] == [
-        ((repository,), split, False),
-        ((repository,), split, True),
-        ((repository,), "test", False),
-    ]
+    with pytest.raises(ValueError, match=r"No split 'test_gen' in .*: got train \(train.jsonl\); train_prefs"):
+        Source(name, split="test_gen").open()
+    assert calls == [(repository, None, {})] * 3
     assert list(KNOWN_SOURCES) == ["hh", "uf", "se"]
 
 
-def test_a_stream_from_the_hub_is_read_row_by_row(calls):
+def test_a_config_a_folder_and_a_revision(calls):
+    source = Source("owner/name:sft@refs/pr/1", data_dir="inside").open()
+    assert source.src == "owner/name/sft/inside"
+    Source("owner/name@main", name="other", revision="v1").open()
+    assert calls == [
+        ("owner/name", "sft", {"data_dir": "inside", "revision": "refs/pr/1"}),
+        ("owner/name", "other", {"revision": "v1"}),
+    ]
+
+
+def test_a_source_can_be_read_more_than_once(calls):
     stream = PairStream(Source("hh").open(streaming=True), pytest.fail)
     assert [pair.columns["prompt"][0]["content"] for pair in stream] == ["Hi"]
     assert [pair.line for pair in stream] == [1], "and again"
@@ -58,6 +67,13 @@ def test_columns_of_ones_own(write):
     assert data.dataset["prompt"][0] == [{"role": "user", "content": "Hi"}]
     assert data.dataset["chosen"][0] == [{"role": "assistant", "content": "Hello."}]
     assert data.dropped == {"missing field": 1, "not JSON": 1}
+    named = write("named.jsonl", {"q": "Hi", "good": "a", "bad": "b", "s": "Be brief.", "x": 1, "y": 1})
+    names = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    data = read_preferences(named, columns={**names, "system": "s"})
+    assert [turn["content"] for turn in data.dataset["prompt"][0]] == ["Be brief.", "Hi"]
+    assert data.unread == (), "a column that is not named is not wanted"
+    with pytest.raises(ValueError, match=r"none of 1 rows is usable \(\{'scores are equal': 1\}\)"):
+        read_preferences(named, columns={**names, "score_chosen": "x", "score_rejected": "y"})
     dialogues = write("dialogues.jsonl", {"a": GOOD["chosen"], "b": GOOD["rejected"]})
     assert read_preferences(dialogues, columns={"chosen": "a", "rejected": "b"}).schema == "hh-rlhf"
 
@@ -95,3 +111,18 @@ def test_a_folder_of_published_pairs_gives_its_pairs(write, tmp_path):
     data = read_preferences(tmp_path / "made")
     assert data.dataset["src"][:] == ["hh", "uf"], "each row keeps its source"
     assert (data.src, data.schema) == ("made/pairs", "hf_synth")
+
+
+def test_scores_that_say_nothing_are_ignored_where_columns_are_named(write):
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "chosen_rating": 1, "rejected_rating": 5}
+    path = write("pairs.jsonl", row, {**row, "rejected_rating": 0})
+    assert read_preferences(path).dropped == {"the rejected reply has the higher score": 1}
+    columns = {name: name for name in ("prompt", "chosen", "rejected")}
+    assert len(read_preferences(path, columns=columns).dataset) == 2
+
+
+def test_fields_that_are_not_read_are_named_once(write, caplog):
+    row = {"prompt": "Hi", "chosen": "a", "rejected": "b", "system": "", "score_chosen": 2, "score_rejected": 1}
+    data = read_preferences(write("pairs.jsonl", {**row, "note": "x"}, {**row, "margin": 3}))
+    assert data.unread == ("margin", "note")
+    assert [record.getMessage() for record in caplog.records] == ["pairs.jsonl: the fields margin, note are not read"]

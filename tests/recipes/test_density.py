@@ -106,8 +106,8 @@ def test_prompts_that_are_all_one_weigh_alike(run, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["--prompts", "nowhere"], "got 'nowhere', where there is no data file"),
-        (["--prompts", "empty.jsonl"], "got 2 rows, all of them unusable"),
+        (["--prompts", "nowhere"], "got 'nowhere', which cannot be read"),
+        (["--prompts", "empty.jsonl"], "got no usable row in 'empty.jsonl'"),
         (["--density_k", "3000"], "k=3000 neighbours need more than 3000 distinct points"),
         (["--density_backend", "annoy"], "density_backend: got 'annoy'"),
         (["--sampling_strength", "0", "1"], "sampling_strength"),

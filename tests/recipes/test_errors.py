@@ -110,10 +110,10 @@ def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_p
 @pytest.mark.parametrize(
     ("lines", "wanted"),
     [
-        (["question,answer", "a,b"], "got no usable line in 'mine.jsonl' (not JSON)"),
-        ([json.dumps({"prompt": ""})] * 3, "got no usable line in 'mine.jsonl' (the prompt is empty)"),
+        (["question,answer", "a,b"], "got no usable row in 'mine.jsonl' ({'not JSON': 2})"),
+        ([json.dumps({"prompt": ""})] * 3, "got no usable row in 'mine.jsonl' ({'the prompt is empty': 3})"),
         ([], "(the file is empty)"),
-        (None, "got 'mine.jsonl', which is no file"),
+        (None, "got 'mine.jsonl', which cannot be read: There is no file or folder"),
         (
             [json.dumps({"prompt": f"{n} things"}) for n in range(30)],
             "got no reward: natural prompts have no verifier",

@@ -11,11 +11,14 @@ from datasets import Dataset
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.evaluation.generation import prompt_ids
+from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.data import (
     REJECTED_ROWS,
+    accepted_by_template,
     clusters,
     evaluate_pairs,
+    fitting_pairs,
     imitation_rows,
     pair_length,
     preference_split,
@@ -234,19 +237,21 @@ BAD_LINES = [
     ("[1, 2]", "not a JSON object"),
     ('"text"', "not a JSON object"),
     (b'{"prompt": "\xff"}\n', "not UTF-8"),
-    ({"question": "x"}, "there is no `prompt`"),
+    ({"title": "x"}, "there is no `prompt`"),
     ({"prompt": None}, "there is no `prompt`"),
     ({"prompt": ""}, "the prompt is empty"),
     ({"prompt": " \n\t"}, "the prompt is empty"),
-    ({"prompt": 5}, "the prompt is neither text nor a list of messages"),
-    ({"prompt": []}, "the prompt is neither text nor a list of messages"),
-    ({"prompt": {"role": "user", "content": "x"}}, "the prompt is neither text nor a list of messages"),
-    ({"prompt": ["x"]}, "a message has no role or no content"),
-    ({"prompt": [{"role": "user"}]}, "a message has no role or no content"),
-    ({"prompt": [{"role": 5, "content": "x"}]}, "a message's role is no text"),
-    ({"prompt": user("  ")}, "a message is empty"),
-    ({"prompt": user(None)}, "a message is empty"),
-    ({"prompt": user("x")}, "the prompt is text among lists of messages, or the other way round"),
+    ({"prompt": 5}, "wrong type"),
+    ({"prompt": []}, "the prompt is empty"),
+    ({"prompt": ["x"]}, "wrong type"),
+    ({"prompt": [{"role": "user"}]}, "wrong type"),
+    ({"prompt": [{"role": 5, "content": "x"}]}, "wrong type"),
+    ({"prompt": user("  ")}, "the prompt is empty"),
+    ({"prompt": [*user("  "), *user("x")]}, "a message is empty"),
+    ({"prompt": "\u200b"}, "the prompt is empty"),
+    ({"prompt": user(None)}, "wrong type"),
+    ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "content other than text, which is not read"),
+    ({"prompt": user("x")}, "the prompt is a list of messages among texts"),
     ('{"prompt": "\\ud800"}', "not valid Unicode"),
 ]
 
@@ -263,15 +268,70 @@ def test_bad_lines_are_counted_kept_and_do_not_stop_the_run(write, tmp_path, cap
     ]
     assert {row["file"] for row in rejected} == {"prompts.jsonl"}
     assert rejected[0]["row"] == "not JSON"
-    assert f"{len(BAD_LINES)} of {len(BAD_LINES) + 2} lines left out" in caplog.text
+    assert f"{len(BAD_LINES)} of {len(BAD_LINES) + 2} rows left out" in caplog.text
 
 
 def test_files_without_one_usable_line(write, tmp_path):
     for lines, reason in [(["a,b", "1,2"], "not JSON"), ([{"prompt": ""}] * 3, "the prompt is empty"), ([], "empty")]:
-        with pytest.raises(ValueError, match=f"got no usable line in .*{reason}"):
+        with pytest.raises(ValueError, match=f"got no usable row in .*{reason}"):
             prompt_split(own(write(*lines)), tmp_path, 4)
-    with pytest.raises(ValueError, match="which is no file; wanted JSON lines"):
+    with pytest.raises(ValueError, match="There is no file or folder"):
         prompt_split(own(tmp_path / "missing.jsonl"), tmp_path, 4)
+
+
+def test_texts_among_messages_are_turns_of_the_user(write, tmp_path):
+    lines = [{"prompt": user("Hi"), "system": "Be brief."}, {"prompt": "Ho"}]
+    training, *_ = prompt_split(own(write(*lines), test_share=0.0), tmp_path, 0)
+    assert list(training["prompt"]) == [[{"role": "system", "content": "Be brief."}, *user("Hi")], user("Ho")]
+
+
+@pytest.mark.parametrize("name", ["prompts.csv", "prompts.json", "folder/prompts.jsonl"])
+def test_other_files_and_folders_of_prompts(write, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    lines = ["prompt,more", "Hi,1", "Ho,2"] if "csv" in name else ['[{"prompt": "Hi"},', '{"prompt": "Ho"}]']
+    path = write(*lines, name=name)
+    training, *_ = prompt_split(own(path.parent if "/" in name else path, test_share=0.0), tmp_path, 0)
+    assert list(training["prompt"]) == ["Hi", "Ho"]
+
+
+# The chat template
+
+CHATS = [
+    user("Hi"),
+    [{"role": "tool", "content": "22"}, *user("Hi")],
+    [{"role": "developer", "content": "Be brief."}, *user("Ho")],
+    [{"role": "system", "content": "Be brief."}, *user("Ho")],
+]
+
+
+def test_rows_that_the_template_refuses_are_counted_with_its_words(tmp_path, caplog):
+    tokenizer = train_bpe_tokenizer(["some text"], vocab_size=263)
+    reply = [{"role": "assistant", "content": "a"}]
+    pairs = Dataset.from_dict({"prompt": CHATS, "chosen": [reply] * 4, "rejected": [reply] * 4})
+    for rows in (pairs, pairs.select_columns("prompt"), pairs.select_columns(["prompt", "chosen"])):
+        (tmp_path / REJECTED_ROWS).unlink(missing_ok=True)
+        with caplog.at_level(logging.WARNING):
+            assert list(accepted_by_template(rows, tokenizer, tmp_path)["prompt"]) == [CHATS[0], CHATS[3]]
+        rejected = [json.loads(line) for line in (tmp_path / REJECTED_ROWS).read_text().splitlines()]
+        wanted = "Unknown role {}: wanted system, user or assistant"
+        assert [(row["line"], row["reason"]) for row in rejected] == [
+            (2, wanted.format("tool")),
+            (3, wanted.format("developer")),
+        ]
+        assert "2 of 4 rows left out, which the chat template refuses" in caplog.text
+    assert fitting_pairs(pairs, pairs, tokenizer, None, tmp_path)[2]["pairs/train"] == 2.0
+    with pytest.raises(ValueError, match=r"got 2 rows, all of them refused by the chat template: .*Unknown role tool"):
+        accepted_by_template(pairs.select([1, 1]), tokenizer, tmp_path)
+
+
+def test_a_template_that_refuses_a_system_turn(tmp_path):
+    tokenizer = train_bpe_tokenizer(["some text"], vocab_size=263)
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer.chat_template = refuses + tokenizer.chat_template
+    rows = Dataset.from_dict({"prompt": CHATS})
+    assert list(accepted_by_template(rows, tokenizer, tmp_path)["prompt"]) == [CHATS[0]]
+    texts = Dataset.from_dict({"prompt": ["a"]})
+    assert accepted_by_template(texts, tokenizer, tmp_path) is texts, "text has no template"
 
 
 # Lengths

@@ -1,0 +1,102 @@
+"""Every layout of docs/preferences.md: a small file in the schema of its card, and what comes out of it.
+
+Contents are ours. `expected.json` has, for pairs, prompt, chosen and rejected of each, what is dropped and which
+fields are not read; for prompts, the prompts.
+"""
+
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from hf_synth.preferences import RowError, Source, distinct_prompts, read_preferences, read_prompt, split_by_prompt
+
+FOLDER = Path(__file__).parent / "layouts"
+EXPECTED = json.loads((FOLDER / "expected.json").read_text("utf-8"))
+PAIRS = [name for name in EXPECTED if not name.startswith("prompts-")]
+
+
+def shown(prompt):
+    return prompt if isinstance(prompt, str) else [f"{turn['role']}: {turn['content']}" for turn in prompt]
+
+
+def pairs(data):
+    return [[shown(row["prompt"]), row["chosen"][0]["content"], row["rejected"][0]["content"]] for row in data.dataset]
+
+
+def test_every_file_is_expected():
+    assert sorted(EXPECTED) == sorted(path.stem for path in FOLDER.glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs(name):
+    data = read_preferences(FOLDER / f"{name}.jsonl")
+    found = {"schema": data.schema, "pairs": pairs(data), "dropped": data.dropped, "unread": list(data.unread)}
+    assert found == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("prompts-")])
+def test_prompts(name):
+    rows = Source(FOLDER / f"{name}.jsonl").open().rows()
+    assert [shown(read_prompt(row.fields)) for row in rows] == EXPECTED[name]["prompts"]
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if name != "tool-calls"])
+def test_the_prompts_of_pairs_are_read_without_their_labels(name):
+    """Also those of ties: `--prompts` asks for no label."""
+    prompts = [read_prompt(row.fields) for row in Source(FOLDER / f"{name}.jsonl").open().rows()]
+    conversations = [[f"user: {prompt}"] if isinstance(prompt, str) else shown(prompt) for prompt in prompts]
+    last = [turns[-1] for turns in conversations]
+    assert all(prompt[-1] in last for prompt, _, _ in EXPECTED[name]["pairs"])
+    assert len(prompts) >= len(EXPECTED[name]["pairs"]) - (name == "berkeley-nest+Nectar")
+
+
+def test_tools_are_no_prompt_either():
+    first, *_ = Source(FOLDER / "tool-calls.jsonl").open().rows()
+    with pytest.raises(RowError, match="tool calls"):
+        read_prompt(first.fields)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_other_files_of_the_same_rows_give_the_same_pairs(name, tmp_path, write):
+    """An array, an array with a row a line, Parquet of `datasets`, a folder that `save_to_disk` wrote."""
+    rows = [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text("utf-8").splitlines()]
+    (tmp_path / "array.json").write_text(json.dumps(rows))
+    (tmp_path / "lines.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    (tmp_path / "printed.json").write_text(json.dumps(rows, indent=2))
+    table = datasets.load_dataset("json", data_files=str(FOLDER / f"{name}.jsonl"), split="train", cache_dir=tmp_path)
+    table.to_parquet(tmp_path / "table.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    for file in ("array.json", "lines.json", "printed.json", "table.parquet", "saved"):
+        assert pairs(read_preferences(tmp_path / file)) == EXPECTED[name]["pairs"], file
+
+
+def test_a_transcript_and_its_continuation_stay_on_one_side_of_the_split(write):
+    """As in Dahoas/full-hh-rlhf: what continues a conversation that is trained on is not tested on."""
+    rows = []
+    for number in range(60):
+        first = f"\n\nHuman: Question {number}?\n\nAssistant:"
+        rows += [
+            {"prompt": first, "response": " a", "chosen": " a", "rejected": " b"},
+            {"prompt": f"{first} a\n\nHuman: More?\n\nAssistant:", "response": " c", "chosen": " c", "rejected": " d"},
+        ]
+    data = read_preferences(write("static.jsonl", *rows)).dataset
+    assert {len(prompt) for prompt in data["prompt"]} == {1, 3}
+    parts = split_by_prompt(data, test_share=0.3)
+    first = [{prompt[0]["content"] for prompt in part["prompt"]} for part in parts.values()]
+    assert not first[0] & first[1]
+    assert len(distinct_prompts(data)) == 120
+
+
+def test_json_that_datasets_stores_as_text_is_parsed(tmp_path):
+    """`datasets` 5 writes messages of unequal keys as List(Json())."""
+    turns = [[{"role": "user", "content": "Q?"}, {"role": "assistant", "content": text}] for text in ("a", "b")]
+    turns[0][1]["name"] = "bot"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "Q?", "chosen": turns[0], "rejected": turns[1]}) + "\n")
+    table = datasets.load_dataset("json", data_files=str(tmp_path / "a.jsonl"), split="train", cache_dir=tmp_path)
+    assert table.features["chosen"] == datasets.List(datasets.Json())
+    table.to_parquet(tmp_path / "a.parquet")
+    assert "arrow.json" in str(pq.read_schema(tmp_path / "a.parquet"))
+    assert pairs(read_preferences(tmp_path / "a.parquet")) == [[["user: Q?"], "a", "b"]]
