@@ -30,7 +30,7 @@ _BEGUN = "begun"  # in .building: what lies there, and what was moved from there
 _CACHE = "embeddings"
 _SAME, _NEAR = "duplicate pair", "near-duplicate prompt"
 _SHOWN = ("id", "prompt_id", "prompt", "chosen", "rejected")
-_VERSION = 1  # raise it whenever the same sources would give other files
+_VERSION = 2  # raise it whenever the same sources would give other files
 SPLIT = "train"
 _WEIGHED = {"density": Value("float64"), "sampling_weight": Value("float64")}
 FEATURES_OF = {
@@ -47,12 +47,14 @@ FEATURES_OF = {
 class Columns:
     """Values for each of the P distinct prompts.
 
-    repeats: [P] the row of the first prompt that each nearly repeats, or its own. kept: [P] whether it stays.
+    repeats: [P] the row of the first prompt that each nearly repeats, or its own; similarity: how similar those are
+    that repeat one, by row. kept: [P] whether it stays.
     count: [P] how many different pairs each has. density, weight: [P] of the prompts; 0 where they do not stay.
     pair_density, pair_weight: [P], of each pair of a prompt.
     """
 
     repeats: np.ndarray
+    similarity: dict[int, float]
     kept: np.ndarray
     count: np.ndarray
     density: np.ndarray
@@ -106,7 +108,7 @@ def _build(sources: Sequence[Source], parts: Path, weighing: Weighing, jsonl: bo
 def _columns(collected: Collected, weighing: Weighing, cache: Path) -> tuple[Columns, dict[str, Any]]:
     """Return the columns of all prompts, and how density was measured."""
     with stage(f"find near duplicates of {len(collected.first):,} prompts"):
-        repeats = repeated(collected, weighing)
+        repeats, similarity = repeated(collected, weighing)
     kept = repeats == np.arange(len(repeats)) if weighing.near_duplicates == "drop" else np.ones(len(repeats), bool)
     count = np.bincount(collected.prompt[collected.distinct], minlength=len(kept))
     density, weight, pair_density, pair_weight = np.zeros((4, len(kept)))
@@ -118,7 +120,7 @@ def _columns(collected: Collected, weighing: Weighing, cache: Path) -> tuple[Col
     each_pair = np.repeat(np.flatnonzero(kept), count[kept])
     pair_weight[each_pair] = rarity_weights(pair_density[each_pair], **options)
     facts = {name: value for name, value in vars(measured).items() if name != "density"}
-    return Columns(repeats, kept, count, density, weight, pair_density, pair_weight), facts
+    return Columns(repeats, similarity, kept, count, density, weight, pair_density, pair_weight), facts
 
 
 def _count(collected: Collected, columns: Columns, dropped: DroppedRows) -> None:
@@ -144,9 +146,11 @@ def _keep_dropped(collected: Collected, columns: Columns, near: np.ndarray, drop
         for number, row in zip(numbers[gone], batch.filter(pa.array(gone)).to_pylist(), strict=True):
             text = shortened({name: row[name] for name in _SHOWN})
             reason = _NEAR if near[number] else _SAME
-            repeats = ids[int(columns.repeats[collected.prompt[number]])].as_py()
+            prompt = int(collected.prompt[number])
+            more = {"repeats": ids[int(columns.repeats[prompt])].as_py()}
+            more |= {"similarity": round(columns.similarity[prompt], 4)} if reason == _NEAR else {}
             rejected = RejectedRow(row["file"], row["line"], reason, text)
-            dropped.add(labels[collected.source[number]], rejected, repeats=repeats)
+            dropped.add(labels[collected.source[number]], rejected, **more)
 
 
 def _weight_facts(columns: Columns) -> dict[str, Any]:

@@ -108,8 +108,9 @@ def _weights(built: Mapping[str, Any], weighing: Weighing) -> Iterator[str]:
     yield "## Near duplicates, density and weights"
     kept = "are left out, with their pairs" if weighing.near_duplicates == "drop" else "stay"
     yield (
-        f"Prompts that share at least {weighing.similarity:g} of their runs of three words with an earlier prompt (by "
-        f"MinHash) {kept}. Density is that of the {weighing.density_k} nearest different prompts (embedder "
+        f"Prompts that differ from an earlier one in a single sentence, and there share at least "
+        f"{weighing.similarity:g} of the runs of three words, {kept}. Density is that of the {weighing.density_k} "
+        "nearest different prompts (embedder "
         f"`{weighing.embedder}`, estimator `{weighing.density_estimator}`, {weighing.density_smoothing} rounds of "
         f"smoothing; found by `{density['backend']}` with "
         f"recall {density['recall']:.3f}; intrinsic dimension {density['dimension']:.1f}), in `pairs` times the "

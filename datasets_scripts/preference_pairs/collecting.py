@@ -27,8 +27,8 @@ class SourceCounts:
     """Counts of one source. Rows give pairs, pairs have prompts:
 
     rows_read = rows_used + sum of rows_dropped, and pairs_made = pairs_kept + sum of pairs_dropped.
-    joined: rows used with neighbouring turns of one role put together. prompts: distinct ones, counted at the first
-    source that has them; prompts_kept: those that are no near duplicate.
+    joined: rows used with neighbouring turns of one role put together. unread: fields that no pair is made of.
+    prompts: distinct ones, counted at the first source that has them; prompts_kept: those that are no near duplicate.
     """
 
     schema: str
@@ -36,6 +36,7 @@ class SourceCounts:
     rows_used: int
     joined: int
     rows_dropped: dict[str, int]
+    unread: list[str]
     pairs_made: int
     pairs_dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     pairs_kept: int = 0
@@ -60,7 +61,7 @@ class DroppedRows:
         """Close it."""
         self._lines.close()
 
-    def add(self, src: str, row: RejectedRow, **more: str) -> None:
+    def add(self, src: str, row: RejectedRow, **more: str | float) -> None:
         """Keep a row, with what else is to be known of it."""
         self._lines.write(json.dumps({"src": src, **dataclasses.asdict(row), **more}) + "\n")
 
@@ -149,7 +150,13 @@ def read_source(source: Source, folder: Path, number: int) -> SourceCounts:
         _write_pairs(stream, _pairs_path(folder, number))
     used = stream.read - stream.dropped.total()
     return SourceCounts(
-        stream.schema, stream.read, used, stream.joined, dict(stream.dropped.most_common()), stream.pairs
+        stream.schema,
+        stream.read,
+        used,
+        stream.joined,
+        dict(stream.dropped.most_common()),
+        stream.unread,
+        stream.pairs,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.preferences import NearDuplicates
+from hf_synth.preferences.prompts import SIMILARITY
 from hf_synth.sampling import embed_texts
 from hf_synth.sampling.density import MeasuredDensity, measure_knn_density
 from preference_pairs.collecting import Collected, fresh_processes
@@ -29,7 +30,7 @@ class Weighing:
     """
 
     near_duplicates: str = "drop"
-    similarity: float = 0.8
+    similarity: float = SIMILARITY
     embedder: str = "hashing"
     density_k: int = 10
     density_estimator: str = "volume"
@@ -38,18 +39,21 @@ class Weighing:
     max_ratio: float = 100.0
 
 
-def repeated(collected: Collected, weighing: Weighing) -> np.ndarray:
-    """Return for each distinct prompt the row of the first one that it nearly repeats, or its own: [P] int64."""
+def repeated(collected: Collected, weighing: Weighing) -> tuple[np.ndarray, dict[int, float]]:
+    """Return for each distinct prompt the row of the first one that it nearly repeats, or its own: [P] int64.
+
+    And how similar those that repeat are to it, by their rows.
+    """
     if len(collected.first) < _APART_FROM:
         return _repeated(collected, weighing)
     with fresh_processes(1) as pool:
         return pool.submit(_repeated, collected, weighing).result()
 
 
-def _repeated(collected: Collected, weighing: Weighing) -> np.ndarray:
+def _repeated(collected: Collected, weighing: Weighing) -> tuple[np.ndarray, dict[int, float]]:
     index = NearDuplicates(weighing.similarity)
     rows = [row for batch, _ in collected.prompts() for row in index.add(batch.column("text").to_pylist())]
-    return np.array(rows, dtype=np.int64)
+    return np.array(rows, dtype=np.int64), index.similarities
 
 
 def prompt_density(collected: Collected, kept: np.ndarray, weighing: Weighing, cache: Path) -> MeasuredDensity:

@@ -1,16 +1,20 @@
 """Splitting of a text into words, and into n-grams. Formal languages use `str.split` instead."""
 
-import re
 from collections.abc import Callable, Sequence
+
+import regex
 
 Split = Callable[[str], Sequence[str]]
 
 # Tokens read of each completion. Otherwise longer completions would be more similar, and a block would hold few.
 FIRST = 64
 
-# Letters with apostrophes and hyphens inside, one Chinese or Japanese character, or one punctuation mark.
-_WORD = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|(?:(?![\u3040-\u30ff\u3400-\u9fff])\w)+(?:['\u2019-]\w+)*|[^\w\s]"
+# Letters and their vowel signs with apostrophes and hyphens inside, one character of a script without spaces (Chinese,
+# Japanese, Thai, Lao, Khmer, Burmese), or one punctuation mark.
+_WORD = regex.compile(
+    r"[\p{lb=ID}\p{lb=CJ}\p{lb=SA}&&[\p{L}\p{N}\p{M}]]\p{M}*"
+    r"|[[\w\p{M}]--[\p{lb=ID}\p{lb=CJ}\p{lb=SA}]]+(?:['\u2019-][\w\p{M}]+)*|[^\w\s]",
+    regex.V1,
 )
 
 

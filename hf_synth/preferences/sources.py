@@ -351,9 +351,10 @@ class Source:
                 f"auth login` if it is private. Short names are {', '.join(KNOWN_SOURCES)}."
             ) from error
         except ConnectionError:
-            options = {"repo_type": "dataset", "revision": self.revision, "local_files_only": True}
             with contextlib.suppress(huggingface_hub.errors.LocalEntryNotFoundError):
-                downloaded = huggingface_hub.snapshot_download(where, **options)  # by an earlier run
+                downloaded = huggingface_hub.snapshot_download(  # by an earlier run
+                    where, repo_type="dataset", revision=self.revision, local_files_only=True
+                )
                 return replace(self, place=downloaded)._splits_found(where)
             raise
         except ValueError as error:  # a config that has to be named, or is none

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import regex
 from numba import njit
 
 _FEATURES = 2**15  # buckets for words, and as many for character n-grams
 _PROJECTION_KEY = 20240229  # fixes the projection for ever; another value would be another embedder
 # Begin and end markers give every text, "" included, at least one n-gram that lands in a bucket.
 _BEGIN, _END = "\x02\x02", "\x03\x03"
-_WORD = re.compile(r"(?u)\b\w+\b")
+_WORD = regex.compile(r"[\w\p{M}\p{N}]+")  # a word with its vowel signs, which `re` takes for its end
 _ASCII_WORDS = bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(256))
 _SPACES = re.compile(r"\s\s+")
 _DAMPED = 2**16  # counts whose damped value is read from a table; larger ones are as good as this one

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -17,7 +18,8 @@ def oracle(texts, dim=DIM):
     """What the embedder is defined as: two vectorizers, damped counts, fixed signs."""
     texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     options = {"n_features": FEATURES, "alternate_sign": False, "norm": None}
-    words = HashingVectorizer(analyzer="word", token_pattern=r"(?u)\b\w+\b", ngram_range=(1, 2), **options)
+    find = regex.compile(r"[\w\p{M}\p{N}]+").findall
+    words = HashingVectorizer(analyzer="word", tokenizer=find, token_pattern=None, ngram_range=(1, 2), **options)
     runs = HashingVectorizer(analyzer="char", ngram_range=(3, 4), **options)
     word_counts, run_counts = words.transform(texts), runs.transform([f"\x02\x02{text}\x03\x03" for text in texts])
     word_counts.data, run_counts.data = np.rint(8 * np.sqrt(word_counts.data)), np.rint(4 * np.sqrt(run_counts.data))
@@ -39,6 +41,7 @@ ODD = [
     "\x00",
     "😀 中文 字",
     "a_b-c",
+    "\u0926\u093f\u0928 \u0926\u0940\u0928 \u0bb2\u0bc8 \u00bc",  # vowel signs
 ]
 
 

@@ -133,7 +133,7 @@ def test_counts(counts):
 
 def test_what_was_read_is_kept_or_in_the_file_of_dropped_rows(folder, counts):
     lines = [json.loads(line) for line in (folder / "dropped_rows.jsonl").read_text().splitlines()]
-    assert all(set(line) - {"repeats"} == {"src", "file", "line", "reason", "row"} for line in lines)
+    assert all(set(line) - {"repeats", "similarity"} == {"src", "file", "line", "reason", "row"} for line in lines)
     found = Counter((line["src"], line["reason"]) for line in lines)
     for name, of in counts["sources"].items():
         assert of["rows_read"] == of["rows_used"] + sum(of["rows_dropped"].values())
@@ -142,6 +142,7 @@ def test_what_was_read_is_kept_or_in_the_file_of_dropped_rows(folder, counts):
         assert {reason: number for (src, reason), number in found.items() if src == name} == reasons
     assert sum(of["pairs_kept"] for of in counts["sources"].values()) == len(table(folder, "pairs"))
     near = [line for line in lines if line["reason"] == "near-duplicate prompt"]
+    assert all(0.8 <= line["similarity"] <= 1 for line in near)
     assert [(line["file"], line["line"]) for line in near] == [("hh.jsonl", 32), ("uf.parquet", 20)]
     assert {line["repeats"] for line in near} <= {row["prompt_id"] for row in table(folder, "prompts")}
 
