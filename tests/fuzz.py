@@ -189,7 +189,7 @@ def whole_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], Any]]]:
         from_pretrained(AutoModelForCausalLM, str(path.parent))
 
     def read_prompts(path: Path) -> None:
-        list(usable_prompts([path], folder))
+        list(usable_prompts(str(path), folder))
 
     pq.write_table(table, folder / "text.parquet")
     pq.write_table(pa.Table.from_pylist(pairs), folder / "pairs.parquet")
