@@ -119,7 +119,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: got no valid file of numbers ({str(error).splitlines()[0]})") from None
     if isinstance(content, list):  # .eval_results: one entry a benchmark
         content = {_benchmark(entry): entry.get("value") for entry in content if isinstance(entry, dict)}
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def _benchmark(entry: Mapping[str, Any]) -> str:
-    dataset = entry.get("dataset") or {}
+    dataset = entry["dataset"] if isinstance(entry.get("dataset"), dict) else {}
     return "/".join(str(dataset[name]) for name in ("id", "task_id") if name in dataset) or "value"
 
 

@@ -76,6 +76,8 @@ def check_arms(arms: Mapping[str, Any], seeds: Sequence[int] | None) -> None:
             )
         if _TAKEN.fullmatch(name):
             raise ValueError(f"arms: got the name {name!r}, which a file or folder of a run has; wanted another")
+    if seeds is not None and not (isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)):
+        raise ValueError(f"seeds: got {seeds!r}, wanted a list of whole numbers of at least 0")
     if seeds is not None and len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: got {seeds}, wanted each once")
 
@@ -119,7 +121,7 @@ class CompareArguments:
         """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
         check_fields(self)
         given: Any = self.vary
-        self.vary = [given] if isinstance(given, str) else list(given or [])
+        self.vary = given if isinstance(given, list) else [given] if given else []
         if bool(self.vary) == bool(self.arms):
             raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
         self.seeds = seed_numbers(self.seeds)
@@ -128,8 +130,8 @@ class CompareArguments:
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
         self.title, self.primary = str(self.title), str(self.primary)
-        if self.page and Path(self.page).is_dir():
-            raise ValueError(f"page: got the folder {self.page!r}, wanted a Markdown file")
+        if self.page is not None and (not isinstance(self.page, str) or Path(self.page).is_dir()):
+            raise ValueError(f"page: got {self.page!r}, wanted the path of a Markdown file")
         check_arms(self.arms, self.seeds)
         for name in ("smallest_effect", "noise"):
             if (value := getattr(self, name)) is not None:
@@ -149,7 +151,7 @@ class CompareArguments:
             if not isinstance(others, list) or not others or len(set(map(str, others))) < len(others):
                 raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms, each once")
             for name in (arm, *others):
-                if name not in self.arms:
+                if not isinstance(name, str) or name not in self.arms:
                     raise ValueError(f"against: got arm {name!r}; {nearest(str(name), self.arms)}")
             if arm in others:
                 raise ValueError(f"against.{arm}: got {arm!r} itself, wanted other arms")
@@ -193,7 +195,7 @@ def varied(given: list[str]) -> dict[str, dict[str, Any]]:
     """
     axes = []
     for text in given:
-        name, equals, values = text.partition("=")
+        name, equals, values = str(text).partition("=")
         parts = re.split(r",(?![^\[]*\])", values)  # not at the commas of a list
         if not equals or not name or not all(value.strip() for value in parts):
             raise ValueError(f"vary: got {text!r}, wanted NAME=VALUE,VALUE such as sampling_strength=0,1")
@@ -203,7 +205,7 @@ def varied(given: list[str]) -> dict[str, dict[str, Any]]:
         label = "-".join(f"{name}-{re.sub('[^A-Za-z0-9_.-]', '_', value)}" for name, value in chosen)
         if label in arms:
             raise ValueError(f"vary: got {', '.join(given)}, in which a value comes twice")
-        arms[label] = {name: yaml.safe_load(value) for name, value in chosen}
+        arms[label] = {name: _parsed(value) for name, value in chosen}
     return arms
 
 
@@ -310,6 +312,9 @@ def compared_runs(
 
     base: the recipe's own values. configs: where the `config` of a shared run is looked for, after the working folder.
     """
+    for name in ("project", "run_name", "hub_model_id"):
+        if not isinstance(base.get(name), str | None):
+            raise ValueError(f"{name}: got {base[name]!r}, wanted text")
     hub: dict[str, Any] = {"push": bool(base.get("push_to_hub")), "push_arms": bool(base.get("push_arms"))}
     names: dict[str, Any] = {name: base.get(name) for name in ("project", "run_name")}
     arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub, **names)
@@ -342,7 +347,7 @@ def _check_no_secret(config: Mapping[str, Any]) -> None:
     """Refuse what the config of a run would keep before it is written; the recipe would refuse it too late."""
     env = json_dict(config.get("env"), "env")
     for name, value in {**env, "hub_token": config.get("hub_token")}.items():
-        if value and _SECRET.search(name):
+        if value and _SECRET.search(str(name)):
             raise ValueError(
                 f"{name}: got one, which the config of every run would keep; wanted none there: set it in the "
                 "environment, or use `hf auth login`"

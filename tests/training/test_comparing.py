@@ -74,7 +74,11 @@ def test_values_that_cannot_be_read(given):
         ({"arms": {"one": {}}}, "got one alone, wanted at least two"),
         ({"vary": "a=1,1"}, "a value comes twice"),
         ({**TWO, "recipe": "grop"}, "recipe: got 'grop'; did you mean 'grpo'"),
-        ({**TWO, "page": "."}, "page: got the folder '.', wanted a Markdown file"),
+        ({**TWO, "page": "."}, "page: got '.', wanted the path of a Markdown file"),
+        ({**TWO, "page": 5}, "page: got 5, wanted the path"),
+        ({"vary": [5]}, "vary: got 5, wanted NAME=VALUE"),
+        ({"vary": 5}, "vary: got 5, wanted NAME=VALUE"),
+        ({**TWO, "against": {"weighted": [["plain"]]}}, "against: got arm"),
         ({**TWO, "seeds": [1, 2, 1]}, "seeds: got .*, wanted each once"),
         ({**TWO, "seeds": 10**9}, "seeds: got 1000000000"),
         ({**TWO, "against": {"weighted": ["plain", "plain"]}}, "wanted a list of arms, each once"),
@@ -151,6 +155,12 @@ def test_runs_are_planned_seed_by_seed_with_what_they_share_first(tmp_path):
     }
     different = {name for name in plain.values if plain.values[name] != weighted.values[name]}
     assert different == {"strength", "output_dir", "run_name"}
+
+
+@pytest.mark.parametrize("name", ["project", "run_name", "hub_model_id"])
+def test_names_that_are_no_text_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: got 5, wanted text"):
+        compared_runs(CompareArguments(**TWO), {name: 5, "push_to_hub": True}, OUT, OUT)
 
 
 def test_a_run_begun_with_other_values_is_refused(tmp_path):
