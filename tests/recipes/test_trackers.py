@@ -2,9 +2,12 @@
 
 import csv
 import json
+import os
 import re
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
@@ -20,6 +23,7 @@ from transformers.integrations import WandbCallback
 from hf_synth.training.callbacks import WANDB_RUN, WandbRun, names_for_trackers, tracked_run
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 def events(path: Path) -> Iterator[Event]:
@@ -154,12 +158,20 @@ def told_wandb(path: Path) -> tuple[str, str, str, int]:
 
 @pytest.mark.processes
 @pytest.mark.parametrize("tracker", ["wandb", "trackio"])
-def test_two_seeds_are_two_runs(tracker, run, tmp_path):
+def test_two_seeds_are_two_runs(tracker, tmp_path):
     pytest.importorskip(tracker, reason=f'{tracker} is not installed: pip install -e ".[trackers]"')
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({**TINY, "report_to": tracker}))
     outside = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "TRACKIO_DIR": str(tmp_path / "trackio")}
-    done = run("pretrain.py", "--config", "my.yaml", cwd=tmp_path, **outside)
-    assert done.code == 0, done.err
+    # A process of its own, which ends as a user's does: the last run is closed then.
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / "pretrain.py"), "--config", "my.yaml"],
+        cwd=tmp_path,
+        env={**os.environ, **ENVIRONMENT, **outside},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
     if tracker == "wandb":
         told = sorted(told_wandb(path) for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
         assert [(project, name, group) for project, name, group, _ in told] == [
