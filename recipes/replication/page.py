@@ -71,7 +71,7 @@ STUDIES: dict[str, Study] = {
         analogy_section,
         settings=(
             ("functor facts held out", "2 of 5 (or other ratios with 30 entities)", "20 of 26"),
-            ("learning rate", "1e-4", "1e-2"),
+            ("learning rate", "1e-4", "3e-3"),
             ("compositions trained on", "all but the near-OOD ones", "a tenth"),
         ),
     ),
