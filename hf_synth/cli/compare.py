@@ -2,11 +2,12 @@
 
 A FOLDER is an arm; a single FOLDER holds the arms as its folders. An arm has one file of numbers a seed: metrics.json,
 wandb-summary.json, lm-eval's results_*.json or a folder .eval_results in a run's folder, or else any SEED.json. Seeds
-are paired by their number in the path (seed-3/..., run_3.json).
+are paired by their number in the path (seed-3/..., run_3.json), or by `seed` in their config.
 """
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,16 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a page in Markdown."""
     from hf_synth.experiments import statistics
+    from hf_synth.experiments.arms import SHARED
     from hf_synth.reports.read import check_alike
     from hf_synth.reports.tables import render
 
     folders = arguments.folder
+    if arguments.smallest_effect is not None and not 0 < arguments.smallest_effect < math.inf:
+        raise ValueError(f"smallest_effect: got {arguments.smallest_effect}, wanted a number above 0")
     if len(folders) == 1:
-        inside = (
-            path for path in sorted(_folder(folders[0]).iterdir()) if path.is_dir() and not _SEED.search(path.name)
-        )
-        folders = [path for path in inside if any(_runs(path))]
-    arms = {path.name: dict(_arm(path)) for path in folders}
+        inside = [path for path in sorted(_folder(folders[0]).iterdir()) if path.is_dir() and path.name != SHARED]
+        folders = [path for path in inside if not _SEED.search(path.name) and _runs(path)]
+    arms = {path.resolve().name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
         raise ValueError(f"got the arms {', '.join(arms) or 'none'}, wanted at least two folders of different names")
     _check_seeds(arms, common=arguments.common_seeds)
@@ -86,12 +88,14 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _runs(arm: Path) -> Iterator[Path]:
+def _runs(arm: Path) -> list[Path]:
     """The files of numbers of an arm: of the first kind that there is."""
-    for pattern in _FILES:
-        if found := sorted(path for path in _folder(arm).rglob(pattern) if path.is_file()):
-            yield from found
-            return
+    kinds = (sorted(path for path in _folder(arm).rglob(kind) if path.is_file()) for kind in _FILES)
+    found = next(filter(None, kinds), [])
+    seeded = [path for path in found if _SEED.search(path.relative_to(arm).as_posix())]
+    folders = {path.parent for path in seeded}
+    # Beside the runs of seeds lie means over them, and inside a run others that it is made of.
+    return [path for path in seeded if folders.isdisjoint(path.parents[1:])] if seeded else found
 
 
 def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, Any]]]]:
@@ -99,11 +103,12 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
     seen: dict[str, Path] = {}
     for path in _runs(folder):
         place = path.relative_to(folder).as_posix()
-        numbers = _SEED.findall(place) or re.findall(r"\d+", path.stem)
-        seed = numbers[-1] if numbers else place.removesuffix(path.suffix)
+        values, settings = _read(path)
+        numbers = _SEED.findall(place) or re.findall(r"^\D*(\d+)$", path.stem)
+        seed = str(numbers[-1] if numbers else settings.get("seed", settings.get("config/random_seed", place)))
         if (other := seen.setdefault(seed, path)) != path:
             raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one a seed")
-        yield seed, _read(path)
+        yield seed, (values, settings)
     if not seen:
         raise ValueError(f"got {str(folder)!r}, in which no file of numbers lies; wanted one for each seed")
 

@@ -41,7 +41,8 @@ _MOST_CURVES = 8
 
 def draw_figures(comparison: Comparison) -> list[str]:
     """Save the figures that the runs allow into the folder; returns their names."""
-    found = {"primary": primary_figure(comparison)}
+    by_arm = any(comparison.values(arm, comparison.plan.primary) for arm in comparison.runs)  # at equal KL pairs alone
+    found = {"primary": primary_figure(comparison)} if by_arm or comparison.families[0] else {}
     if (groups := head_to_tail(comparison)) is not None:
         found["groups"] = groups_figure(comparison, *groups)
     if (measure := curve_of(comparison)) is not None:
@@ -59,9 +60,7 @@ def _style(comparison: Comparison, arm: str) -> tuple[str, Any]:
 def primary_figure(comparison: Comparison) -> Figure:
     """The primary measure by arm, and each pair's difference beside it."""
     plan, primary = comparison.plan, comparison.families[0]
-    arms = [
-        arm for arm in comparison.runs if comparison.values(arm, plan.primary)
-    ]  # none at equal KL, which pairs have
+    arms = [arm for arm in comparison.runs if comparison.values(arm, plan.primary)]
     rows = [rows for rows in (len(arms), len(primary)) if rows]
     figure = Figure(figsize=(WIDTH, sum(1.1 + 0.26 * count for count in rows)), layout="constrained")
     axes = [*figure.subplots(len(rows), 1, height_ratios=[1.1 + 0.26 * count for count in rows], squeeze=False)[:, 0]]

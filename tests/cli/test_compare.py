@@ -99,6 +99,31 @@ def test_files_of_other_tools_are_paired_by_seed(name, printed, tmp_path):
     assert "| `acc` | `b` minus `a` | 3 | +0.5 [+0.5, +0.5] | 1 | 1 |" in printed("a", "b")
 
 
+def test_means_over_seeds_and_parts_of_runs_are_no_runs(printed, refused, tmp_path):
+    for arm in "ab":
+        write_arm(tmp_path / arm, [{"loss": seed} for seed in range(2)])
+        (tmp_path / arm / "metrics.json").write_text('{"loss": 0.5, "seeds": 2}')
+        write_arm(tmp_path / arm, [{"loss": 9.0}], "seed-{}/warmup/metrics.json")
+    write_arm(tmp_path / "shared" / "policy", [{"loss": 9.0}])
+    assert "| `loss` | `b` minus `a` | 2 | +0 [+0, +0] |" in printed(str(tmp_path))
+    assert "smallest_effect: got nan, wanted a number above 0" in refused("a", "b", "--smallest_effect", "nan")
+
+
+def test_runs_of_wandb_are_paired_by_the_seed_of_their_config(printed, tmp_path):
+    for arm in "ab":
+        for seed, name in enumerate(
+            ("run-2026-x7k", "run-2026-q2w") if arm == "a" else ("run-2026-zz1", "run-2026-ab0")
+        ):
+            folder = tmp_path / arm / name / "files"
+            folder.mkdir(parents=True)
+            (folder / "wandb-summary.json").write_text(
+                json.dumps({"loss": seed + (arm == "b"), "_wandb": {"runtime": 1}})
+            )
+            config = {"seed": {"value": seed}, "_wandb": {"value": {"x": name}}, "wandb_version": 1}
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "| `loss` | `b` minus `a` | 2 | +1 [+1, +1] |" in printed("a", "b")
+
+
 def test_results_of_lm_eval_and_of_the_hub(printed, refused, tmp_path):
     for arm, model in (("a", "small"), ("b", "large")):
         results = [

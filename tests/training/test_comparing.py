@@ -21,7 +21,7 @@ from hf_synth.experiments.statistics import (
     seed_interval,
     verdict,
 )
-from hf_synth.reports.comparison import power_statement
+from hf_synth.reports.comparison import draw_figures, power_statement
 from hf_synth.reports.read import Comparison, Run, check_alike, check_finished, check_primary, read_finished
 
 OUT = Path("out")
@@ -376,6 +376,18 @@ def test_a_pair_at_equal_kl_does_not_depend_on_a_third_arm():
     two = Comparison(OUT, {}, {arm: {} for arm in "ab"}, runs, [], CompareArguments(arms=dict.fromkeys("ab"))).paired
     assert three == two["b", "a"]
     assert three["b"][0]["equal_kl/kl"] == pytest.approx(5.0)
+
+
+def test_a_comparison_may_rest_on_a_measure_at_equal_kl(tmp_path):
+    for seeds, figures in ((1, []), (2, ["primary"])):
+        runs = {
+            arm: {seed: a_run(history=[look(step, step, step + seed) for step in range(6)]) for seed in range(seeds)}
+            for arm in "ab"
+        }
+        plan = CompareArguments(arms=dict.fromkeys("ab"), seeds=seeds, primary="equal_kl/score")
+        comparison = Comparison(tmp_path, {}, {arm: {} for arm in "ab"}, runs, [], plan)
+        check_primary(comparison, plan.primary)
+        assert draw_figures(comparison) == figures
 
 
 def test_a_seed_without_a_finite_value_is_missing_and_ends_nothing():
