@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_synth.errors import check_fields, json_dict, nearest, option
 from hf_synth.io import is_main_process, write_text
-from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text
+from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text, yaml_value
 from hf_synth.training.callbacks import names_for_trackers
 from hf_synth.training.run_directory import is_finished
 
@@ -106,10 +104,13 @@ class CompareArguments:
     )
     primary: str = option("validity/tail", "The one measure that the answer rests on, as metrics.json has it.")
     better: str = option("higher", "Whether higher or lower is better in it.", choices=DIRECTIONS)
-    smallest_effect: float | None = option(None, "The smallest difference in it that would matter, in its own unit.")
-    noise: float | None = option(
-        None, "The standard deviation over seeds of a paired difference in it, from earlier runs."
+    smallest_effect: float | None = option(
+        None, "The smallest difference in it that would matter, in its own unit.", above=0, below=math.inf
     )
+    noise: float | None = option(
+        None, "The standard deviation over seeds of a paired difference in it, from earlier runs.",
+        above=0, below=math.inf,
+    )  # fmt: skip
     plan: bool = option(False, "Write the configs of all runs and stop: each is a job of its own for its recipe.")
     title: str = option("A comparison", "The heading of the report.")
     page: str | None = option(None, "Write the report to this Markdown file too, its figures beside it.")
@@ -133,9 +134,6 @@ class CompareArguments:
         if self.page is not None and (not isinstance(self.page, str) or Path(self.page).is_dir()):
             raise ValueError(f"page: got {self.page!r}, wanted the path of a Markdown file")
         check_arms(self.arms, self.seeds)
-        for name in ("smallest_effect", "noise"):
-            if (value := getattr(self, name)) is not None:
-                setattr(self, name, _above_zero(name, value))
         self._check_against()
         self._check_shared()
 
@@ -166,16 +164,6 @@ class CompareArguments:
                 )
             if name == "seed" or not str(name).isidentifier():
                 raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
-
-
-def _above_zero(name: str, value: Any) -> float:
-    try:  # YAML takes 1e-2 for text
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name}: got {value!r}, wanted a number above 0")
-    return number
 
 
 def seed_numbers(given: Any) -> list[int]:
@@ -413,13 +401,8 @@ def read_flags(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _parsed(word: str) -> Any:
-    """What a word of the command line says, read as YAML; text where it is none, such as `a: b: c` or {seed}."""
-    if re.fullmatch(r"\{\w+\}", word):
-        return word
-    try:
-        return yaml.safe_load(word)
-    except yaml.YAMLError:
-        return word
+    """What a word of the command line says; text where it is no YAML, such as `a: b: c`, and for {seed}."""
+    return word if re.fullmatch(r"\{\w+\}", word) else yaml_value(word)
 
 
 def split_config(argv: Sequence[str], own: set[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -398,6 +398,14 @@ def yaml_text(values: Any, **options: Any) -> str:
     return text
 
 
+def yaml_value(text: str) -> Any:
+    """Return what a word of a command line says, read as `read_yaml` does; the text itself where it is no YAML."""
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Loader) -> dict[str, Any]:
     """A config file; ValueError where it is none."""
     if not path.is_file():

@@ -49,11 +49,12 @@ def test_values_to_vary_become_arms():
     both = varied(["a=0,1", "b=x,y"])
     assert list(both) == ["a-0-b-x", "a-0-b-y", "a-1-b-x", "a-1-b-y"]
     assert both["a-1-b-x"] == {"a": 1, "b": "x"}
+    assert varied(["rate=1e-5,1e-4"])["rate-1e-5"] == {"rate": 1e-5}  # a number, as in a YAML file
     lists = varied(["by=[density,uniform],[uniform]"])
     assert list(lists.values()) == [{"by": ["density", "uniform"]}, {"by": ["uniform"]}]
 
 
-@pytest.mark.parametrize("values", [{"vary": "a=0,1"}, {**TWO, "seeds": 3}, {**TWO, "seeds": [4], "noise": "1e-3"}])
+@pytest.mark.parametrize("values", [{"vary": "a=0,1"}, {**TWO, "seeds": 3}, {**TWO, "seeds": [4], "noise": 1e-3}])
 def test_what_is_kept_of_a_comparison_makes_it_again(values):
     first = CompareArguments(**values)
     kept = yaml.safe_load(yaml.safe_dump(dataclasses.asdict(first)))
@@ -83,9 +84,9 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "seeds": 10**9}, "seeds: got 1000000000"),
         ({**TWO, "against": {"weighted": ["plain", "plain"]}}, "wanted a list of arms, each once"),
         ({**TWO, "better": "more"}, "better: got 'more'"),
-        ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted a number above 0"),
+        ({**TWO, "smallest_effect": 0}, "smallest_effect: got 0, wanted above 0"),
         ({**TWO, "page_prompts": -1}, "page_prompts: got -1, wanted at least 0"),
-        ({**TWO, "noise": "little"}, "noise: got 'little', wanted a number above 0"),
+        ({**TWO, "noise": "little"}, "noise: got 'little', wanted above 0"),
         ({"arms": {"a": {}, "plan.json": {}}}, "arms: got the name 'plan.json'"),
         ({"arms": {"a": {}, 2: {}}}, "arms: got the name 2"),
         ({"arms": {"a": {}, "b" * 300: {}}}, "at most 80"),
@@ -116,6 +117,7 @@ def test_flags_are_read_and_shared_out(tmp_path):
     assert own == {"primary": "loss/test", "arms": {"a": {}, "b": {}}, "seeds": [3, 5]}
     assert base == {"max_steps": 7, "mixture": {"x": {"share": 1}}, "ok": True}
     assert read_flags(["--rows_seed", "{seed}"]) == {"rows_seed": "{seed}"}
+    assert read_flags(["--task_args", '{"beta": 1e-5}']) == {"task_args": {"beta": 1e-5}}
     assert read_flags(["--title", "Effect: what: then"]) == {"title": "Effect: what: then"}
     for words, message in (
         (["loose"], "got unexpected argument 'loose'"),
