@@ -137,7 +137,8 @@ def test_the_environment_takes_precedence_over_flags_and_yaml(begin, monkeypatch
 
 
 TINY = {
-    "task": "sort", "preset": "8", "seeds": [0, 1], "output_dir": "out/mine", "max_steps": 4, "eval_steps": 2,
+    "task": "sort", "preset": "8", "seeds": [0, 1], "output_dir": "out/mine", "max_steps": 4,
+    "eval_strategy": "steps", "eval_steps": 2,
     "logging_steps": 1, "eval_rows": 8, "test_rows": 8, "gpt2_size": "1_2_16", "use_cpu": True, "bf16": False,
 }  # fmt: skip
 
