@@ -284,12 +284,13 @@ def _scores(run: Run, arm: Run) -> dict[str, dict[int, float]] | None:
     measure = "truth" if run.measure == "validity" else "reward"
     wanted = [(measure, "mean"), ("cluster", "min"), ("density", "min")]
     columns = read_samples(path).group_by("prompt_row").aggregate(wanted).to_pydict()
-    middle = np.median(columns["density_min"])
+    densities = [density for density in columns["density_min"] if density is not None]
+    middle = np.median(densities) if densities else math.nan
     scores: dict[str, dict[int, float]] = {"all": {}, "head": {}, "tail": {}}
     for prompt, value, cluster, density in zip(
         columns["prompt_row"], columns[f"{measure}_mean"], columns["cluster_min"], columns["density_min"], strict=True
     ):
-        group = cluster or ("crowded" if density > middle else "rare")
+        group = cluster or ("crowded" if density is not None and density > middle else "rare")
         if value is None or not math.isfinite(value):
             continue
         for part in ("all", *(end for end, name in run.ends.items() if name == group)):

@@ -238,7 +238,7 @@ def answers(samples: Mapping[str, Path], most: int) -> str:
         ]
         for prompt in prompts[:: max(1, len(prompts) // most)][:most]
     ]
-    return table(["prompt", *map(code, samples)], rows, text_columns=1 + len(samples))
+    return table(["prompt", *map(code, samples)], rows, text_columns=1 + len(samples)) if rows else ""
 
 
 def short_path(name: str) -> str:

@@ -94,9 +94,11 @@ def test_differences_are_paired_by_prompt(fixture: str, request: pytest.FixtureR
 
 
 @pytest.mark.usefixtures("unpainted")
-def test_without_samples_no_order_of_arms_is_stated(natural_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_samples_no_order_of_arms_is_stated(empty: bool, natural_run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(natural_run, tmp_path / "run"))
-    (folder / "control" / "samples.parquet").unlink()
+    path = folder / "control" / "samples.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path) if empty else path.unlink()
     text = report(folder)
     assert "minus control" not in text
     assert "no difference between arms is given" in text
