@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_synth.preferences import KNOWN_SOURCES, PairStream, Source, read_preferences
 
 GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+from hf_synth.preferences.sources import read_rows
 
 
 @pytest.fixture
@@ -126,3 +129,20 @@ def test_fields_that_are_not_read_are_named_once(write, caplog):
     data = read_preferences(write("pairs.jsonl", {**row, "note": "x"}, {**row, "margin": 3}))
     assert data.unread == ("margin", "note")
     assert [record.getMessage() for record in caplog.records] == ["pairs.jsonl: the fields margin, note are not read"]
+
+
+def test_every_flipped_byte_of_a_parquet_file_is_read_or_one_line(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    pairs = [{"prompt": f"say {number}", "chosen": "yes", "rejected": "no"} for number in range(20)]
+    pq.write_table(pa.Table.from_pylist(pairs), path)
+    whole = path.read_bytes()
+    refused = []
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        try:
+            list(read_rows(path))
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 20
+    assert all(line.startswith("pairs.parquet is not a whole Parquet file (") for line in refused)
+    assert not any("\n" in line for line in refused)
