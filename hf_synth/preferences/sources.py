@@ -83,7 +83,8 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's
                 raise
             what = {".gz": "gzip", ".parquet": "Parquet", ".arrow": "Arrow"}.get(packed or kind, packed)
-            raise ValueError(f"{name} is not a whole {what} file ({error}): download or write it again.") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{name} is not a whole {what} file ({reason}): download or write it again.") from error
 
 
 def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_synth.preferences import KNOWN_SOURCES, PairStream, Source, read_preferences
+from hf_synth.preferences.sources import read_rows
 
 GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
-from hf_synth.preferences.sources import read_rows
 
 
 @pytest.fixture
