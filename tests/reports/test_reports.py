@@ -14,7 +14,8 @@ import pytest
 import scipy.stats
 from matplotlib.image import imread
 
-from hf_synth.metrics.intervals import wilson_interval
+from hf_synth.experiments.statistics import clipped
+from hf_synth.metrics.intervals import Interval, wilson_interval
 from hf_synth.reports import write_report
 from hf_synth.reports.report import report_text
 
@@ -109,6 +110,14 @@ def test_equal_arms_and_loss_of_validity(tmp_path: Path, made_up: ModuleType) ->
     made_up.write_grpo(tmp_path, {1.0: [0.0625] * 4, 0.0: [0.0625] * 4})
     text = report(tmp_path)
     assert "strength 1 -0.062" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("finished", 0, 1), ("collapse/self_bleu", 0, 1), ("length", 0, 3), ("reward/all", -2, 3)],
+)
+def test_intervals_end_where_values_do(name: str, low: float, high: float) -> None:
+    assert clipped(Interval(0.5, -2, 3), name) == (0.5, low, high)
 
 
 def test_clusters_table(grpo_run: Path, made_up: ModuleType) -> None:
