@@ -124,15 +124,14 @@ def _canonical(arguments: argparse.Namespace) -> "Stream":
 
 
 def _canonical_spec(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the canonical documents depend on; of local files their sizes and times, so that changes show."""
-    from hf_synth.corpora.text import local_files
+    """Return what the canonical documents depend on; of local files digests, so that changes show."""
+    from hf_synth.corpora.text import file_digests
 
     names = ("document", "text_column", "repeat", "canonical_config", "canonical_split", "canonical_revision")
     spec = {"source": arguments.canonical, **{name: getattr(arguments, name) for name in names}}
     source = Path(arguments.canonical)
     if source.exists():
-        stats = {str(path.resolve()): path.stat() for path in local_files(source)[1]}
-        spec["files"] = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+        spec["files"] = file_digests(source)
     return spec
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from hf_synth.corpora.arms import FORMS
 from hf_synth.corpora.streams import BLOCK, UNITS, Stream, share_of
-from hf_synth.corpora.text import CUTS, STAND_IN, canonical_text, local_files
+from hf_synth.corpora.text import CUTS, STAND_IN, canonical_text, file_digests, local_files
 from hf_synth.errors import check_fields, option, whole_number
 
 _UNIT_HELP = "a share of the documents, or of their tokens"
@@ -140,13 +140,10 @@ def _files(source: str | None) -> set[str]:
     return {str(path.resolve()) for path in local_files(Path(source or ""))[1]}
 
 
-def source_files(arguments: CorpusArguments) -> dict[str, list[int]]:
-    """Return sizes and times of local canonical files, so that a change of them is noticed."""
+def source_files(arguments: CorpusArguments) -> dict[str, str]:
+    """Return digests of local canonical files, so that a change of them is noticed."""
     source = Path(arguments.canonical or STAND_IN)
-    if arguments.canonical in (None, STAND_IN) or not source.exists():
-        return {}
-    stats = {str(path.resolve()): path.stat() for path in local_files(source)[1]}
-    return {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
+    return {} if arguments.canonical in (None, STAND_IN) or not source.exists() else file_digests(source)
 
 
 def _source(arguments: CorpusArguments, source: str | None, split: str, *, seed: int, repeat: bool) -> Stream:

@@ -157,6 +157,15 @@ def local_files(source: Path) -> tuple[str, list[Path]]:
     return readers[0], list(files)
 
 
+def file_digests(source: Path) -> dict[str, str]:
+    """Return a digest of each file at a path: an edit may leave a file's size and its time."""
+    digests = {}
+    for path in local_files(source)[1]:
+        with reading(path), path.open("rb") as file:
+            digests[str(path.resolve())] = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    return digests
+
+
 def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
     reader, files = local_files(source)
     if reader == "text":

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hf_synth import build_tokenizer, get_task
 from hf_synth.corpora import StandIn, canonical_text
 from hf_synth.corpora import splits as text
 from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
-from hf_synth.corpora.splits import CorpusArguments, held_out_text, training_text
+from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
 from hf_synth.corpora.tokenizers import corpus_tokenizer
 from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
@@ -548,3 +549,15 @@ def test_labelled_strings_are_what_they_say(task):
 def test_a_task_that_is_not_a_formal_language_is_an_error(model, tokenizer):
     with pytest.raises(ValueError, match="task sort is not a formal language"):
         language_scores(model, tokenizer, get_task("sort", "8"))
+
+
+def test_blocks_are_of_what_a_file_holds(tmp_path):
+    """Whatever its size and its time say."""
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    arguments = CorpusArguments(canonical=str(path), block_size=2)
+    before, times = source_files(arguments), path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert source_files(arguments).keys() == before.keys() == {str(path)}
+    assert source_files(arguments) != before
