@@ -49,14 +49,18 @@ class DataArguments:
     )
     preferences: str | None = option(
         None,
-        "Preference pairs: a Hub id, hh, uf or se for the published ones, a .jsonl, .jsonl.gz or .parquet "
-        "file, or a folder, such as datasets_scripts/preferences.py writes.",
+        "Preference pairs: a Hub id as OWNER/NAME:CONFIG@REVISION, hh, uf or se for the published ones, a file (JSON, "
+        "CSV, Parquet), or a folder, such as datasets_scripts/preferences.py writes.",
     )
     preferences_dir: str | None = option(None, "A subfolder of the Hub dataset or folder, such as harmless-base.")
     preferences_split: str | None = option(
         None, "The split of the Hub dataset or folder (default: train); a single file is read whole."
     )
-    prompts: str | None = option(None, "Your own prompts: a .jsonl file with a `prompt` in every line.")
+    prompts: str | None = option(
+        None,
+        "Your own prompts: a file (JSON, CSV, Parquet), a folder, or a Hub id as OWNER/NAME:CONFIG@REVISION, with a "
+        "`prompt`, `messages` or `instruction` in every row.",
+    )
     num_rows: int = option(2000, "Rows to train on; for GRPO distinct prompts. Pairs are all used.", at_least=1)
     duplicates: str = option(
         "replace",
