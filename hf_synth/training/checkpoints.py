@@ -118,7 +118,6 @@ class CheckpointCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write what is left out, and the manifest last, when every process has saved its part."""
         trainer: Any = self.trainer
-        check_finite(trainer)  # no run goes on from such a checkpoint
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         found = {
             "seconds": self.seconds,
@@ -178,14 +177,20 @@ def train(
     checkpoint = last_complete_checkpoint(folder)
     keeper = CheckpointCallback(trainer, checkpoint)
     trainer.add_callback(keeper)
-    finalize = trainer._finalize_training
+    finalize, save_model = trainer._finalize_training, trainer.save_model
 
     def finalize_whole_run(trial: Any, samples: int, start_time: float) -> Any:
         """Trainer's loss and speed of the training would be those since the resume."""
         trainer._initial_global_step = 0
         return finalize(trial, samples, start_time - keeper.seconds_before)
 
-    trainer._finalize_training = finalize_whole_run
+    def save_finite_model(*args: Any, **options: Any) -> None:
+        """A checkpoint of NaN would be gone on from for ever, and such a model is of no use to anybody."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
+            raise ValueError(f"NaN or inf in the weights after step {trainer.state.global_step}; {LOWER}")
+        save_model(*args, **options)
+
+    trainer._finalize_training, trainer.save_model = finalize_whole_run, save_finite_model
     if checkpoint is not None:
         logger.warning("Resuming from %s", checkpoint)
         trainer.args.eval_on_start = False  # it is in the log already
@@ -197,7 +202,6 @@ def train(
         with without_weight_conversions(trainer.model):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             more = finish()
-        check_finite(trainer)
         trainer.save_model(str(folder))
         trainer.accelerator.wait_for_everyone()
         steps, history = trainer.state.global_step, trainer.state.log_history
@@ -206,12 +210,6 @@ def train(
             write_json(folder / TRAINING_LOG, log)
         trainer.accelerator.wait_for_everyone()
     return log
-
-
-def check_finite(trainer: Trainer) -> None:
-    """Raise ValueError for a model that has diverged: its weights are of no use to anybody."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters()):
-        raise ValueError(f"NaN or inf in the weights after step {trainer.state.global_step}; {LOWER}")
 
 
 _NOT_RESUMED = (
