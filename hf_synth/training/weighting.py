@@ -92,7 +92,7 @@ def open_embedder(arguments: WeightArguments) -> Embedder:
     """Load the embedder that the arguments name; a ValueError says why it cannot be loaded."""
     try:
         return load_embedder(arguments.embedder, layer=arguments.embedder_layer)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"embedder: got {arguments.embedder!r}, which cannot be loaded: {reason}") from error
 
