@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
-from hf_synth.hub.cards import Manifest, data_files, dataset_info, size_category, table
+from hf_synth.hub.cards import Manifest, merged_card, table
 from hf_synth.hub.repository import TAG, prose
 from preference_pairs.weighing import Weighing
 
@@ -32,13 +31,25 @@ _ABOUT = {
 }
 
 
-def card(name: str, built: Mapping[str, Any], weighing: Weighing, manifests: Mapping[str, Manifest]) -> str:
-    """Return the README.md of a folder or repository of this name; `built` as `building.build` returns it."""
+def card(
+    name: str, built: Mapping[str, Any], weighing: Weighing, manifests: Mapping[str, Manifest], there: str = ""
+) -> str:
+    """Return the README.md of a folder or repository of this name; `built` as `building.build` returns it.
+
+    `there`: the card that it has, of which configs and text of others stay.
+    """
     ordered = [manifests[config] for config in _ORDER]
     parts = ["# Preference pairs", "Pairs of several sources in one format, with the density of their prompts."]
     parts += [*_loading(name), *_rows(ordered), *_sources(built["sources"]), *_weights(built, weighing)]
     parts += ["## Licence", "The texts are the sources', under the sources' licences."]
-    return f"---\n{_metadata(ordered).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+    data = DatasetCardData(
+        license="other",
+        pretty_name="Preference pairs",
+        task_categories=["text-generation"],
+        tags=["trl", "preference", TAG],
+    )
+    rows = ordered[0]["splits"]["train"]["rows"]
+    return merged_card(there, "preferences", "\n\n".join(parts), data, ordered, rows)
 
 
 def counts_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -56,19 +67,6 @@ def counts_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ..
 
 def _reasons(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items()) or "0"
-
-
-def _metadata(manifests: Sequence[Manifest]) -> DatasetCardData:
-    data = DatasetCardData(
-        license="other",
-        pretty_name="Preference pairs",
-        task_categories=["text-generation"],
-        tags=["trl", "preference", TAG],
-        size_categories=[size_category(manifests[0]["splits"]["train"]["rows"])],
-        configs=[data_files(manifest, default=number == 0) for number, manifest in enumerate(manifests)],
-    )
-    DatasetInfosDict({manifest["name"]: dataset_info(manifest) for manifest in manifests}).to_dataset_card_data(data)
-    return data
 
 
 def _loading(name: str) -> Iterator[str]:

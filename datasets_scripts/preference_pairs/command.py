@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 arguments.repo_id,
                 private=arguments.private,
                 jsonl=arguments.jsonl,
+                overwrite_card=arguments.overwrite_card,
             )
 
 
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_ratio", type=float, default=100.0, help="the largest weight over the smallest (default: 100)")
     add("--repo_id", metavar="USER/REPO", help="publish there; without it only --output_dir is written")
     add("--private", action="store_true", help="make the repository a private one, where it is new")
+    add("--overwrite_card", action="store_true", help="replace the text of a card that others wrote")
     return parser
 
 
@@ -138,23 +140,29 @@ def _columns(name: str, text: str) -> dict[str, str]:
 
 
 def publish(
-    sources: "Sequence[Source]", weighing: "Weighing", folder: Path, repo_id: str | None, *, private: bool, jsonl: bool
+    sources: "Sequence[Source]",
+    weighing: "Weighing",
+    folder: Path,
+    repo_id: str | None,
+    *,
+    private: bool,
+    jsonl: bool,
+    overwrite_card: bool = False,
 ) -> None:
     """Make the folder, print the counts of each source, and upload where a repository is named."""
-    from hf_synth.hub.repository import CARD, Repository, is_ours, read_manifests, sent_shards
+    from hf_synth.hub.repository import CARD, Repository, card_in, read_manifests, refuse_card, sent_shards
     from hf_synth.io import write_text
-    from preference_pairs.building import COUNTS, DROPPED, build
+    from preference_pairs.building import COUNTS, DROPPED, FEATURES_OF, build
     from preference_pairs.card import card, counts_lines
 
-    if (folder / CARD).exists() and not is_ours((folder / CARD).read_text("utf-8")):
-        raise ValueError(f"output_dir: {folder} has a {CARD} that was not written by hf_synth; give another folder")
+    refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
     repository = Repository(repo_id) if repo_id else None
-    url = repository.open(private) if repository else None
+    url = repository.open(private, overwrite_card) if repository else None
     built = build(sources, folder, weighing, jsonl=jsonl)
     for line in counts_lines(built["sources"]):
         print(" | ".join(line))
-    manifests = read_manifests(folder)
-    write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests))
+    manifests = {name: manifest for name, manifest in read_manifests(folder).items() if name in FEATURES_OF}
+    write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests, card_in(folder)))
     if repository:
         extras = {name: _content(folder / name) for name in (COUNTS, DROPPED)}
         repository.send_shards(folder, {**sent_shards(manifests), **extras})

@@ -3,15 +3,19 @@
 Figures come from here, sentences from templates/dataset_card.md.j2.
 """
 
+import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
+from huggingface_hub.utils import yaml_dump
 
 from hf_synth.hub.publication import Publication
 from hf_synth.hub.repository import TAG, TEMPLATES
@@ -28,19 +32,31 @@ _COLUMNS = {
 Manifest = Mapping[str, Any]  # see hf_synth.hub.repository
 
 
-def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifest]) -> str:
-    """The README.md of a repository, or of a folder, that holds these configs."""
-    offered = list(publication.offers())
-    order = sorted(manifests, key=lambda name: (offered.index(name) if name in offered else len(offered), name))
-    ordered = [manifests[name] for name in order]
+def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifest], there: str = "") -> str:
+    """The README.md of a repository, or of a folder, that holds these configs; `there`: the one that it has.
+
+    Configs that other scripts published stay in the order that they have there.
+    """
+    configs = {
+        name: {"publication": publication.described(), **one} for name, one in manifests.items() if "facts" in one
+    }
+    offered, before = list(publication.offers()), _config_names(there)
+    owners = {name: one["publication"]["name"] for name, one in configs.items()}
+
+    def place(name: str) -> tuple[int, int, str]:
+        order = offered if owners[name] == publication.name else before
+        first = next((number for number, other in enumerate(before) if owners.get(other) == owners[name]), len(before))
+        return first, order.index(name) if name in order else len(order), name
+
+    ordered = [configs[name] for name in sorted(configs, key=place)]
+    publications = list({one["publication"]["name"]: one["publication"] for one in ordered}.values())
     floors, bounds = floor_tables(ordered)
-    return TEMPLATES.get_template("dataset_card.md.j2").render(
-        publication=publication,
+    text = TEMPLATES.get_template("dataset_card.md.j2").render(
+        publications=publications,
         repo_id=repo_id,
-        metadata=metadata(publication, ordered).to_yaml(),
         manifests=ordered,
         first=ordered[0],
-        columns=_columns(publication, ordered),
+        columns=_columns(publications, ordered),
         example=_example,
         configs=_configs(ordered),
         floors=floors,
@@ -49,22 +65,71 @@ def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifes
         violations=_violations(ordered),
         groups=list(_groups(ordered)),
     )
-
-
-def metadata(publication: Publication, manifests: Sequence[Manifest]) -> DatasetCardData:
-    """The YAML on top: what the Hub searches by, and which files are which split of which config."""
-    rows = sum(split["rows"] for manifest in manifests for split in manifest["splits"].values())
     data = DatasetCardData(
-        language=list(publication.languages),
+        language=list(dict.fromkeys(code for each in publications for code in each["languages"])),
         license="apache-2.0",
-        pretty_name=publication.title,
+        pretty_name=", ".join(each["title"] for each in publications),
         task_categories=["text-generation"],
         tags=["synthetic", TAG],
-        size_categories=[size_category(rows)],
-        configs=[data_files(manifest, default=number == 0) for number, manifest in enumerate(manifests)],
     )
-    DatasetInfosDict({manifest["name"]: dataset_info(manifest) for manifest in manifests}).to_dataset_card_data(data)
-    return data
+    return merged_card(there, "tasks", text, data, ordered)
+
+
+def merged_card(
+    there: str, part: str, text: str, data: DatasetCardData, manifests: Sequence[Manifest], rows: int | None = None
+) -> str:
+    """The card that is there, with these configs in its YAML and this text between two marks that name its part.
+
+    Configs of others and their text stay, but for the text of a card that has no such marks. `rows`: how many the
+    card says there are, where these configs are all; by default those of all splits.
+    """
+    DatasetInfosDict({one["name"]: dataset_info(one) for one in manifests}).to_dataset_card_data(data)
+    files = [data_files(one, default=number == 0) for number, one in enumerate(manifests)]
+    new, old = data.to_dict() | {"configs": files}, _metadata(there)
+    names = {one["name"] for one in manifests}
+    configs, infos = ([each for each in old[key] if each.get("config_name") not in names] for key in _LISTED)
+    new_infos = new["dataset_info"] if isinstance(new["dataset_info"], list) else [new["dataset_info"]]
+    if default := [each for each in configs if each.get("default")]:
+        new["configs"][0].pop("default")
+    new["configs"] = [*configs, *new["configs"]] if default else [*new["configs"], *configs]
+    infos = [*infos, *new_infos] if default else [*new_infos, *infos]
+    new["dataset_info"] = infos if len(infos) > 1 else infos[0]
+    splits = [split for info in infos for split in info.get("splits") or ()]
+    counted = sum(split.get("num_examples") or 0 for split in splits)
+    new["size_categories"] = [size_category(counted if rows is None or configs else rows)]
+    if configs:
+        for key in ("language", "license", "task_categories", "tags"):
+            given = [value if isinstance(value, list) else [value] for value in (old.get(key), new.get(key)) if value]
+            several = list(dict.fromkeys(itertools.chain(*given)))
+            new[key] = several[0] if key == "license" and len(several) == 1 else several
+        new["pretty_name"] = old.get("pretty_name") or new["pretty_name"]
+    first, last = f"<!-- hf_synth: {part} -->", f"<!-- hf_synth: end of {part} -->"
+    block, body = f"{first}\n\n{text.strip()}\n\n{last}\n", there.split("\n---\n", 1)[-1]
+    found = re.search(f"{re.escape(first)}.*?{re.escape(last)}\n?", body, re.DOTALL)
+    if found:
+        body = body[: found.start()] + block + body[found.end() :]
+    else:
+        body = f"{body.rstrip()}\n\n{block}" if "<!-- hf_synth: end of " in body else f"\n{block}"
+    head = yaml_dump({**{key: value for key, value in old.items() if value}, **new})
+    return f"---\n{head}---\n{body}"
+
+
+_LISTED = ("configs", "dataset_info")
+
+
+def _metadata(card: str) -> dict[str, Any]:
+    """The YAML on top of a card, in which configs and infos are lists; these alone where it cannot be read."""
+    try:
+        data = yaml.safe_load(card.split("---\n", 2)[1]) if card.startswith("---\n") else {}
+    except (IndexError, yaml.YAMLError):
+        data = {}
+    data = data if isinstance(data, dict) else {}
+    listed = {key: [data[key]] if isinstance(data.get(key), dict) else data.get(key) or [] for key in _LISTED}
+    return data | {key: [each for each in values if isinstance(each, dict)] for key, values in listed.items()}
+
+
+def _config_names(card: str) -> list[str]:
+    return [str(each.get("config_name")) for each in _metadata(card)["configs"]]
 
 
 def data_files(manifest: Manifest, *, default: bool) -> dict[str, Any]:
@@ -106,8 +171,8 @@ def table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in cells) if rows[2:] else ""
 
 
-def _columns(publication: Publication, manifests: Sequence[Manifest]) -> str:
-    words = {**_COLUMNS, **publication.columns}
+def _columns(publications: Sequence[Mapping[str, Any]], manifests: Sequence[Manifest]) -> str:
+    words = _COLUMNS | {name: text for each in publications for name, text in each["columns"].items()}
     types = {
         name: f"list of {feature['feature']['dtype']}" if "feature" in feature else feature["dtype"]
         for manifest in manifests

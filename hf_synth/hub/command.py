@@ -13,7 +13,16 @@ from tqdm import tqdm
 
 from hf_synth.errors import user_errors
 from hf_synth.hub.publication import Choices, Publication, Published
-from hf_synth.hub.repository import CARD, MANIFEST, Repository, is_ours, manifest_text, read_manifests, sent_shards
+from hf_synth.hub.repository import (
+    CARD,
+    MANIFEST,
+    Repository,
+    card_in,
+    manifest_text,
+    read_manifests,
+    refuse_card,
+    sent_shards,
+)
 from hf_synth.hub.shards import Measured, Shard, ensure, manifest, plan, refuse_others
 from hf_synth.io import write_text
 from hf_synth.tasks.base import SPLITS, nearest
@@ -33,7 +42,14 @@ def main(publication: Publication, argv: Sequence[str] | None = None) -> None:
         if arguments.list:
             list_configs(configs)
         else:
-            publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, arguments.private)
+            publish(
+                publication,
+                configs,
+                Path(arguments.output_dir),
+                arguments.repo_id,
+                private=arguments.private,
+                overwrite_card=arguments.overwrite_card,
+            )
 
 
 def _parser(publication: Publication) -> argparse.ArgumentParser:
@@ -59,6 +75,7 @@ def _parser(publication: Publication) -> argparse.ArgumentParser:
         help="content: no two splits share a row; auto: so where contents suffice and some texts are wrong (default)",
     )
     parser.add_argument("--private", action="store_true", help="make the repository a private one, where it is new")
+    parser.add_argument("--overwrite_card", action="store_true", help="replace the text of a card that others wrote")
     parser.add_argument("--list", action="store_true", help="print what would be published, and how large it is")
     return parser
 
@@ -108,7 +125,13 @@ def list_configs(configs: Sequence[Published]) -> None:
 
 
 def publish(
-    publication: Publication, configs: Sequence[Published], folder: Path, repo_id: str | None, private: bool
+    publication: Publication,
+    configs: Sequence[Published],
+    folder: Path,
+    repo_id: str | None,
+    *,
+    private: bool,
+    overwrite_card: bool = False,
 ) -> None:
     """Make the shards of this process, upload them, and on the main process write and upload the card."""
     repository = Repository(repo_id) if repo_id else None
@@ -117,14 +140,13 @@ def publish(
     state = PartialState(cpu=True, timeout=_LONGEST_WAIT)
     shards = plan(configs)
     refuse_others(shards, folder)
-    if (folder / CARD).exists() and not is_ours((folder / CARD).read_text("utf-8")):
-        raise ValueError(f"output_dir: {folder} has a {CARD} that was not written by hf_synth; give another folder")
-    url = repository.open(private) if repository and state.is_main_process else None
+    refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
+    url = repository.open(private, overwrite_card) if repository and state.is_main_process else None
     state.wait_for_everyone()
     measured = _made(shards[state.process_index :: state.num_processes], folder, quiet=not state.is_main_process)
     if repository:
         repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
-    manifests = _gathered(state, configs, measured)
+    manifests = _gathered(state, publication, configs, measured)
     if state.is_main_process:
         _finish(publication, folder, repository, manifests)
         print(url or folder / CARD)
@@ -142,7 +164,9 @@ def _made(shards: Sequence[Shard], folder: Path, *, quiet: bool) -> dict[str, Me
     return measured
 
 
-def _gathered(state: Any, configs: Sequence[Published], measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
+def _gathered(
+    state: Any, publication: Publication, configs: Sequence[Published], measured: Mapping[str, Measured]
+) -> dict[str, dict[str, Any]]:
     """On the main process the manifest of each config, from what every process measured; elsewhere nothing."""
     from accelerate.utils import gather_object
 
@@ -158,7 +182,8 @@ def _gathered(state: Any, configs: Sequence[Published], measured: Mapping[str, M
         mine = [(path, shard) for path, shard in measured.items() if path.startswith(f"{config.name}/")]
         shards = dict(gather_object(mine))
         if state.is_main_process:
-            manifests[config.name] = manifest(config, shards, facts[config.name])
+            described = {"publication": publication.described()}
+            manifests[config.name] = manifest(config, shards, facts[config.name]) | described
     return manifests
 
 
@@ -178,4 +203,4 @@ def _finish(
         )
     for config, content in manifests.items():
         write_text(folder / config / MANIFEST, manifest_text(content))
-    write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}))
+    write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -76,6 +77,11 @@ class Publication:
     citation: str = ""
     languages: Sequence[str] = ("zxx",)
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def described(self) -> dict[str, Any]:
+        """What the card says of it, as JSON has it: kept in the manifest of each config, whoever makes the card."""
+        names = ("name", "title", "about", "citation", "languages", "columns")
+        return json.loads(json.dumps({name: getattr(self, name) for name in names}))
 
 
 @dataclasses.dataclass(frozen=True)

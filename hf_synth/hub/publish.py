@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from hf_synth.errors import option
 from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.hub.model_cards import ADAPTER, adapted_model, model_card, without_paths
-from hf_synth.hub.repository import CARD, Repository
+from hf_synth.hub.repository import CARD, Operation, Repository
 from hf_synth.io import is_main_process
 from hf_synth.reports.read import Run, read_run
 from hf_synth.reports.report import report_text
@@ -33,6 +33,7 @@ FILES = (  # of the folder of a run; what else lies there stays there
 )  # fmt: skip
 REPORT = "report.md"
 TEXTS = (WEIGHTS_TABLE, SAMPLES)  # the user's prompts, and answers to them
+_UPLOADED = re.compile(r"<!-- hf_synth: uploaded (.*?) -->")
 _FIGURES = re.compile(r"\(figures/([\w.-]+\.png)\)")
 
 
@@ -43,6 +44,7 @@ class PublishArguments:
     push_samples: bool = option(
         False, "Upload prompts.parquet and samples.parquet too, and a report that quotes from them."
     )
+    overwrite_card: bool = option(False, "Replace a model card that others wrote.")
     push_arms: bool = option(False, "Upload every arm of the run, not only the first; the others to NAME-ARM.")
     # Taken from TrainingArguments by `check_beside`: kept in memory, and in no file.
     wanted: bool = dataclasses.field(default=False, init=False)
@@ -71,8 +73,9 @@ class PublishArguments:
                 f"log_completions_hub_repo: got {repo!r}, wanted none: a run is uploaded once, at its end; "
                 "--push_samples true uploads its prompts and samples"
             )
-        if (self.push_samples or self.push_arms) and not args.push_to_hub:
-            name = "push_samples" if self.push_samples else "push_arms"
+        asked = [name for name in ("push_samples", "push_arms", "overwrite_card") if getattr(self, name)]
+        if asked and not args.push_to_hub:
+            name = asked[0]
             raise ValueError(f"{name}: got true without push_to_hub; add --push_to_hub true, or leave {name} out")
         self.wanted, self.repo_id, self.token = args.push_to_hub, args.hub_model_id, args.hub_token
         self.private, self.revision = args.hub_private_repo, args.hub_revision
@@ -86,7 +89,8 @@ def open_repository(folder: Path, publishing: PublishArguments, repo_id: str | N
     """
     if publishing.wanted and is_main_process():
         name = repo_id or publishing.repo_id or folder.resolve().name
-        Repository(name, "model", token=publishing.token, revision=publishing.revision).open(publishing.private)
+        repository = Repository(name, "model", token=publishing.token, revision=publishing.revision)
+        repository.open(publishing.private, publishing.overwrite_card)
 
 
 def publish_run(folder: Path, publishing: PublishArguments, repo_id: str | None = None) -> None:
@@ -105,12 +109,28 @@ def publish_run(folder: Path, publishing: PublishArguments, repo_id: str | None 
 
 
 def _upload(run: Run, name: str, publishing: PublishArguments, report: str = "") -> str:
+    """Upload a run, and delete what an earlier upload brought that the run does not have; what else is there stays."""
     repository = Repository(name, "model", token=publishing.token, revision=publishing.revision)
-    url = repository.open(publishing.private)
+    url = repository.open(publishing.private, publishing.overwrite_card)
     files = files_of(run, repository.id, samples=publishing.push_samples, report=report)
-    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-    print(f"On the Hub: {repository.commit(lambda: operations, 'Model, card and report')}")
+    left: list[str] = []
+
+    def operations() -> list[Operation]:
+        there = repository.files()
+        listed = _UPLOADED.search(repository.text(CARD, there))
+        before = listed[1].split() if listed else []
+        left[:] = [path for path in there if path not in {*files, *before} and _read_by_loaders(path)]
+        added = [CommitOperationAdd(path, content) for path, content in files.items()]
+        return [*added, *(CommitOperationDelete(path) for path in before if path in there and path not in files)]
+
+    print(f"On the Hub: {repository.commit(operations, lambda: 'Model, card and report', alone=True)}")
+    if left:
+        print(f"Left there, not uploaded by an earlier run: {', '.join(left)}")
     return url
+
+
+def _read_by_loaders(path: str) -> bool:
+    return any(fnmatch.fnmatch(path, pattern) for pattern in FILES)
 
 
 def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "") -> dict[str, Path | bytes]:
@@ -138,4 +158,6 @@ def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "")
     texts[CARD] = model_card(run, repo_id, report or REPORT)
     for name in sorted(set(_FIGURES.findall("".join(texts.values())))):
         files[f"figures/{name}"] = run.folder / "figures" / name
+    paths = sorted({*files, *texts} - {CARD})
+    texts[CARD] += f"\n<!-- hf_synth: uploaded {' '.join(paths)} -->\n"  # read when the next run is uploaded
     return files | {name: text.encode() for name, text in texts.items()}

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +42,25 @@ class Repository:
         """Ask nothing of the Hub yet. `repo_id`: user/name; `revision`: the branch that is written to."""
         validate_repo_id(repo_id)
         self.id, self._type, self._revision, self._api = repo_id, repo_type, revision, HfApi(token=token)
+        self._seen = revision  # what is read: the branch, or the one commit that another will be put upon
 
-    def open(self, private: bool | None) -> str:
+    def open(self, private: bool | None, overwrite_card: bool = False) -> str:
         """Make the repository where there is none and return its URL; the Hub adds the user to a name without one.
 
-        Raises ValueError where a dataset's card is of others.
+        Raises ValueError where the card is of others, unless its text is to be replaced.
         """
         with self._errors():
             url = self._api.create_repo(self.id, repo_type=self._type, private=private, exist_ok=True)
             self.id = url.repo_id
             if self._revision:
                 self._api.create_branch(self.id, repo_type=self._type, branch=self._revision, exist_ok=True)
-            if self._type == "dataset" and CARD in self.files() and not is_ours(self._read(CARD)):
-                raise ValueError(
-                    f"repo_id: {self.id} has a {CARD} that was not written by hf_synth; remove it, or name another"
-                )
+            refuse_card(self.text(CARD), f"{_FLAGS[self._type]}: {self.id}", overwrite_card)
             return str(url)
 
     def files(self) -> dict[str, tuple[int, str | None]]:
         """Size in bytes and SHA-256 (None for small files) of every file by its path."""
         with self._errors():
-            tree = self._api.list_repo_tree(self.id, repo_type=self._type, revision=self._revision, recursive=True)
+            tree = self._api.list_repo_tree(self.id, repo_type=self._type, revision=self._seen, recursive=True)
             files = (entry for entry in tree if isinstance(entry, RepoFile))
             return {entry.path: (entry.size, entry.lfs.sha256 if entry.lfs else None) for entry in files}
 
@@ -77,57 +75,68 @@ class Repository:
             batch = missing[first : first + _SHARDS_A_COMMIT]
             self.commit(
                 lambda batch=batch: [CommitOperationAdd(path, folder / path) for path in batch],  # type: ignore[misc]
-                f"{batch[0]} and {len(batch) - 1} more" if batch[1:] else batch[0],
+                lambda batch=batch: f"{batch[0]} and {len(batch) - 1} more" if batch[1:] else batch[0],  # type: ignore[misc]
             )
         return len(missing)
 
     def finish(
         self,
         manifests: Mapping[str, dict[str, Any]],
-        card: Callable[[Mapping[str, dict[str, Any]]], str],
+        card: Callable[[Mapping[str, dict[str, Any]], str], str],
+        more: Callable[[Mapping[str, dict[str, Any]]], Mapping[str, bytes]] = lambda manifests: {},
     ) -> None:
         """Check that every shard is there, then commit the manifests and the card, and remove shards of before.
 
-        `card` makes the card from the manifests of all configs in the repository, those published earlier included.
+        `card` makes the card from the manifests of all configs in the repository, those published earlier included,
+        and from the card that is there; `more` makes other files from the manifests. All of it is made of one commit,
+        and again where another one came in between.
         """
-        there, shards = self.files(), sent_shards(manifests)
-        if missing := [path for path, content in shards.items() if there.get(path) != content]:
-            raise ValueError(f"repo_id: {self.id} lacks {len(missing)} shards, such as {missing[0]}; start again")
-        earlier = {
-            path.split("/")[0]: path for path in there if path.count("/") == 1 and path.endswith(f"/{MANIFEST}")
-        }
-        with self._errors():
-            known = {name: json.loads(self._read(path)) for name, path in earlier.items() if name not in manifests}
-        files = {f"{name}/{MANIFEST}": manifest_text(manifest) for name, manifest in manifests.items()}
-        files[CARD] = card({**known, **manifests})
+        shards, known = sent_shards(manifests), dict(manifests)
 
         def operations() -> list[Operation]:
-            stale = [
-                path
-                for path in self.files()
-                if path.endswith(".parquet") and path.split("/")[0] in manifests and path not in shards
-            ]
-            added = [CommitOperationAdd(path, text.encode()) for path, text in files.items()]
-            return [*added, *map(CommitOperationDelete, stale)]
+            there = self.files()
+            if missing := [path for path, content in shards.items() if there.get(path) != content]:
+                raise ValueError(f"repo_id: {self.id} lacks {len(missing)} shards, such as {missing[0]}; start again")
+            found = {path.split("/")[0]: path for path in there if re.fullmatch(rf"[^/]+/{MANIFEST}", path)}
+            earlier = {name: as_manifest(self.text(path, there), name) for name, path in found.items()}
+            known.update({name: one for name, one in earlier.items() if one and name not in manifests})
+            files = {f"{name}/{MANIFEST}": manifest_text(manifest).encode() for name, manifest in manifests.items()}
+            files |= {CARD: card(known, self.text(CARD, there)).encode(), **more(known)}
+            ours = (path for path in there if path.endswith(".parquet") and path.split("/")[0] in manifests)
+            added = [CommitOperationAdd(path, content) for path, content in files.items()]
+            return [*added, *(CommitOperationDelete(path) for path in ours if path not in shards)]
 
-        self.commit(operations, f"Card of {len(known) + len(manifests)} configs")
+        self.commit(operations, lambda: f"Card of {len(known)} configs", alone=True)
 
-    def _read(self, path: str) -> str:
-        file = self._api.hf_hub_download(self.id, path, repo_type=self._type, revision=self._revision)
-        return Path(file).read_text(encoding="utf-8")
+    def text(self, path: str, there: Container[str] | None = None) -> str:
+        """The text of a file; empty where it is not `there`, among the repository's files."""
+        if path not in (self.files() if there is None else there):
+            return ""
+        with self._errors():
+            file = self._api.hf_hub_download(self.id, path, repo_type=self._type, revision=self._seen)
+            return Path(file).read_text(encoding="utf-8", errors="replace")
 
-    def commit(self, operations: Callable[[], Iterable[Operation]], message: str) -> str:
-        """Commit and return the address; again after a pause where another process was faster, or the Hub is busy."""
+    def commit(
+        self, operations: Callable[[], Iterable[Operation]], message: Callable[[], str], *, alone: bool = False
+    ) -> str:
+        """Commit and return the address; again after a pause where another process was faster, or the Hub is busy.
+
+        `alone`: only on top of the commit that `operations` looked at.
+        """
         with self._errors():
             pauses = iter(_PAUSES)
             while True:
                 try:
+                    if alone:
+                        info = self._api.repo_info(self.id, repo_type=self._type, revision=self._revision)
+                        self._seen = info.sha
                     made = self._api.create_commit(
                         self.id,
                         operations(),
-                        commit_message=message,
+                        commit_message=message(),
                         repo_type=self._type,
                         revision=self._revision,
+                        parent_commit=self._seen if alone else None,
                     )
                     return str(made.commit_url)
                 except (HTTPError, RuntimeError) as error:
@@ -169,6 +178,21 @@ def prose(text: str) -> str:
     return "`".join(parts)
 
 
+def card_in(folder: Path) -> str:
+    """The text of the card that lies in a folder; empty where there is none."""
+    path = folder / CARD
+    return path.read_text("utf-8", "replace") if path.exists() else ""
+
+
+def refuse_card(card: str, where: str, overwrite_card: bool) -> None:
+    """Raise ValueError for a card of others, unless its text is to be replaced."""
+    if not (overwrite_card or is_ours(card)):
+        raise ValueError(
+            f"{where} has a {CARD} that was not written by hf_synth; give another name, or --overwrite_card to "
+            "replace its text"
+        )
+
+
 def is_ours(card: str) -> bool:
     """Whether a README.md is a card of this package, or has no text that could be lost."""
     parts = card.split("---\n", 2)
@@ -192,9 +216,19 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
+def as_manifest(text: str, name: str) -> dict[str, Any] | None:
+    """The manifest of a config of this name; None for a file of this name that is of others."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("name") == name and "splits" in found else None
+
+
 def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests that lie in a folder, by config."""
-    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+    texts = {path.parent.name: path.read_text("utf-8", "replace") for path in sorted(folder.glob(f"*/{MANIFEST}"))}
+    return {name: one for name, text in texts.items() if (one := as_manifest(text, name))}
 
 
 TEMPLATES = jinja2.Environment(  # of the cards of datasets and of models
