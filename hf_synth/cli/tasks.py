@@ -55,7 +55,7 @@ def on_a_page(kind: type[Task]) -> str:
 
 def about(task: type[Task]) -> str:
     """Return the first line of the task's file."""
-    return (sys.modules[task.__module__].__doc__ or "").strip().splitlines()[0].rstrip(".")
+    return (sys.modules[task.__module__].__doc__ or task.name).strip().splitlines()[0].rstrip(".")
 
 
 def described(task: type[Task]) -> dict[str, object]:

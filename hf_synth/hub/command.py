@@ -33,11 +33,15 @@ _LONGEST_WAIT = datetime.timedelta(days=7)  # for the rank whose shards take lon
 
 def main(publication: Publication, argv: Sequence[str] | None = None) -> None:
     """Run the command line of a publication; exit code 2 with one line for a user's error."""
-    arguments = _parser(publication).parse_args(argv)
+    run(publication, parser_of(publication).parse_args(argv))
+
+
+def run(publication: Publication, arguments: argparse.Namespace) -> None:
+    """Do what parsed arguments say."""
     with user_errors(Path(sys.argv[0]).name, "the same command goes on where it stood"):
         if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
-        choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout)
+        choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout, arguments.view)
         configs = chosen(publication, arguments.configs, choices)
         if arguments.list:
             list_configs(configs)
@@ -52,7 +56,8 @@ def main(publication: Publication, argv: Sequence[str] | None = None) -> None:
             )
 
 
-def _parser(publication: Publication) -> argparse.ArgumentParser:
+def parser_of(publication: Publication) -> argparse.ArgumentParser:
+    """Return what all scripts that publish understand."""
     parser = argparse.ArgumentParser(
         description=f"{publication.about} Written as Parquet with a dataset card, and with --repo_id published on the "
         "Hub. Killed, the same command goes on with the missing shards. Under `accelerate launch --multi_gpu "
@@ -73,6 +78,11 @@ def _parser(publication: Publication) -> argparse.ArgumentParser:
         choices=("auto", "content", "none"),
         default="auto",
         help="content: no two splits share a row; auto: so where contents suffice and some texts are wrong (default)",
+    )
+    parser.add_argument(
+        "--view",
+        default="",
+        help="another view than ids and text, such as preference; the config is named TASK-PRESET-VIEW",
     )
     parser.add_argument("--private", action="store_true", help="make the repository a private one, where it is new")
     parser.add_argument("--overwrite_card", action="store_true", help="replace the text of a card that others wrote")

@@ -61,6 +61,8 @@ def offered_corpora(*names: str, rows: Mapping[str, int] = ROWS) -> dict[str, Of
 
 def published_corpus(name: str, arm: str, rows: Mapping[str, int], choices: Choices) -> PublishedCorpus:
     """One arm of a task, with as many documents as `choices` say, or else `rows`."""
+    if choices.view:
+        raise ValueError(f"view: got {choices.view!r} for the corpus {name}-{arm}, wanted none: it is text")
     splits = {**rows, **choices.rows}
     task = held_out(get_task(name), choices.holdout, splits)
     return PublishedCorpus(f"{name}-{arm}", task, RATIOS[arm], splits, choices.seed)

@@ -18,7 +18,12 @@ _BLOCK_TOKENS = 1 << 20
 
 
 def task_facts(
-    task: Task, preset: str, splits: Mapping[str, int], seed: int, measured: int = MEASURED_ROWS
+    task: Task,
+    preset: str,
+    splits: Mapping[str, int],
+    seed: int,
+    measured: int = MEASURED_ROWS,
+    view: str = "tokens+text",
 ) -> dict[str, Any]:
     """All that the card says of a task's config, in values that JSON holds; `measured` rows a split are looked at."""
     first, evaluated = next(iter(splits)), "test" if "test" in splits else list(splits)[-1]
@@ -39,19 +44,19 @@ def task_facts(
         "finite": finite,
         "holdout": task.config.holdout,
         "words": list(all_words(task)),
-        "example": example(task, first, seed),
+        "example": example(task, first, seed, view),
         "floor": {split: floor(task, split, sizes[split], seed) for split in dict.fromkeys((first, evaluated))},
         "shares": {} if finite or task.config.holdout == "none" else split_shares(task, list(splits), seed),
         "violations": violation_counts(task, evaluated, sizes[evaluated], seed),
     }
 
 
-def example(task: Task, split: str, seed: int) -> dict[str, Any]:
+def example(task: Task, split: str, seed: int, view: str) -> dict[str, Any]:
     """The first row of a split as words and as ids, with the task's own columns."""
     rows = task.rows(0, 1, split=split, seed=seed)
     words, tokens = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist()
     cut = int(rows.loss_start[0])
-    table = view_table(task, "tokens+text", 0, 1, split=split, seed=seed)
+    table = view_table(task, view, 0, 1, split=split, seed=seed)
     return {
         "split": split,
         "prompt": " ".join(words[token] for token in tokens[:cut]),

@@ -6,7 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from hf_synth.tasks import Task, get_task, task_class
+import numpy as np
+
+from hf_synth.errors import nearest
+from hf_synth.tasks import Task, get_task, list_tasks, task_class
 from hf_synth.tasks.base import SPLITS
 
 if TYPE_CHECKING:  # a config's name is checked without the libraries that make its rows
@@ -23,18 +26,19 @@ Holdout = Literal["auto", "content", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What the command line says about rows: how many of a split, where that is said; their seed; their holdout."""
+    """What the command line says about rows: how many of a split, where that is said; seed, holdout and view."""
 
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seed: int = 0
     holdout: Holdout = "auto"
+    view: str = ""
 
 
 class Published(Protocol):
     """A config of a dataset on the Hub.
 
     name: of the config, and of its folder. group: the section of the card that it belongs to.
-    splits: how many rows each has. content: the column that says whether two rows hold the same content.
+    splits: how many rows each has. content: the columns, joined by "+", that say whether two rows hold the same.
     """
 
     @property
@@ -86,10 +90,11 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedTask:
-    """A preset of a task: token ids with labels, the text, and the task's own columns.
+    """A preset of a task: token ids with labels and the text, or another view; and the task's own columns.
 
     measured: how many rows of a split the card's facts are measured on. overlap: why splits share rows, where that
-    is meant to be.
+    is meant to be. place: the path of the task's file, if it is the user's own. firsts: of a split with fewer
+    contents than rows asked for, the number of the first row of each content, int64 [contents].
     """
 
     name: str
@@ -99,7 +104,14 @@ class PublishedTask:
     seed: int
     measured: int = MEASURED_ROWS
     overlap: str = ""
-    content: str = "input_ids"
+    view: str = _VIEW
+    place: str = ""
+    firsts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def content(self) -> str:
+        """The ids, where the view has them; else its text, or its prompt and what comes behind."""
+        return "+".join(list(self.features)[: 2 if self.view in ("prompt_completion", "preference") else 1])
 
     @property
     def group(self) -> str:
@@ -108,30 +120,36 @@ class PublishedTask:
 
     @property
     def features(self) -> "Features":
-        """Columns of the views `tokens` and `text`, and the task's own."""
+        """Columns of the view, and the task's own."""
         from hf_synth.views import view_features
 
-        return view_features(self.task, _VIEW)
+        return view_features(self.task, self.view)
 
     def table(self, split: str, start: int, count: int) -> "pa.Table":
         """Rows start .. start + count - 1 of a split."""
         from hf_synth.views import view_table
 
-        return view_table(self.task, _VIEW, start, count, split=split, seed=self.seed)
+        if split not in self.firsts:
+            return view_table(self.task, self.view, start, count, split=split, seed=self.seed)
+        rows = self.firsts[split][start : start + count]
+        span = int(rows[-1] - rows[0]) + 1
+        table = view_table(self.task, self.view, int(rows[0]), span, split=split, seed=self.seed)
+        return table.take(rows - rows[0])
 
     def spec(self, split: str) -> dict[str, Any]:
         """The cache key of the same rows in a local dataset, with both views."""
         from hf_synth.builder import dataset_spec
 
-        size = self.splits[split]
-        spec = dataset_spec(self.task.name, self.task, split=split, size=size, seed=self.seed, view="tokens")
-        return {**spec, "view": _VIEW}
+        size, place = self.splits[split], self.place or self.task.name
+        spec = dataset_spec(place, self.task, split=split, size=size, seed=self.seed, view="tokens")
+        once = {"contents": "each once"} if split in self.firsts else {}
+        return {**spec, "task": self.task.name, "view": self.view, **once}
 
     def facts(self) -> dict[str, Any]:
         """Measured on the rows themselves."""
         from hf_synth.hub.facts import task_facts
 
-        facts = task_facts(self.task, self.preset, self.splits, self.seed, self.measured)
+        facts = task_facts(self.task, self.preset, self.splits, self.seed, self.measured, self.view)
         return {**facts, "overlap": self.overlap}
 
 
@@ -144,25 +162,61 @@ def offered_tasks(
 ) -> dict[str, Offer]:
     """The presets of tasks (all of them where none is named) under their names on the Hub, TASK-PRESET.
 
+    names: of installed tasks, or paths of files; the task of a file cannot have the name of one that is installed.
     rows: of each split, where the command line says nothing else. measured, overlap: see PublishedTask.
     """
-    return {
-        f"{name}-{preset}": functools.partial(published_task, name, preset, rows, measured, overlap)
-        for name in names
-        for preset in presets or task_class(name).presets
-    }
+    offers: dict[str, Offer] = {}
+    for name in names:
+        kind = task_class(name)
+        if name.endswith(".py") and kind.name in list_tasks():
+            raise ValueError(f"{name}: got the name {kind.name!r}, which an installed task has; wanted another")
+        for preset in presets or kind.presets:
+            offers[f"{kind.name}-{preset}"] = functools.partial(published_task, name, preset, rows, measured, overlap)
+    return offers
 
 
 def published_task(
     name: str, preset: str, rows: Mapping[str, int], measured: int, overlap: str, choices: Choices
 ) -> PublishedTask:
-    """A preset of a task, with as many rows as `choices` say, or else `rows`; a finite task has its own sizes."""
+    """A preset of a task, with as many rows as `choices` say, or else `rows`; a finite task has its own sizes.
+
+    A split that has fewer contents has each once.
+    """
     asked = {**rows, **choices.rows}
     task = held_out(get_task(name, preset), choices.holdout, asked)
     sizes = {split: task.size(split) for split in SPLITS}
     splits = {split: asked.get(split, 0) if size is None else size for split, size in sizes.items()}
     splits = {split: number for split, number in splits.items() if number}
-    return PublishedTask(f"{name}-{preset}", preset, task, splits, choices.seed, measured, overlap)
+    found = {split: _firsts(task, split, number, choices.seed) for split, number in splits.items()}
+    firsts = {split: rows for split, rows in found.items() if rows is not None}
+    splits |= {split: len(rows) for split, rows in firsts.items()}
+    more: dict[str, Any] = {"place": name if name.endswith(".py") else "", "firsts": firsts}
+    called = f"{task.name}-{preset}"
+    if choices.view:
+        from hf_synth.views import VIEW_FEATURES
+
+        if choices.view not in VIEW_FEATURES:
+            raise ValueError(f"view: got {choices.view!r}; {nearest(choices.view, VIEW_FEATURES)}")
+        more["view"], called = choices.view, f"{called}-{choices.view}"
+    return PublishedTask(called, preset, task, splits, choices.seed, measured, overlap, **more)
+
+
+def _firsts(task: Task, split: str, number: int, seed: int) -> np.ndarray | None:
+    """The first row of each content of a split, int64; None where there are enough contents, or they are unknown.
+
+    A content that a hundred times as many rows do not show is left out.
+    """
+    contents = None if task.size(split) is not None else task.contents_of(split)
+    if contents is None or contents >= number:
+        return None
+    firsts: dict[int, int] = {}
+    block = min(contents + 100, 10_000)
+    for start in range(0, 100 * block, block):
+        for row, rank in enumerate(task.content_rank(task.rows(start, block, split=split, seed=seed)).tolist(), start):
+            firsts.setdefault(rank, row)
+        if len(firsts) == contents:
+            break
+    return np.array(list(firsts.values()))
 
 
 def held_out(task: Task, holdout: Holdout, splits: Iterable[str]) -> Task:

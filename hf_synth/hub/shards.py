@@ -4,6 +4,7 @@ A config's manifest says what was measured on them.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -133,7 +134,8 @@ def measure(path: Path, content: str) -> Measured | None:
         for number in range(parquet.num_row_groups):
             group = parquet.read_row_group(number)
             rows, num_bytes = rows + group.num_rows, num_bytes + group.nbytes
-            hashes.append(content_hashes(group[content]))
+            parts = [content_hashes(group[name]) for name in content.split("+")]
+            hashes.append(functools.reduce(lambda one, other: one * np.uint64(3) + other, parts))
     except (OSError, KeyError, ValueError):
         return None
     return Measured(rows, num_bytes, len(data), hashlib.sha256(data).hexdigest(), np.concatenate(hashes))

@@ -369,6 +369,14 @@ class Task(ABC, Generic[ConfigT]):
             share = self.content_hash(rows) / 2.0**64
         return np.searchsorted([_SPLIT_ENDS[split] for split in SPLITS[:-1]], share, side="right")
 
+    def contents_of(self, split: str) -> int | None:
+        """How many distinct contents a split can have; None where they are not counted."""
+        if self.config.holdout == "none" or self._content_position is None:
+            return self.contents() if self.config.holdout == "none" else None
+        places = (np.arange(self._content_position.size) + 0.5) / self._content_position.size
+        ends = [_SPLIT_ENDS[name] for name in SPLITS[:-1]]
+        return int((np.searchsorted(ends, places, side="right") == SPLITS.index(split)).sum())
+
     @functools.cached_property
     def _content_position(self) -> np.ndarray | None:
         """Where contents are few: the place of each rank in a fixed shuffle, so that the shares are exact."""
@@ -381,14 +389,11 @@ class Task(ABC, Generic[ConfigT]):
     def _redraw_foreign(self, rows: Rows, index: np.ndarray, split: str, seed: int) -> None:
         """Replace rows whose content belongs to another split by further draws, each at an address of its own."""
         wanted = SPLITS.index(split)
-        if self._content_position is not None:
-            places = (np.arange(self._content_position.size) + 0.5) / self._content_position.size
-            ends = [_SPLIT_ENDS[name] for name in SPLITS[:-1]]
-            if wanted not in np.searchsorted(ends, places, side="right"):
-                raise ValueError(
-                    f'task {self.name}: holdout="content" leaves the {split} split empty: got {self.contents()} '
-                    'distinct contents, wanted at least 10; widen the config, or use holdout="none"'
-                )
+        if self.contents_of(split) == 0:
+            raise ValueError(
+                f'task {self.name}: holdout="content" leaves the {split} split empty: got {self.contents()} '
+                'distinct contents, wanted at least 10; widen the config, or use holdout="none"'
+            )
         pending = np.flatnonzero(self.split_of(rows) != wanted)
         for attempt in range(1, _MOST_ATTEMPTS):
             if not pending.size:
@@ -411,7 +416,7 @@ def is_language(task: Task, rows: Rows) -> bool:
 
 def about(task: Task) -> str:
     """The first line of the file of a task."""
-    return (inspect.getdoc(sys.modules[type(task).__module__]) or "").strip().splitlines()[0]
+    return (inspect.getdoc(sys.modules[type(task).__module__]) or task.name).strip().splitlines()[0]
 
 
 def words_of(documented: type) -> str:
