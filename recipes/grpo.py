@@ -148,7 +148,8 @@ def warm_up(config: str, data: DataArguments, args: GRPOConfig, folder: Path) ->
     rows = ["--rows_seed", str(data.rows_seed), "--seed", str(args.seed)]
     rows += ["--num_rows", str(data.num_rows)] if data.task or data.mixture else []
     flags = ["--config", str(path), "--output_dir", str(folder / "warmup"), *rows]
-    flags += ["--push_to_hub", "false", "--push_samples", "false", "--push_arms", "false"]  # it is a part of this run
+    for name in ("push_to_hub", "push_samples", "push_arms", "overwrite_card"):
+        flags += [f"--{name}", "false"]  # it is a part of this run
     names = names_for_trackers(folder, "warmup", args.seed, project=args.project, run_name=args.run_name)
     flags += ["--project", names["project"], "--run_name", names["run_name"]]
     if data.task:

@@ -31,9 +31,9 @@ _TAKEN = re.compile(
 )
 _NOT_AN_ARMS = {
     "arms", "seed", "seeds", "quick", "quick_args", "output_dir", "config", "hub_model_id", "hub_token", "push_to_hub",
-    "push_arms", "push_samples",
+    "push_arms", "push_samples", "overwrite_card",
 }  # fmt: skip
-_UPLOADS = ("push_to_hub", "push_samples", "push_arms")
+_UPLOADS = ("push_to_hub", "push_samples", "push_arms", "overwrite_card")
 _SECRET = re.compile(r"(^|_)(TOKEN|KEY|SECRET|PASSWORD)(_|$)", re.IGNORECASE)  # and no TOKENIZERS_PARALLELISM
 
 

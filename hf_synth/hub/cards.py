@@ -29,6 +29,9 @@ _COLUMNS = {
     "text": "the words of the row, without `<bos>` and `<eos>`; of a corpus the document",
 }
 
+_LISTED = ("configs", "dataset_info")  # what the YAML of a card says of each config
+_OF_TASKS = {"group", "features", "splits", "overlap", "facts"}  # what the manifest of a task's config has
+
 Manifest = Mapping[str, Any]  # see hf_synth.hub.repository
 
 
@@ -37,10 +40,10 @@ def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifes
 
     Configs that other scripts published stay in the order that they have there.
     """
-    configs = {
-        name: {"publication": publication.described(), **one} for name, one in manifests.items() if "facts" in one
-    }
-    offered, before = list(publication.offers()), _config_names(there)
+    ours = {name: one for name, one in manifests.items() if one.keys() >= _OF_TASKS}
+    configs = {name: {"publication": publication.described(), **one} for name, one in ours.items()}
+    offered = list(publication.offers())
+    before = [each.get("config_name") for each in _metadata(there)["configs"]]
     owners = {name: one["publication"]["name"] for name, one in configs.items()}
 
     def place(name: str) -> tuple[int, int, str]:
@@ -94,14 +97,15 @@ def merged_card(
     new["configs"] = [*configs, *new["configs"]] if default else [*new["configs"], *configs]
     infos = [*infos, *new_infos] if default else [*new_infos, *infos]
     new["dataset_info"] = infos if len(infos) > 1 else infos[0]
-    splits = [split for info in infos for split in info.get("splits") or ()]
-    counted = sum(split.get("num_examples") or 0 for split in splits)
+    splits = [split for info in infos if isinstance(info.get("splits"), list) for split in info["splits"]]
+    counts = [split.get("num_examples") for split in splits if isinstance(split, dict)]
+    counted = sum(count for count in counts if isinstance(count, int))
     new["size_categories"] = [size_category(counted if rows is None or configs else rows)]
     if configs:
         for key in ("language", "license", "task_categories", "tags"):
-            given = [value if isinstance(value, list) else [value] for value in (old.get(key), new.get(key)) if value]
-            several = list(dict.fromkeys(itertools.chain(*given)))
-            new[key] = several[0] if key == "license" and len(several) == 1 else several
+            values = [value if isinstance(value, list) else [value] for value in (old.get(key), new.get(key)) if value]
+            several = {json.dumps(value, default=str): value for value in itertools.chain(*values)}
+            new[key] = new[key] if len(several) == 1 else list(several.values())
         new["pretty_name"] = old.get("pretty_name") or new["pretty_name"]
     first, last = f"<!-- hf_synth: {part} -->", f"<!-- hf_synth: end of {part} -->"
     block, body = f"{first}\n\n{text.strip()}\n\n{last}\n", there.split("\n---\n", 1)[-1]
@@ -114,9 +118,6 @@ def merged_card(
     return f"---\n{head}---\n{body}"
 
 
-_LISTED = ("configs", "dataset_info")
-
-
 def _metadata(card: str) -> dict[str, Any]:
     """The YAML on top of a card, in which configs and infos are lists; these alone where it cannot be read."""
     try:
@@ -124,12 +125,8 @@ def _metadata(card: str) -> dict[str, Any]:
     except (IndexError, yaml.YAMLError):
         data = {}
     data = data if isinstance(data, dict) else {}
-    listed = {key: [data[key]] if isinstance(data.get(key), dict) else data.get(key) or [] for key in _LISTED}
-    return data | {key: [each for each in values if isinstance(each, dict)] for key, values in listed.items()}
-
-
-def _config_names(card: str) -> list[str]:
-    return [str(each.get("config_name")) for each in _metadata(card)["configs"]]
+    values = {key: data[key] if isinstance(data.get(key), list) else [data.get(key)] for key in _LISTED}
+    return data | {key: [each for each in listed if isinstance(each, dict)] for key, listed in values.items()}
 
 
 def data_files(manifest: Manifest, *, default: bool) -> dict[str, Any]:

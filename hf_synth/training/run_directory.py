@@ -47,6 +47,7 @@ FREE = {
     "hub_always_push",
     "push_samples",
     "push_arms",
+    "overwrite_card",
 }
 # A secret, and what the Trainer is told of uploads: nothing, whatever the user asked for.
 _NOT_KEPT = {"hub_token", "push_to_hub"}
