@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
 CARD = "README.md"
 MANIFEST = "published.json"
@@ -113,8 +114,11 @@ class Repository:
         if path not in (self.files() if there is None else there):
             return ""
         with self._errors():
-            file = self._api.hf_hub_download(self.id, path, repo_type=self._type, revision=self._seen)
-            return Path(file).read_text(encoding="utf-8", errors="replace")
+            place = f"{self._api.endpoint}/{'datasets/' * (self._type == 'dataset')}{self.id}/resolve"
+            url = f"{place}/{quote(self._seen or 'main', safe='')}/{quote(path)}"
+            answer = get_session().get(url, headers=build_hf_headers(token=self._api.token), follow_redirects=True)
+            hf_raise_for_status(answer)
+            return answer.content.decode("utf-8", "replace")
 
     def commit(
         self, operations: Callable[[], Iterable[Operation]], message: Callable[[], str], *, alone: bool = False

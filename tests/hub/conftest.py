@@ -10,7 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 # First in every client: libraries that must not be needed are not there, whatever is installed.
 _PRELUDE = """\
@@ -111,3 +113,19 @@ def _environment(hub: HubStandIn, folder: Path) -> dict[str, str]:
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
     }
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run, made up; see tests/reports/made_up.py."""
+    path = Path(__file__).parents[1] / "reports" / "made_up.py"
+    spec = importlib.util.spec_from_file_location("reports_made_up", path)
+    made_up = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made_up)
+    made_up.write_pretraining(tmp_path / "run")
+    for name in ("config.json", "tokenizer.json", "training_args.bin", "optimizer.pt", ".lock", "prompts.jsonl"):
+        (tmp_path / "run" / name).write_text("{}")
+    save_file({"weight": np.zeros(2)}, tmp_path / "run" / "model.safetensors")
+    (tmp_path / "run" / "checkpoint-40").mkdir()
+    (tmp_path / "run" / "checkpoint-40" / "model.safetensors").touch()
+    return tmp_path / "run"

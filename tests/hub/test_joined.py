@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import DatasetCard, constants
-from test_model_cards import finished  # noqa: F401
 
-from hf_synth.hub import command, publish
+from hf_synth.hub import cards, command, publish
 from hf_synth.hub.publication import Choices, Publication, offered_tasks
 from hf_synth.hub.publish import PublishArguments
 from hf_synth.reports.read import read_run
@@ -123,43 +122,40 @@ def test_files_of_others_under_our_name_are_left_alone(here, content):
 
 
 def test_a_push_between_the_look_and_the_commit_of_another_is_in_the_card(here, monkeypatch):
-    made, slow = [], command.functools.partial
+    made = []
 
-    def meanwhile(function, *given):
-        def card(*more):
-            if not made:
-                made.append(1)
-                push(OTHERS, "tivari3-short", "b")
-            return function(*given, *more)
+    def card(*given):
+        if not made:
+            made.append(1)
+            push(OTHERS, "tivari3-short", "b")
+        return original(*given)
 
-        return card
-
-    monkeypatch.setattr(command.functools, "partial", meanwhile)
+    original = cards.card
+    monkeypatch.setattr(cards, "card", card)
     push(TASKS, "sort-8", "a")
-    monkeypatch.setattr(command.functools, "partial", slow)
     assert made
     assert configs(here).keys() == {"sort-8", "tivari3-short"}
     assert [request.status for request in here.seen("POST", "/commit/")].count(412) == 1
 
 
-def test_a_later_push_of_a_model_deletes_what_the_earlier_one_brought(here, finished, capsys):  # noqa: F811
+def test_a_later_push_of_a_model_deletes_what_the_earlier_one_brought(here, finished, capsys):
     arguments = PublishArguments()
-    more = {"vocab.json": "{}", "model-00001-of-00002.safetensors": "x", "modeling_rope_gpt.py": "x"}
-    for name, text in more.items():
-        (finished / name).write_text(text)
+    more = {"vocab.json", "model-00001-of-00002.safetensors", "modeling_rope_gpt.py"}
+    for name in more:
+        (finished / name).write_bytes((finished / "model.safetensors").read_bytes())
     publish._upload(read_run(finished), "user/model", arguments)
-    assert here.files("user/model").keys() >= more.keys()
+    assert here.files("user/model").keys() >= more
     here.put("user/model", {"notes.md": "mine", "merges.txt": "of another"}, repo_type="model")
     for name in more:
         (finished / name).unlink()
     publish._upload(read_run(finished), "user/model", arguments)
     files = here.files("user/model")
-    assert not files.keys() & more.keys()
+    assert not files.keys() & more
     assert {"notes.md", "merges.txt", "model.safetensors", "config.json"} <= files.keys()
     assert capsys.readouterr().out.splitlines()[-1] == "Left there, not uploaded by an earlier run: merges.txt"
 
 
-def test_a_model_card_of_others_is_replaced_only_when_asked_for(here, finished):  # noqa: F811
+def test_a_model_card_of_others_is_replaced_only_when_asked_for(here, finished):
     here.put("user/model", {"README.md": FOREIGN}, repo_type="model")
     run, arguments = read_run(finished), PublishArguments()
     with pytest.raises(ValueError, match=r"hub_model_id: user/model has a README.md .* --overwrite_card"):

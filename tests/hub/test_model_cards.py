@@ -1,14 +1,11 @@
 """Models on the Hub: what the recipe pushes is all that a reader needs, and none of it gives the machine away."""
 
-import importlib.util
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from safetensors.numpy import save_file
 
 from hf_synth.experiments.arms import ArmsArguments, planned_runs
 from hf_synth.hub.model_cards import is_hub_id, is_path, model_card, path_name, without_paths
@@ -37,22 +34,6 @@ TINY = {
     "bf16": False,
     "disable_tqdm": True,
 }  # fmt: skip
-
-
-@pytest.fixture
-def finished(tmp_path):
-    """A finished run, made up; see tests/reports/made_up.py."""
-    path = ROOT / "tests" / "reports" / "made_up.py"
-    spec = importlib.util.spec_from_file_location("reports_made_up", path)
-    made_up = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made_up)
-    made_up.write_pretraining(tmp_path / "run")
-    for name in ("config.json", "tokenizer.json", "training_args.bin", "optimizer.pt", ".lock", "prompts.jsonl"):
-        (tmp_path / "run" / name).write_text("{}")
-    save_file({"weight": np.zeros(2)}, tmp_path / "run" / "model.safetensors")
-    (tmp_path / "run" / "checkpoint-40").mkdir()
-    (tmp_path / "run" / "checkpoint-40" / "model.safetensors").touch()
-    return tmp_path / "run"
 
 
 def test_the_card_is_one_that_the_hub_reads(finished):
