@@ -105,7 +105,7 @@ def merged_card(
         for key in ("language", "license", "task_categories", "tags"):
             values = [value if isinstance(value, list) else [value] for value in (old.get(key), new.get(key)) if value]
             several = {json.dumps(value, default=str): value for value in itertools.chain(*values)}
-            new[key] = new[key] if len(several) == 1 else list(several.values())
+            new[key] = list(several.values()) if len(several) > 1 else new.get(key) or old.get(key)
         new["pretty_name"] = old.get("pretty_name") or new["pretty_name"]
     first, last = f"<!-- hf_synth: {part} -->", f"<!-- hf_synth: end of {part} -->"
     block, body = f"{first}\n\n{text.strip()}\n\n{last}\n", there.split("\n---\n", 1)[-1]

@@ -46,7 +46,8 @@ def push_pairs(folder: str, *flags: str) -> None:
     from preference_pairs.command import main
 
     rows = [{name: f"{name} {n} " * 9 + str(n) for name in ("prompt", "chosen", "rejected")} for n in range(12)]
-    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if not Path("pairs.jsonl").exists():
+        Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["--sources", "mine=pairs.jsonl", "--density_k", "3", "--repo_id", REPO, "--output_dir", folder]
     main([*words, "--near_duplicates", "keep", *flags])
 
