@@ -32,7 +32,7 @@ def normalise(text: str) -> str:
     Where whitespace is layout (indented lines, tabs), as in code, it stays but at the ends of lines.
     """
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
-    if _LAYOUT.search(text):
+    if ("\n " in text or "\t" in text) and _LAYOUT.search(text):
         lines = "\n".join(line.rstrip() for line in text.split("\n"))
         if _LAYOUT.search(lines):
             return lines

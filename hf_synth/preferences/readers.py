@@ -185,6 +185,8 @@ def _parsed(text: str) -> Any:
 
 
 def _message(turn: Any) -> Message:
+    if type(turn) is dict and len(turn) == 2 and type(turn.get("role")) is type(turn.get("content")) is str:
+        return {"role": _ROLES.get(turn["role"], turn["role"]), "content": turn["content"]}  # most messages
     if not isinstance(turn, Mapping):
         raise RowError("wrong type")
     if turn.get("tool_calls") or turn.get("function_call") or turn.get("from") == "function_call":
@@ -245,8 +247,8 @@ _PROMPTS: dict[str, Any] = {
 
 def refuse_other_context(row: Mapping[str, Any]) -> None:
     """Raise RowError for tools and images: without them, the turns mean something else."""
-    for name in _REFUSED:
-        if name in row and row[name] not in (None, "", "[]", []):
+    for name in CONTEXT & row.keys():
+        if name in _REFUSED and row[name] not in (None, "", "[]", []):
             raise RowError(f"{name}, which are not read")
 
 
@@ -295,6 +297,8 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
         return before or prompt, reply["content"]
     if before[0]["role"] == "assistant":
         return [*prompt, *before], reply["content"]
+    if before == prompt:
+        return before, reply["content"]
     system = [turn for turn in prompt[:1] if turn["role"] == "system"]
     said = [_same(turn) for turn in before if turn["role"] != "system"]
     asked = [_same(turn) for turn in prompt[len(system) :]]
