@@ -185,8 +185,10 @@ def _parsed(text: str) -> Any:
 
 
 def _message(turn: Any) -> Message:
-    if type(turn) is dict and len(turn) == 2 and type(turn.get("role")) is type(turn.get("content")) is str:
-        return {"role": _ROLES.get(turn["role"], turn["role"]), "content": turn["content"]}  # most messages
+    if isinstance(turn, dict) and turn.keys() == {"role", "content"}:  # most messages
+        role, content = turn["role"], turn["content"]
+        if isinstance(role, str) and isinstance(content, str):
+            return {"role": _ROLES.get(role, role), "content": content}
     if not isinstance(turn, Mapping):
         raise RowError("wrong type")
     if turn.get("tool_calls") or turn.get("function_call") or turn.get("from") == "function_call":
