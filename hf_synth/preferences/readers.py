@@ -545,7 +545,7 @@ _TAG = re.compile(
 )
 _RAISED = re.compile(r"<(sup|sub)\b[^<>]*>(.*?)</\1>", re.IGNORECASE | re.DOTALL)
 _CODE = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>)", re.IGNORECASE | re.DOTALL)
-_BACKSLASH, _DOLLAR = "\ue05c", "\ue024"  # stand for what the converter would change
+_BACKSLASH = "\ue05c"  # stands for what the converter would double
 
 
 def html_to_text(source: str) -> str:
