@@ -174,8 +174,12 @@ def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
     try:
         with reading(source):
             return datasets.load_dataset(reader, data_files=[str(path) for path in files], split="train")
-    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+    except (
+        datasets.exceptions.DatasetGenerationError,
+        ValueError,
+        StopIteration,
+    ) as error:  # the last: of empty files
+        reason = (str(error.__cause__ or error) or "it is empty").splitlines()[0]
     if reader == "json":
         try:
             return usable_lines(files, text_column)

@@ -313,6 +313,8 @@ def parse_recipe(
             check_fields(part, LIMITS)
         for name, value in vars(part).items():
             check_no_secret(name, value)
+            if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_ratio", math.inf):
+                raise ValueError(f"{name}: got {value}, wanted a finite number")
         check_trackers(getattr(part, "report_to", []))
         if getattr(part, "disable_tqdm", False):
             disable_progress_bars("hf_synth")

@@ -161,6 +161,7 @@ def test_a_path_that_leads_nowhere_is_not_looked_for_on_the_hub(path, monkeypatc
         ({"a.txt.gz": b"plain"}, {}, "a.txt.gz cannot be read: .*gzip"),
         ({"a.txt.gz": gzip.compress(b"text")[:-6]}, {}, "a.txt.gz cannot be read: "),
         ({"a.jsonl": b"no json\n"}, {}, "cannot be read: "),
+        ({"a.jsonl": b""}, {}, "cannot be read: "),
         ({"a.parquet": b"no parquet"}, {}, "cannot be read: "),
         ({"a.jsonl": b'{"body": "x"}\n'}, {}, "text_column: got 'text', which the text does not have"),
         ({"a.jsonl": b'{"text": 3}\n'}, {}, "text_column: got 'text', which holds .*int64"),
