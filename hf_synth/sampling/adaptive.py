@@ -182,11 +182,7 @@ class PassRates(WeightFactor):
         pass_rate_weights(self.rates(), floor=floor)  # an error in either comes before training
 
     def record(self, rows: ArrayLike, rewards: ArrayLike) -> None:
-        """Take in completions: [M] rows of the dataset, and the reward of each, 0 to 1.
-
-        Raises:
-            ValueError: a reward outside 0 to 1, which is no pass rate.
-        """
+        """Take in completions: [M] rows of the dataset, and the reward of each; ValueError for one outside 0 to 1."""
         rows, rewards = as_numbers(rows, "rows").astype(np.int64), as_numbers(rewards, "rewards").astype(np.float64)
         bad = rewards[~((rewards >= 0) & (rewards <= 1))]
         if len(bad):
@@ -216,11 +212,7 @@ class PassRates(WeightFactor):
         return {"passed": self._passed.copy(), "tried": self._tried.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up a saved state.
-
-        Raises:
-            ValueError: it was saved for another number of prompts.
-        """
+        """Take up a saved state; ValueError where it is of another number of prompts."""
         if len(state["passed"]) != len(self._passed):
             raise ValueError(
                 f"the saved pass rates are of {len(state['passed'])} prompts, these of {len(self._passed)}. Resume "
