@@ -118,11 +118,7 @@ def test_rules_hold_in_every_parser(recipe):
         ("grpo", {"task": "sort", "test_share": 0.5}, "test_share: got 0.5, which says nothing without preferences"),
         ("reward", {"task": "sort", "test_share": 0.5}, None),
         ("grpo", {"reward_max_length": 5}, "reward_max_length: got 5, which says nothing without reward"),
-        (
-            "sft",
-            {"model_name_or_path": "a", "new_model": {"n": 1}},
-            "new_model: got {'n': 1} beside model_name_or_path",
-        ),
+        ("grpo", {"model_name_or_path": "a", "warm_up": "b"}, "warm_up: got 'b' beside model_name_or_path"),
         ("sft", {"gpt2_size": "1_1_8", "model_type": "llama"}, "model_type: got 'llama' beside gpt2_size"),
         ("sft", {"density_from": "a", "density_k": 5}, "density_k: got 5 beside density_from"),
         ("grpo", {"density_from": "a", "density_k": 5}, None),  # of held-out prompts it measures
