@@ -64,6 +64,9 @@ def user_errors(
             line = f"{error.filename}: {error.strerror}"
         elif isinstance(error, MissingPackageError):
             line = str(error)
+        elif type(error) is Exception and "Missing [UNK]" in str(error):  # of the library tokenizers
+            line = "got a text with a word that the tokenizer does not have, and it has no token for unknown words; "
+            line += "wanted texts of its own words, or a model whose tokenizer reads any text"
         else:
             raise
         if os.environ.get("HF_SYNTH_DEBUG") == "1":

@@ -224,6 +224,8 @@ def load_shared(
     models = [(name, revision)]
     models += [(reward, "main") for reward in grpo.reward if reward != VERIFIER]
     record_data_fingerprint(folder, parts[0], models)
+    limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
+    rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
     parts = [accepted_by_template(part, tokenizer, folder) for part in parts]
     prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
@@ -231,8 +233,6 @@ def load_shared(
         held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
 
     density = measure_density(prompts, weights)
-    limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
-    rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
     asked = None
     if len(held_out):
         measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer, ends)

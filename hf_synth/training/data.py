@@ -257,7 +257,7 @@ def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.
     """Yield the prompts of a file, a folder or a Hub dataset, as text, or as messages where they are more than text.
 
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
-    as the first one is: among messages, text is a user's turn.
+    as the first one is: text and one turn of a user are the same.
 
     Raises:
         ValueError: nothing at `place`, or no usable row; the counts are in the message.
@@ -278,6 +278,8 @@ def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.
             first = first or type(prompt)
             if first is list and isinstance(prompt, str):
                 prompt = [{"role": "user", "content": prompt}]
+            elif first is str and not isinstance(prompt, str) and [turn["role"] for turn in prompt] == ["user"]:
+                prompt = prompt[0]["content"]
             if type(prompt) is not first:
                 raise preferences.RowError("the prompt is a list of messages among texts")
             json.dumps(prompt, ensure_ascii=False).encode("utf-8")

@@ -95,7 +95,7 @@ def with_policy(quickstart, quick_flags):
         (["--sampling_strength", "-1"], "sampling_strength: got [-1.0], wanted"),
         (["--sample_every", "0"], "sample_every: got 0, wanted at least 1"),
         (["--eval_prompts", "-1"], "eval_prompts: got -1, wanted at least 0"),
-        (["--max_prompt_tokens", "1"], "max_prompt_tokens=1: got 200 prompts, all of them longer"),
+        (["--max_prompt_tokens", "1"], "got 200 prompts, all longer than 1 tokens"),
         (["--mixture", "{}", "--task", "start_mid_end"], "start_mid_end: got 11 distinct train prompts in 40000 rows"),
         (["--embedder", "no/such-model"], "embedder: got 'no/such-model', which cannot be loaded"),
         (["--reward", "no/such-model"], "got checkpoint 'no/such-model', which is neither here nor on the Hub"),

@@ -77,17 +77,16 @@ def test_the_table_over_the_steps_is_what_the_log_tells(place):
 def test_the_kinds_are_what_they_are_called(place):
     """Stages began, a best model came before the end, patience ended a run, parts were copied and others stayed."""
     found = {kind: kills.left_behind(place / "whole" / kind) for kind in kills.KINDS}
-    stages = [
-        entry["curriculum/next_stage"] for entry in found["curriculum"]["history"] if "curriculum/next_stage" in entry
-    ]
+    name, history = "curriculum/next_stage", found["curriculum"]["training_log.json"]
+    stages = [entry[name] for entry in history if name in entry]
     assert stages == [1.0, 2.0]
-    assert sum(name.startswith("snapshots/") for name in found["curriculum"]["models"]) == 6
-    snapshots = [int(name.split("-")[1][:8]) for name in found["rlm"]["models"] if name.startswith("snapshots/")]
+    assert sum(name.startswith("snapshots/") for name in found["curriculum"]) == 6
+    snapshots = [int(name.split("-")[1][:8]) for name in found["rlm"] if name.startswith("snapshots/")]
     assert snapshots == [1, 2, 4, 8, 12, 16, 20, 24]
-    assert found["finite"]["metrics"]["steps"] < STEPS
-    assert found["finite"]["models"]["best/model.safetensors"] == found["finite"]["models"]["model.safetensors"]
-    assert found["transfer"]["history"][-1]["epoch"] == pytest.approx(STEPS * 8 / 20)
-    assert found["corpus"]["metrics"]["documents/example"] > 0
+    assert found["finite"]["metrics.json"]["steps"] < STEPS
+    assert found["finite"]["best/model.safetensors"] == found["finite"]["model.safetensors"]
+    assert found["transfer"]["training_log.json"][-1]["epoch"] == pytest.approx(STEPS * 8 / 20)
+    assert found["corpus"]["metrics.json"]["documents/example"] > 0
     assert (place / "whole" / "transfer" / "transfer.json").is_file()
     assert all((place / "whole" / kind / "report.md").is_file() for kind in kills.KINDS)
 
