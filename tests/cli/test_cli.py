@@ -294,7 +294,7 @@ def test_version_and_help(capsys):
         main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"hf-synth {__version__}\n")
     main([])
-    assert "{tasks,show,check,export,corpus,report}" in capsys.readouterr().out
+    assert "{tasks,show,check,export,compare,corpus,recipes,report}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["tasks", "show", "check", "export", "corpus", "report"])
