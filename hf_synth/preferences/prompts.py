@@ -155,7 +155,7 @@ _SHORT = 3  # tokens: what is shorter (`Please.`, `user:`) belongs to the part b
 _ASCII = (
     re.compile(r"[.?!:;]+['\")\]]*(?:\s|\Z)"),
     re.compile(r"['\",]+(?=\s|\Z)|(?:(?<=\s)|\A)['\"]+"),
-    re.compile(r"\w+(?:(?:['.]|(?<=\d)[,;](?=\d))\w+)*|[^\w\s]"),
+    re.compile(r"\w+(?:(?:(?<=[^\W\d_])['.:](?=[^\W\d_])|(?<=\d)['.,;](?=\d))\w+)*|[^\w\s]"),
 )
 _BREAKS = regex.compile(r"\b", regex.WORD | regex.V1)
 _OTHERS = (
