@@ -156,7 +156,7 @@ def test_structure_is_read_off_the_stock_sampler(tiny, tmp_path):
         ([1.0] * 15 + [None], "sampling_weight: .*row 15: nan"),
         ([-1.0] + [1.0] * 15, "sampling_weight: .*row 0: -1.0"),
         ([0.0] * 16, "all 16 are 0"),
-        (["a"] * 16, "no numbers"),
+        (["a"] * 16, "wanted numbers, got"),
         ([[1.0]] * 16, r"shape \[16, 1\]"),
     ],
 )
