@@ -304,7 +304,7 @@ def test_text_that_cannot_be_read_is_an_error(task, arguments, tokenizer, made, 
         made(task, dataclasses.replace(arguments, canonical=str(broken)), tokenizer, blocks=3)
     binary = tmp_path / "binary.txt"
     binary.write_bytes(b"fine\n\n\xff\xfe\xfa")
-    with pytest.raises(ValueError, match=r"canonical text: .*binary.txt cannot be read"):
+    with pytest.raises(ValueError, match=r"binary.txt cannot be read"):
         made(task, dataclasses.replace(arguments, canonical=str(binary)), tokenizer, blocks=3)
     with pytest.raises(ValueError, match=r"canonical text: got '.*missing/file.txt', which is no file or folder here"):
         made(task, dataclasses.replace(arguments, canonical="/missing/file.txt"), tokenizer, blocks=3)

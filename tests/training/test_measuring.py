@@ -291,7 +291,7 @@ def test_results_are_in_files_that_agree(run_folder, sort, sorter, tmp_path):
         assert all(float(table[length][name]) == metrics[f"{name}/{length}"] for length in table), name
     report = (folder / "report.md").read_text()
     assert f"| {metrics['loss/2']:.3f} | {metrics['loss/3']:.3f} |" in report
-    assert "at length 2 and 3; training had 3" in report
+    assert "Length: 2 and 3; training: 3" in report
     assert (folder / "figures" / "lengths.png").stat().st_size > 5000
     assert (folder / "report.html").exists()
 
