@@ -237,7 +237,7 @@ def viewed(samples: Samples) -> Iterator[Problem]:
             pairs = cuts.get(sample.split, sample).texts()
             prompts = {"prompt": [prompt for prompt, _ in pairs]}
             completions = [f" {completion}" for _, completion in pairs]
-            expected["prompt"] = {**prompts, "task": [task.name] * len(rows)}
+            expected["prompt"] = {**prompts, "task": [task.to_json()] * len(rows)}
             expected["prompt_completion"] = {**prompts, "completion": completions}
             if task.verifiable:
                 expected["preference"] = {**prompts, "chosen": completions}

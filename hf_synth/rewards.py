@@ -10,7 +10,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint, most_tokens, right_padded
-from hf_synth.tasks import Task
+from hf_synth.tasks import Task, task_from_json
+from hf_synth.tasks.base import EOS, SPECIAL_TOKENS
+from hf_synth.tokenization import all_words
 
 Prompt = str | list[dict[str, str]]
 RewardFunction = Callable[..., list[float]]
@@ -44,15 +46,14 @@ def verifier(
 ) -> RewardFunction:
     """A reward function that is 1.0 for a right and finished completion and 0.0 for any other.
 
-    `tasks`: one task, or several by the names that stand in the dataset's `task` column. `ends`: as `finished_text`.
+    `tasks`: one task, or several by the names that stand in the dataset's `task` column, or in their place the JSON of
+    `Task.to_json`. `ends`: as `finished_text`.
     Completions are decoded from their ids with special tokens, so that a stray `<sep>` counts as the error it is.
     A task in which no text is wrong is a ValueError: its rewards would all be 0.
     """
     for one in [tasks] if isinstance(tasks, Task) else tasks.values():
-        if not one.verifiable:
-            raise ValueError(
-                f"task {one.name}: got no right or wrong texts to tell apart, wanted a task with a verifier"
-            )
+        _check_verifiable(one)
+    known = {} if isinstance(tasks, Task) else {**{one.to_json(): one for one in tasks.values()}, **tasks}
 
     def verify(
         prompts: Sequence[Prompt],
@@ -64,16 +65,45 @@ def verifier(
         names = task if task is not None else [""] * len(prompts)
         scores = []
         for prompt, ids, name in zip(prompts, completion_ids, names, strict=True):
-            if not isinstance(tasks, Task) and name not in tasks:
+            if not isinstance(tasks, Task) and name not in known:
                 raise ValueError(f"verifier: got task {name!r} in the `task` column, wanted one of {', '.join(tasks)}")
-            judge = tasks if isinstance(tasks, Task) else tasks[name]
+            judge = tasks if isinstance(tasks, Task) else known[name]
             text = finished_text(ids, tokenizer, ends)
-            asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-            scores.append(0.0 if text is None else judge.verify(asked, text))
+            scores.append(0.0 if text is None else judge.verify(_last_text(prompt), text))
         return scores
 
     verify.__name__ = VERIFIER
     return verify
+
+
+def verified(
+    prompts: Sequence[Prompt],
+    completions: Sequence[Any],
+    task: Sequence[str],
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """Return 1.0 for each right completion, 0.0 for any other: TRL's `--reward_funcs hf_synth.rewards.verified`.
+
+    task: for each row the JSON of its task, as in the view `prompt`. Where the policy has the task's own tokenizer,
+    `completion_ids` are judged as `verifier` does: without `<eos>` a completion is 0.0. With another one the text
+    is, which does not show whether an end followed: TRL's `mask_truncated_completions` leaves out what is unfinished.
+
+    Raises ValueError for a task that is not installed, or in which no text is wrong.
+    """
+    scores = []
+    all_ids = [()] * len(prompts) if completion_ids is None else completion_ids
+    for prompt, completion, ids, described in zip(prompts, completions, all_ids, task, strict=True):
+        judge = task_from_json(described)
+        _check_verifiable(judge)
+        text, own = _last_text(completion), _words(judge, ids)
+        # TRL makes the text of the ids, without special tokens: by the task's words it comes out the same.
+        if own and [word for word in own if word not in SPECIAL_TOKENS] == text.split():
+            text = " ".join(own[:-1])
+            scores.append(judge.verify(_last_text(prompt), text) if ids[-1] == EOS else 0.0)
+        else:
+            scores.append(judge.verify(_last_text(prompt), text))
+    return scores
 
 
 def reward_model(
@@ -210,6 +240,22 @@ def held_out_measures(
     if tasks and [reward.__name__ for reward in rewards] == [VERIFIER]:
         return measures
     return {"sampled_reward": weighted_sum(rewards, weights), **measures}
+
+
+def _check_verifiable(task: Task) -> None:
+    if not task.verifiable:
+        raise ValueError(f"task {task.name}: got no right or wrong texts to tell apart, wanted a task with a verifier")
+
+
+def _last_text(given: Any) -> str:
+    """Return a text, or that of the last message; a message without any is empty."""
+    return given if isinstance(given, str) else given[-1]["content"] or ""
+
+
+def _words(task: Task, ids: Sequence[int]) -> list[str]:
+    """Return the words that ids are in the task's own tokenizer; none where an id is beyond it."""
+    words = all_words(task)
+    return [words[token] for token in ids] if all(0 <= token < len(words) for token in ids) else []
 
 
 def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> torch.Tensor:

@@ -112,7 +112,7 @@ def _prompt_completion(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 def _prompt(task: Task, rows: Rows, random: _Random) -> _Columns:
     cut = with_prompts(rows, random("prompt"))
-    return {"prompt": _prompts(task, cut), "task": pa.array([task.name] * len(rows))}
+    return {"prompt": _prompts(task, cut), "task": pa.array([task.to_json()] * len(rows))}
 
 
 def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:

@@ -163,7 +163,7 @@ def test_cache_lies_where_it_was_asked_for(tmp_path):
 def test_spec_holds_all_that_rows_depend_on():
     spec = dataset_spec("sort", get_task("sort", "8"), split="test", size=5, seed=3, view="text")
     assert json.loads(json.dumps(spec)) == {
-        "row_format": 1,
+        "row_format": 2,
         "task": "sort",
         "version": Sort.version,
         "config": {"holdout": "none", "length": 8, "vocab_size": 100, "min_length": 0, "test_length": 0},

@@ -198,7 +198,7 @@ def lines_of(paths) -> int:
 
 
 def test_the_package_stays_small():
-    assert lines_of([*FILES, *PACKAGE.rglob("*.j2")]) <= 28_270
+    assert lines_of([*FILES, *PACKAGE.rglob("*.j2")]) <= 28_350
     assert lines_of(SCRIPTS) <= 3_800
 
 

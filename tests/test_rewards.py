@@ -1,5 +1,7 @@
 """Rewards: the verifier over ids, gold and corrupted views of every task, and the reward model against plain calls."""
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
@@ -8,8 +10,8 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer
 from hf_synth import build_tokenizer, get_task, list_tasks, load_dataset
 from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.preferences import train_bpe_tokenizer
-from hf_synth.rewards import finished_text, reward_model, verifier
-from hf_synth.tasks import task_class
+from hf_synth.rewards import finished_text, reward_model, verified, verifier
+from hf_synth.tasks import task_class, task_from_json
 
 ROWS = 24
 TEXTS = [
@@ -142,6 +144,107 @@ def test_every_task_rewards_its_gold_view_and_nothing_else(name):
     pairs = load_dataset(name, split="train", size=ROWS, view="preference")
     wrong = [ids(tokenizer, text) + end for text in pairs["rejected"]]
     assert reward(pairs["prompt"], none, wrong) == [0.0] * ROWS
+
+
+# The verifier by its dotted path
+
+
+def texts_and_ids(tokenizer, *completions):
+    """What TRL passes: texts without special tokens, and ids with them."""
+    rows = [ids(tokenizer, completion) for completion in completions]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True), rows
+
+
+def test_verified_reads_the_ids_of_the_tasks_own_tokenizer(grammar, tokenizer):
+    """As the verifier does: a text without its end, or with a special token inside, is wrong."""
+    answers = ["MID END <eos>", "MID END", "MID <sep> END <eos>", "MID MID <eos>", "<eos>"]
+    wanted = [1.0, 0.0, 0.0, 0.0, 0.0]
+    texts, rows = texts_and_ids(tokenizer, *answers)
+    assert texts[:3] == ["MID END"] * 3
+    task = [grammar.to_json()] * 5
+    assert verified(["START"] * 5, texts, task=task, completion_ids=rows, trainer_state=None) == wanted
+    chats = [[{"role": "assistant", "content": text}] for text in texts]
+    asked = [[{"role": "system", "content": "END"}, {"role": "user", "content": "START"}]] * 5
+    assert verified(asked, chats, task=task, completion_ids=rows) == wanted
+    assert verified(["START MID END"], [""], task=task[:1], completion_ids=[[tokenizer.eos_token_id]]) == [1.0]
+    with pytest.raises(ValueError, match="zip"):
+        verified(["START"] * 5, texts, task=task, completion_ids=rows[:4])
+
+
+def test_verified_reads_the_text_of_another_tokenizer(grammar):
+    """Its ids are other words, or none, of the task: an end is not asked for, TRL masks what is unfinished."""
+    other = train_bpe_tokenizer(["START MID END"] * 3, vocab_size=300)
+    answers = ["MID END", " MID MID END", "END", "MID", "END MID", ""]
+    wanted = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    rows = [ids(other, text) for text in answers]
+    task = [grammar.to_json()] * 6
+    assert verified(["START"] * 6, answers, task, rows) == wanted
+    assert verified(["START"] * 6, answers, task, [[*row, other.eos_token_id] for row in rows]) == wanted
+    assert verified(["START"] * 6, answers, task) == wanted
+    chats = [[{"role": "assistant", "content": text}] for text in answers]
+    assert verified(["START"] * 6, chats, task, rows) == wanted
+    assert verified(["START"], [[{"role": "assistant", "content": None}]], task[:1]) == [0.0]
+
+
+def test_verified_and_the_verifier_agree_on_what_the_view_publishes():
+    """Each row by its own task and config, by the JSON in the view's column or by a name."""
+    tasks = {f"dialect_{n}": get_task("agreement", dialect=n) for n in (1, 2)}
+    tokenizer = build_tokenizer(*tasks.values())
+    columns = [load_dataset("agreement", split="train", size=1, view="prompt", dialect=n)["task"][0] for n in (1, 2)]
+    assert [task_from_json(column).config for column in columns] == [task.config for task in tasks.values()]
+    prompts = [f"<d{n}> d{n}n3" for n in (1, 2, 1, 2)]
+    answers = [f"d{n}v3 </d{n}>" for n in (1, 2, 1, 2)]
+    rows = [ids(tokenizer, f"{text} <eos>") for text in answers]
+    named = ["dialect_1", "dialect_2", "dialect_2", "dialect_1"]
+    described = [columns[0], columns[1], columns[1], columns[0]]
+    for task in (named, described, [named[0], *described[1:]]):
+        assert verifier(tasks, tokenizer)(prompts, answers, rows, task=task) == [1.0, 1.0, 0.0, 0.0]
+    assert verified(prompts, answers, described, rows) == [1.0, 1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", [name for name in list_tasks() if task_class(name).verifiable])
+def test_verified_rewards_the_gold_view_of_every_task(name):
+    task = get_task(name)
+    tokenizer, described = build_tokenizer(task), [task.to_json()] * ROWS
+    gold = load_dataset(name, split="train", size=ROWS, view="prompt_completion")
+    texts, rows = texts_and_ids(tokenizer, *(f"{text} <eos>" for text in gold["completion"]))
+    assert verified(gold["prompt"], texts, described, rows) == [1.0] * ROWS
+    assert verified(gold["prompt"], texts, described, [row[:-1] for row in rows]) == [0.0] * ROWS
+    assert verified(gold["prompt"], gold["completion"], described) == [1.0] * ROWS
+    pairs = load_dataset(name, split="train", size=ROWS, view="preference")
+    assert verified(pairs["prompt"], pairs["rejected"], described) == [0.0] * ROWS
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ("sort", "task: got 'sort', wanted JSON"),
+        ("[]", r"task: got '\[\]', wanted the JSON of a task's name and config"),
+        (None, "task: got None, wanted the JSON of a task's name and config"),
+        ('{"name": "sort"}', "wanted the JSON of a task's name and config"),
+        ('{"name": "sort", "config": 8}', "wanted the JSON of a task's name and config"),
+        ('{"name": "sort", "config": {"length": 8, "length": 9}}', "got a key of .* twice"),
+        ('{"name": "sotr", "config": {}}', "got 'sotr', which is no installed task; did you mean 'sort'"),
+        ('{"name": ["sort"], "config": {}}', "which is no installed task"),
+        ('{"name": "sort", "config": {"lenght": 8}}', "unknown field 'lenght'; did you mean 'length'"),
+        ('{"name": "sort", "config": {"self": 8}}', "unknown field 'self'"),
+        ('{"name": "sort", "config": {"length": 0}}', "length: got 0"),
+        ('{"name": "rlm", "config": {}}', "task rlm: got no right or wrong texts to tell apart"),
+    ],
+)
+def test_verified_refuses_what_no_view_writes(described, message):
+    with pytest.raises(ValueError, match=message):
+        verified(["1 <sep>"], ["1"], [described])
+
+
+def test_no_dataset_names_code_to_run(tmp_path):
+    """Neither the path of a file nor that of an installed module is a task's name."""
+    file = tmp_path / "my_task.py"
+    file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit")
+    for name in (str(file), str(file)[:-3], "hf_synth.tasks.sort", "families", "base", "../tasks/sort.py"):
+        with pytest.raises(ValueError, match="which is no installed task"):
+            verified(["1 <sep>"], ["1"], [json.dumps({"name": name, "config": {}})])
+    assert not (tmp_path / "ran").exists()
 
 
 # The reward model

@@ -22,10 +22,11 @@ from typing import Any, ClassVar, NoReturn
 
 import numba
 
-from hf_synth.errors import nearest
+from hf_synth.errors import nearest, read_json
 from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
 
-__all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation", "get_task", "list_tasks", "task_class"]
+__all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation"]
+__all__ += ["get_task", "list_tasks", "task_class", "task_from_json"]
 
 ENTRY_POINT_GROUP = "hf_synth.tasks"
 _NAME, _NAMES = r"\w[\w.-]*", "letters, digits, '_', '-' and '.': names of files and of configs are made of it"
@@ -51,6 +52,28 @@ def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
     if chosen not in task.presets:
         raise ValueError(f"task {name}: got unknown preset {chosen!r}; {nearest(chosen, task.presets)}")
     return task(task.presets[chosen].replace(**config))
+
+
+@functools.lru_cache(maxsize=64)
+def task_from_json(text: str) -> Task:
+    """The task that `Task.to_json` describes, kept for the next call; a field that is not there has its default.
+
+    The text may come with anybody's dataset: only installed tasks are known, and no path of a file is one.
+    Raises ValueError for anything else.
+    """
+    wanted = "the JSON of a task's name and config, as Task.to_json gives it"
+    if not isinstance(text, str):
+        raise ValueError(f"task: got {text!r}, wanted {wanted}")
+    described = read_json(text, "task")
+    if not isinstance(described, dict) or described.keys() != {"name", "config"}:
+        raise ValueError(f"task: got {text[:200]!r}, wanted {wanted}")
+    name, config = described["name"], described["config"]
+    if not isinstance(config, dict):
+        raise ValueError(f"task: got {text[:200]!r}, wanted {wanted}")
+    if name not in list_tasks():
+        raise ValueError(f"task: got {name!r}, which is no installed task; {nearest(name, list_tasks())}")
+    task = task_class(name)
+    return task(task.config_class().replace(**config))
 
 
 def task_class(name: str) -> type[Task]:

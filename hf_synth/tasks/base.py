@@ -85,7 +85,7 @@ class TaskConfig:
             raise self.illegal(name, "a list of numbers")
         return tuple(map(float, values))
 
-    def replace(self, **changes: Any) -> "TaskConfig":
+    def replace(self, /, **changes: Any) -> "TaskConfig":
         """A copy with other values; an unknown name is an error that names the nearest field."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
@@ -267,6 +267,10 @@ class Task(ABC, Generic[ConfigT]):
         For rows that `generate` can make; what it says of others is not defined. The predictor knows the generator and
         the config, not which contents `holdout="content"` gives to a split: that could save ln(1/share) nats a row.
         """
+
+    def to_json(self) -> str:
+        """What a dataset's column `task` says of a row: the name and the whole config; `task_from_json` reads it."""
+        return json.dumps({"name": self.name, "config": dataclasses.asdict(self.config)}, sort_keys=True)
 
     def explanations(self) -> tuple[str, ...]:
         """The rule in words, each a document of a corpus: single statements or one block, as in the source."""
