@@ -500,7 +500,8 @@ def _fits(hint: Any, value: Any) -> bool:
         return kind is not NoneType
     if kind is list and isinstance(value, list):
         inner = get_args(hint)[0]
-        return all(_fits(inner, item) and (inner in (str, Any) or not isinstance(item, str)) for item in value)
+        textual = inner in (str, Any) or get_origin(inner) is dict  # a path may stand for a mapping
+        return all(_fits(inner, item) and (textual or not isinstance(item, str)) for item in value)
     if kind is Literal:
         return value in get_args(hint)
     return kind is Any or type(value) is kind or (type(value) is int and kind is float)

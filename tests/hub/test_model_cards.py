@@ -89,6 +89,7 @@ def test_an_adapter_names_its_model_without_the_path(finished, monkeypatch, base
     assert "no code of this repository runs" not in card.text
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_the_recipe_pushes_and_anyone_loads(hub, client, tmp_path):
     """By the real command and clients; the second process has no hf_synth, and measures the same with it."""

@@ -226,6 +226,7 @@ def test_two_processes_make_what_one_makes(one, tmp_path):
     assert len([path for path in one if path.endswith(".parquet")]) == 8
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_killed_it_goes_on_to_the_same_bytes(one, tmp_path):
     """SIGKILL once some shards lie there; what lies under a final name is whole, and is not made again."""

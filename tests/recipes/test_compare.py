@@ -227,12 +227,13 @@ SMALL = {
 
 
 @pytest.mark.processes
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "config",
     [
         "density/testbed_verifier.yaml",
-        pytest.param("density/testbed_proxy.yaml", marks=pytest.mark.nightly),
-        pytest.param("density/preferences_compare.yaml", marks=pytest.mark.nightly),
+        "density/testbed_proxy.yaml",
+        "density/preferences_compare.yaml",
     ],
 )
 def test_shipped_comparisons_are_launched(config, compare):

@@ -41,6 +41,7 @@ def read(folder):
     return pq.read_table(folder / "density.parquet").to_pydict()
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_two_processes_give_what_one_gives(command, recipes, prompts, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node"]

@@ -35,6 +35,7 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return {name: value for name, value in found.items() if not name.startswith("seconds/")}
 
 
+@pytest.mark.nightly
 @pytest.mark.processes
 def test_two_processes_give_the_numbers_of_one(run, command, recipes, model, tmp_path):
     """Started anew, too: metrics find the library `evaluate`."""

@@ -68,6 +68,7 @@ def test_two_processes_see_the_rows_of_one(one, command, recipes):
     assert finals[0]["rows/trained"] == 20 * 8
 
 
+@pytest.mark.nightly
 def test_the_config_for_sharding_launches_and_learns_the_same(one, run, command, recipes):
     """Two processes by it, against one. Without an accelerator it shards nothing and is plain data parallelism."""
     flags = [word for word in FLAGS if "curriculum" not in word and word not in ("length", "4", "0.15")]
