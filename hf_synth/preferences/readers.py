@@ -115,8 +115,15 @@ def find_schema(columns: Iterable[str]) -> Schema | None:
 # write "Human:" inside a turn; in the published files every true marker has this form.
 _MARKER = re.compile(r"\n\n(Human|Assistant):(?=\s|\Z)")
 _TRANSCRIPT = re.compile(r"\s*Human:\s.*\n\nAssistant:(\s|\Z)", re.DOTALL)
-_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "observation": "tool"}
+_ROLES = {
+    **{role: role for role in ("user", "assistant", "system", "tool")},
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+    "observation": "tool",
+}
 _SPELT = re.compile(r"\s*[\[{].*['\"](role|from)['\"]\s*:.*[\]}]\s*", re.DOTALL)  # messages as JSON, or as Python
+_OPENED = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from)\1\s*:\s*['\"]")
+_BETWEEN = re.compile(r"\}\s*\n\s*\{")  # two messages of a NumPy array, as pandas writes it into CSV
 _SYSTEM = ("system", "system_prompt", "system_message")
 _REFUSED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")  # context of another kind
 CONTEXT = frozenset((*_SYSTEM, *_REFUSED, "status"))  # columns that every layout reads, where a row has them
@@ -162,6 +169,8 @@ def turns_of(value: Any, role: str) -> list[Message]:
             return turns if turns[-1]["content"] else turns[:-1]
         spelt = _parsed(value) if _SPELT.fullmatch(value) else None
         if spelt is None:
+            if _OPENED.match(value):
+                raise RowError("messages as text that is neither JSON nor Python")
             return [{"role": role, "content": value}]
         value = spelt
     if isinstance(value, Mapping):
@@ -173,9 +182,9 @@ def turns_of(value: Any, role: str) -> list[Message]:
 
 def _parsed(text: str) -> Any:
     """Return what a text of JSON or of Python literals holds; None where it is neither, or holds no messages."""
-    for parse in (json.loads, ast.literal_eval):
+    for parse, spelt in ((json.loads, text), (ast.literal_eval, text), (ast.literal_eval, _BETWEEN.sub("}, {", text))):
         try:
-            value = parse(text)
+            value = parse(spelt)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         some = [value] if isinstance(value, dict) else value
@@ -188,7 +197,7 @@ def _message(turn: Any) -> Message:
     if isinstance(turn, dict) and turn.keys() == {"role", "content"}:  # most messages
         role, content = turn["role"], turn["content"]
         if isinstance(role, str) and isinstance(content, str):
-            return {"role": _ROLES.get(role, role), "content": content}
+            return {"role": _ROLES.get(role) or _ROLES.get(role.lower(), role), "content": content}
     if not isinstance(turn, Mapping):
         raise RowError("wrong type")
     if turn.get("tool_calls") or turn.get("function_call") or turn.get("from") == "function_call":
@@ -234,6 +243,8 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
         turns.pop()
     if not turns or any(is_blank(turn["content"]) for turn in turns):
         raise RowError("the prompt is empty" if len(turns) < 2 else "a message is empty")
+    if turns[-1]["role"] not in ("user", "tool"):
+        raise RowError("prompt does not end with the user")
     return turns[-1]["content"] if is_text and len(turns) == 1 else turns
 
 
@@ -297,13 +308,13 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
         raise RowError("last turn is not the assistant's")
     if not before or not prompt:
         return before or prompt, reply["content"]
-    if before[0]["role"] == "assistant":
-        return [*prompt, *before], reply["content"]
     if before == prompt:
         return before, reply["content"]
     system = [turn for turn in prompt[:1] if turn["role"] == "system"]
     said = [_same(turn) for turn in before if turn["role"] != "system"]
     asked = [_same(turn) for turn in prompt[len(system) :]]
+    if before[0]["role"] == "assistant" and said[: len(asked)] != asked:
+        return [*prompt, *before], reply["content"]
     # A prompt is the beginning, or, as text, any of the user's turns
     if said[: len(asked)] != asked and not (len(asked) == 1 and asked[0] in said):
         if prompt[-1]["role"] == "assistant" and before[0]["role"] == "user":
@@ -339,9 +350,9 @@ def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = Fals
 @functools.lru_cache(maxsize=256)
 def score_columns(columns: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the pairs of columns that score the two replies: score_chosen, chosen_rating, chosen-rating, ..."""
-    scored = (name for name in columns if re.search("score|rating|reward|grade", name) and "chosen" in name)
-    pairs = ((name, name.replace("chosen", "rejected")) for name in scored)
-    return [(better, worse) for better, worse in pairs if worse in columns]
+    scored = (name for name in columns if re.search("score|rating|reward|grade", name.lower()))
+    pairs = [(name, name.replace("chosen", "rejected").replace("Chosen", "Rejected")) for name in scored]
+    return [(better, worse) for better, worse in pairs if worse in columns and worse != better]
 
 
 def check_scores(row: Mapping[str, Any]) -> None:
@@ -360,7 +371,13 @@ def check_scores(row: Mapping[str, Any]) -> None:
             raise RowError("the rejected reply has the higher score")
 
 
+_GRADE = re.compile(r"\s*(-?\d+(?:[.,]\d+)?)\s*/\s*\d+\s*")  # 7/10; on one scale the first number says all
+
+
 def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        graded = _GRADE.fullmatch(value)
+        value = (graded[1] if graded else value).replace(",", ".")
     try:
         return None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
@@ -437,14 +454,16 @@ def _read_voted(
     first: the value of the vote for the first reply and for the second; "sign": a negative one is for the first; "one
     each": a column of 0 and 1 for each reply.
     """
-    vote = row[votes[0]]
+    given = [row[name] for name in votes]
+    given = [vote if isinstance(vote, bool) or (number := _number(vote)) is None else number for vote in given]
+    vote, better = given[0], None
     if first == "sign":
-        strength = _number(vote) or 0.0
-        better = int(strength > 0) if strength else None
+        if isinstance(vote, float) and abs(vote) > 0:  # neither 0 nor NaN
+            better = int(vote > 0)
     elif first == "one each":
-        better = next((number for number, name in enumerate(votes) if _number(row[name]) == 1), None)
-    else:
-        better = first.index(vote) if vote in first else None
+        better = given.index(1) if given.count(1) == 1 else None
+    elif vote in first:
+        better = first.index(vote)
     if better is None:
         raise RowError("no reply is preferred")
     a, b = (_texts(row[name]) for name in replies)

@@ -165,6 +165,8 @@ def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     table = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",", strict=True)
     columns = next(table, [])
+    if repeated := [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]:
+        raise ValueError(f"{name} has the columns {', '.join(repeated)} more than once: wanted each once; rename one.")
     while True:
         line = table.line_num + 1
         try:

@@ -211,3 +211,8 @@ def test_saved_datasets(tmp_path):
     assert read(tmp_path / "two", split="test") == [3]
     with pytest.raises(ValueError, match="No split 'dev' in two: got train"):
         read(tmp_path / "two", split="dev")
+
+
+def test_a_column_that_stands_twice_is_no_choice_of_ours(write):
+    with pytest.raises(ValueError, match="columns chosen more than once"):
+        read_preferences(write("pairs.csv", b"prompt,chosen,chosen,rejected\nq,a,b,c\n"))

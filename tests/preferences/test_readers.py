@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.preferences import Pair, RowError, is_blank, parse_dialogue, read_prompt
-from hf_synth.preferences.readers import check_scores, read_hh_rlhf, read_messages, read_stack_exchange
+from hf_synth.preferences.readers import check_scores, find_schema, read_hh_rlhf, read_messages, read_stack_exchange
 
 NAMES = {"user": "Human", "assistant": "Assistant"}
 
@@ -346,3 +346,86 @@ def test_pairs_of_a_question(answers, pairs):
 def test_questions_that_give_no_pair(row, reason):
     with pytest.raises(RowError, match=f"^{reason}$"):
         read_stack_exchange(row)
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+def test_a_conversation_that_the_assistant_opens_is_not_doubled_where_replies_repeat_it():
+    opened = [turn("assistant", "Hello, I am Bo."), turn("user", "Who?")]
+    whole, rest = (
+        read_messages(
+            {"prompt": opened, **{side: [*before, turn("assistant", side)] for side in ("chosen", "rejected")}}
+        )
+        for before in (opened, [])
+    )
+    assert whole == rest
+    assert whole[0].prompt == opened
+    continued = [turn("assistant", "I am Bo."), turn("user", "Why?")]
+    (pair,) = read_messages(
+        {"prompt": "Who?", **{side: [*continued, turn("assistant", side)] for side in ("chosen", "rejected")}}
+    )
+    assert pair.prompt == [turn("user", "Who?"), *continued]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"score_chosen": "5/10", "score_rejected": "7/10"},
+        {"score_chosen": "5,5", "score_rejected": "7,5"},
+        {"chosenScore": 1, "rejectedScore": 2},
+        {"Chosen_Rating": 1, "Rejected_Rating": 2},
+    ],
+)
+def test_scores_of_any_spelling_contradict_a_label(scores):
+    with pytest.raises(RowError, match="the rejected reply has the higher score"):
+        check_scores(scores)
+    check_scores({name: scores[other] for name, other in zip(scores, reversed(scores), strict=True)})
+
+
+@pytest.mark.parametrize(
+    ("columns", "votes", "better"),
+    [
+        (("response_0", "response_1"), {"better_response_id": "1"}, 1),
+        (("response_0", "response_1"), {"better_response_id": 0.0}, 0),
+        (("response_0", "response_1"), {"better_response_id": True}, 1),
+        (("response_1", "response_2"), {"preference_strength": "-2"}, 0),
+        (("response_1", "response_2"), {"preference_strength": float("nan")}, None),
+        (("response_1", "response_2"), {"preference_strength": 0}, None),
+        (("response_a", "response_b"), {"winner_model_a": False, "winner_model_b": True}, 1),
+        (("response_a", "response_b"), {"winner_model_a": "1", "winner_model_b": "0"}, 0),
+        (("response_a", "response_b"), {"winner_model_a": 1, "winner_model_b": 1}, None),
+        (("response_a", "response_b"), {"winner": "model_b"}, 1),
+    ],
+)
+def test_votes_as_text_numbers_and_truth_values(columns, votes, better):
+    replies = ["first", "second"]
+    row = {"prompt": "q", **dict(zip(columns, replies, strict=True)), **votes}
+    read = find_schema(row).read
+    if better is None:
+        with pytest.raises(RowError, match="no reply is preferred"):
+            read(row)
+    else:
+        (pair,) = read(row)
+        assert (pair.chosen, pair.rejected) == (replies[better], replies[1 - better])
+
+
+def test_messages_as_pandas_writes_them_into_csv():
+    pair = "[{{'content': 'hello', 'role': 'user'}}\n {{'content': \"{}, isn't it\", 'role': 'assistant'}}]"
+    (found,) = read_messages({"prompt": "hello", "chosen": pair.format("good"), "rejected": pair.format("bad")})
+    assert (found.prompt, found.chosen) == ([turn("user", "hello")], "good, isn't it")
+    assert read_prompt({"messages": pair.format("good")}) == [turn("user", "hello")]
+    with pytest.raises(RowError, match="neither JSON nor Python"):  # cut off, as spreadsheets do
+        read_prompt({"prompt": '[{"role": "user", "content": "the beginning of a long'})
+    assert read_prompt({"prompt": '{"role": what is it?'}) == '{"role": what is it?'
+
+
+@pytest.mark.parametrize("role", ["User", "USER", "Human", "prompter"])
+def test_roles_in_any_case(role):
+    assert read_prompt({"messages": [turn(role, "q"), turn("Model", "a")]}) == [turn("user", "q")]
+
+
+def test_a_prompt_of_a_system_turn_alone_asks_nothing():
+    with pytest.raises(RowError, match="does not end with the user"):
+        read_prompt({"messages": [turn("system", "s"), turn("assistant", "a")]})
