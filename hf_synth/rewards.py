@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
+from hf_synth.preferences import read_plain_text
 from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint, most_tokens, right_padded
 from hf_synth.tasks import Task, task_from_json
 from hf_synth.tasks.base import EOS, SPECIAL_TOKENS
@@ -217,7 +218,10 @@ def load_rewards(
         if source == VERIFIER:
             rewards.append(verifier(tasks, tokenizer, ends))
             continue
-        reward = reward_model(source, max_length=max_length, device=device, heads=heads)
+        own = load_checkpoint(AutoTokenizer, source)
+        if tokenizer.split_special_tokens:
+            read_plain_text(own)
+        reward = reward_model(source, own, max_length=max_length, device=device, heads=heads)
         if len(sources) > 1:
             reward.__name__ = f"reward_model_{number}"  # the name in the logs, where each must have its own
         rewards.append(reward)

@@ -33,6 +33,7 @@ from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
 from hf_synth.experiments.arms import run_folder, strength_arms, strength_name
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
+from hf_synth.preferences import read_plain_text
 from hf_synth.reports import write_report
 from hf_synth.rewards import VERIFIER, RewardFunction, end_token_ids, held_out_measures, load_rewards
 from hf_synth.sampling import WeightedGRPOTrainer
@@ -40,7 +41,13 @@ from hf_synth.tasks import Task
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
-from hf_synth.training.data import accepted_by_template, built_tasks, prompt_split, without_long_prompts
+from hf_synth.training.data import (
+    accepted_by_template,
+    built_tasks,
+    prompt_split,
+    rejected_counts,
+    without_long_prompts,
+)
 from hf_synth.training.models import (
     adapter_config,
     from_pretrained,
@@ -133,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 print(f"Arm {number} of {len(strengths)}: sampling strength {strength:g}, in {arm}")
             measured = train_arm(arm, shared, strength, grpo, weights, policy, args)
             metrics |= {f"{name}/{key}".lstrip("/"): value for key, value in measured.items()}
-        write_metrics(folder, {**metrics, "seconds/total": time.monotonic() - started})
+        write_metrics(folder, {**metrics, **rejected_counts(folder), "seconds/total": time.monotonic() - started})
         if is_main_process():
             print(results_table(metrics, weights.sampling_strength))
             print(f"Report: {write_report(folder)}")
@@ -221,6 +228,8 @@ def load_shared(
     longest = min((most for most in (data.max_prompt_tokens, room) if most is not None), default=None)
 
     *parts, repeated = prompt_split(data, folder, grpo.eval_prompts)
+    if data.prompts and len(parts[0]) and isinstance(parts[0][0]["prompt"], str):
+        read_plain_text(tokenizer)
     models = [(name, revision)]
     models += [(reward, "main") for reward in grpo.reward if reward != VERIFIER]
     record_data_fingerprint(folder, parts[0], models)

@@ -26,7 +26,7 @@ from hf_synth.reports import write_report
 from hf_synth.sampling import WeightedSFTTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
-from hf_synth.training.data import accepted_by_template, imitation_rows, without_long_prompts
+from hf_synth.training.data import accepted_by_template, imitation_rows, rejected_counts, without_long_prompts
 from hf_synth.training.models import adapter_config, load_policy, load_tokenizer
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import unweighed_rows, weigh_rows
@@ -73,7 +73,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     rows = accepted_by_template(rows, tokenizer, folder)
     found = len(rows)
     rows = without_long_prompts(rows, tokenizer, longest_prompt(data, args))
-    numbers = {"rows": float(len(rows)), "prompts/too_long": float(found - len(rows))}
+    numbers = {"rows": float(len(rows)), "prompts/too_long": float(found - len(rows)), **rejected_counts(folder)}
     trainer, of_weights = build_trainer(rows, tokenizer, weights, policy, args, folder)
     log = read_training_log(folder) or train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]

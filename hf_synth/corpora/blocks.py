@@ -26,7 +26,7 @@ from hf_synth.errors import whole_number
 from hf_synth.tasks import Task, source_digest
 
 KINDS = ("canonical", "example", "explanation")
-BLOCK_FORMAT = 1  # raise it whenever blocks of the same arguments change: it is part of every cache key
+BLOCK_FORMAT = 2  # raise it whenever blocks of the same arguments change: it is part of every cache key
 _BATCH = 256  # documents that Packed tokenises together, and once more where it is resumed within them
 _DOCUMENTS = 100  # that are tokenised together
 _UNUSED = ("canonical_eval_tokens", "corpus_tokens")  # of the arguments, for what is in a block
@@ -155,7 +155,7 @@ def block_tables(
     """Yield the first blocks of a stream, fewer where it ends before; what fills no block at the end is left out."""
     rest, made = np.empty((3, 0), np.int64), 0
     while made < blocks and (table := stream.read(_DOCUMENTS)).num_rows:
-        ids, lengths = joined(table["text"].to_pylist(), tokenizer)
+        ids, lengths = joined(table, tokenizer)
         kinds = pc.index_in(table["kind"].combine_chunks(), pa.array(KINDS)).to_numpy()
         ends = np.zeros(ids.size, np.int64)
         ends[np.cumsum(lengths) - 1] = 1
@@ -257,10 +257,10 @@ class Packed(IterableDataset):
         stream.load_state_dict(state)
         while True:
             before = stream.state_dict()
-            texts = stream.read(_BATCH)["text"].to_pylist()
-            if not texts:
+            table = stream.read(_BATCH)
+            if not table.num_rows:
                 return
-            ids = np.concatenate([rest, joined(texts, self.tokenizer)[0]])
+            ids = np.concatenate([rest, joined(table, self.tokenizer)[0]])
             blocks = ids[: ids.size // self.block_size * self.block_size].reshape(-1, self.block_size)
             for number in range(made, len(blocks)):
                 self._at = (before, rest, number + 1)
@@ -282,9 +282,16 @@ class Packed(IterableDataset):
         return Packed(self.stream.shard(num_shards, index), self.tokenizer, self.block_size)
 
 
-def joined(texts: list[str], tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids of texts one after another, an end token after each, and how many each text has; both int64."""
-    end = [tokenizer.eos_token_id]
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+def joined(table: pa.Table, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of documents one after another, an end token after each, and how many each has; both int64.
+
+    A special token is one in a task's documents. Canonical text has none: one that it spells out is split.
+    """
+    end, options = [tokenizer.eos_token_id], {"add_special_tokens": False, "verbose": False}
+    texts, special = table["text"].to_pylist(), getattr(tokenizer, "all_special_tokens", ())
+    encoded = tokenizer(texts, **options)["input_ids"]
+    for number, (text, kind) in enumerate(zip(texts, table["kind"].to_pylist(), strict=True)):
+        if kind == "canonical" and any(token in text for token in special):
+            encoded[number] = tokenizer(text, split_special_tokens=True, **options)["input_ids"]
     parts = [np.array([*ids, *end], np.int64) for ids in encoded]
     return np.concatenate(parts), np.array([part.size for part in parts], np.int64)

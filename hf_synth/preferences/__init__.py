@@ -22,7 +22,7 @@ from hf_synth.preferences.prompts import (
 )
 from hf_synth.preferences.readers import Message, Pair, RowError, list_schemas, parse_dialogue, read_prompt, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
-from hf_synth.preferences.tokenizer import ready_for_chat, train_bpe_tokenizer
+from hf_synth.preferences.tokenizer import read_plain_text, ready_for_chat, train_bpe_tokenizer
 
 __all__ = [
     "FEATURES",
@@ -46,6 +46,7 @@ __all__ = [
     "normalise",
     "parse_dialogue",
     "prompt_id",
+    "read_plain_text",
     "read_preferences",
     "read_prompt",
     "reader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,8 @@ CHAT_TEMPLATE = (
 
 # For checkpoints that were never taught to chat, in words that they know. The generation prompt ends before the space
 # that opens the reply, so that its ids are a prefix of the conversation's in vocabularies that join space and word.
-# An end token that a text spells out gets a space.
-_PLAIN = "message['content'] | replace(eos_token, eos_token[0] + ' ' + eos_token[1:])"
+# A special token that a text spells out gets a space: `< eos>`.
+_PLAIN = "message['content']SPACED"
 PLAIN_CHAT_TEMPLATE = (
     "{{ bos_token if bos_token and bos_token != eos_token else '' }}"
     "{% for message in messages %}"
@@ -59,9 +60,20 @@ PLAIN_CHAT_TEMPLATE = (
 def ready_for_chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Add to a checkpoint's tokenizer, in place, what it may lack: the plain chat template, and `<eos>` as padding."""
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+        tokens = [json.dumps(token) for token in tokenizer.all_special_tokens if len(token) > 1]
+        spaced = "".join(f" | replace({token}, {token[:2]} {token[2:]})" for token in tokens)
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE.replace("SPACED", spaced)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def read_plain_text(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Let a tokenizer of this package, in place, split special tokens that text outside a chat template spells out.
+
+    Others stay: text for them may have gone through their chat template already. A saved tokenizer has no trace of it.
+    """
+    tokenizer.split_special_tokens = set(SPECIAL_TOKENS) <= set(tokenizer.all_special_tokens)
     return tokenizer
 
 
@@ -71,7 +83,7 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
     Ids 0..3 are `<pad> <bos> <eos> <sep>`; with `chat` 4..6 are `<system> <user> <assistant>`; then bytes and merges.
     Plain text gets `<bos>` in front and no `<eos>` (TRL adds that), conversations get what the template says.
     Padding is on the left, as generation needs it. The name of a special token inside a plain text counts as that
-    token, inside a conversation as the characters that it is written with.
+    token (not after `read_plain_text`), inside a conversation as the characters that it is written with.
 
     Args:
         texts: strings; read once.

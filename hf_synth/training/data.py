@@ -25,6 +25,7 @@ from hf_synth.training.run_directory import REJECTED_ROWS
 logger = logging.getLogger(__name__)
 
 _MOST_DRAWS = 200
+_TEMPLATE = "the chat template"  # stands for the file of a row that it refuses
 _PROMPT = ("prompt", "src")  # what is kept of a natural prompt
 _CLUSTER_VALUES = {
     "task": (str, "a task's name or the path of its file"),
@@ -318,6 +319,14 @@ def reject(folder: Path, rows: Iterable[preferences.RejectedRow]) -> None:
             file.writelines(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
 
 
+def rejected_counts(folder: Path) -> dict[str, float]:
+    """Return how many rows of rejected_rows.jsonl reading dropped, and how many the chat template refused."""
+    path = folder / REJECTED_ROWS
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    refused = sum(json.loads(line)["file"] == _TEMPLATE for line in lines)
+    return {"rows/dropped": float(len(lines) - refused), "rows/refused": float(refused)}
+
+
 def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Dataset:
     """Return the rows whose conversation the chat template renders; the others are left out with the template's words.
 
@@ -340,7 +349,7 @@ def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, fold
                 )
         except (TemplateError, TypeError) as error:
             shown = preferences.shortened({name: row[name] for name in ("prompt", *replies)})
-            refused.append(preferences.RejectedRow("the chat template", number + 1, str(error), shown))
+            refused.append(preferences.RejectedRow(_TEMPLATE, number + 1, str(error), shown))
         else:
             kept.append(number)
     if not refused:
@@ -369,6 +378,7 @@ def fitting_pairs(
         "pairs/train": float(len(kept[0])),
         "pairs/held_out": float(len(kept[1])),
         "pairs/too_long": float(len(train) + len(test) - len(kept[0]) - len(kept[1])),
+        **rejected_counts(folder),
     }
     return kept[0], kept[1], counts
 

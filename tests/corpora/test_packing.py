@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,9 @@ from transformers import Trainer, TrainingArguments
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.corpora import Numbered, Packed, StandIn, arm_stream, interleave, token_counter
+from hf_synth.corpora.streams import SCHEMA
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
+from hf_synth.preferences import train_bpe_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,25 @@ def test_blocks_joined_are_the_documents_joined(stream, tokenizer, size, block_s
     assert [*itertools.chain(*ids(found))] == flat[: len(flat) // block_size * block_size]
     assert all(block["labels"].tolist() == block["input_ids"].tolist() for block in found)
     assert {len(block["labels"]) for block in found} <= {block_size}
+
+
+def test_special_tokens_are_those_of_tasks_not_of_peoples_text():
+    """`<sep>` of a task's documents is the token; in canonical text it is five characters."""
+    tokenizer = train_bpe_tokenizer(["3 1 2 and so on"], vocab_size=300, chat=False)
+
+    class Mixed:
+        size = 2
+
+        def table(self, start, count):
+            table = pa.table({"text": ["3 1<sep>1 3", "a<sep><eos>b"], "kind": ["example", "canonical"]})
+            return table.slice(start, count).cast(SCHEMA)
+
+    task_ids = tokenizer("3 1<sep>1 3", add_special_tokens=False)["input_ids"]
+    assert 3 in task_ids
+    (block,) = ids(Packed(Numbered(Mixed()), tokenizer, len(task_ids) + 1 + len("a<sep><eos>b") + 1))
+    assert block[: len(task_ids) + 1] == [*task_ids, 2]
+    assert tokenizer.decode(block[len(task_ids) + 1 : -1]) == "a<sep><eos>b"
+    assert [number for number in block[len(task_ids) + 1 :] if number < 4] == [2]
 
 
 def test_tokens_of_a_block_are_the_rows_of_the_task(stream, tokenizer, task):

@@ -161,7 +161,7 @@ TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "in
 
 @pytest.fixture(scope="session")
 def hh_runs(run, hh_pairs, tmp_path_factory) -> Path:
-    """The folder in which recipes/configs/*/hh_rlhf.yaml ran one after the other, each by its default paths."""
+    """The folder in which density/hh_rlhf_*.yaml ran one after the other, each by its default paths."""
     folder = tmp_path_factory.mktemp("hh")
     shape = json.dumps({**TINY, "max_position_embeddings": 1024})
     flags = {
@@ -174,7 +174,7 @@ def hh_runs(run, hh_pairs, tmp_path_factory) -> Path:
         ],
     }
     for recipe, changes in flags.items():
-        config = RECIPES / "configs" / recipe / "hh_rlhf.yaml"
+        config = RECIPES / "configs" / "density" / f"hh_rlhf_{recipe}.yaml"
         done = run(
             f"{recipe}.py", "--config", config, "--preferences", hh_pairs, "--use_cpu", "true", *changes, cwd=folder
         )

@@ -105,8 +105,11 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
     runs = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward", "dpo", "grpo")}
     for folder in runs.values():
         check_left_behind(folder)
-    assert metrics(runs["sft"]).keys() == {"loss/final", "prompts/too_long", "rows", "seconds/total"}
+    assert metrics(runs["sft"]).keys() == {
+        *("loss/final", "prompts/too_long", "rows", "rows/dropped", "rows/refused", "seconds/total"),
+    }
     wanted = {"accuracy/held_out", "accuracy/standard_error", "loss/held_out", "seconds/total"}
+    wanted |= {"rows/dropped", "rows/refused"}
     assert metrics(runs["reward"]).keys() == wanted | {
         *(f"pairs/{name}" for name in ("train", "held_out", "too_long")),
         *(f"weights/{name}" for name in WEIGHTS),
@@ -125,6 +128,7 @@ def test_real_pairs_that_cannot_be_used_are_kept_and_counted(hh_runs):
         rejected = [json.loads(line) for line in (folder / "rejected_rows.jsonl").read_text().splitlines()]
         assert [(row["line"], row["reason"]) for row in rejected] == [(61, "chosen equals rejected"), (62, "not JSON")]
         assert "2" in (folder / "report.md").read_text()
+        assert (metrics(folder)["rows/dropped"], metrics(folder)["rows/refused"]) == (2, 0)
     found = metrics(hh_runs / "runs" / "hh_rlhf" / "reward")
     assert sum(found[f"pairs/{name}"] for name in ("train", "held_out", "too_long")) == 60
 

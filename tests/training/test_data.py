@@ -319,7 +319,9 @@ def test_rows_that_the_template_refuses_are_counted_with_its_words(tmp_path, cap
             (3, wanted.format("developer")),
         ]
         assert "2 of 4 rows left out, which the chat template refuses" in caplog.text
-    assert fitting_pairs(pairs, pairs, tokenizer, None, tmp_path)[2]["pairs/train"] == 2.0
+    (tmp_path / REJECTED_ROWS).write_text(json.dumps({"file": "pairs.jsonl", "reason": "not JSON"}) + "\n")
+    counts = fitting_pairs(pairs, pairs, tokenizer, None, tmp_path)[2]
+    assert (counts["pairs/train"], counts["rows/dropped"], counts["rows/refused"]) == (2.0, 1.0, 4.0)
     with pytest.raises(ValueError, match=r"got 2 rows, all of them refused by the chat template: .*Unknown role tool"):
         accepted_by_template(pairs.select([1, 1]), tokenizer, tmp_path)
 
