@@ -62,7 +62,7 @@ def user_errors(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails once more at its end
         elif isinstance(error, OSError) and error.filename:
             line = f"{error.filename}: {error.strerror}"
-        elif isinstance(error, MissingPackageError):
+        elif isinstance(error, ImportError) and "install" in str(error):  # ours, or an optimizer's of transformers
             line = str(error)
         elif type(error) is Exception and "Missing [UNK]" in str(error):  # of the library tokenizers
             line = "got a text with a word that the tokenizer does not have, and it has no token for unknown words; "
@@ -166,8 +166,8 @@ def json_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
     """Return a dict as given in YAML, or as JSON on the command line."""
     if isinstance(value, str):
         value = read_json(value, name)
-    if value is not None and not isinstance(value, dict):
-        raise ValueError(f"{name}: got {value!r}, wanted a mapping")
+    if value is not None and (not isinstance(value, dict) or not all(isinstance(key, str) for key in value)):
+        raise ValueError(f"{name}: got {value!r}, wanted a mapping of names to values")
     return value or {}
 
 

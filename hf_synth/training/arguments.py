@@ -3,6 +3,8 @@
 import argparse
 import copy
 import dataclasses
+import inspect
+import json
 import math
 import os
 import re
@@ -15,8 +17,10 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 import yaml
 from huggingface_hub.utils import disable_progress_bars
-from transformers import TrainingArguments
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from transformers import SchedulerType, TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from trl import ModelConfig, TrlParser
 
 from hf_synth.errors import check_fields, nearest, option, read_json
@@ -31,7 +35,7 @@ DUPLICATES = ("replace", "keep", "drop")
 _SECRET = re.compile(
     r"://[^/\s@]+@|['\"]((hub_|hf_|access_|use_auth_)?token|api_key|password)['\"]: ['\"]|\bhf_[A-Za-z0-9]{34}\b"
 )
-TRACKERS = ("tensorboard", "trackio", "wandb")
+_OF_TRAINER = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}  # which it gives a schedule itself
 
 _RULES = yaml.safe_load((Path(__file__).parent / "fields.yaml").read_text(encoding="utf-8"))
 LIMITS = {name: rule for rule in _RULES["limits"] for name in rule["fields"].split()}
@@ -68,8 +72,10 @@ class DataArguments:
         "drop (the distinct ones of num_rows).",
         choices=DUPLICATES,
     )
-    rows_seed: int = option(0, "The seed of the rows.")
-    max_prompt_tokens: int | None = option(None, "Longer prompts are left out, and counted in metrics.json.")
+    rows_seed: int = option(0, "The seed of the rows.", at_least=0)
+    max_prompt_tokens: int | None = option(
+        None, "Longer prompts are left out, and counted in metrics.json.", at_least=1
+    )
     test_share: float = option(
         0.1, "The share of the prompts, of pairs or your own, that is held out.", at_least=0, below=1
     )
@@ -311,6 +317,8 @@ def parse_recipe(
     for part in parsed:
         if isinstance(part, TrainingArguments | ModelConfig):
             check_fields(part, LIMITS)
+        if isinstance(part, TrainingArguments):
+            check_schedule(part)
         for name, value in vars(part).items():
             check_no_secret(name, value)
             if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_ratio", math.inf):
@@ -356,6 +364,19 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
         raise ValueError("output_dir: got an empty name, wanted that of a folder")
 
 
+def check_schedule(args: TrainingArguments) -> None:
+    """Raise ValueError for a learning rate schedule that does not take its arguments: Trainer learns it last."""
+    given, name = args.lr_scheduler_kwargs or {}, SchedulerType(args.lr_scheduler_type)
+    plateau = name == SchedulerType.REDUCE_ON_PLATEAU  # it hands them on to torch
+    schedule: Any = ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[name]
+    known = set(inspect.signature(schedule).parameters) - _OF_TRAINER
+    if not isinstance(given, dict) or not ("kwargs" in known or given.keys() <= known):
+        raise ValueError(
+            f"lr_scheduler_kwargs: got {given!r}, wanted a mapping with names that the schedule {name.value} takes: "
+            f"{', '.join(sorted(known)) or 'it takes none, so leave them out'}"
+        )
+
+
 def check_no_secret(name: str, value: Any) -> None:
     """Raise ValueError for a value with a token or a password in it, which files of a run would keep."""
     if _SECRET.search(str(value)):
@@ -366,8 +387,8 @@ def check_no_secret(name: str, value: Any) -> None:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise ValueError for a tracker that is not known, or is one of TRACKERS and not installed."""
-    missing = set(TRACKERS) - set(get_available_reporting_integrations() if names else TRACKERS)
+    """Raise ValueError for a tracker that is not known, or not installed."""
+    missing = set(INTEGRATION_TO_CALLBACK) - {"flyte", *get_available_reporting_integrations()} if names else set()
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             raise ValueError(f"report_to: got {name!r}; {nearest(name, INTEGRATION_TO_CALLBACK)}")
@@ -418,6 +439,7 @@ def read_yaml(path: Path, loader: type[yaml.SafeLoader] = _Loader) -> dict[str, 
         raise ValueError(f"--config: got {str(path)!r}, which is no file{_likely_config(path)}")
     try:
         config = loader(path.read_text(encoding="utf-8")).get_single_data()
+        json.dumps(config, default=str, skipkeys=True)  # an anchor may hold itself
     except yaml.MarkedYAMLError as error:  # its own text quotes the line, which may hold a secret
         mark = error.problem_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -469,7 +491,14 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     variables = config.pop("env", None) or {}
     if not isinstance(variables, dict):
         raise ValueError(f"{path}: env: got {variables!r}, wanted a mapping of environment variables")
-    os.environ.update({str(name): str(value) for name, value in variables.items()})
+    for name, value in variables.items():
+        if (
+            not re.fullmatch(r"[A-Za-z_]\w*", str(name))
+            or not isinstance(value, str | int | float)
+            or "\0" in str(value)
+        ):
+            raise ValueError(f"{path}: env: got {name!r}: {value!r}, wanted a variable's name and a text or a number")
+        os.environ[str(name)] = str(value)
     for key, value in config.items():
         if key not in fields:
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")

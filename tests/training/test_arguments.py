@@ -3,13 +3,14 @@
 import importlib.util
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from trl import GRPOConfig
 
 from hf_synth import get_task
 from hf_synth.errors import json_dict
-from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
+from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, check_schedule, parse_recipe
 from hf_synth.training.data import clusters
 
 CLASSES = (DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
@@ -288,3 +289,57 @@ def test_weight_arguments_out_of_range_are_errors_before_anything_is_trained(nam
 def test_an_unknown_estimator_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"^density_estimator: got 'mean'; .*Known: mean_distance, volume"):
         WeightArguments(density_estimator="mean")
+
+
+@pytest.mark.parametrize("text", ["{'': x}", "{A=B: x}", '{A: "x\\0y"}', "{A: null}", "{A: [1]}", "{1: x}"])
+def test_an_environment_that_no_process_can_have(text, yaml_file):
+    message = error("--config", yaml_file(f"task: sort\nenv: {text}\n"))
+    assert "config.yaml: env: got " in message
+    assert "wanted a variable's name" in message
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "fits"),
+    [
+        ("linear", {"nonsense": 1}, False),
+        ("linear", [1], False),
+        ("constant", {"num_cycles": 1}, False),
+        ("cosine", {"last_epoch": 3}, False),
+        ("cosine", {"num_cycles": 1}, True),
+        ("cosine_with_min_lr", {"min_lr": 0.1}, True),
+        ("reduce_lr_on_plateau", {"patience": 0}, True),
+        ("reduce_lr_on_plateau", {"patent": 0}, False),
+    ],
+)
+def test_a_schedule_takes_its_own_arguments(kind, given, fits):
+    args = SimpleNamespace(lr_scheduler_type=kind, lr_scheduler_kwargs=given)
+    if fits:
+        check_schedule(args)
+    else:
+        with pytest.raises(ValueError, match=f"that the schedule {kind} takes"):
+            check_schedule(args)
+
+
+def test_a_recipe_checks_its_schedule():
+    flags = ["--task", "sort", "--bf16", "false", "--lr_scheduler_kwargs"]
+    assert "that the schedule linear takes" in error(*flags, '{"nonsense": 1}')
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("task_args: &a {x: *a}", "got no valid YAML: Circular reference"),
+        ("task_args: {1: 2}", "task_args: got {1: 2}, wanted a mapping of names"),
+        ("rows_seed: -1", "rows_seed: got -1"),
+        ("max_prompt_tokens: 0", "max_prompt_tokens: got 0"),
+        ("fsdp_config: {version: 2}", "fsdp_config: got {'version': 2}, which says nothing without fsdp"),
+    ],
+)
+def test_what_would_fail_late_or_say_nothing(text, named, yaml_file):
+    assert named in error("--config", yaml_file(f"task: sort\n{text}\n"))
+
+
+def test_every_tracker_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("hf_synth.training.arguments.get_available_reporting_integrations", list)
+    for name in ("codecarbon", "mlflow", "wandb"):
+        assert "which is not installed here" in error("--task", "sort", "--bf16", "false", "--report_to", name)
