@@ -251,7 +251,7 @@ BAD_LINES = [
     ({"prompt": "\u200b"}, "the prompt is empty"),
     ({"prompt": user(None)}, "wrong type"),
     ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "content other than text, which is not read"),
-    ({"prompt": user("x")}, "the prompt is a list of messages among texts"),
+    ({"prompt": [*user("x"), *user("y")]}, "the prompt is a list of messages among texts"),
     ('{"prompt": "\\ud800"}', "not valid Unicode"),
 ]
 
