@@ -100,7 +100,7 @@ class PairStream:
                     self.dropped[rejected.reason] += 1
                     self._reject(rejected)
                 continue
-            self._columns_seen |= {tuple(row.fields or ()): None}
+            self._columns_seen.setdefault(tuple(row.fields or ()))
             self.joined += any(pair.joined for pair in pairs)
             self.pairs += len(pairs)
             yield from (FoundPair(row.file, row.line, pair) for pair in columns)

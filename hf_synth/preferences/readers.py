@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, TypedDict
 
 from hf_synth.preferences.prompts import is_blank, normalise
@@ -146,8 +146,10 @@ def parse_dialogue(text: str) -> list[Message]:
     ]
 
 
-def _joined(turns: Iterable[Message]) -> list[Message]:
+def _joined(turns: list[Message]) -> list[Message]:
     """Put neighbouring turns of one role together: strict alternation, which many chat templates demand."""
+    if all(turn["role"] != following["role"] for turn, following in pairwise(turns)):
+        return turns
     return [
         Message(role=role, content="\n\n".join(turn["content"] for turn in group).strip())
         for role, group in groupby(turns, key=lambda turn: turn["role"])
