@@ -272,7 +272,7 @@ def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> 
             f"reward_model: got a classifier of {len(labels)} labels ({', '.join(map(str, labels[:8]))}), wanted 1, "
             "or `heads` with the weight of each label that counts"
         )
-    if strange := [head for head in heads if head not in labels]:
+    if strange := [str(head) for head in heads if head not in labels]:
         raise ValueError(f"reward_model: got heads {', '.join(strange)}, wanted some of {', '.join(map(str, labels))}")
     if not any(heads.values()):
         raise ValueError(f"reward_model: got heads {dict(heads)}, wanted at least one weight that is not 0")

@@ -44,6 +44,11 @@ class Cluster:
     preset: str | None = None
     task_args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse values without a name, which YAML can hold."""
+        if not all(isinstance(name, str) for name in self.task_args):
+            raise ValueError(f"task_args: got {self.task_args!r}, wanted a mapping of names to values")
+
     def build(self) -> Task:
         """Return the task itself."""
         return get_task(self.task, self.preset, **self.task_args)

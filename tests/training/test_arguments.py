@@ -253,6 +253,8 @@ def test_a_task_says_itself_what_is_wrong_with_its_values():
         built(task="srot")
     with pytest.raises(ValueError, match="got unknown preset '9'"):
         built(task="sort", preset="9")
+    with pytest.raises(ValueError, match=r"task_args: got \{1: 2\}, wanted a mapping of names"):
+        built(task="sort", task_args={1: 2})
 
 
 def test_a_source_given_by_flag_takes_the_place_of_the_yaml_files(tmp_path):
@@ -329,7 +331,6 @@ def test_a_recipe_checks_its_schedule():
     ("text", "named"),
     [
         ("task_args: &a {x: *a}", "got no valid YAML: Circular reference"),
-        ("task_args: {1: 2}", "task_args: got {1: 2}, wanted a mapping of names"),
         ("rows_seed: -1", "rows_seed: got -1"),
         ("max_prompt_tokens: 0", "max_prompt_tokens: got 0"),
         ("fsdp_config: {version: 2}", "fsdp_config: got {'version': 2}, which says nothing without fsdp"),
