@@ -371,7 +371,7 @@ def machine() -> str:
         model = names[-1] if names else model
     if DEVICE == "cuda":
         model = f"{torch.cuda.get_device_name()} with {model}"
-    bf16 = "bf16 in hardware" if has_bf16() else "no bf16 in hardware, so that bf16 is not measured"
+    bf16 = "bf16 in hardware" if has_bf16() else "no bf16 in hardware (bf16 is not measured)"
     busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return (
         f"{model}, {torch.get_num_threads()} thread(s) of {os.cpu_count()}, {bf16}; load at the start {busy}; "
@@ -381,11 +381,11 @@ def machine() -> str:
 
 HEAD = """# How fast training is
 
-A ratio of 1 in the table means that `Trainer` is as fast as a plain PyTorch loop. `python benchmarks/training.py --write docs/training_speed.md` writes this page.
+How does `Trainer` compare with a plain PyTorch loop? The column `ratio` answers for each model: 1 means as fast, 0.9 means 10 % slower. `python benchmarks/training.py --write docs/training_speed.md` writes this page.
 
 - Two programs take turns in one run, a few steps each. Times are medians in milliseconds per step.
 - `ratio` is the speed of the first program divided by that of the second: the median over pairs of neighbouring turns.
-- `rounds` is the lowest and the highest of these ratios. A narrow range means a quiet machine. `asked for` is the minimum ratio that the project requires.
+- `rounds` shows the lowest and the highest of these ratios. A narrow range means a quiet machine. `asked for` is the minimum ratio that the project requires.
 - The plain loop has the same model, a fused optimizer and batches made in advance, and reads no value before the end. Trainer makes fresh rows at every step.
 - Both programs end with the same loss. A batch has 64 rows. The models have no dropout.
 """  # noqa: E501
@@ -412,7 +412,7 @@ def main() -> None:
         if options.only in pair.name:
             say(pair.line(options.steps, options.rounds))
     names = {f"parts of {name}": name for name in known}
-    parts = "Parts of a step under Trainer. `rows`: making the rows. `loader`: what torch and accelerate add to it."
+    parts = "Parts of a step under Trainer. `rows`: making the rows. `loader`: what torch and accelerate add to it. `Trainer`: all the rest, also in ms. `rows at most`: the limit for `rows`."
     say("", f"{parts}\n\n| | ms | {' | '.join(PARTS)} | Trainer | its ms | rows at most |")
     say(f"|{'---|' * (len(PARTS) + 5)}")
     for title, name in names.items():

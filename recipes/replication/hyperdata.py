@@ -42,11 +42,12 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
     return [
         sample_size_note(min(map(len, arms.values()))),
         table(["arm", *_MEASURES.values(), "published validity, % (one seed)"], rows),
-        "A sample is valid if the whole of it is in the language. Perplexity ratio: of strings with a violation over "
-        "valid ones, 1 where the model does not separate the two. AUROC: how often a valid string is likelier than "
-        "an invalid one of its length, 0.5 by chance. A completion test is passed where the right words at a point "
-        "of decision are likelier together than the wrong ones. Higher is better but for the loss, in nats per token.",
-        "Difference to examples alone, seed by seed:",
+        "- A sample is valid if all of it is in the language.\n"
+        "- Perplexity ratio: strings with a violation over valid ones; 1 if the model does not separate the two.\n"
+        "- AUROC: how often a valid string is more likely than an invalid one of its length; 0.5 by chance.\n"
+        "- A completion test is passed if the valid next words together are more likely than the invalid ones.\n"
+        "- Loss is in nats per token; lower is better. For all other columns, higher is better.",
+        "Difference from examples alone, paired by seed:",
         table(["arm", *_MEASURES.values()], gains),
         _claims(arms),
         "![Validity and perplexity ratio by arm](reproduction/figures/hyperdata.png)",

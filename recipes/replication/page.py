@@ -1,5 +1,6 @@
 """docs/reproduction.md: each study's question, what was published, what was found here, and how sure that is."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,22 +39,22 @@ STUDIES: dict[str, Study] = {
     "rlm_v128": Study(
         "rlm/replicate_v128.yaml",
         "RLM: 128 symbols, depth 1, beta 2",
-        "The reference figure after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Here on 8 grammars.",
+        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess the same on 8 grammars?",
         v128_section,
     ),
     "rlm_l3": Study(
         "rlm/replicate_l3.yaml",
         "RLM: depth 3 against the exact Bayes loss",
-        "How near does a transformer come to the best predictor when eight leaves hang on one tree?",
+        "How close does a transformer come to the best predictor on trees with eight leaves?",
         l3_section,
     ),
     "analogy_e10": Study(
         "analogy/replicate_e10.yaml",
         "Analogy: the reference run on 20 graphs",
-        "Published for one graph: near-OOD compositions right at epoch 20, trained analogies at epoch 30, the 2 "
-        "held-out analogies at epochs 90 to 120, and lost by epoch 200; first memorise, then compose, then analogise. "
-        "An epoch is 2.4 steps, and an accuracy of 0.5 on held-out analogies is one of the two. Guessing one of five "
-        "images gets one of the two right in 36 % of the cases.",
+        "Published for one graph: first memorise, then compose, then analogise. Near-OOD compositions are right at "
+        "epoch 20, trained analogies at epoch 30. The 2 held-out analogies are right at epochs 90 to 120 and lost by "
+        "epoch 200. An epoch is 2.4 steps. An accuracy of 0.5 on held-out analogies means one of the two. A random "
+        "guess among the five images gets one of the two right in 36 % of the cases.",
         analogy_section,
         settings=(
             ("learning rate", "1e-4", "1e-2"),
@@ -65,9 +66,9 @@ STUDIES: dict[str, Study] = {
     ),
     "analogy_e60": Study(
         "analogy/replicate_e60.yaml",
-        "Analogy: 20 held-out facts of the functor a graph",
-        "The same questions where accuracy on held-out analogies is a share of 20 facts and not of 2. Only 6 of the "
-        "functor's 26 facts are trained on here, of the reference run's 5 it is 3, and a tenth of the compositions.",
+        "Analogy: 20 held-out facts of the functor per graph",
+        "The same questions with 20 held-out analogies instead of 2. Training has 6 of the functor's 26 facts (in the "
+        "reference run, 3 of 5) and a tenth of the compositions.",
         analogy_section,
         settings=(
             ("functor facts held out", "2 of 5 (or other ratios with 30 entities)", "20 of 26"),
@@ -84,8 +85,8 @@ STUDIES: dict[str, Study] = {
     "downstream": Study(
         "procedural/replicate_downstream.yaml",
         "Procedural: weights transferred from a warm-up",
-        "Published: attention from set helps haystack and sort and hurts reversed addition, eca helps reversed "
-        "addition, both together are best on haystack and sort. Scaled down here; with a shuffled control.",
+        "Published: attention from set helps haystack and sort and hurts reversed addition. eca helps reversed "
+        "addition. Both together are best on haystack and sort. Here the runs are smaller, with a shuffled control.",
         downstream_section,
         first="procedural/replicate_warmups.yaml",
         settings=(
@@ -101,8 +102,8 @@ STUDIES: dict[str, Study] = {
     "hyperdata": Study(
         "hyperdata/replicate.yaml",
         "Hyperdata: explanations among examples of tivari3",
-        "Published for Pythia-1.4b, one seed: explanations alone give no valid text, 10 % explanations lie below "
-        "examples alone. Here a small model from nothing.",
+        "Published for Pythia-1.4b, one seed: explanations alone give no valid text, and 10 % explanations give less "
+        "than examples alone. Here: a small model with random initial weights.",
         hyperdata_section,
         settings=(
             ("model", "Pythia-1.4b, which reads English", "a GPT-NeoX of 3 layers, from random weights"),
@@ -114,19 +115,24 @@ STUDIES: dict[str, Study] = {
 }
 _HEAD = """# Published results, run again
 
-Written by `python recipes/replicate.py`; each study is a config named `replicate...` in `recipes/configs/`, each
-finished run a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never over
-the samples of one run.
+Claims tested here: {answer}. {other} of {studies} studies do not have the published setting, so their published claims are
+not tested. The summary has one line per claim; the sections have the numbers.
+
+`python recipes/replicate.py` writes this page. Each study is a config `replicate_*.yaml` in `recipes/configs/`. Each
+finished run is a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never
+over the samples of one run.
 
 ## Summary
 
 {summary}
 
-Reproduced: the number is above the bar of the claim. Not reproduced: it is below. Undecided: the units do not say, or
-are fewer than the 8 that a claim takes. Supported and not supported say the same of claims that were not published.
-p-values are corrected over all {tested} claims of this page that are tested (Holm). A claim whose setting differs from
-the published one in what could matter is not tested: it is neither confirmed nor refuted here, and its section lists
-what differs.
+- Reproduced: the number is above the threshold of the claim. Not reproduced: it is below.
+- Supported, not supported: the same for claims that were not published.
+- Undecided: the corrected p-value does not decide, or there are fewer than the 8 units that a claim takes.
+- Not the published setting: the setting differs in something that could matter, so the claim is not tested. It is
+  neither confirmed nor refuted here. The section lists what differs.
+
+p-values are corrected over all {tested} claims of this page that are tested (Holm).
 """
 
 
@@ -155,7 +161,10 @@ def write_page(docs: Path, configs: Path) -> Path:
     ]
     summary = table(["study", "claim", "here", "verdict"], rows, text_columns=2)
     tested = sum(not claim.without for _, claim in claims)
-    parts = [_HEAD.format(summary=summary, tested=tested)]
+    counts = collections.Counter(word for (_, claim), word in zip(claims, words, strict=True) if not claim.without)
+    answer = ", ".join(f"{count} {word}" for word, count in counts.items()) or "none"
+    other = sum(bool(study.settings) for study in STUDIES.values())
+    parts = [_HEAD.format(summary=summary, tested=tested, answer=answer, other=other, studies=len(STUDIES))]
     left = iter(words)
     for name, body in bodies.items():
         parts += [f"## {STUDIES[name].title}\n", STUDIES[name].question]

@@ -65,9 +65,9 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
     return [
         sample_size_note(min(map(len, arms.values()))),
         table([*head, "steps trained"], rows),
-        "Steps to 0.95 and to 0.99, a number a seed: the first evaluation at which token accuracy on validation rows "
-        "was as high, that no rows of dyck and dyck_shuffle can be: there the excess over the floor says how much is "
-        "learned. A run ends early once its validation loss is below 0.01.",
+        "Steps to 0.95 and to 0.99, one number per seed: the first evaluation with this token accuracy on validation "
+        "rows. No model can reach it on dyck and dyck_shuffle; the excess over the floor shows how much is learned "
+        "there. A run ends early when its validation loss is below 0.01.",
         _reached(arms),
         "![Token accuracy over steps, of the first seed](reproduction/figures/procedural.png)",
     ]
@@ -119,11 +119,11 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
         table(["initialised from", *_TARGETS], [constant, *rows, seen]),
         "Published (10 seeds, longer inputs, batch 1,000, 10,000 steps):",
         table(["initialised from", *_TARGETS], published),
-        "Difference to nothing, in points, seed by seed:",
+        "Difference from random initial weights (`nothing`), in percentage points, paired by seed:",
         table(["initialised from", *_TARGETS], gains),
-        "A comparison counts where the interval from nothing lies above the commonest tokens. "
+        "A task counts only if the interval of `nothing` lies above the accuracy of the commonest tokens. "
         + (f"It does not for {', '.join(weak)}." if weak else "It does for all four.")
-        + " The last two claims are tested here and not published:",
+        + " The last two claims were not published; they are tested here:",
         [target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name],
         "![Accuracy of the result by initialisation](reproduction/figures/downstream.png)",
     ]

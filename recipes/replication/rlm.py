@@ -26,8 +26,8 @@ def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: P
     return [
         *_against_floor(records, config, folder, "rlm_v128", published),
         _next_to_published(records),
-        "With two leaves the bigram is the best predictor there is, but for its counts: it has seen the same "
-        "rows as the transformer. The marginal entropy of the second leaf is what the unigram comes down to.",
+        "With two leaves, a bigram with exact probabilities is the best predictor. The bigram here estimates them "
+        "from the rows that the transformer has seen. The loss of the unigram tends to the marginal entropy.",
         "### Conditional entropy against beta, V=32, L=1\n",
         *_entropies(),
     ]
@@ -38,8 +38,8 @@ def _next_to_published(records: Sequence[Record]) -> str:
     excess = float(np.mean([record.metrics["excess/test"] for record in records]))
     agree = "agrees" if abs(excess - _EXCESS) <= 0.01 else "does not agree"
     return (
-        f"Published is an excess of 3.10 - 2.84 = {_EXCESS:g}, of two losses each rounded to 0.01; the mean here, "
-        f"{excess:.3f}, {agree} with that."
+        f"The published excess is 3.10 - 2.84 = {_EXCESS:g}, from two losses rounded to 0.01. The mean here, "
+        f"{excess:.3f}, {agree} with it."
     )
 
 
