@@ -412,7 +412,8 @@ def main() -> None:
         if options.only in pair.name:
             say(pair.line(options.steps, options.rounds))
     names = {f"parts of {name}": name for name in known}
-    parts = "Parts of a step under Trainer. `rows`: making the rows. `loader`: what torch and accelerate add to it. `Trainer`: all the rest, also in ms. `rows at most`: the limit for `rows`."
+    parts = "Parts of a step under Trainer. `rows`: making the rows. `loader`: what torch and accelerate add to it."
+    parts += " `Trainer`: all the rest, also in ms. `rows at most`: the limit for `rows`."
     say("", f"{parts}\n\n| | ms | {' | '.join(PARTS)} | Trainer | its ms | rows at most |")
     say(f"|{'---|' * (len(PARTS) + 5)}")
     for title, name in names.items():

@@ -75,26 +75,26 @@ CONFIGS = Path(__file__).parent / "configs"
 class GRPOArguments:
     """What this recipe adds to data, weights, policy and TRL's GRPOConfig."""
 
-    warm_up: str | None = option(None, "A config of recipes/sft.py that makes the first policy, run if need be.")
+    warm_up: str | None = option(None, "A config of recipes/sft.py that trains the first policy if it does not exist.")
     policy_made_by: str | None = option(None, "The command to name in the error where the policy is missing.")
     reward: list[str] = option(
         [],
-        "Reward models by path or Hub id, and `verifier` for the tasks'; that alone where none is given. "
-        "--reward_weights says what each counts.",
+        "Reward models by path or Hub id, and `verifier` for the task's own verifier, which is the default. "
+        "--reward_weights sets the weight of each.",
     )
     reward_heads: dict[str, Any] | str | None = option(
-        None, "What each head of a reward model with several counts for, as JSON: head -> weight.", json=True
+        None, "The weight of each head of a reward model with several, as JSON: head -> weight.", json=True
     )
     reward_made_by: str | None = option(None, "The command to name in the error where the reward model is missing.")
     reward_max_length: int | None = option(
-        None, "The reward model reads at most so many tokens, the last ones.", at_least=1
+        None, "The reward model reads at most this many tokens: the last ones of a text.", at_least=1
     )
     eval_prompts: int = option(
-        64, "Held-out prompts that completions are sampled for: a cluster, or in all.", at_least=0
+        64, "Held-out prompts to evaluate on: per cluster, or in all without clusters.", at_least=0
     )
-    sample_every: int = option(20, "Steps between two evaluations of them.", at_least=1)
-    look_samples: int = option(1, "Completions a prompt at each evaluation.", at_least=1)
-    final_samples: int = option(4, "Completions a prompt of the trained policy, kept in samples.parquet.", at_least=1)
+    sample_every: int = option(20, "Steps between two evaluations on held-out prompts.", at_least=1)
+    look_samples: int = option(1, "Completions per prompt at each evaluation.", at_least=1)
+    final_samples: int = option(4, "Completions per prompt of the trained policy (samples.parquet).", at_least=1)
 
     def __post_init__(self) -> None:
         """Read JSON values and a single reward; refuse numbers out of range."""

@@ -33,7 +33,7 @@ class ReplicateArguments:
     """Which studies are run, and where their results go."""
 
     only: list[str] | None = option(None, f"Studies to run; all by default: {', '.join(STUDIES)}.")
-    most_runs: int | None = option(None, "Stop after so many runs.")
+    most_runs: int | None = option(None, "Stop after this many runs.")
     docs: str = option("docs", "The folder that gets reproduction.md.")
     canonical: str | None = option(None, "Natural text for the study of hyperdata: a file, such as wikitext-2's.")
 

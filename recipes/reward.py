@@ -45,10 +45,10 @@ class RewardArguments:
 
     policy_made_by: str | None = option(None, "The command to name in the error where model_name_or_path is missing.")
     heads: list[str] | None = option(
-        None, "Aspects with a score each, such as quality diversity; pairs need columns that tell them."
+        None, "Aspects with one score each, such as quality diversity; see docs/post_training.md for the columns."
     )
     aspect_column: str | None = option(
-        None, "The column that names the head a pair is about; else HEAD_chosen and HEAD_rejected score."
+        None, "The column that names the head of each pair; without it, columns HEAD_chosen and HEAD_rejected."
     )
 
     def __post_init__(self) -> None:

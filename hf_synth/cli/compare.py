@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise ValueError(f"got {str(path)!r}, which is no folder; wanted one with a file of numbers for each seed")
+        raise ValueError(f"got {str(path)!r}, which is not a folder; wanted one with a file of numbers per seed")
     return path
 
 
@@ -107,10 +107,12 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
         numbers = _SEED.findall(place) or re.findall(r"^\D*(\d+)$", path.stem)
         seed = str(numbers[-1] if numbers else settings.get("seed", settings.get("config/random_seed", place)))
         if (other := seen.setdefault(seed, path)) != path:
-            raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one a seed")
+            raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one per seed")
         yield seed, (values, settings)
     if not seen:
-        raise ValueError(f"got {str(folder)!r}, in which no file of numbers lies; wanted one for each seed")
+        raise ValueError(
+            f"got {str(folder)!r}, which has no file of numbers; wanted one per seed, such as seed-0/metrics.json"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:

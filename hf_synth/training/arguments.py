@@ -77,7 +77,7 @@ class DataArguments:
         None, "Longer prompts are left out, and counted in metrics.json.", at_least=1
     )
     test_share: float = option(
-        0.1, "The share of the prompts, of pairs or your own, that is held out.", at_least=0, below=1
+        0.1, "The fraction of the prompts, of pairs or your own, that is held out.", at_least=0, below=1
     )
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class WeightArguments:
 
     sampling_by: list[str] = option(
         ["density"],
-        "density; permuted (its weights, dealt out at random: a control); cluster or source (equal mass "
+        "density; permuted (the same weights in random order: a control); cluster or source (equal mass "
         "to each cluster or `src`); pass_rate (learnt while GRPO trains); curriculum (easy first: the column "
         "difficulty, or else the prompt's length); uniform. Several multiply.",
     )
@@ -109,14 +109,14 @@ class WeightArguments:
     )
     strength_schedule: str = option(
         "constant",
-        "constant; rising (from 0 to sampling_strength over the run, crowded first); falling.",
+        "constant; rising (from 0 to sampling_strength over the run, dense prompts first); falling.",
         choices=SCHEDULES,
     )
     density_refresh: int | None = option(
-        None, "Measure density again every so many steps, by the policy's own hidden states as they are.", at_least=1
+        None, "Measure density again after every so many steps, on the policy's own hidden states.", at_least=1
     )
     round_size: int | None = option(
-        None, "Draws in a round, between which weights may change; as many as prompts where not given.", at_least=1
+        None, "Draws in a round; weights change only between rounds. By default as many as prompts.", at_least=1
     )
     density_k: int = option(10, "Neighbours that measure density.", at_least=2)
     density_estimator: str = option("volume", "volume or mean_distance.", choices=("volume", "mean_distance"))
@@ -134,7 +134,7 @@ class WeightArguments:
     density_backend: str = option(
         "auto", "auto, or exact: sklearn, faiss, torch; or approximate: ivf.", choices=("auto", *BACKENDS)
     )
-    density_from: str | None = option(None, "A folder of recipes/density.py: its densities instead of measuring any.")
+    density_from: str | None = option(None, "A folder written by recipes/density.py: use its densities, measure none.")
 
     def __post_init__(self) -> None:
         """Take one number for a list of one; refuse repeated and negative strengths."""
@@ -190,13 +190,11 @@ class PolicyArguments(ModelConfig):
     """TRL's model arguments, and the architecture of a model made from nothing for when no model is named."""
 
     model_type: str = option(
-        "rope_gpt", "A model made from nothing: rope_gpt, rlm_transformer, or any of transformers, small."
+        "rope_gpt", "A new model: rope_gpt, rlm_transformer, or any of transformers; small by default."
     )
-    new_model: dict[str, Any] | str | None = option(
-        None, "Config values of a model made from nothing, as JSON.", json=True
-    )
-    gpt2_size: str | None = option(None, "A GPT-2 made from nothing, as layers_heads_hidden: 12_12_768.")
-    tokenizer_vocab_size: int = option(4096, "Size of the byte-level BPE that a fresh model on natural text gets.")
+    new_model: dict[str, Any] | str | None = option(None, "Config values of a new model, as JSON.", json=True)
+    gpt2_size: str | None = option(None, "A new GPT-2, as layers_heads_hidden: 12_12_768.")
+    tokenizer_vocab_size: int = option(4096, "Size of the byte-level BPE that a new model on natural text gets.")
 
     def __post_init__(self) -> None:
         """Read JSON values; let LoRA adapt every linear layer unless some are named."""

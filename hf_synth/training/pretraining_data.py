@@ -37,9 +37,9 @@ class RowsArguments:
     preset: str | None = option(None, "A preset of the task.")
     task_args: dict[str, Any] | str | None = option(None, "Config values over the preset, as JSON.", json=True)
     train_rows: int | None = option(
-        None, "How many rows to train on, over and over; fresh rows for ever by default.", at_least=1
+        None, "The number of distinct rows to train on; by default an endless stream of fresh rows.", at_least=1
     )
-    rows_seed: int = option(0, "The seed of the rows: of what is trained on and of what is measured.")
+    rows_seed: int = option(0, "The seed of all rows, for training and for evaluation.")
     dataset: str | None = option(
         None, "Rows of the task from a Hub id, a folder of save_to_disk, or a folder of Parquet files, made with "
         "columns input_ids and labels, as datasets_scripts/ publish them."
@@ -76,7 +76,7 @@ class ScheduleArguments:
     )
     decay_steps: int | None = option(None, "Cosine: the step at which it ends; max_steps by default.", at_least=1)
     decay_to: float | None = option(
-        None, "Cosine: the share of learning_rate that it ends at, and stays at.", at_least=0, at_most=1
+        None, "Cosine: the fraction of learning_rate at which it ends and stays.", at_least=0, at_most=1
     )
 
     def __post_init__(self) -> None:
@@ -104,7 +104,7 @@ class CurriculumArguments:
     curriculum_start: int = option(2, "Its first value; the config's own value is the last.")
     curriculum_step: int = option(2, "By how much it grows.", at_least=1)
     curriculum_threshold: float = option(
-        0.99, "The token accuracy on fresh validation rows that is mastery.", above=0, at_most=1
+        0.99, "The token accuracy on fresh validation rows from which the field grows.", above=0, at_most=1
     )
     curriculum_every: int = option(100, "Steps between two checks.", at_least=1)
     curriculum_rows: int = option(256, "Fresh validation rows of a check.", at_least=1)

@@ -35,15 +35,16 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
         "Accuracy at the end, mean over graphs:",
         table(["weight decay", *_TYPES], [[_decay(arm), *_final(runs)] for arm, runs in arms.items()]),
         "The next table shows when each fact type is learned: the first evaluation with an accuracy of at least "
-        f"{_LEARNED:g}, as the median step over the graphs that reach it. The published order is memorise (id_atomic), "
-        "then compose (near_ood_compositional), then analogise (ood_analogical). Evaluations are "
+        f"{_LEARNED:g}, as the median step over the graphs that reach it. The published order is memorise "
+        "(id_atomic), then compose (near_ood_compositional), then analogise (ood_analogical). Evaluations are "
         f"{every} steps apart. Types learned at the same evaluation count as in order.",
         table(["weight decay", *_HEAD], [[_decay(arm), *_order(runs)] for arm, runs in arms.items()]),
         "Held-out analogies by step, mean over graphs; an epoch is "
         f"{epoch:.3g} steps:",
         table(["weight decay", *(f"{step:,}" for step in shown)],
               [[_decay(arm), *_held_out(runs, shown)] for arm, runs in arms.items()]),
-        "The highest accuracy on held-out analogies at any evaluation, the accuracy at the end, and how often it was lost:",
+        "The highest accuracy on held-out analogies at any evaluation, the accuracy at the end, and how often it was "
+        "lost:",
         table(["weight decay", "best", "end", "graphs that reached 0.5", "of these below 0.5 at the end"],
               [[_decay(arm), *_transience(runs)] for arm, runs in arms.items()]),
         [claim for arm, runs in arms.items() for claim in _claims(arm, runs)],
@@ -82,7 +83,9 @@ def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
              ("held-out analogies reach 0.5", reached, count),
              ("and are lost again by the end", lost, reached)]  # fmt: skip
     shares = [
-        share_claim(claim, f"fraction of graphs above one half, {decay}", hits, of) for claim, hits, of in claimed if of
+        share_claim(claim, f"fraction of graphs above one half, {decay}", hits, of)
+        for claim, hits, of in claimed
+        if of
     ]
     falls = [values[0] - values[-1] for run in runs if (values := run.curve("geometry/dirichlet_energy")[1])]
     shows = f"Dirichlet energy at the first evaluation minus at the last, {decay}"

@@ -39,7 +39,8 @@ STUDIES: dict[str, Study] = {
     "rlm_v128": Study(
         "rlm/replicate_v128.yaml",
         "RLM: 128 symbols, depth 1, beta 2",
-        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess the same on 8 grammars?",
+        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess the same on 8 "
+        "grammars?",
         v128_section,
     ),
     "rlm_l3": Study(
@@ -115,8 +116,8 @@ STUDIES: dict[str, Study] = {
 }
 _HEAD = """# Published results, run again
 
-Claims tested here: {answer}. {other} of {studies} studies do not have the published setting, so their published claims are
-not tested. The summary has one line per claim; the sections have the numbers.
+Claims tested here: {answer}. {other} of {studies} studies do not have the published setting, so their published
+claims are not tested. The summary has one line per claim; the sections have the numbers.
 
 `python recipes/replicate.py` writes this page. Each study is a config `replicate_*.yaml` in `recipes/configs/`. Each
 finished run is a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never

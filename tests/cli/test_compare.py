@@ -165,9 +165,9 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     assert "`loss`" in printed("a", "b")  # NaN is missing, and ends nothing
     assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
     assert "wanted at least two folders" in refused("a")
-    assert "'none', which is no folder" in refused("a", "none")
+    assert "'none', which is not a folder" in refused("a", "none")
     (tmp_path / "empty").mkdir()
-    assert "no file of numbers lies" in refused("a", "empty")
+    assert "without a file of numbers" in refused("a", "empty")
     (tmp_path / "b" / "seed-1" / "metrics.json").write_text('{"loss": ')
     assert "seed-1/metrics.json: got no valid file of numbers" in refused("a", "b")
     (tmp_path / "b" / "seed-1" / "metrics.json").write_text("[1]")
