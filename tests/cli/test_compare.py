@@ -167,7 +167,7 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     assert "wanted at least two folders" in refused("a")
     assert "'none', which is not a folder" in refused("a", "none")
     (tmp_path / "empty").mkdir()
-    assert "without a file of numbers" in refused("a", "empty")
+    assert "which has no file of numbers" in refused("a", "empty")
     (tmp_path / "b" / "seed-1" / "metrics.json").write_text('{"loss": ')
     assert "seed-1/metrics.json: got no valid file of numbers" in refused("a", "b")
     (tmp_path / "b" / "seed-1" / "metrics.json").write_text("[1]")
