@@ -461,10 +461,10 @@ class Promise(NamedTuple):
 
 
 PROMISES = (
-    Promise("rows are well-formed, and the vocabulary has no doubles", well_formed),  # the others need such rows
+    Promise("rows are well-formed, and the vocabulary has no duplicates", well_formed),  # the others need such rows
     Promise("a row is the same alone and in a block", same_in_any_block),
     Promise("another split, seed or purpose gives other rows", different),
-    Promise("every pass over finite rows holds the same ones, in another order", repeated),
+    Promise("every epoch of finite rows has the same rows, in a new order", repeated),
     Promise("text tokenises back to the rows", tokenised),
     Promise("every view shows the rows", viewed),
     Promise("the floor is finite, at most 0, and 0 outside the loss", floor),
@@ -472,9 +472,9 @@ PROMISES = (
     Promise("completions truncated, extended or empty, and garbage, are verified 0.0", incomplete, verifiable=True),
     Promise("any text is verified 0.0 or 1.0", scored, verifiable=True),
     Promise("corrupted rows are verified 0.0; lengths and prompts are kept", corrupted, verifiable=True),
-    Promise("violations are verified 0.0, and keep the length where they say so", violations, verifiable=True),
+    Promise("violations are verified 0.0, and keep the length if they say so", violations, verifiable=True),
     Promise("decision points have valid and invalid words of the vocabulary", decided),
-    Promise("config fields refuse illegal values, and work at their least", configured),
+    Promise("config fields refuse invalid values, and work at their minimum", configured),
     Promise('holdout="content" keeps splits apart, or says why it cannot', held_apart),
 )
 

@@ -130,8 +130,8 @@ def _vocabulary(task: Task) -> np.ndarray:
 def _head(task: Task, arguments: argparse.Namespace) -> Iterator[str]:
     yield f"{_called(task, arguments)} {task.config.to_json()}"
     size = task.size(arguments.split)
-    ends = "without end" if size is None else f"{size:,} rows a pass"
-    yield f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} words; {task.source}"
+    ends = "endless" if size is None else f"{size:,} rows per epoch"
+    yield f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} tokens; {task.source}"
     yield from task.explanations()
 
 

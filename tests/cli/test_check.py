@@ -38,7 +38,7 @@ NO_CHOICE = """\
 """
 CONFIG = "    most: int = bounded(100, 1, 10_000)  # 1 .. most ON, their number uniform\n"
 DEFECTS = {  # promise: what to change in Zorvan's file to break it
-    "rows are well-formed, and the vocabulary has no doubles": (
+    "rows are well-formed, and the vocabulary has no duplicates": (
         "return framed(words, 2 * count[:, 0],", "return framed(words + 9, 2 * count[:, 0],"
     ),
     "a row is the same alone and in a block": (
@@ -48,7 +48,7 @@ DEFECTS = {  # promise: what to change in Zorvan's file to break it
     "another split, seed or purpose gives other rows": (
         "rng.integers(1,", 'RowRandom(seed=0, split="train", purpose=rng.purpose, index=rng.index).integers(1,'
     ),
-    "every pass over finite rows holds the same ones, in another order": (METHOD, NEVER_REPEATED + METHOD),
+    "every epoch of finite rows has the same rows, in a new order": (METHOD, NEVER_REPEATED + METHOD),
     "text tokenises back to the rows": ('"ON"', '"<zorvan></zorvan>"'),
     "every view shows the rows": ('"wrong_order": Violation(', '"": Violation('),
     "the floor is finite, at most 0, and 0 outside the loss": ("1.0 - turn)", "2.0 - turn)"),
@@ -60,21 +60,21 @@ DEFECTS = {  # promise: what to change in Zorvan's file to break it
     "corrupted rows are verified 0.0; lengths and prompts are kept": (
         "rows.loss_start), _ON)", "rows.loss_start), _OFF)"
     ),
-    "violations are verified 0.0, and keep the length where they say so": (
+    "violations are verified 0.0, and keep the length if they say so": (
         "np.full(len(rows), 2), rows.lengths - 3", "*np.full((2, len(rows)), 2)"
     ),
     "decision points have valid and invalid words of the vocabulary": (METHOD, NO_CHOICE + METHOD),
-    "config fields refuse illegal values, and work at their least": (
+    "config fields refuse invalid values, and work at their minimum": (
         CONFIG, CONFIG + "\n    def __post_init__(self):\n        pass\n"
     ),
     'holdout="content" keeps splits apart, or says why it cannot': (METHOD, OWN_ROWS + METHOD),
 }  # fmt: skip
 WITHOUT_ROW = {  # what is wrong there is not a row
     "another split, seed or purpose gives other rows",
-    "every pass over finite rows holds the same ones, in another order",
+    "every epoch of finite rows has the same rows, in a new order",
     "any text is verified 0.0 or 1.0",
     "decision points have valid and invalid words of the vocabulary",
-    "config fields refuse illegal values, and work at their least",
+    "config fields refuse invalid values, and work at their minimum",
 }
 
 
