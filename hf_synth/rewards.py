@@ -208,11 +208,14 @@ def load_rewards(
     heads: what each head of a reward model with several counts for. ends: the ids that end an answer, for the
     verifier. Raises ValueError where natural prompts, of no task, have no reward model, or a source is named twice.
     """
+    given = ", ".join(sources) or "none"
     sources = list(sources) or [VERIFIER]
     if len(set(sources)) < len(sources):
-        raise ValueError(f"reward: got {', '.join(sources)}, wanted each once; reward_weights says what each counts")
+        raise ValueError(f"reward: got {given}, wanted each once; reward_weights sets the weight of each")
     if VERIFIER in sources and not tasks:
-        raise ValueError("got no reward: natural prompts have no verifier, so set `reward` to a reward model")
+        raise ValueError(
+            f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model (path or Hub id)"
+        )
     rewards = []
     for number, source in enumerate(sources, start=1):
         if source == VERIFIER:

@@ -116,7 +116,7 @@ def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_p
         (None, "got 'mine.jsonl', which cannot be read: There is no file or folder"),
         (
             [json.dumps({"prompt": f"{n} things"}) for n in range(30)],
-            "got no reward: natural prompts have no verifier",
+            "reward: got none, but natural prompts have no verifier",
         ),
     ],
 )
