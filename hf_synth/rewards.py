@@ -213,9 +213,7 @@ def load_rewards(
     if len(set(sources)) < len(sources):
         raise ValueError(f"reward: got {given}, wanted each once; reward_weights sets the weight of each")
     if VERIFIER in sources and not tasks:
-        raise ValueError(
-            f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model (path or Hub id)"
-        )
+        raise ValueError(f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model")
     rewards = []
     for number, source in enumerate(sources, start=1):
         if source == VERIFIER:
