@@ -89,7 +89,7 @@ def _against_floor(
         sample_size_note(len(records), "grammars"),
         table(head, [*([published] if published else []), *rows]),
         [] if published else [better],  # of two leaves the bigram is the best predictor
-        f"![Excess loss over training steps, a line a grammar](reproduction/figures/{name}.png)",
+        f"![Excess loss over training steps, one line per grammar](reproduction/figures/{name}.png)",
     ]
 
 

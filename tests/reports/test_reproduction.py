@@ -77,7 +77,7 @@ def test_every_study_has_a_config_and_a_section(docs):
 
 def test_few_seeds_are_no_claim(docs):
     page = (docs / "reproduction.md").read_text()
-    assert page.count("that a claim takes: this says that it ran, and no more") >= len(STUDIES) - 1
+    assert page.count("that a claim takes: this shows that the study runs, and no more") >= len(STUDIES) - 1
     assert "intervals are 95 % over" not in page
     assert "8 seeds; intervals are 95 % over seeds" in sample_size_note(8)
 
