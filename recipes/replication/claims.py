@@ -107,4 +107,5 @@ def sample_size_note(seeds: int, unit: str = "seeds") -> str:
     if seeds >= ENOUGH_SEEDS:
         return f"{seeds} {unit}{own}; intervals are 95 % over {unit} (Student's t)."
     few = f"{seeds} of the {ENOUGH_SEEDS} {unit} that a claim takes"
-    return f"{few}: this shows that the study runs, and no more." + (f" Intervals are over {unit}." if seeds > 1 else "")
+    over = f" Intervals are over {unit}." if seeds > 1 else ""
+    return f"{few}: this shows that the study runs, and no more.{over}"
