@@ -100,6 +100,12 @@ class GRPOArguments:
         """Read JSON values and a single reward; refuse numbers out of range."""
         given: Any = self.reward
         self.reward = [given] if isinstance(given, str) else [name for name in given if name]
+        for name in self.reward:
+            if ".py" in name and not Path(name).is_dir():
+                raise ValueError(
+                    f"reward: got {name!r}, wanted `verifier` or a reward model (path or Hub id); for a Python "
+                    "function, write a script with WeightedGRPOTrainer"
+                )
         check_fields(self)
         self.reward_heads = self.reward_heads or None
 

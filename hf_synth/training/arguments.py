@@ -288,7 +288,7 @@ def parse_recipe(
 
     `about`: what `--help` begins with, a recipe's own docstring.
     Raises ValueError for an unknown flag or key, naming the nearest known one, for a value of the wrong type or out of
-    range, and for one that the recipe would not act on. A dataclass whose values must fit those of the others has a
+    range, and for one that the recipe does not use. A dataclass whose values must fit those of the others has a
     method `check_beside(parsed)`.
     """
     words = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
@@ -345,7 +345,7 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
 
     for rule in _RULES["refused"]:
         for got in idle(rule):
-            raise ValueError(f"{got}, which this recipe would not act on; {rule['do']}")
+            raise ValueError(f"{got}, which this recipe does not use; {rule['do']}")
     for rule in _RULES["needs"]:
         beside = rule["beside"].split()
         for got in [] if set(beside) & set(named) else idle(rule):

@@ -93,7 +93,7 @@ def test_rules_name_fields_that_there_are():
 
 @pytest.mark.parametrize(("recipe", "name"), refusals())
 def test_what_a_recipe_would_not_act_on_is_refused(recipe, name):
-    with pytest.raises(ValueError, match=rf"^{name}: got 'x'.*, which this recipe would not act on; \w+"):
+    with pytest.raises(ValueError, match=rf"^{name}: got 'x'.*, which this recipe does not use; \w+"):
         check_honoured({name: "x"}, CLASSES[recipe], {name})
 
 
@@ -103,7 +103,7 @@ def test_rules_hold_in_every_parser(recipe):
     kinds = {kind.__name__ for part in CLASSES[recipe] for kind in part.__mro__}
     if "TrainingArguments" not in kinds:
         return
-    with pytest.raises(ValueError, match=r"^resume_from_checkpoint: got 'a/b', which this recipe would not act on"):
+    with pytest.raises(ValueError, match=r"^resume_from_checkpoint: got 'a/b', which this recipe does not use"):
         parse_recipe(CLASSES[recipe], ["--resume_from_checkpoint", "a/b", "--bf16", "true"])
 
 
