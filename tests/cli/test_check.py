@@ -36,7 +36,7 @@ NO_CHOICE = """\
         return (DecisionPoint('on', 'ON', ('OFF',), ('OFF',)),)
 
 """
-CONFIG = "    most: int = bounded(100, 1, 10_000)  # 1 .. most ON, their number uniform\n"
+CONFIG = "    most: int = bounded(100, 1, 10_000)  # the number of ON is uniform on 1 .. most\n"
 DEFECTS = {  # promise: what to change in Zorvan's file to break it
     "rows are well-formed, and the vocabulary has no duplicates": (
         "return framed(words, 2 * count[:, 0],", "return framed(words + 9, 2 * count[:, 0],"
