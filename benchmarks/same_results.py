@@ -44,7 +44,7 @@ ENVIRONMENT = {
 SETTINGS = yaml.safe_load("""
 .trained: &trained {seed: 0, use_cpu: true, bf16: false, report_to: none, disable_tqdm: true, logging_steps: 5,
   max_steps: 20, save_strategy: "no", per_device_train_batch_size: 8, learning_rate: 1.0e-3}
-.pairs: &pairs {<<: *trained, preferences: pairs.jsonl, max_length: 192, per_device_eval_batch_size: 16}
+.pairs: &pairs {<<: *trained, preferences: pairs.jsonl, max_length: 192}
 .pretrained: &pretrained {<<: *trained, recipe: pretrain, eval_strategy: steps, eval_steps: 10, eval_rows: 64,
   test_rows: 64, per_device_eval_batch_size: 64}
 .shape: &shape {hidden_size: 64, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 128}
@@ -52,8 +52,8 @@ SETTINGS = yaml.safe_load("""
 quickstart: {recipe: grpo}  # by the recipe's own default config
 sft: {<<: *pairs, recipe: sft, max_prompt_tokens: 128, tokenizer_vocab_size: 1024,
   new_model: {<<: *shape, max_position_embeddings: 512}}
-reward: {<<: *pairs, recipe: reward, model_name_or_path: sft, sampling_strength: 0}
-dpo: {<<: *pairs, recipe: dpo, model_name_or_path: sft, sampling_strength: 1, beta: 0.1}
+reward: {<<: *pairs, recipe: reward, model_name_or_path: sft, sampling_strength: 0, per_device_eval_batch_size: 16}
+dpo: {<<: *pairs, recipe: dpo, model_name_or_path: sft, sampling_strength: 1, beta: 0.1, per_device_eval_batch_size: 16}
 grpo: &grpo {<<: *trained, recipe: grpo, model_name_or_path: sft, preferences: pairs.jsonl, max_prompt_tokens: 128,
   reward: reward, reward_max_length: 192, sampling_strength: 1, beta: 0.05, eval_prompts: 16, sample_every: 10,
   per_device_train_batch_size: 16, num_generations: 4, max_completion_length: 12}

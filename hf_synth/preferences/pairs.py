@@ -66,7 +66,7 @@ class PairStream:
         src, schema: the source's label, and the name of the schema that was recognised.
         read: rows so far; joined: rows kept with neighbouring turns of one role put together; pairs: pairs yielded.
         dropped: reason -> rows left out. Each goes to `reject`, too.
-        unread: the fields of rows and of messages that no pair is made of.
+        unread: the fields of rows that no pair is made of.
     """
 
     def __init__(
