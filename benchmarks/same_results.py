@@ -52,8 +52,10 @@ SETTINGS = yaml.safe_load("""
 quickstart: {recipe: grpo}  # by the recipe's own default config
 sft: {<<: *pairs, recipe: sft, max_prompt_tokens: 128, tokenizer_vocab_size: 1024,
   new_model: {<<: *shape, max_position_embeddings: 512}}
-reward: {<<: *pairs, recipe: reward, model_name_or_path: sft, sampling_strength: 0, per_device_eval_batch_size: 16}
-dpo: {<<: *pairs, recipe: dpo, model_name_or_path: sft, sampling_strength: 1, beta: 0.1, per_device_eval_batch_size: 16}
+reward: {<<: *pairs, recipe: reward, model_name_or_path: sft, sampling_strength: 0,
+  per_device_eval_batch_size: 16}
+dpo: {<<: *pairs, recipe: dpo, model_name_or_path: sft, sampling_strength: 1, beta: 0.1,
+  per_device_eval_batch_size: 16}
 grpo: &grpo {<<: *trained, recipe: grpo, model_name_or_path: sft, preferences: pairs.jsonl, max_prompt_tokens: 128,
   reward: reward, reward_max_length: 192, sampling_strength: 1, beta: 0.05, eval_prompts: 16, sample_every: 10,
   per_device_train_batch_size: 16, num_generations: 4, max_completion_length: 12}

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import dataclasses
+import enum
 import inspect
 import json
 import math
@@ -65,7 +66,9 @@ class DataArguments:
         "Your own prompts: a file (JSON, CSV, Parquet), a folder, or a Hub id as OWNER/NAME:CONFIG@REVISION, with a "
         "`prompt`, `messages` or `instruction` in every row.",
     )
-    num_rows: int = option(2000, "Rows to train on; for GRPO distinct prompts. Pairs are all used.", at_least=1)
+    num_rows: int = option(
+        2000, "Rows to train on; for GRPO distinct prompts. Pairs are all used.", at_least=1, at_most=10**9
+    )
     duplicates: str = option(
         "replace",
         "Prompts that tasks draw again: replace (num_rows distinct ones), keep (num_rows as drawn), or "
@@ -367,11 +370,14 @@ def check_schedule(args: TrainingArguments) -> None:
     given, name = args.lr_scheduler_kwargs or {}, SchedulerType(args.lr_scheduler_type)
     plateau = name == SchedulerType.REDUCE_ON_PLATEAU  # it hands them on to torch
     schedule: Any = ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[name]
-    known = set(inspect.signature(schedule).parameters) - _OF_TRAINER
-    if not isinstance(given, dict) or not ("kwargs" in known or given.keys() <= known):
+    parameters = inspect.signature(schedule).parameters
+    known = set(parameters) - _OF_TRAINER
+    needed = {each for each in known if parameters[each].default is inspect.Parameter.empty} - {"kwargs"}
+    if not isinstance(given, dict) or not needed <= given.keys() or not ("kwargs" in known or given.keys() <= known):
         raise ValueError(
             f"lr_scheduler_kwargs: got {given!r}, wanted a mapping with names that the schedule {name.value} takes: "
             f"{', '.join(sorted(known)) or 'it takes none, so leave them out'}"
+            + (f"; it needs {', '.join(sorted(needed))}" if needed else "")
         )
 
 
@@ -411,6 +417,15 @@ class _Dumper(yaml.SafeDumper):
     """YAML that `_Loader` reads as it was: a text of that form stands in quotes."""
 
 
+# Of YAML 1.1, 010 is 8 and 1:30 is 90; nobody means that.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:int"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][\d_]*|0x[\da-fA-F]+)$"), list("+-0123456789")
+)
+_Dumper.add_multi_representer(enum.Enum, lambda dumper, value: dumper.represent_data(value.value))
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("+-0123456789")

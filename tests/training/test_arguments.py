@@ -6,11 +6,19 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from transformers.debug_utils import DebugOption
 from trl import GRPOConfig
 
 from hf_synth import get_task
 from hf_synth.errors import json_dict
-from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, check_schedule, parse_recipe
+from hf_synth.training.arguments import (
+    DataArguments,
+    PolicyArguments,
+    WeightArguments,
+    check_schedule,
+    parse_recipe,
+    yaml_text,
+)
 from hf_synth.training.data import clusters
 
 CLASSES = (DataArguments, WeightArguments, PolicyArguments, GRPOConfig)
@@ -311,6 +319,8 @@ def test_an_environment_that_no_process_can_have(text, yaml_file):
         ("cosine_with_min_lr", {"min_lr": 0.1}, True),
         ("reduce_lr_on_plateau", {"patience": 0}, True),
         ("reduce_lr_on_plateau", {"patent": 0}, False),
+        ("warmup_stable_decay", {}, False),
+        ("warmup_stable_decay", {"num_decay_steps": 2}, True),
     ],
 )
 def test_a_schedule_takes_its_own_arguments(kind, given, fits):
@@ -320,6 +330,18 @@ def test_a_schedule_takes_its_own_arguments(kind, given, fits):
     else:
         with pytest.raises(ValueError, match=f"that the schedule {kind} takes"):
             check_schedule(args)
+
+
+def test_numbers_of_yaml_are_those_that_people_write(yaml_file):
+    found = parse("--config", yaml_file("task: sort\nnum_rows: 010\nlearning_rate: 1e-4\n"))
+    assert (found["num_rows"], found["learning_rate"]) == (10, 1e-4)
+    assert "num_rows" in error("--config", yaml_file("task: sort\nnum_rows: 1:30\n"))
+    assert "at most" in error("--task", "sort", "--num_rows", "9" * 20)
+
+
+def test_names_of_levels_and_settings_that_are_enums():
+    assert "log_level: got 'loud'" in error("--task", "sort", "--bf16", "false", "--log_level", "loud")
+    assert yaml_text({"debug": [DebugOption.UNDERFLOW_OVERFLOW]}) == "debug:\n- underflow_overflow\n"
 
 
 def test_a_recipe_checks_its_schedule():
