@@ -158,7 +158,7 @@ def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
     assert done.code == 0, done.err
     folder = tmp_path / "runs" / "own_prompts"
     check_left_behind(folder)
-    assert "2 of 42 lines left out" in done.err
+    assert "2 of 42 rows left out" in done.err
     assert len((folder / "rejected_rows.jsonl").read_text().splitlines()) == 2
     assert metrics(folder)["weights/prompts"] + metrics(folder)["prompts/evaluated"] == 40
 
