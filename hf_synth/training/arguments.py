@@ -315,13 +315,15 @@ def parse_recipe(
         raise ValueError(f"got unknown flag {flag!r}; {_nearest_field(flag.lstrip('-'), classes)}")
     if unknown:
         raise ValueError(f"got unexpected argument {unknown[0]!r}, wanted --name value")
+    for part in parsed:  # first, since other errors say what they got
+        for name, value in vars(part).items():
+            check_no_secret(name, value)
     for part in parsed:
         if isinstance(part, TrainingArguments | ModelConfig):
             check_fields(part, LIMITS)
         if isinstance(part, TrainingArguments):
             check_schedule(part)
         for name, value in vars(part).items():
-            check_no_secret(name, value)
             if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_ratio", math.inf):
                 raise ValueError(f"{name}: got {value}, wanted a finite number")
         check_trackers(getattr(part, "report_to", []))
@@ -515,6 +517,8 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     for key, value in config.items():
         if key not in fields:
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
+        if key != "hub_token":
+            check_no_secret(key, value)
         if isinstance(texts[key], str) and str in _kinds(fields[key]):  # such as a revision, 12e4
             config[key] = texts[key]
         elif not isinstance(value, list) and not _fits(fields[key], value) and _fits(fields[key], [value]):

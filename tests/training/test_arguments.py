@@ -344,6 +344,14 @@ def test_names_of_levels_and_settings_that_are_enums():
     assert yaml_text({"debug": [DebugOption.UNDERFLOW_OVERFLOW]}) == "debug:\n- underflow_overflow\n"
 
 
+def test_no_error_says_a_secret(yaml_file):
+    token = "hf_" + "secretsx" * 4 + "xx"
+    for text in (f"seed: {{token: {token}}}", f"lr_scheduler_kwargs: {{min_lr: {token}}}", f"rows_seed: {token}"):
+        message = error("--config", yaml_file(f"task: sort\n{text}\n"))
+        assert "got a value with a token" in message
+        assert token not in message
+
+
 def test_a_recipe_checks_its_schedule():
     flags = ["--task", "sort", "--bf16", "false", "--lr_scheduler_kwargs"]
     assert "that the schedule linear takes" in error(*flags, '{"nonsense": 1}')
