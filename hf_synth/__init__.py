@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
 def _prepare_kernel_cache() -> None:
     """Let numba keep compiled kernels where it can, and none of before an edit.
 
-    Numba looks at a kernel's own file alone, though kernels of other files are compiled into it.
+    Numba checks a kernel's own file alone, though kernels of other files are compiled into it.
     """
     folder = Path(__file__).parent
     shared = [folder / "rng.py", folder / "tasks/base.py", *sorted(folder.glob("tasks/families/*.py"))]

@@ -63,9 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"got {given!r}, which no run has; {likely(given, names)}")
     pairs = [(arm, first) for arm in arms if arm != first]
     measures = [arguments.primary] if arguments.primary else known
-    found = statistics.differences(dict.fromkeys(pairs, results), measures)
+    differences = statistics.differences(dict.fromkeys(pairs, results), measures)
     verdicts = [
-        statistics.verdict(each, arguments.better, arguments.smallest_effect, tests=len(found)) for each in found
+        statistics.verdict(each, arguments.better, arguments.smallest_effect, tests=len(differences))
+        for each in differences
     ]
     print(
         render(
@@ -76,8 +77,8 @@ def run(arguments: argparse.Namespace) -> None:
             level=statistics.LEVEL,
             power=statistics.POWER,
             fewest=statistics.FEWEST_FOR_A_CLAIM,
-            detectable=statistics.detectable(len(seeds), len(found) or 1),
-            found=list(zip(found, verdicts, strict=True)),
+            detectable=statistics.detectable(len(seeds), len(differences) or 1),
+            differences=list(zip(differences, verdicts, strict=True)),
         )
     )
 
@@ -91,11 +92,11 @@ def _folder(path: Path) -> Path:
 def _runs(arm: Path) -> list[Path]:
     """The files of numbers of an arm: of the first kind that there is."""
     kinds = (sorted(path for path in _folder(arm).rglob(kind) if path.is_file()) for kind in _FILES)
-    found = next(filter(None, kinds), [])
-    seeded = [path for path in found if _SEED.search(path.relative_to(arm).as_posix())]
+    files = next(filter(None, kinds), [])
+    seeded = [path for path in files if _SEED.search(path.relative_to(arm).as_posix())]
     folders = {path.parent for path in seeded}
     # Beside the runs of seeds lie means over them, and inside a run others that it is made of.
-    return [path for path in seeded if folders.isdisjoint(path.parents[1:])] if seeded else found
+    return [path for path in seeded if folders.isdisjoint(path.parents[1:])] if seeded else files
 
 
 def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, Any]]]]:
@@ -116,7 +117,7 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
 
 
 def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Numbers of a file by flat name, and the settings that it and the config beside it tell."""
+    """Numbers of a file by flat name, and the settings in it and in the config beside it."""
     import yaml
 
     from hf_synth.experiments.statistics import finite
@@ -136,10 +137,10 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     content = content["results"] if isinstance(content.get("results"), dict) else content
     values = finite(dict(_flat(content)))
     settings |= {name: values[name] for name in _SIZES if name in values}
-    given = [folder / name for folder in path.parents[:2] for name in _CONFIGS if (folder / name).is_file()]
-    settings |= {name: value for name, value in read_yaml(given[0]).items() if name not in FREE} if given else {}
-    told = {name.removesuffix("/value"): value for name, value in _flat(settings) if not name.startswith("_")}
-    return values, told
+    configs = [folder / name for folder in path.parents[:2] for name in _CONFIGS if (folder / name).is_file()]
+    settings |= {name: value for name, value in read_yaml(configs[0]).items() if name not in FREE} if configs else {}
+    flat = {name.removesuffix("/value"): value for name, value in _flat(settings) if not name.startswith("_")}
+    return values, flat
 
 
 def _benchmark(entry: Mapping[str, Any]) -> str:

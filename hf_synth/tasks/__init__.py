@@ -148,7 +148,7 @@ def _load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     kept_at = numba.config.CACHE_DIR
-    # Numba looks at a kernel's own file alone, though those of other files are compiled into it.
+    # Numba checks a kernel's own file alone, though those of other files are compiled into it.
     numba.config.CACHE_DIR = str(path.resolve().parent / "__pycache__" / f"hf_synth-{_digest(sources)[:16]}")
     try:
         loader.exec_module(module)

@@ -291,9 +291,7 @@ def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.
             json.dumps(prompt, ensure_ascii=False).encode("utf-8")
         except preferences.RowError as error:
             reason = str(error)
-        except (
-            UnicodeEncodeError
-        ):  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer holds
+        except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell and Arrow cannot hold
             reason = "not valid Unicode"
         else:
             usable += 1
