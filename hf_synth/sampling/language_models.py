@@ -46,7 +46,7 @@ def load_checkpoint(auto: Any, name_or_path: str, *, new_head: bool = False, **o
             f"got checkpoint {name_or_path!r}, which lacks {len(missing)} weights of a {type(model).__name__}, such "
             f"as {missing[0]}; wanted a whole one"
         )
-    if not all(parameter.sum().isfinite() for parameter in model.parameters()):
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise ValueError(f"got checkpoint {name_or_path!r}, which has NaN or infinite weights; wanted a sound one")
     return model
 

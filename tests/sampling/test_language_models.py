@@ -4,12 +4,12 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, RobertaConfig, RobertaModel
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaModel
 from trl import GRPOConfig, GRPOTrainer
 
 import hf_synth.models  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth.sampling import WeightedGRPOTrainer
-from hf_synth.sampling.language_models import most_tokens, positions_from_mask, right_padded
+from hf_synth.sampling.language_models import load_checkpoint, most_tokens, positions_from_mask, right_padded
 
 POLICIES = ("gpt2", "opt", "llama", "gpt_neox", "bloom", "gpt_neo", "rope_gpt", "rlm_transformer")
 ROWS = [[5, 9, 13], [7, 8, 9, 10, 11, 12, 13, 14, 15], [20, 21]]
@@ -128,3 +128,18 @@ def test_the_tokens_that_a_model_takes():
     roberta(torch.full((1, 10), 5))
     with pytest.raises((IndexError, RuntimeError)):
         roberta(torch.full((1, 11), 5))
+
+
+def test_large_weights_in_half_precision_are_sound(tmp_path):
+    """Their sum is not finite in that type; each of them is."""
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=16, n_layer=1, n_head=2)).half()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.fill_(100.0)
+    assert not model.get_input_embeddings().weight.sum().isfinite()
+    model.save_pretrained(tmp_path)
+    assert load_checkpoint(AutoModelForCausalLM, str(tmp_path), dtype=torch.float16).dtype == torch.float16
+    with torch.no_grad():
+        model.get_input_embeddings().weight[3, 3] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="NaN or infinite weights"):
+        load_checkpoint(AutoModelForCausalLM, str(tmp_path), dtype=torch.float16)
