@@ -66,9 +66,8 @@ class PublishArguments:
             )
         if args.hub_always_push:
             raise ValueError("hub_always_push: got true, wanted false: a run is uploaded once, at its end")
-        if repo := getattr(
-            args, "log_completions_hub_repo", None
-        ):  # TRL's own upload, of every prompt while it trains
+        # TRL's own upload, of every prompt while it trains.
+        if repo := getattr(args, "log_completions_hub_repo", None):
             raise ValueError(
                 f"log_completions_hub_repo: got {repo!r}, wanted none: a run is uploaded once, at its end; "
                 "--push_samples true uploads its prompts and samples"
@@ -150,11 +149,9 @@ def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "")
         adapter = json.loads((run.folder / ADAPTER).read_text(encoding="utf-8"))
         adapter["base_model_name_or_path"], _ = adapted_model(run.folder)
         files[ADAPTER] = (json.dumps(adapter, indent=2) + "\n").encode()
-    texts = (
-        {}
-        if report
-        else {REPORT: without_paths(report_text(run.folder, published=True, quote_texts=samples), run.config)}
-    )
+    texts = {}
+    if not report:
+        texts[REPORT] = without_paths(report_text(run.folder, published=True, quote_texts=samples), run.config)
     texts[CARD] = model_card(run, repo_id, report or REPORT)
     for name in sorted(set(_FIGURES.findall("".join(texts.values())))):
         files[f"figures/{name}"] = run.folder / "figures" / name

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import datasets
@@ -193,6 +194,11 @@ class _RoundCallback(TrainerCallback):
             self._sampler.save(os.path.join(checkpoint, SAMPLER_FILE))
 
 
+def _copy_or_load(model: PreTrainedModel, load: Callable[..., Any], name: str, *args: Any, **options: Any) -> Any:
+    """Return a copy of the model where its own name is asked for; another name, such as a teacher's, is loaded."""
+    return copy.deepcopy(model).eval() if name == model.config.name_or_path else load(name, *args, **options)
+
+
 @contextlib.contextmanager
 def _reference_is_copied(trainer: type, model: Any) -> Iterator[None]:
     """Give a TRL trainer that asks for a reference model a copy of the model that it is given.
@@ -200,13 +206,12 @@ def _reference_is_copied(trainer: type, model: Any) -> Iterator[None]:
     By itself it loads one by the name in the model's config: that is the branch main, whatever revision the model is
     of, and nothing at all for a model made in memory.
     """
-    homes = {sys.modules[kind.__module__] for kind in trainer.__mro__}
+    kinds = trainer.__mro__ if isinstance(model, PreTrainedModel) else ()
+    homes = {sys.modules[kind.__module__] for kind in kinds}
     loaders = {home: home.create_model_from_path for home in homes if hasattr(home, "create_model_from_path")}
-    if not isinstance(model, PreTrainedModel):
-        loaders = {}
     try:
-        for home in loaders:
-            home.create_model_from_path = lambda *_, **__: copy.deepcopy(model).eval()  # type: ignore[attr-defined]
+        for home, loader in loaders.items():
+            home.create_model_from_path = functools.partial(_copy_or_load, model, loader)  # type: ignore[attr-defined]
         yield
     finally:
         for home, loader in loaders.items():

@@ -111,9 +111,8 @@ class WandbRun(WandbCallback):
                 names, given = tracked_run(args), os.environ.get("WANDB_NAME")
                 name = given if given and not names.name.startswith(f"{given}-") else names.name
                 group = None if os.environ.get("WANDB_RUN_GROUP") else names.group
-                project = os.environ.get("WANDB_PROJECT") or re.sub(
-                    r"[/\\#?%:]", "-", names.project
-                )  # W&B refuses these
+                # W&B refuses some characters in the name of a project.
+                project = os.environ.get("WANDB_PROJECT") or re.sub(r"[/\\#?%:]", "-", names.project)
                 run_id = None if os.environ.get("WANDB_RUN_ID") else _wandb_id(Path(args.output_dir), state)
                 WandbRun.opened = self._wandb.init(project=project, name=name, group=group, id=run_id, resume="allow")
         super().setup(args, state, model, **kwargs)

@@ -27,6 +27,7 @@ from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from hf_synth.sampling import WeightedSamplingMixin
+from hf_synth.sampling.mixin import _copy_or_load
 
 ROWS = 16
 TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {{ eos_token }} {% endfor %}"
@@ -158,6 +159,17 @@ def test_the_reference_is_the_model_itself_whatever_its_name_says(trainer_class,
     assert max(map(abs, kls)) > 1e-4
     assert not trainer.ref_model.training
     assert all(torch.equal(start[name], value) for name, value in trainer.ref_model.state_dict().items())
+
+
+def test_only_a_models_own_name_stands_for_a_copy_of_it(tiny):
+    """A teacher's name is loaded: it would otherwise be a copy of the pupil."""
+    model = tiny.model()
+    model.config._name_or_path = "user/pupil"
+    assert _copy_or_load(model, lambda name: name, "user/teacher") == "user/teacher"
+    reference = _copy_or_load(model, None, "user/pupil", dtype=None)
+    assert reference is not model
+    assert not reference.training
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in reference.state_dict().items())
 
 
 HALF = np.array([1.0, 0.0] * (ROWS // 2))  # odd rows are never drawn
