@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -77,7 +77,18 @@ class Stages:
         return np.searchsorted(self._first_rows.numpy(), rows, side="right") - 1
 
 
-class OnlineRows(Dataset):
+class Batches(Dataset):
+    """A dataset that fetches a whole batch at once; a single row is the first of a batch of one."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        """Return the rows of these numbers, in their order, as one batch."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
+
+
+class OnlineRows(Batches):
     """Rows of a task from the first on, made when they are read.
 
     A finite task begins again after its last row, each pass in an order of its own. With a curriculum, `task` gives
@@ -104,25 +115,19 @@ class OnlineRows(Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
-
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         return [batch_of(self.rows(np.asarray(indices, np.int64)))]
 
     def rows(self, index: np.ndarray) -> Rows:
         """Make the rows of any numbers, in their order; runs of successive numbers of one stage are made at once."""
-        breaks, stage = np.diff(index) != 1, None
+        breaks = np.diff(index) != 1
         if self.stages is None and len(index) and not breaks.any():
             return self._successive(int(index[0]), len(index))
-        if self.stages is not None:
-            stage = self.stages.of(index)
-            breaks |= np.diff(stage) != 0
+        stage = np.zeros_like(index) if self.stages is None else self.stages.of(index)
+        breaks |= np.diff(stage) != 0
         ends = [0, *(breaks.nonzero()[0] + 1).tolist(), len(index)]
         parts = [
-            self._task_of(0 if stage is None else int(stage[first])).rows(
-                int(index[first]), last - first, split=self.split, seed=self.seed
-            )
+            self._task_of(int(stage[first])).rows(int(index[first]), last - first, split=self.split, seed=self.seed)
             for first, last in itertools.pairwise(ends)
         ]
         return parts[0] if len(parts) == 1 else concatenated(parts)
@@ -138,15 +143,7 @@ class OnlineRows(Dataset):
         return ahead.select(np.arange(first - start, first - start + count))
 
 
-class Indexed(Protocol):
-    """A finite dataset that fetches whole batches."""
-
-    def __len__(self) -> int: ...
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Batch]: ...
-
-
-class HeldRows(Dataset):
+class HeldRows(Batches):
     """Rows that lie in memory, such as a fixed evaluation set."""
 
     def __init__(self, rows: Rows, optimal: np.ndarray | None = None, groups: np.ndarray | None = None) -> None:
@@ -161,14 +158,11 @@ class HeldRows(Dataset):
         """Return tokens of the longest row."""
         return int(self.rows.lengths.max(initial=0))
 
-    def __getitem__(self, index: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
-
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         return [batch_of(self.rows.select(np.asarray(indices, np.int64)))]
 
 
-class TokenColumns(Dataset):
+class TokenColumns(Batches):
     """A dataset of the `datasets` library with columns input_ids and labels, lists of one length in each row."""
 
     def __init__(self, dataset: Any) -> None:
@@ -183,21 +177,16 @@ class TokenColumns(Dataset):
         tables = self.dataset.select_columns("input_ids").with_format("arrow").iter(_COUNTED_TOGETHER)
         return max((pc.max(pc.list_value_length(table["input_ids"])).as_py() for table in tables), default=0)
 
-    def __getitem__(self, index: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
-
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         columns = self.dataset[list(map(int, indices))]
-        return [
-            {"input_ids": _padded(columns["input_ids"], PAD), "labels": _padded(columns["labels"], IGNORED)},
-        ]
+        return [{"input_ids": _padded(columns["input_ids"], PAD), "labels": _padded(columns["labels"], IGNORED)}]
 
 
-class Passes(Dataset):
+class Passes(Batches):
     """A finite dataset without end: pass after pass, each row once in every one, in an order of the pass's own."""
 
-    def __init__(self, dataset: Indexed, seed: int = 0) -> None:
-        """`seed` chooses the orders."""
+    def __init__(self, dataset: Any, seed: int = 0) -> None:
+        """`dataset`: one with a length that fetches whole batches. `seed` chooses the orders."""
         if not len(dataset):
             raise ValueError("got a dataset of no row to train on, wanted at least one")
         self.dataset, self.seed = dataset, seed
@@ -209,9 +198,6 @@ class Passes(Dataset):
     def width(self) -> int | None:
         """Return tokens of the longest row, where the dataset tells it."""
         return getattr(self.dataset, "width", None)
-
-    def __getitem__(self, index: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([index])[0].items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         places = shuffled(np.asarray(indices, np.int64), len(self.dataset), f"{self.seed}\0passes")

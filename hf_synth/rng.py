@@ -7,7 +7,8 @@ streams that shared one would be shifted copies of each other.
 import hashlib
 
 import numpy as np
-from numba import njit
+
+from hf_synth.kernels import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -16,7 +17,7 @@ _INCREMENT = np.uint64(0xD1342543DE82EF95)
 _NARROW_SPAN = 1 << 16
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def mix(value):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64: a bijection of 64 bits in which every output bit depends on every input bit."""
     value = (value ^ (value >> np.uint64(30))) * _MIX_A
@@ -24,25 +25,25 @@ def mix(value):  # type: ignore[no-untyped-def]
     return value ^ (value >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def step_of(key):  # type: ignore[no-untyped-def]
     """The odd increment of a row key's stream: `state = key`, then `state += step; mix(state)` gives its numbers."""
     return mix(key ^ _INCREMENT) | np.uint64(1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def draw(key, position):  # type: ignore[no-untyped-def]
     """The 64-bit number at `position` (0, 1, ...) of the stream of a row key."""
     return mix(key + (np.uint64(position) + np.uint64(1)) * step_of(key))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def below(number, span):  # type: ignore[no-untyped-def]
     """A 64-bit number as an integer on [0, span), int64, for a span of at most 2**16; its bias is below 2**-16."""
     return np.int64(((number >> np.uint64(32)) * np.uint64(span)) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def below_wide(number, span):  # type: ignore[no-untyped-def]
     """A 64-bit number as an integer on [0, span), int64, for a span of at most 2**31; its bias is below 2**-33."""
     half, span = np.uint64(32), np.uint64(span)
@@ -50,13 +51,13 @@ def below_wide(number, span):  # type: ignore[no-untyped-def]
     return np.int64(((number >> half) * span + rest) >> half)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def unit(number):  # type: ignore[no-untyped-def]
     """A 64-bit number as a float64 on [0, 1)."""
     return np.float64(number >> np.uint64(11)) * 2.0**-53
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _row_keys(call_key, index):  # type: ignore[no-untyped-def]
     keys = np.empty(index.size, np.uint64)
     for row in range(index.size):
@@ -64,7 +65,7 @@ def _row_keys(call_key, index):  # type: ignore[no-untyped-def]
     return keys
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_narrow(keys, low, span, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
         state, step = keys[row], step_of(keys[row])
@@ -73,7 +74,7 @@ def _fill_narrow(keys, low, span, out):  # type: ignore[no-untyped-def]
             out[row, column] = low + below(mix(state), span)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_wide(keys, low, span, out):  # type: ignore[no-untyped-def]
     mask = np.uint64(0xFFFFFFFF)
     half = np.uint64(32)
@@ -87,7 +88,7 @@ def _fill_wide(keys, low, span, out):  # type: ignore[no-untyped-def]
             out[row, column] = low + np.int64(high * span_high + (middle >> half) + (carry >> half))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_uniform(keys, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
@@ -144,7 +145,7 @@ class RowRandom:
         return RowRandom(seed=self.seed, split=self.split, purpose=self.purpose, index=self.index[mask])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_rows(tokens, lengths):  # type: ignore[no-untyped-def]
     """A 64-bit hash of the first `lengths[r]` tokens of each row, uint64 [rows]; padding does not count."""
     out = np.empty(tokens.shape[0], np.uint64)
@@ -156,7 +157,7 @@ def hash_rows(tokens, lengths):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def permute(places, size, key):  # type: ignore[no-untyped-def]
     """Each place's number in a shuffle of 0 .. size - 1 that the key chooses, int64 like `places`.
 

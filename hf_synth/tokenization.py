@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Sequence as Chain
@@ -13,6 +12,7 @@ from tokenizers.pre_tokenizers import Split, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from hf_synth.kernels import kernel
 from hf_synth.tasks.base import BOS, FIRST_CONTENT, SPECIAL_TOKENS, Task
 
 
@@ -95,7 +95,7 @@ def render(tokens: np.ndarray, start: np.ndarray, stop: np.ndarray, words: Seque
     return pa.LargeStringArray.from_buffers(len(tokens), pa.py_buffer(offsets), pa.py_buffer(text)).cast(pa.string())
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _text_offsets(tokens, start, stop, sizes, lead):  # type: ignore[no-untyped-def]
     offsets = np.zeros(tokens.shape[0] + 1, np.int64)
     for row in range(tokens.shape[0]):
@@ -106,7 +106,7 @@ def _text_offsets(tokens, start, stop, sizes, lead):  # type: ignore[no-untyped-
     return offsets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets):  # type: ignore[no-untyped-def]
     text = np.empty(offsets[-1], np.uint8)
     for row in range(tokens.shape[0]):

@@ -10,6 +10,7 @@ import pytest
 import hf_synth.tasks
 from hf_synth import get_task, list_tasks, load_dataset
 from hf_synth.builder import dataset_spec
+from hf_synth.kernels import prepare_cache
 from hf_synth.tasks import task_class
 from hf_synth.tasks.sort import Sort
 
@@ -237,19 +238,19 @@ def test_an_edit_of_a_kernel_beside_the_file_is_compiled_into_the_task(helped_ta
     assert step() == 2
 
 
-def test_compiled_kernels_are_forgotten_where_a_shared_file_changed(tmp_path, monkeypatch):
+def test_compiled_kernels_are_forgotten_where_a_shared_file_changed(tmp_path):
     for name in ("rng.py", "tasks/base.py", "tasks/families/trees.py", "tasks/__pycache__/sort.nbi"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("A = 1")
     index = tmp_path / "tasks/__pycache__/sort.nbi"
-    monkeypatch.setattr(hf_synth, "__file__", str(tmp_path / "__init__.py"))
-    hf_synth._prepare_kernel_cache()
+    prepare = prepare_cache.__wrapped__
+    prepare(tmp_path)
     for name in ("rng.py", "tasks/families/trees.py"):
         index.write_text("")
-        hf_synth._prepare_kernel_cache()
+        prepare(tmp_path)
         assert index.exists(), "nothing changed"
         (tmp_path / name).write_text("A = 2")
-        hf_synth._prepare_kernel_cache()
+        prepare(tmp_path)
         assert not index.exists()
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from hf_synth.corpora.streams import BLOCK, UNITS, Ratio, Stream, TokenCounter, Unit, count_words, share_of
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 
 
@@ -141,7 +141,7 @@ def _possible(wanted: np.ndarray, there: int) -> int:
     return wanted.size if positions.size <= there else int(positions[there])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _nearest_share(others, chosen, part, rest, balance):  # type: ignore[no-untyped-def]
     """Decide from lengths int64 [documents] of both kinds until one kind runs out; bool [decided] and the balance."""
     flags = np.zeros(others.size + chosen.size, np.bool_)

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import regex
-from numba import njit
+
+from hf_synth.kernels import kernel
 
 _FEATURES = 2**15  # buckets for words, and as many for character n-grams
 _PROJECTION_KEY = 20240229  # fixes the projection for ever; another value would be another embedder
@@ -91,7 +92,7 @@ def _projection(dim: int) -> np.ndarray:
     return (2 * bits.astype(np.int8) - 1).reshape(2 * _FEATURES, dim)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _project(words, word_offsets, runs, run_offsets, signs, word_weights, run_weights):  # type: ignore[no-untyped-def]
     rows, dim = len(word_offsets) - 1, signs.shape[1]
     out = np.empty((rows, dim), np.float32)
@@ -108,7 +109,7 @@ def _project(words, word_offsets, runs, run_offsets, signs, word_weights, run_we
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_signs(counts, touched, weights, signs, total, once):  # type: ignore[no-untyped-def]
     """Adds each touched bucket's signs, and leaves its count at 0 for the next text."""
     # Most buckets are seen once. Their signs add up in 16 bits, of which twice as many fit a register, and are
@@ -130,7 +131,7 @@ def _add_signs(counts, touched, weights, signs, total, once):  # type: ignore[no
         total[column] += weights[1] * np.int32(once[column])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_words(text, begin, stop, counts, touched):  # type: ignore[no-untyped-def]
     """Words parted by single spaces, and pairs of neighbours with their space between; returns the buckets touched."""
     seen, before, first = 0, begin, begin
@@ -144,7 +145,7 @@ def _count_words(text, begin, stop, counts, touched):  # type: ignore[no-untyped
     return seen
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count_runs(text, begin, stop, counts, touched):  # type: ignore[no-untyped-def]
     """Runs of 3 and of 4 characters, each of one to four bytes; returns the buckets touched."""
     seen = characters = 0
@@ -161,7 +162,7 @@ def _count_runs(text, begin, stop, counts, touched):  # type: ignore[no-untyped-
     return seen
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _count(text, begin, stop, counts, touched, seen):  # type: ignore[no-untyped-def]
     bucket = np.uint32(abs(np.int64(np.int32(_murmur3(text, begin, stop))))) % np.uint32(_FEATURES)
     if counts[bucket] == 0:
@@ -171,7 +172,7 @@ def _count(text, begin, stop, counts, touched, seen):  # type: ignore[no-untyped
     return seen
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _murmur3(data, begin, stop):  # type: ignore[no-untyped-def]
     """MurmurHash3 x86 32 of data[begin:stop], seed 0 (A. Appleby, 2011, public domain)."""
     hashed, whole = np.uint32(0), begin + (stop - begin) // 4 * 4
@@ -190,7 +191,7 @@ def _murmur3(data, begin, stop):  # type: ignore[no-untyped-def]
     return np.uint32(hashed ^ (hashed >> np.uint32(16)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _mixed(word):  # type: ignore[no-untyped-def]
     word = np.uint32(word * np.uint32(0xCC9E2D51))
     word = np.uint32(word << np.uint32(15)) | np.uint32(word >> np.uint32(17))

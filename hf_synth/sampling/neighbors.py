@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from safetensors.numpy import load_file, save_file
 
 from hf_synth.errors import MissingPackageError
+from hf_synth.kernels import kernel
 from hf_synth.sampling.hashing import threads
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def _closest(points: np.ndarray, rows: np.ndarray, found: np.ndarray, k: int) ->
     return np.sqrt(np.take_along_axis(squares, order, axis=1)), np.take_along_axis(found, order, axis=1)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})  # lets the sum run in the lanes of a register
+@kernel(fastmath={"reassoc"})  # lets the sum run in the lanes of a register
 def _squares(points, rows, found, out):  # type: ignore[no-untyped-def]
     """Squared distances [R, C] in float64; infinite to the point itself and where there is no candidate."""
     for row in range(len(rows)):
@@ -346,7 +346,7 @@ def _bounds(numbers: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_nearest(products, squares, rows, own, start, kept, counts, limits):  # type: ignore[no-untyped-def]
     """Put the points of a list, by their products with queries [n, m], among what is kept of these queries [N, 2 C].
 

@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import numba
 
@@ -114,7 +114,8 @@ class _FreshLoader(SourceFileLoader):
 class _OwnModules(MetaPathFinder):
     """Finds the modules that a task's file imports, those beside it among them, and reads them afresh."""
 
-    files: ClassVar[dict[str, Path]] = {}
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if (file := self.files.get(fullname)) is None:
@@ -124,7 +125,7 @@ class _OwnModules(MetaPathFinder):
         return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=places)
 
 
-sys.meta_path.insert(0, _OwnModules())
+_OWN_MODULES = _OwnModules()
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -141,10 +142,12 @@ def _load_file(path: Path) -> ModuleType:
     except SyntaxError as error:
         where = path if Path(error.filename or path).name == path.name else error.filename
         raise ValueError(f"{where}: line {error.lineno}: {error.msg}") from None
+    if _OWN_MODULES not in sys.meta_path:
+        sys.meta_path.insert(0, _OWN_MODULES)
     for other, file in sources.items():
         if file and other != name:
             sys.modules.pop(other, None)  # it may be of before an edit, or another folder's of that name
-            _OwnModules.files[other] = file
+            _OWN_MODULES.files[other] = file
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     kept_at = numba.config.CACHE_DIR

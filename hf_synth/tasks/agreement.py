@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import Grammar, end_chance, framed, random_below, sequence_rank, swapped
@@ -125,7 +125,7 @@ def _swapped_order(rows: Rows, rng: RowRandom) -> Rows:
     return swapped(rows, noun, noun + 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _break_pairs(tokens, lengths, loss_start, keys, kinds):  # type: ignore[no-untyped-def]
     for row in range(tokens.shape[0]):
         words, key = tokens[row], keys[row]

@@ -3,8 +3,8 @@
 import functools
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
 from hf_synth.tasks.base import BOS, FIRST_CONTENT, PAD, SPLITS, Rows, Task
 from hf_synth.tasks.families.knowledge_graph import (
@@ -202,7 +202,7 @@ class Analogy(Task[AnalogyConfig]):
         return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _tokens(facts, num_entities):  # type: ignore[no-untyped-def]
     """The rows of packed facts: tokens int32 [facts, 5], lengths int32 [facts]."""
     tokens = np.full((facts.size, _WIDTH), np.int32(PAD))
@@ -219,7 +219,7 @@ def _tokens(facts, num_entities):  # type: ignore[no-untyped-def]
     return tokens, lengths
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _codes(tokens, lengths, num_entities):  # type: ignore[no-untyped-def]
     """The code of each row's prompt, int64 [rows]."""
     out = np.empty(lengths.size, np.int64)
@@ -230,7 +230,7 @@ def _codes(tokens, lengths, num_entities):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _wrong_tails(facts, begin, end, num_entities, keys):  # type: ignore[no-untyped-def]
     """The token of an entity, uniform among those that are no tail of facts begin .. end - 1, int32 [rows]."""
     out = np.empty(begin.size, np.int32)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit
 
 from hf_synth.errors import nearest, whole_number
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, hash_rows, mix, permute
 
 PAD, BOS, EOS, SEP = range(4)
@@ -162,7 +162,7 @@ class Rows:
             self.columns[name][index] = column
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _place(tokens, at, part, sizes, end):  # type: ignore[no-untyped-def]
     """Write the first `sizes` tokens of each row of `part`, and `end`, from `at` on, which moves behind them."""
     for row in range(tokens.shape[0]):

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import (
@@ -159,7 +159,7 @@ def _swapped_order(rows: Rows, rng: RowRandom) -> Rows:
     return swapped(rows, color, color + 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _spoil(tokens, lengths, loss_start, keys):  # type: ignore[no-untyped-def]
     for row in range(tokens.shape[0]):
         words, start, key, pairs = tokens[row], loss_start[row], keys[row], lengths[row] // 2 - 1

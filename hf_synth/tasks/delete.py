@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below_wide, draw
 from hf_synth.tasks.base import FIRST_CONTENT, Rows, bounded
 from hf_synth.tasks.families.sequences import FIRST_NUMBER, LONGEST, SequenceConfig, SequenceTask, sequence_presets
@@ -65,7 +65,7 @@ class Delete(SequenceTask[DeleteConfig]):
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _delete(sequences, counts, keys, vocab_size, threshold):  # type: ignore[no-untyped-def]
     rows = sequences.shape[0]
     token, sizes = np.empty((rows, 1), np.int32), np.empty(rows, np.int32)
@@ -86,7 +86,7 @@ def _delete(sequences, counts, keys, vocab_size, threshold):  # type: ignore[no-
     return token, target, sizes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _absent(words, default, key, vocab_size, met, stamp):  # type: ignore[no-untyped-def]
     """A number that is not among the words, each as likely; the default where all are."""
     distinct = 0

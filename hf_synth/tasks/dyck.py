@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, Rows
 from hf_synth.tasks.families.brackets import BracketConfig, BracketTask
@@ -63,7 +63,7 @@ class Dyck(BracketTask[DyckConfig]):
         return _rank(rows.tokens, self.config.length, self.config.k)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _walk(tokens, keys, k, threshold):  # type: ignore[no-untyped-def]
     """Without a branch that depends on a draw: no processor foresees those."""
     length = tokens.shape[1] - 2
@@ -82,7 +82,7 @@ def _walk(tokens, keys, k, threshold):  # type: ignore[no-untyped-def]
             depth += 2 * opens - 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank(tokens, length, k):  # type: ignore[no-untyped-def]
     ways = np.zeros((length + 1, length + 2), np.int64)  # [brackets left, depth]: how many words end that way
     ways[0, 0] = 1

@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, bounded
 from hf_synth.tasks.families.brackets import LONGEST, BracketConfig, BracketTask
@@ -74,7 +74,7 @@ class DyckShuffle(BracketTask[DyckShuffleConfig]):
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _walk(tokens, keys, k, threshold, max_depth, balanced):  # type: ignore[no-untyped-def]
     """Without a branch that depends on a draw, and without a signed index: they would take half the time."""
     length = tokens.shape[1] - 2

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, hash_rows
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.determined import corrupt_rows
@@ -163,7 +163,7 @@ def _without_the_last(rows: Rows, rng: RowRandom) -> Rows:
     return wrong
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _evolve(tokens, width, rule):  # type: ignore[no-untyped-def]
     """Fill in all states but the first, between the first and the last column of tokens."""
     for row in range(tokens.shape[0]):

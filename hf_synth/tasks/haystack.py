@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below_wide, mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, Rows, TaskConfig, bounded
 from hf_synth.tasks.families.determined import Determined, is_number, parts_of
@@ -89,7 +89,7 @@ class Haystack(Determined[HaystackConfig]):
         return all(word[0] == kind and is_number(word[1:], 1, most) for word in words)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _pairs(keys, counts, max_keys, num_values):  # type: ignore[no-untyped-def]
     """The first keys of a partial Fisher-Yates shuffle, each with a value."""
     rows = keys.size
@@ -111,7 +111,7 @@ def _pairs(keys, counts, max_keys, num_values):  # type: ignore[no-untyped-def]
     return pairs, query, value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank(tokens, lengths, max_keys, num_values):  # type: ignore[no-untyped-def]
     out = np.empty(tokens.shape[0], np.int64)
     for row in range(tokens.shape[0]):

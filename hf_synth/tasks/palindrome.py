@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import Grammar, foreign_token, frames, place_of, replaced
@@ -153,7 +153,7 @@ def _without_one(rows: Rows, bracket: int, rng: RowRandom) -> Rows:
     return replaced(rows, (place_of(rows.tokens == bracket, rng), random_letter(rng, _LETTER)))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _level(key, depth, max_depth, max_half):  # type: ignore[no-untyped-def]
     """The words of a level's half, whether another level is inside, and whether a centre is."""
     number = draw(key, depth)
@@ -162,7 +162,7 @@ def _level(key, depth, max_depth, max_half):  # type: ignore[no-untyped-def]
     return half, nested, not nested and half > 0 and number & np.uint64(2) == 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sizes(levels, max_depth, max_half):  # type: ignore[no-untyped-def]
     """How many words each row has."""
     sizes = np.zeros(levels.size, np.int64)
@@ -175,7 +175,7 @@ def _sizes(levels, max_depth, max_half):  # type: ignore[no-untyped-def]
     return sizes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(tokens, lengths, levels, letters, max_depth, max_half):  # type: ignore[no-untyped-def]
     for row in range(tokens.shape[0]):
         words, last = tokens[row], lengths[row] - 1
@@ -191,7 +191,7 @@ def _fill(tokens, lengths, levels, letters, max_depth, max_half):  # type: ignor
             depth += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rank(tokens, counts):  # type: ignore[no-untyped-def]
     out = np.zeros(tokens.shape[0], np.int64)
     for row in range(tokens.shape[0]):

@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
 
 
@@ -38,7 +38,7 @@ class Reverse(UniformSequenceTask[ReverseConfig]):
         return ("The numbers after <sep> are those before it in reverse order: the last comes first.",)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _reversed(sequences, counts):  # type: ignore[no-untyped-def]
     target = np.empty(sequences.shape, np.int32)
     for row in range(sequences.shape[0]):

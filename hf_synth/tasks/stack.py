@@ -3,8 +3,8 @@
 import dataclasses
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below_wide, mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, Rows, bounded
 from hf_synth.tasks.families.sequences import (
@@ -68,7 +68,7 @@ class Stack(SequenceTask[StackConfig]):
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _programs(keys, counts, most, vocab_size):  # type: ignore[no-untyped-def]
     """The numbers stand in a line, those on the stack first, from bottom to top: a push fetches one from behind."""
     rows, numbers = keys.size, vocab_size - 1

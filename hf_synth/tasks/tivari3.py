@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import Grammar, foreign_token, frames, replaced, sequence_rank
@@ -150,7 +150,7 @@ def _odd_centre(rows: Rows, rng: RowRandom) -> Rows:
     return _sentences(rows.tokens[:, _CONTENT:], half, np.ones(len(rows), bool), centre)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mirror(content, letters, half, centred, centre):  # type: ignore[no-untyped-def]
     for row in range(content.shape[0]):
         count = half[row]

@@ -20,7 +20,7 @@ from hf_synth.corpora.blocks import Blocks, corpus_blocks, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.corpora.tokenizers import corpus_tokenizer
 from hf_synth.errors import check_fields, nearest, option
-from hf_synth.online import Batch, HeldRows, OnlineRows, Passes, Stages, TokenColumns
+from hf_synth.online import Batch, Batches, HeldRows, OnlineRows, Passes, Stages, TokenColumns
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import SPLITS
 from hf_synth.tokenization import build_tokenizer
@@ -204,7 +204,7 @@ class PretrainingData:
     corpus: Blocks | None = None
 
 
-class Stacked(Dataset):
+class Stacked(Batches):
     """A dataset that reads many items at once, all tensors of one shape, as one that fetches finished batches."""
 
     def __init__(self, dataset: Any) -> None:
@@ -212,9 +212,6 @@ class Stacked(Dataset):
 
     def __len__(self) -> int:
         return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.dataset[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         return [default_collate(self.dataset.__getitems__(list(indices)))]

@@ -80,7 +80,7 @@ def is_caught(fault: dict, copy: Path, kernels: Path, verbose: bool = False) -> 
     with tempfile.TemporaryDirectory() as fresh:
         own = Path(fresh) / "kernels"
         # Kernels of other files have those of this one compiled into them.
-        if kernels.is_dir() and "njit" not in sound:
+        if kernels.is_dir() and "kernel" not in sound:
             shutil.copytree(kernels, own)
         path.write_text(faulty, encoding="utf-8")
         try:

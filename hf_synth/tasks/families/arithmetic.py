@@ -4,8 +4,8 @@ import dataclasses
 from typing import ClassVar, TypeVar
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below, mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, Rows, TaskConfig, bounded
 from hf_synth.tasks.families.determined import Determined, SizedConfig, parts_of
@@ -103,7 +103,7 @@ def _is_operand(digits: list[str]) -> bool:
     return 0 < len(digits) <= MOST_DIGITS and digits[0] != "0" and set(digits) <= set(_DIGITS)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _calculate(keys, digits, most, multiplies, lowest_first):  # type: ignore[no-untyped-def]
     rows = keys.size
     inputs, target = np.empty((rows, 2 * most + 1), np.int32), np.empty((rows, 2 * most), np.int32)
@@ -126,7 +126,7 @@ def _calculate(keys, digits, most, multiplies, lowest_first):  # type: ignore[no
     return inputs, target, sizes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add(left, right, count, result):  # type: ignore[no-untyped-def]
     """The sum's digits, and how many they are."""
     carry = 0
@@ -138,7 +138,7 @@ def _add(left, right, count, result):  # type: ignore[no-untyped-def]
     return count + carry
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _multiply(left, right, count, result):  # type: ignore[no-untyped-def]
     """The product's digits, as learnt at school, and how many they are."""
     result[:] = 0
@@ -152,7 +152,7 @@ def _multiply(left, right, count, result):  # type: ignore[no-untyped-def]
     return 2 * count - np.int64(result[2 * count - 1] == 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write(words, digits, zero, lowest_first):  # type: ignore[no-untyped-def]
     for position in range(words.size):
         words[position if lowest_first else words.size - 1 - position] = zero + digits[position]

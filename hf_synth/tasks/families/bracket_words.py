@@ -5,15 +5,15 @@ first; `closes`, whether none is open at the end; `deepest`, how many may be ope
 """
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, SEP
 
 _TRIES = 16  # swaps and exchanges at random before the sure way is taken
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_word(words, stop, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Whether words[1:stop], brackets all, are a word of the language."""
     stack = np.empty(stop if nested else 0, np.int32)
@@ -39,7 +39,7 @@ def is_word(words, stop, k, nested, closes, deepest):  # type: ignore[no-untyped
     return depth == 0 or not closes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def corrupt_rows(tokens, lengths, loss_start, keys, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Make each row no word, by a swap from loss_start on where one does it, else by another bracket or `<sep>`."""
     for row in range(tokens.shape[0]):
@@ -48,7 +48,7 @@ def corrupt_rows(tokens, lengths, loss_start, keys, k, nested, closes, deepest):
             _replace(words, start, stop, key, k, nested, closes, deepest)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _swap(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Try to make words[1:stop] invalid by a swap inside words[start:stop]; says whether it did."""
     for attempt in range(_TRIES):
@@ -68,7 +68,7 @@ def _swap(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _next(words, start, stop, first, word):  # type: ignore[no-untyped-def]
     """The first place from `first` on, around the end, where another than `word` stands; -1 if there is none."""
     for step in range(stop - start):
@@ -78,7 +78,7 @@ def _next(words, start, stop, first, word):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _replace(words, start, stop, key, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
     """Make words[1:stop] invalid by one other word inside words[start:stop]; where all are closed, any does."""
     position = start
@@ -93,7 +93,7 @@ def _replace(words, start, stop, key, k, nested, closes, deepest):  # type: igno
     words[position] = SEP
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def log_probs(tokens, lengths, loss_start, ln_open, ln_close, k, nested, closes, deepest, out):  # type: ignore[no-untyped-def]
     """Write ln P(bracket | those before) into float64 `out`; ln_open and ln_close count where either is allowed."""
     logs = np.log(np.arange(1, k + 1).astype(np.float64))  # logs[m - 1]: of m types

@@ -5,8 +5,8 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below_wide, draw, unit
 from hf_synth.tasks.base import EOS, FIRST_CONTENT, ConfigT, Rows, Task, TaskConfig
 
@@ -96,7 +96,7 @@ def is_number(word: str, low: int, high: int) -> bool:
     return low <= int(word) <= high and str(int(word)) == word
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def corrupt_rows(tokens, lengths, loss_start, keys, low, high):  # type: ignore[no-untyped-def]
     """Swap two neighbours that differ, from loss_start on; where there are none, put another id of low .. high - 1."""
     for row in range(tokens.shape[0]):

@@ -4,8 +4,8 @@ from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import BOS, EOS, PAD, SEP, ConfigT, Rows, Task
 
@@ -117,7 +117,7 @@ def foreign_token(rows: Rows, rng: RowRandom) -> Rows:
     return replaced(rows, (1 + random_below(rows.lengths - 2, rng), SEP))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _frame(tokens, lengths, head, tail):  # type: ignore[no-untyped-def]
     for row in range(tokens.shape[0]):
         length = lengths[row]
@@ -129,7 +129,7 @@ def _frame(tokens, lengths, head, tail):  # type: ignore[no-untyped-def]
             tokens[row, at] = PAD
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write(tokens, content, counts):  # type: ignore[no-untyped-def]
     for row in range(tokens.shape[0]):
         for at in range(counts[row]):

@@ -8,8 +8,8 @@ the answers to a prompt, and a fact's prompt, tail and kind are shifts away.
 import dataclasses
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw, unit
 from hf_synth.tasks.base import TaskConfig, bounded
 
@@ -70,18 +70,18 @@ class AnalogyConfig(TaskConfig):
             )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def prompt_code(head, first, second):  # type: ignore[no-untyped-def]
     """The code of a prompt: an entity and one label (`second` is -1), or two."""
     return (np.int64(head) << (2 * _LABEL_BITS)) | (np.int64(first) << _LABEL_BITS) | np.int64(second + 1)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _pack(code, tail, kind):  # type: ignore[no-untyped-def]
     return (code << _PROMPT) | (np.int64(tail) << _KIND_BITS) | np.int64(kind)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def unpack(fact):  # type: ignore[no-untyped-def]
     """Head, first label, second label (-1 where there is none) and tail of a fact."""
     prompt = fact >> _PROMPT
@@ -177,7 +177,7 @@ def build_graph(config: AnalogyConfig) -> KnowledgeGraph:
     return KnowledgeGraph(config.num_entities, first, second, facts)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _chosen(count, size, key):  # type: ignore[no-untyped-def]
     """`count` of the numbers 0 .. size - 1, without repetition, in random order, int64 [count] (Fisher and Yates)."""
     pool = np.arange(size)
@@ -187,7 +187,7 @@ def _chosen(count, size, key):  # type: ignore[no-untyped-def]
     return pool[:count].copy()
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _relations(num_entities, num_relations, sub_size, repeat, key):  # type: ignore[no-untyped-def]
     """The relation of each pair of places, int32 [places, places], -1 where none; E2 mirrors E1."""
     out = np.full((num_entities, num_entities), np.int32(-1))
@@ -213,7 +213,7 @@ def _relations(num_entities, num_relations, sub_size, repeat, key):  # type: ign
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hold_out(relations, sub_size, pairs):  # type: ignore[no-untyped-def]
     """Whether each fact is held out, bool [places, places], of E1's pairs by number; takes them out of the mirror."""
     held = np.zeros(relations.shape, np.bool_)
@@ -225,7 +225,7 @@ def _hold_out(relations, sub_size, pairs):  # type: ignore[no-untyped-def]
     return held
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hops(order, sub_size, relations, held, near):  # type: ignore[no-untyped-def]
     """Atomic and compositional facts, packed, not sorted. `order` names the entity at each place: E1, E2, the rest."""
     rest = order.size - 2 * sub_size
@@ -251,14 +251,14 @@ def _hops(order, sub_size, relations, held, near):  # type: ignore[no-untyped-de
     return out[:count]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _composition_kind(fact, near):  # type: ignore[no-untyped-def]
     """Near-OOD or in training, a matter of the fact alone: all paths to it agree."""
     probability, key = near
     return _NEAR if unit(draw(key, fact)) < probability else _ID_COMPOSITIONAL
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mappings(first, second, functor, count, unseen):  # type: ignore[no-untyped-def]
     """The functor's facts, and its inverse's where `count` is twice as large; `unseen` numbers those held out."""
     out = np.empty(count, np.int64)

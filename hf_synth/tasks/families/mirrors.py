@@ -5,8 +5,8 @@ or, above the last level, a half of 1 .. most letters around another level. The 
 """
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
 
 LETTERS = 4
@@ -17,7 +17,7 @@ def random_letter(rng: RowRandom, first: int) -> np.ndarray:
     return rng.integers(first, first + LETTERS, 1)[:, 0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def mirror_log_probs(tokens, lengths, start, first, opening, centre, most, max_depth):  # type: ignore[no-untyped-def]
     """Ln P(token | all before it), float64 [rows, width], 0 where it is certain.
 
@@ -46,7 +46,7 @@ def mirror_log_probs(tokens, lengths, start, first, opening, centre, most, max_d
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _level_weights(words, begin, end, first, centre, most, share, weights):  # type: ignore[no-untyped-def]
     """Set weights[j] to P(a level begins with the first j letters of words[begin:end]), for each j.
 
@@ -77,7 +77,7 @@ def _level_weights(words, begin, end, first, centre, most, share, weights):  # t
     return whole
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def break_mirror(tokens, lengths, loss_start, keys, begin, first, instead):  # type: ignore[no-untyped-def]
     """Swap two letters that differ, from loss_start and from `begin` on; where none do, one becomes another.
 
@@ -100,7 +100,7 @@ def break_mirror(tokens, lengths, loss_start, keys, begin, first, instead):  # t
             words[length - 2] = instead
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _break_letters(words, places, count, key, length, first):  # type: ignore[no-untyped-def]
     many = np.uint64(count)
     chosen, offset = np.int64(draw(key, 0) % many), np.int64(draw(key, 1) % many)

@@ -5,8 +5,8 @@ from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import FIRST_CONTENT, Rows, TaskConfig, bounded
 from hf_synth.tasks.families.determined import Determined, SizedConfig, is_number, parts_of
@@ -113,7 +113,7 @@ class UniformSequenceTask(SequenceTask[SequenceConfigT]):
         return digits @ (np.int64(self.config.vocab_size - 1) ** np.arange(self.config.length))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def distinct(sequences, counts, vocab_size):  # type: ignore[no-untyped-def]
     """The distinct ids among the first `counts` of each row in order of first appearance, and how many they are."""
     target = np.empty(sequences.shape, np.int32)
@@ -130,7 +130,7 @@ def distinct(sequences, counts, vocab_size):  # type: ignore[no-untyped-def]
     return target, sizes
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def exchange(moved, position, other):  # type: ignore[no-untyped-def]
     """Exchange the numbers at two positions of a permutation of 0, 1, ...; returns the one that is now at `position`.
 

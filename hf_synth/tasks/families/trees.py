@@ -7,8 +7,8 @@ Everything here is made by additions, multiplications, divisions and square root
 import math
 
 import numpy as np
-from numba import njit
 
+from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
 from hf_synth.tasks.base import BOS, FIRST_CONTENT
 
@@ -102,7 +102,7 @@ def _series(x: np.ndarray, coefficients: list[float]) -> np.ndarray:
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _alias(weights):  # type: ignore[no-untyped-def]
     """Each column holds 2**32, the mean weight: those that have less are filled up from one that has more."""
     full = np.int64(1 << 32)
@@ -130,7 +130,7 @@ def _alias(weights):  # type: ignore[no-untyped-def]
     return table
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _pick(table, bits, number):  # type: ignore[no-untyped-def]
     """The column that a 64-bit number draws from an alias table of 2**bits columns: its high bits, and its low 32."""
     column = number >> (np.uint64(64) - bits)
@@ -138,7 +138,7 @@ def _pick(table, bits, number):  # type: ignore[no-untyped-def]
     return column if number & _MASK < entry >> _HALF else entry & _MASK
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel(inline="always")
 def _derive(nodes, key, root, rules, bits):  # type: ignore[no-untyped-def]
     """Fill nodes[1:] level by level: the children of nodes[h] are nodes[2 * h] and nodes[2 * h + 1]."""
     low = (np.uint64(1) << bits) - np.uint64(1)
@@ -149,7 +149,7 @@ def _derive(nodes, key, root, rules, bits):  # type: ignore[no-untyped-def]
         nodes[2 * node + 1] = pair & low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tree_nodes(keys, root, rules, bits, leaves):  # type: ignore[no-untyped-def]
     """All symbols of each row's tree, int32 [rows, 2 * leaves]: the root at 1, the children of h at 2h and 2h + 1."""
     nodes = np.zeros((keys.size, 2 * leaves), np.int32)
@@ -158,7 +158,7 @@ def tree_nodes(keys, root, rules, bits, leaves):  # type: ignore[no-untyped-def]
     return nodes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def leaf_tokens(keys, root, rules, bits, leaves):  # type: ignore[no-untyped-def]
     """`<bos>` and the ids of the leaves of each row's tree, int32 [rows, 1 + leaves]."""
     tokens = np.empty((keys.size, 1 + leaves), np.int32)
