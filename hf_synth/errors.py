@@ -135,6 +135,17 @@ def likely(name: str, known: Iterable[str], most: int = 8) -> str:
     return f"the nearest of {len(known)} known: {', '.join(close) or 'none'}"
 
 
+def changes(there: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str] | None = None) -> str:
+    """Return what differs, for an error message: "name: 1 there, 2 now; ..."; empty where nothing does.
+
+    names: only these, in their order; all by default.
+    """
+    names = sorted(there.keys() | now.keys()) if names is None else names
+    differing = [name for name in names if there.get(name) != now.get(name)]
+    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing[:5]) + more
+
+
 def _natural(word: str) -> list[Any]:
     """Letters and numbers in turn, so that 8 comes before 16."""
     return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]

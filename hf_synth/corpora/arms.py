@@ -77,7 +77,10 @@ class Arm:
         """Return documents start .. start + count - 1 as columns text and kind: "example" or "explanation"."""
         before, flags = self._explanations(start, count)
         inserted = int(flags.sum())
-        examples = _examples(self.task, start - before, count - inserted, self.split, self.seed)
+        where: dict[str, Any] = {"split": self.split, "seed": self.seed}
+        examples = view_table(self.task, "text", start - before, count - inserted, **where)["text"].combine_chunks()
+        if type(self.task).document is not Task.document:
+            examples = pa.array(map(self.task.document, examples.to_pylist()), pa.string())
         statements = pa.array(self.explanations, pa.string())
         rows = np.cumsum(~flags) - 1
         rows[flags] = len(examples) + self._drawn(before, inserted)
@@ -138,14 +141,6 @@ def arm_stream(
     return interleave(examples, explanations, ratio=explanation_ratio, unit="tokens", count_tokens=count_tokens)
 
 
-def _examples(task: Task, start: int, count: int, split: str, seed: int) -> pa.Array:
-    """Return rows of the task as text, between the delimiters that its documents have."""
-    texts = view_table(task, "text", start, count, split=split, seed=seed)["text"].combine_chunks()
-    if type(task).document is Task.document:
-        return texts
-    return pa.array(map(task.document, texts.to_pylist()), pa.string())
-
-
 class CorpusDataset(TaskDataset):
     """The first documents of one arm. Built by `load_corpus`."""
 
@@ -194,7 +189,7 @@ def load_corpus(
     """
     task = configured("load_corpus", load_corpus, name, preset, config)
     chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
-    spec = corpus_spec(name, task, explanation_ratio, split=split, size=size, seed=seed, **chosen)
+    spec = corpus_spec(name, task, explanation_ratio, size=size, split=split, seed=seed, **chosen)
     return prepared(
         CorpusDataset.of(spec, task.name, "corpus", cache_dir), split, streaming=streaming, num_proc=num_proc
     )
@@ -205,11 +200,11 @@ def corpus_spec(
     task: Task,
     explanation_ratio: Ratio,
     *,
-    explanation_form: Form,
-    explanation_unit: Unit,
-    split: str,
     size: int,
-    seed: int,
+    explanation_form: Form = "source",
+    explanation_unit: Unit = "documents",
+    split: str = "train",
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return all that the documents of an arm depend on. Raises ValueError for an illegal argument."""
     chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
@@ -242,8 +237,7 @@ class Corpus:
 
     def spec(self, split: str) -> dict[str, Any]:
         """Return all that a split's documents depend on, as JSON has it."""
-        chosen: dict[str, Any] = {"explanation_form": "source", "explanation_unit": "documents"}
-        chosen |= {"split": split, "seed": self.seed, "size": self.splits[split]}
+        chosen: dict[str, Any] = {"size": self.splits[split], "split": split, "seed": self.seed}
         return corpus_spec(self.task.name, self.task, self.explanation_ratio, **chosen)
 
 

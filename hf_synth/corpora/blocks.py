@@ -164,17 +164,14 @@ def block_tables(
         whole, rest = rest[:, : count * block_size], rest[:, count * block_size :]
         made += count
         if count:
-            yield _block_table(*whole.reshape(3, count, block_size))
-
-
-def _block_table(ids: np.ndarray, kinds: np.ndarray, ends: np.ndarray) -> pa.Table:
-    """Return blocks [blocks, block_size] of ids, of the documents' kinds and of their ends, as columns."""
-    flat = pa.array(ids.astype(np.int32).ravel())
-    columns = {"input_ids": pa.FixedSizeListArray.from_arrays(flat, ids.shape[1])}
-    for number, kind in enumerate(KINDS):
-        columns[f"tokens.{kind}"] = pa.array((kinds == number).sum(axis=1))
-        columns[f"documents.{kind}"] = pa.array((ends * (kinds == number)).sum(axis=1))
-    return pa.table(columns, schema=_features(ids.shape[1]).arrow_schema)
+            of_blocks = whole.reshape(3, count, block_size)
+            flat = pa.array(of_blocks[0].astype(np.int32).ravel())
+            columns = {"input_ids": pa.FixedSizeListArray.from_arrays(flat, block_size)}
+            for number, kind in enumerate(KINDS):
+                own = of_blocks[1] == number
+                columns[f"tokens.{kind}"] = pa.array(own.sum(axis=1))
+                columns[f"documents.{kind}"] = pa.array((of_blocks[2] * own).sum(axis=1))
+            yield pa.table(columns, schema=_features(block_size).arrow_schema)
 
 
 def _features(block_size: int) -> datasets.Features:
@@ -198,33 +195,27 @@ class _BlocksBuilder(TaskDataset):
 def _spec(
     task: Task | None, arguments: CorpusArguments, tokenizer: PreTrainedTokenizerBase, **chosen: Any
 ) -> dict[str, Any]:
-    """Return all that the blocks depend on."""
-    corpus = {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _UNUSED}
+    """Return all that the blocks depend on; of a task outside the package its source, too."""
+    described = None
+    if task is not None:
+        source = source_digest(type(task))
+        described = [task.name, task.version, dataclasses.asdict(task.config), *([] if source is None else [source])]
     return {
         "format": BLOCK_FORMAT,
-        "task": _task_spec(task) if task else None,
-        "corpus": corpus,
+        "task": described,
+        "corpus": {name: value for name, value in dataclasses.asdict(arguments).items() if name not in _UNUSED},
         "files": source_files(arguments),
         "tokenizer": tokenizer_digest(tokenizer),
         **chosen,
     }
 
 
-def _task_spec(task: Task) -> list[Any]:
-    """Describe a task, with the source of one that lies outside the package."""
-    source = source_digest(type(task))
-    return [task.name, task.version, dataclasses.asdict(task.config), *([] if source is None else [source])]
-
-
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a digest of all that a tokenizer's ids depend on; of a slow one, of its class and vocabulary."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     vocabulary = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    return _digest(f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {vocabulary}")
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    description = f"{type(tokenizer).__name__} {tokenizer.eos_token_id} {vocabulary}"
+    return hashlib.sha256(description.encode()).hexdigest()
 
 
 class Packed(IterableDataset):

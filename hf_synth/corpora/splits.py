@@ -86,7 +86,9 @@ class Part(Stream):
     def _next(self) -> pa.Table:
         for _ in range(_MOST_EMPTY_BLOCKS):
             table = self.stream.read(BLOCK)
-            hashes = np.array([_hash_fraction(text) for text in table["text"].to_pylist()], np.float64)
+            texts = (text.strip().encode() for text in table["text"].to_pylist())
+            digests = [hashlib.blake2b(text, digest_size=8, person=b"held out").digest() for text in texts]
+            hashes = np.frombuffer(b"".join(digests), "<u8") / 2.0**64
             chosen = (hashes >= self.low) & (hashes < self.high)
             if chosen.any() or not table.num_rows:
                 return table.filter(pa.array(chosen))
@@ -115,22 +117,19 @@ def training_text(arguments: CorpusArguments, *, seed: int, repeat: bool = True)
 
 def held_out_text(arguments: CorpusArguments) -> Stream:
     """Return the canonical documents that are never trained on, each once, in one order for all runs."""
-    seed = 0
-    share = arguments.held_out_share
-    if share is not None:
-        text = _source(arguments, arguments.canonical, arguments.canonical_split, seed=seed, repeat=False)
-        return Part(text, 0.0, share)
+    if (share := arguments.held_out_share) is not None:
+        return Part(_source(arguments, arguments.canonical, arguments.canonical_split), 0.0, share)
     on_hub = arguments.canonical not in (None, STAND_IN) and not Path(arguments.canonical or "").exists()
     if on_hub and not Path(arguments.canonical_eval).exists() and "/" not in arguments.canonical_eval:
         if arguments.canonical_eval == arguments.canonical_split:
             raise ValueError(f"canonical_eval: got {arguments.canonical_eval!r}, the split that is trained on")
-        return _source(arguments, arguments.canonical, arguments.canonical_eval, seed=seed, repeat=False)
+        return _source(arguments, arguments.canonical, arguments.canonical_eval)
     if shared := _files(arguments.canonical) & _files(arguments.canonical_eval):
         raise ValueError(
             f"canonical_eval: got {arguments.canonical_eval!r}, which has {min(shared)} in common with canonical; "
             "wanted other text, or a share such as 0.05"
         )
-    return _source(arguments, arguments.canonical_eval, "train", seed=seed, repeat=False)
+    return _source(arguments, arguments.canonical_eval, "train")
 
 
 def _files(source: str | None) -> set[str]:
@@ -142,11 +141,12 @@ def _files(source: str | None) -> set[str]:
 
 def source_files(arguments: CorpusArguments) -> dict[str, str]:
     """Return digests of local canonical files, so that a change of them is noticed."""
-    source = Path(arguments.canonical or STAND_IN)
-    return {} if arguments.canonical in (None, STAND_IN) or not source.exists() else file_digests(source)
+    return file_digests(Path(arguments.canonical or "")) if _files(arguments.canonical) else {}
 
 
-def _source(arguments: CorpusArguments, source: str | None, split: str, *, seed: int, repeat: bool) -> Stream:
+def _source(
+    arguments: CorpusArguments, source: str | None, split: str, *, seed: int = 0, repeat: bool = False
+) -> Stream:
     if source is None:
         raise ValueError("canonical: got none, wanted canonical text; for the language alone set mix_ratio to 1")
     return canonical_text(
@@ -159,9 +159,3 @@ def _source(arguments: CorpusArguments, source: str | None, split: str, *, seed:
         seed=seed,
         repeat=repeat,
     )
-
-
-def _hash_fraction(text: str) -> float:
-    """Return the number on [0, 1) that a text hashes to."""
-    digest = hashlib.blake2b(text.strip().encode(), digest_size=8, person=b"held out").digest()
-    return int.from_bytes(digest, "little") / 2.0**64

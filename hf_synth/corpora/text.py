@@ -18,6 +18,7 @@ import pyarrow as pa
 from hf_synth.corpora.streams import Numbered, Stream, Streamed, check_text_column, of_kind
 from hf_synth.errors import nearest
 from hf_synth.io import reading, write_text
+from hf_synth.preferences.sources import read_rows
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import shuffled
 from hf_synth.tokenization import render
@@ -169,16 +170,16 @@ def file_digests(source: Path) -> dict[str, str]:
 def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
     reader, files = local_files(source)
     if reader == "text":
-        texts = [text for path in files for text in _read_text(path, document)]
+        texts: list[str] = []
+        for path in files:
+            opened = gzip.open if path.suffix == ".gz" else open
+            with reading(path), opened(path, "rt", encoding="utf-8") as lines:
+                texts += cut_text(lines, document)
         return datasets.Dataset(pa.table({"text": pa.array(texts, pa.large_string())}))
     try:
         with reading(source):
             return datasets.load_dataset(reader, data_files=[str(path) for path in files], split="train")
-    except (
-        datasets.exceptions.DatasetGenerationError,
-        ValueError,
-        StopIteration,
-    ) as error:  # the last: of empty files
+    except (datasets.exceptions.DatasetGenerationError, ValueError, StopIteration) as error:  # the last: empty files
         reason = (str(error.__cause__ or error) or "it is empty").splitlines()[0]
     if reader == "json":
         try:
@@ -186,14 +187,6 @@ def _local(source: Path, document: Cut, text_column: str) -> datasets.Dataset:
         except ValueError as error:
             reason = str(error)
     raise ValueError(f"canonical text: {source} cannot be read: {reason}")
-
-
-def _read_text(path: Path, document: Cut) -> Iterator[str]:
-    with (
-        reading(path),
-        gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines,
-    ):
-        yield from cut_text(lines, document)
 
 
 def _from_hub(name: str, config: str | None, split: str, revision: str | None) -> datasets.IterableDataset:
@@ -221,14 +214,14 @@ def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
     texts: list[str] = []
     rejected: list[dict[str, str | int]] = []
     for path in files:
-        with reading(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                text, reason = _text_of(raw, text_column)
-                if text is not None:
+        with reading(path):
+            for row in read_rows(path):
+                text = (row.fields or {}).get(text_column)
+                if isinstance(text, str):
                     texts.append(text)
-                elif raw.strip():
-                    shown = raw.decode(errors="replace").rstrip()[:_KEPT_CHARACTERS]
-                    rejected.append({"file": str(path), "line": number, "reason": reason, "raw": shown})
+                else:
+                    reason, raw = row.reason or f"no text in {text_column!r}", str(row.raw)[:_KEPT_CHARACTERS]
+                    rejected.append({"file": str(path), "line": row.line, "reason": reason, "raw": raw})
     tally = ", ".join(f"{reason}: {count}" for reason, count in Counter(row["reason"] for row in rejected).items())
     if not texts:
         raise ValueError(f"no line can be used ({tally})")
@@ -241,15 +234,3 @@ def usable_lines(files: Sequence[Path], text_column: str) -> datasets.Dataset:
             "%d of %d lines left out (%s), kept in %s", len(rejected), len(rejected) + len(texts), tally, kept
         )
     return datasets.Dataset(pa.table({text_column: pa.array(texts, pa.large_string())}))
-
-
-def _text_of(raw: bytes, text_column: str) -> tuple[str | None, str]:
-    """Return the text of a line, or None and why there is none."""
-    try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError):  # neither JSON nor perhaps UTF-8; or lists in lists, thousands deep
-        return None, "no JSON"
-    if not isinstance(row, dict):
-        return None, "no JSON object"
-    text = row.get(text_column)
-    return (text, "") if isinstance(text, str) else (None, f"no text in {text_column!r}")

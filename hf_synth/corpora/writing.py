@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
-from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, whole_file, write_text
+from hf_synth.errors import changes
+from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, whole_file, write_json
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
@@ -85,19 +86,31 @@ def _write_lines(
     refuse_existing(path, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     part, marked = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.state.json")
-    mark = load_json(marked) if part.exists() else None
-    if mark and mark["spec"] != spec:
-        if not overwrite:
-            raise _another(path, marked, mark["spec"], spec)
-        mark = None
-    if mark and part.stat().st_size < mark["bytes"]:  # somebody else cut it: nothing in it can be trusted
-        mark = None
-    if mark:
+    mark = _mark(path, marked, spec, overwrite) if part.exists() else None
+    if mark and mark["spec"] == spec and mark["bytes"] <= part.stat().st_size:  # else somebody cut it
         stream.load_state_dict(mark["stream"])
     else:
         marked.unlink(missing_ok=True)
+        part.write_bytes(b"")
+        mark = {"documents": 0, "bytes": 0}
+    written, size = mark["documents"], spec["size"]
     try:
-        _fill_part(stream, part, marked, mark, spec, progress)
+        progress(written)
+        with part.open("r+b") as file:
+            file.truncate(mark["bytes"])
+            file.seek(0, os.SEEK_END)
+            due = time.monotonic() + _MARK_SECONDS
+            for table in blocks(stream, written, size, size=size, columns=spec["columns"]):
+                lines = json_lines(table).encode()
+                file.write(gzip.compress(lines, mtime=0) if path.suffix == ".gz" else lines)
+                written += table.num_rows
+                progress(table.num_rows)
+                if time.monotonic() >= due:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    state = {"documents": written, "bytes": file.tell(), "stream": stream.state_dict()}
+                    write_json(marked, {"spec": spec, **state})
+                    due = time.monotonic() + _MARK_SECONDS
         replace_file(part, path)
         marked.unlink(missing_ok=True)
     except ValueError:  # the same call would end here again
@@ -106,33 +119,6 @@ def _write_lines(
     finally:
         if not marked.exists():
             part.unlink(missing_ok=True)
-
-
-def _fill_part(
-    stream: Stream,
-    part: Path,
-    marked: Path,
-    mark: Mapping[str, Any] | None,
-    spec: Mapping[str, Any],
-    progress: Callable[[int], None],
-) -> None:
-    size, written = spec["size"], mark["documents"] if mark else 0
-    packed = marked.name.endswith(".gz.state.json")
-    progress(written)
-    with part.open("r+b" if mark else "wb") as file:
-        file.truncate(mark["bytes"] if mark else 0)
-        file.seek(0, os.SEEK_END)
-        due = time.monotonic() + _MARK_SECONDS
-        for table in blocks(stream, written, size, size=size, columns=spec["columns"]):
-            lines = json_lines(table).encode()
-            file.write(gzip.compress(lines, mtime=0) if packed else lines)
-            written += table.num_rows
-            progress(table.num_rows)
-            if time.monotonic() >= due:
-                _sync(file)
-                _write_mark(marked, spec, documents=written, bytes=file.tell(), stream=stream.state_dict())
-                due = time.monotonic() + _MARK_SECONDS
-        _sync(file)
 
 
 def _write_shards(
@@ -144,7 +130,8 @@ def _write_shards(
     progress: Callable[[int], None],
 ) -> None:
     """Write each shard whole or not at all; a mark says how many there are, and what comes next."""
-    number = -(-spec["size"] // SHARD_DOCUMENTS)
+    size = spec["size"]
+    number = -(-size // SHARD_DOCUMENTS)
     shards = [folder / f"{split}-{shard:05d}-of-{number:05d}.parquet" for shard in range(number)]
     marked = folder / f".{split}.corpus.json"
     mark = _unfinished(marked, split, shards, spec, overwrite)
@@ -153,12 +140,19 @@ def _write_shards(
     if mark:
         stream.load_state_dict(mark["stream"])
     else:
-        _write_mark(marked, spec, shards=0, stream=stream.state_dict())
+        write_json(marked, {"spec": spec, "shards": 0, "stream": stream.state_dict()})
+    schema = pa.schema([SCHEMA.field(name) for name in spec["columns"]])
     try:
-        progress(min(done * SHARD_DOCUMENTS, spec["size"]))
+        progress(min(done * SHARD_DOCUMENTS, size))
         for shard in range(done, number):
-            _write_shard(stream, shards[shard], shard * SHARD_DOCUMENTS, spec, progress)
-            _write_mark(marked, spec, shards=shard + 1, stream=stream.state_dict())
+            for leftover in folder.glob(f".{shards[shard].name}.*.part"):
+                leftover.unlink(missing_ok=True)
+            start, stop = shard * SHARD_DOCUMENTS, min((shard + 1) * SHARD_DOCUMENTS, size)
+            with whole_file(shards[shard]) as part, pq.ParquetWriter(part, schema, compression="zstd") as parquet:
+                for table in blocks(stream, start, stop, size=size, columns=spec["columns"]):
+                    parquet.write_table(table.combine_chunks())
+                    progress(table.num_rows)
+            write_json(marked, {"spec": spec, "shards": shard + 1, "stream": stream.state_dict()})
     finally:
         if not shards[0].exists():
             marked.unlink(missing_ok=True)
@@ -170,11 +164,9 @@ def _unfinished(
     """Return the mark of an interrupted call to continue; None where all is to be written, old shards gone."""
     folder = marked.parent
     there = sorted(folder.glob(f"{split}-*.parquet"))
-    mark = load_json(marked) if there else None
+    mark = _mark(folder, marked, spec, overwrite) if there else None
     if mark and mark["spec"] == spec and not set(shards) <= set(there):
         return mark if set(shards[: mark["shards"]]) <= set(there) else None
-    if mark and mark["spec"] != spec and not overwrite:
-        raise _another(folder, marked, mark["spec"], spec)
     if mark:
         refuse_existing(shards[0], overwrite)
     strange = [path for path in there if not (mark or overwrite) or not _SHARD.search(path.name)]
@@ -186,43 +178,12 @@ def _unfinished(
     return None
 
 
-def _write_shard(
-    stream: Stream, path: Path, written: int, spec: Mapping[str, Any], progress: Callable[[int], None]
-) -> None:
-    for leftover in path.parent.glob(f".{path.name}.*.part"):
-        leftover.unlink(missing_ok=True)
-    stop = min(written + SHARD_DOCUMENTS, spec["size"])
-    schema = pa.schema([SCHEMA.field(name) for name in spec["columns"]])
-    with whole_file(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as parquet:
-        for table in blocks(stream, written, stop, size=spec["size"], columns=spec["columns"]):
-            parquet.write_table(table.combine_chunks())
-            progress(table.num_rows)
-
-
-def _sync(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _write_mark(path: Path, spec: Mapping[str, Any], **state: Any) -> None:
-    write_text(path, json.dumps({"spec": spec, **state}))
-
-
-def _another(output: Path, marked: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> ValueError:
-    """Return the error of an output of another spec: what differs, and where that is noted."""
-    old, new = dict(_leaves((), there)), dict(_leaves((), now))
-    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    changed = [f"{name[-1]}: {json.dumps(old.get(name))} there, {json.dumps(new.get(name))} now" for name in names[:4]]
-    return ValueError(
-        f"output: {output} holds another corpus ({'; '.join(changed)}), as {marked.resolve()} says; "
-        "give another output, or replace it (overwrite=True; on the command line --overwrite)"
-    )
-
-
-def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield each value that is no mapping, with the names that lead to it."""
-    if not isinstance(value, Mapping):
-        yield path, value
-        return
-    for name, inner in value.items():
-        yield from _leaves((*path, name), inner)
+def _mark(output: Path, marked: Path, spec: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """Return what an interrupted call noted; ValueError where that is another corpus, unless it is to be replaced."""
+    mark = load_json(marked)
+    if mark and mark["spec"] != spec and not overwrite:
+        raise ValueError(
+            f"output: {output} holds another corpus ({changes(mark['spec'], spec)}), as {marked.resolve()} says; "
+            "give another output, or replace it (overwrite=True; on the command line --overwrite)"
+        )
+    return mark

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_synth.errors import changes
 from hf_synth.hub.publication import Published
 from hf_synth.io import whole_file
 from hf_synth.rng import hash_rows
@@ -166,16 +167,11 @@ def refuse_others(shards: Iterable[Shard], folder: Path) -> None:
             if there is None or there == now:
                 continue
             same_split = (spec for file, spec in wanted.items() if file.startswith(f"{name}/{there.get('split')}-"))
-            changes = _differences(there, now or next(same_split, {}))
+            differing = changes(there, now or next(same_split, {}))
             raise ValueError(
-                f"output_dir: {path} was made by other arguments ({changes}); give another --output_dir, or remove "
-                f"{path.parent}"
+                f"output_dir: {path} was made by other arguments ({differing}); give another "
+                f"--output_dir, or remove {path.parent}"
             )
-
-
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    names = [name for name in sorted(there.keys() | now.keys()) if there.get(name) != now.get(name)]
-    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in names[:4])
 
 
 def overlap(hashes: Mapping[str, np.ndarray]) -> dict[str, Any]:

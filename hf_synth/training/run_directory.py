@@ -15,6 +15,7 @@ import yaml
 from datasets import Dataset
 from huggingface_hub import try_to_load_from_cache
 
+from hf_synth.errors import changes
 from hf_synth.io import directory_lock, is_main_process, load_json, reading, write_json, write_text
 from hf_synth.training.arguments import yaml_text
 from hf_synth.training.checkpoints import TRAINING_LOG
@@ -133,10 +134,9 @@ def claim(folder: Path, **found: Any) -> None:
             write_json(folder / TRAINED_ON, found)
         return
     before = read_trained_on(folder) or found  # of a run that kept nothing, nothing is known
-    if differing := [name for name in found if found[name] != before.get(name, found[name])]:
-        told = "; ".join(f"{name}: {before.get(name)} there, {found[name]} now" for name in differing)
+    if differing := changes(before, found, [name for name in found if name in before]):
         raise ValueError(
-            f"output_dir {str(folder)!r} holds a run that began otherwise ({told}): give it the data, models and "
+            f"output_dir {str(folder)!r} holds a run that began otherwise ({differing}): give it the data, models and "
             "number of processes that it began with, or give another --output_dir"
         )
 
@@ -202,16 +202,12 @@ def _check_same(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("it holds no config")
-    names = sorted((before.keys() | config.keys()) - FREE)
-    differing = [name for name in names if before.get(name) != config.get(name)]
-    if not differing:
-        return before
-    changes = "; ".join(f"{name}: {before.get(name)!r} there, {config.get(name)!r} now" for name in differing[:5])
-    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-    raise ValueError(
-        f"output_dir {str(path.parent)!r} holds the run of another config ({changes}{more}); "
-        "give another --output_dir, or remove that directory"
-    )
+    if differing := changes(before, config, sorted((before.keys() | config.keys()) - FREE)):
+        raise ValueError(
+            f"output_dir {str(path.parent)!r} holds the run of another config ({differing}); "
+            "give another --output_dir, or remove that directory"
+        )
+    return before
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,13 @@ import pytest
 from hf_synth.corpora.text import canonical_text, usable_lines
 
 LINES = b'{"text": "one two"}\nnot json\n\n{"text": "three"}\n{"text": 5}\n{"other": 1}\n[1]\n{"text": "\xff"}\n'
-REASONS = [(2, "no JSON"), (5, "no text in 'text'"), (6, "no text in 'text'"), (7, "no JSON object"), (8, "no JSON")]
+REASONS = [
+    (2, "not JSON"),
+    (5, "no text in 'text'"),
+    (6, "no text in 'text'"),
+    (7, "not a JSON object"),
+    (8, "not UTF-8"),
+]
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
@@ -22,7 +28,8 @@ def test_broken_lines_are_left_out_counted_and_kept(name, tmp_path, caplog):
         texts = canonical_text(path).read(10)["text"].to_pylist()
     assert sorted(texts) == ["one two", "three"]
     (message,) = [record.getMessage() for record in caplog.records if record.name.startswith("hf_synth")]
-    assert message.startswith("5 of 7 lines left out (no JSON: 2, no text in 'text': 2, no JSON object: 1), kept in ")
+    reasons = "not JSON: 1, no text in 'text': 2, not a JSON object: 1, not UTF-8: 1"
+    assert message.startswith(f"5 of 7 lines left out ({reasons}), kept in ")
     rows = [json.loads(line) for line in Path(re.search("kept in (.*)", message)[1]).read_text().splitlines()]
     assert [(row["line"], row["reason"]) for row in rows] == REASONS
     assert {row["file"] for row in rows} == {str(path)}
@@ -38,8 +45,8 @@ def test_whole_files_are_read_without_a_word(tmp_path, caplog):
 
 def test_files_without_a_usable_line(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}\nno json\n')
-    with pytest.raises(ValueError, match=r"cannot be read: no line can be used \(no text in 'body': 1, no JSON: 1\)"):
+    with pytest.raises(ValueError, match=r"cannot be read: no line can be used \(no text in 'body': 1, not JSON: 1\)"):
         canonical_text(tmp_path, text_column="body")
     (tmp_path / "a.jsonl").rename(tmp_path / "a.jsonl.gz")
-    with pytest.raises(ValueError, match=r"a\.jsonl\.gz cannot be read: Not a gzipped file"):
+    with pytest.raises(ValueError, match=r"a\.jsonl\.gz cannot be read: .*Not a gzipped file"):
         canonical_text(tmp_path / "a.jsonl.gz")

@@ -219,7 +219,7 @@ def test_a_run_goes_on_with_the_rows_that_it_began_with(run, monkeypatch):
     record_data_fingerprint(run, rows("b", "a").remove_columns("weight"))
     assert {**read_trained_on(run), "fingerprint": ""} == {"rows": 2, "fingerprint": "", "processes": 1}
     for other in (rows("a", "b"), rows("b", "c")):
-        with pytest.raises(ValueError, match=r"holds a run that began otherwise \(fingerprint: \w+ there, \w+ now\)"):
+        with pytest.raises(ValueError, match=r"fingerprint: '\w+' there, '\w+' now\)"):
             record_data_fingerprint(run, other)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="processes: 1 there, 2 now"):
