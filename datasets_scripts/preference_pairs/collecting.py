@@ -10,15 +10,15 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
 
 from hf_synth.preferences import FEATURES, PairStream, RejectedRow, Source
+from hf_synth.preferences.pairs import batches
 from hf_synth.sampling import prompt_text
 
-_BATCH = 2_000
 _SCHEMA = pa.schema([*FEATURES.arrow_schema, ("text", pa.string()), ("file", pa.string()), ("line", pa.int64())])
 
 
@@ -147,7 +147,10 @@ def read_source(source: Source, folder: Path, number: int) -> SourceCounts:
     opened = source.open(streaming=True)
     with DroppedRows(_dropped_path(folder, number)) as dropped:
         stream = PairStream(opened, lambda row: dropped.add(opened.src, row))
-        _write_pairs(stream, _pairs_path(folder, number))
+        pairs = (pair | {"text": prompt_text(pair["prompt"])} for pair in stream)
+        with pa.OSFile(str(_pairs_path(folder, number)), "wb") as raw, pa.ipc.new_file(raw, _SCHEMA) as file:
+            for batch in batches(pairs, _SCHEMA):
+                file.write_batch(batch)
     used = stream.read - stream.dropped.total()
     return SourceCounts(
         stream.schema,
@@ -158,24 +161,6 @@ def read_source(source: Source, folder: Path, number: int) -> SourceCounts:
         stream.unread,
         stream.pairs,
     )
-
-
-def _write_pairs(stream: PairStream, path: Path) -> None:
-    columns: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
-    with pa.OSFile(str(path), "wb") as raw, pa.ipc.new_file(raw, _SCHEMA) as file:
-        for pair in stream:
-            more = {"text": prompt_text(pair.columns["prompt"]), "file": pair.file, "line": pair.line}
-            for name, value in (pair.columns | more).items():
-                columns[name].append(value)
-            if len(columns["id"]) == _BATCH:
-                _flush(columns, file)
-        _flush(columns, file)
-
-
-def _flush(columns: dict[str, list[Any]], file: Any) -> None:
-    file.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-    for values in columns.values():
-        values.clear()
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

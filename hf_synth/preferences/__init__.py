@@ -2,7 +2,6 @@
 
 from hf_synth.preferences.pairs import (
     FEATURES,
-    FoundPair,
     PairStream,
     PreferenceData,
     RejectedRow,
@@ -27,7 +26,6 @@ from hf_synth.preferences.tokenizer import read_plain_text, ready_for_chat, trai
 __all__ = [
     "FEATURES",
     "KNOWN_SOURCES",
-    "FoundPair",
     "Message",
     "NearDuplicates",
     "Pair",

@@ -6,11 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from hf_synth.preferences.prompts import prompt_id
 from hf_synth.preferences.readers import (
@@ -30,7 +31,8 @@ from hf_synth.preferences.sources import OpenSource, RawRow, Source
 logger = logging.getLogger(__name__)
 
 RAW_CHARACTERS = 500  # a rejected row is kept up to here: enough to recognise it
-_encoded = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
+_BATCH = 2_000
 MESSAGES = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
 FEATURES = datasets.Features(
     {name: datasets.Value("string") for name in ("id", "prompt_id", "src")}
@@ -50,17 +52,10 @@ class RejectedRow:
     row: str
 
 
-@dataclass(frozen=True)
-class FoundPair:
-    """A pair as columns (see FEATURES), and the file and line that it comes from."""
-
-    file: str
-    line: int
-    columns: dict[str, Any]
-
-
 class PairStream:
     """The pairs of one source, read one at a time, in memory that does not grow with it.
+
+    A pair has the columns of FEATURES, and `file` and `line`: where it comes from.
 
     Attributes:
         src, schema: the source's label, and the name of the schema that was recognised.
@@ -81,7 +76,7 @@ class PairStream:
         self.dropped: Counter[str] = Counter()
         self._columns_seen: dict[tuple[str, ...], None] = {}
 
-    def __iter__(self) -> Iterator[FoundPair]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each pair once. Raises ValueError with the counts where the source has no usable row."""
         self.read = self.joined = self.pairs = 0
         self.dropped.clear()
@@ -92,6 +87,7 @@ class PairStream:
             try:
                 pairs = _pairs(self._schema, rows)
                 kept = _kept(row.fields or {}, self._keep)
+                kept |= {"file": row.file, "line": row.line}
                 columns = [_columns(pair, self.src) | kept for pair in pairs]
             except RowError as error:
                 for row in rows:
@@ -103,7 +99,7 @@ class PairStream:
             self._columns_seen.setdefault(tuple(row.fields or ()))
             self.joined += any(pair.joined for pair in pairs)
             self.pairs += len(pairs)
-            yield from (FoundPair(row.file, row.line, pair) for pair in columns)
+            yield from columns
         if self.unread:
             logger.warning("%s: the fields %s are not read", self.src, ", ".join(self.unread))
         if not self.pairs:
@@ -178,17 +174,21 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
     keep = {name: kind for name, kind in (keep or {}).items() if name not in FEATURES}
     stream = PairStream(Source(source, **options).open(), rejected.append, keep)
     features = datasets.Features({**FEATURES, **{name: _KEPT[kind] for name, kind in keep.items()}})
-    columns: dict[str, list[Any]] = {column: [] for column in features}
-    for pair in stream:
-        for column, value in pair.columns.items():
-            columns[column].append(value)
+    table = pa.Table.from_batches(batches(stream, features.arrow_schema))
     if rejected:
         logger.warning("%s: %d of %d rows left out (%s)", stream.src, len(rejected), stream.read, dict(stream.dropped))
-    dataset = datasets.Dataset.from_dict(columns, features=features)
-    dataset = dataset.remove_columns([name for name in keep if set(columns[name]) == {None}])
+    absent = [name for name in keep if table[name].null_count == len(table)]
+    dataset = datasets.Dataset(table).remove_columns(absent)
     return PreferenceData(
         dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected), tuple(stream.unread)
     )
+
+
+def batches(pairs: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield pairs in batches with the schema's columns: no more than one batch of Python values is in memory."""
+    rows = iter(pairs)
+    while batch := list(islice(rows, _BATCH)):
+        yield pa.record_batch({name: [row[name] for row in batch] for name in schema.names}, schema=schema)
 
 
 def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, str | int]]:
@@ -240,7 +240,8 @@ def _pairs(schema: Schema, rows: list[RawRow]) -> list[Pair]:
 
 
 def _columns(pair: Pair, src: str) -> dict[str, Any]:
-    content = _encoded([pair.prompt, pair.chosen, pair.rejected])
+    turns = (f'{{"content": {_quoted(turn["content"])}, "role": {_quoted(turn["role"])}}}' for turn in pair.prompt)
+    content = f"[[{', '.join(turns)}], {_quoted(pair.chosen)}, {_quoted(pair.rejected)}]"
     try:  # JSON can spell half of a surrogate pair, which neither Arrow nor a tokenizer can hold
         identity = hashlib.md5(content.encode("utf-8"), usedforsecurity=False).hexdigest()[:16]
     except UnicodeEncodeError:

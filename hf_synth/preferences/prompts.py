@@ -18,12 +18,13 @@ from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
 Prompt = str | Sequence[Mapping[str, Any]]
 
 _LAYOUT = re.compile(r"\n  |\t|\n .*\n ", re.DOTALL)  # of code and tables; one line with one space is none
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _VISIBLE = regex.compile(r"[^\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]")
 
 
 def is_blank(text: str) -> bool:
     """Tell whether a text shows nothing: spaces, control characters, characters of no width."""
-    return _VISIBLE.search(text) is None
+    return not "!" <= text[:1] <= "~" and _VISIBLE.search(text) is None
 
 
 def normalise(text: str) -> str:
@@ -52,8 +53,8 @@ def prompt_id(prompt: Prompt) -> str:
         prompt = prompt[0]["content"]
     if isinstance(prompt, str):
         return _digest(normalise(prompt))
-    turns = [[message["role"], normalise(message["content"])] for message in prompt]
-    return _digest(json.dumps(turns, ensure_ascii=False))
+    turns = (f"[{_quoted(message['role'])}, {_quoted(normalise(message['content']))}]" for message in prompt)
+    return _digest(f"[{', '.join(turns)}]")
 
 
 def distinct_prompts(dataset: Dataset) -> Dataset:

@@ -14,10 +14,11 @@ import functools
 import html
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any, TypedDict
 
 from hf_synth.preferences.prompts import is_blank, normalise
@@ -148,7 +149,8 @@ def parse_dialogue(text: str) -> list[Message]:
 
 def _joined(turns: list[Message]) -> list[Message]:
     """Put neighbouring turns of one role together: strict alternation, which many chat templates demand."""
-    if all(turn["role"] != following["role"] for turn, following in pairwise(turns)):
+    roles = [turn["role"] for turn in turns]
+    if all(map(operator.ne, roles, roles[1:])):
         return turns
     return [
         Message(role=role, content="\n\n".join(turn["content"] for turn in group).strip())
@@ -196,7 +198,7 @@ def _parsed(text: str) -> Any:
 
 
 def _message(turn: Any) -> Message:
-    if isinstance(turn, dict) and turn.keys() == {"role", "content"}:  # most messages
+    if type(turn) is dict and len(turn) == 2 and "role" in turn and "content" in turn:  # most messages
         role, content = turn["role"], turn["content"]
         if isinstance(role, str) and isinstance(content, str):
             return {"role": _ROLES.get(role) or _ROLES.get(role.lower(), role), "content": content}
@@ -310,7 +312,7 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
         raise RowError("last turn is not the assistant's")
     if not before or not prompt:
         return before or prompt, reply["content"]
-    if before == prompt:
+    if before[: len(prompt)] == prompt:
         return before, reply["content"]
     system = [turn for turn in prompt[:1] if turn["role"] == "system"]
     said = [_same(turn) for turn in before if turn["role"] != "system"]
@@ -405,8 +407,18 @@ def read_hh_rlhf(row: Mapping[str, Any]) -> list[Pair]:
     return [_pair(_with_system(prompt, row), chosen, rejected, joined or other_joined)]
 
 
-def _dialogue(text: str) -> tuple[list[Message], str, bool]:
+@functools.lru_cache(maxsize=1)  # both sides of a pair have the same turns before the last one
+def _turns_before(text: str) -> list[Message]:
     turns = parse_dialogue(text)
+    if not turns and text.strip():
+        raise RowError("text before the first turn")
+    return turns
+
+
+def _dialogue(text: str) -> tuple[list[Message], str, bool]:
+    text = text.replace("\r\n", "\n")
+    last = max(text.rfind(f"\n\nAssistant:{space}") for space in " \n")
+    turns = [*_turns_before(text[:last]), *parse_dialogue(text[last:])] if last > 0 else parse_dialogue(text)
     if not any(turn["role"] == "assistant" for turn in turns):
         raise RowError("no assistant turn")
     *prompt, reply = _joined(turns)

@@ -208,6 +208,8 @@ def python_values(array: pa.Array) -> list[Any]:
         return [None if text is None else json.loads(text) for text in array.to_pylist()]
     else:
         return array.to_pylist()
+    if not array.null_count:
+        return rows
     return [row if valid else None for row, valid in zip(rows, array.is_valid().to_pylist(), strict=True)]
 
 

@@ -57,8 +57,8 @@ def test_a_config_a_folder_and_a_revision(calls):
 
 def test_a_source_can_be_read_more_than_once(calls):
     stream = PairStream(Source("hh").open(streaming=True), pytest.fail)
-    assert [pair.columns["prompt"][0]["content"] for pair in stream] == ["Hi"]
-    assert [pair.line for pair in stream] == [1], "and again"
+    assert [pair["prompt"][0]["content"] for pair in stream] == ["Hi"]
+    assert [pair["line"] for pair in stream] == [1], "and again"
     assert (stream.read, stream.pairs, stream.schema) == (1, 1, "hh-rlhf")
 
 
