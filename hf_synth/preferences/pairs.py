@@ -16,7 +16,6 @@ import pyarrow as pa
 from hf_synth.preferences.prompts import prompt_id
 from hf_synth.preferences.readers import (
     CONTEXT,
-    Message,
     Pair,
     RowError,
     Schema,
@@ -191,11 +190,16 @@ def batches(pairs: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[p
         yield pa.record_batch({name: [row[name] for row in batch] for name in schema.names}, schema=schema)
 
 
-def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, str | int]]:
+def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, Any]]:
     """Return one row per source: src, schema, read, kept, joined, pairs, and a count for each reason of dropping."""
     sources = list(sources)
     reasons = sorted({reason for data in sources for reason in data.dropped})
-    return [_counts(data) | {reason: data.dropped.get(reason, 0) for reason in reasons} for data in sources]
+    return [
+        {"src": data.src, "schema": data.schema, "read": data.read, "kept": data.read - len(data.rejected_rows)}
+        | {"joined": data.joined, "pairs": len(data.dataset)}
+        | {reason: data.dropped.get(reason, 0) for reason in reasons}
+        for data in sources
+    ]
 
 
 def shortened(raw: str | Mapping[str, Any]) -> str:
@@ -203,17 +207,6 @@ def shortened(raw: str | Mapping[str, Any]) -> str:
     text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
     more = len(text) - RAW_CHARACTERS
     return text if more <= 0 else f"{text[:RAW_CHARACTERS]}... ({more} more characters)"
-
-
-def _counts(data: PreferenceData) -> dict[str, str | int]:
-    return {
-        "src": data.src,
-        "schema": data.schema,
-        "read": data.read,
-        "kept": data.read - len(data.rejected_rows),
-        "joined": data.joined,
-        "pairs": len(data.dataset),
-    }
 
 
 def _grouped(rows: Iterator[RawRow], column: str | None) -> Iterator[list[RawRow]]:
@@ -251,8 +244,8 @@ def _columns(pair: Pair, src: str) -> dict[str, Any]:
         "prompt_id": prompt_id(pair.prompt),
         "src": pair.src or src,
         "prompt": pair.prompt,
-        "chosen": _reply(pair.chosen),
-        "rejected": _reply(pair.rejected),
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
     }
 
 
@@ -263,10 +256,6 @@ def _kept(fields: Mapping[str, Any], keep: Mapping[str, type]) -> dict[str, Any]
         if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
             raise RowError(f"wrong type of {name}")
     return kept
-
-
-def _reply(content: str) -> list[Message]:
-    return [{"role": "assistant", "content": content}]
 
 
 def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:

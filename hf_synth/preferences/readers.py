@@ -67,10 +67,6 @@ class Schema:
     reads: frozenset[str] = frozenset()
     group: str | None = None
 
-    def matches(self, columns: Iterable[str]) -> bool:
-        """Tell whether a row with these columns is of this schema."""
-        return self.columns <= set(columns) and not self.without & set(columns)
-
 
 _SCHEMAS: dict[str, Schema] = {}
 
@@ -105,8 +101,8 @@ def list_schemas() -> dict[str, tuple[str, ...]]:
 
 def find_schema(columns: Iterable[str]) -> Schema | None:
     """Return the schema of a row with these columns, of several the one with the most columns, or None."""
-    columns = set(columns)
-    matching = [schema for schema in _SCHEMAS.values() if schema.matches(columns)]
+    names = set(columns)
+    matching = [schema for schema in _SCHEMAS.values() if schema.columns <= names and not schema.without & names]
     return max(matching, key=lambda schema: len(schema.columns), default=None)
 
 
@@ -315,8 +311,10 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
     if before[: len(prompt)] == prompt:
         return before, reply["content"]
     system = [turn for turn in prompt[:1] if turn["role"] == "system"]
-    said = [_same(turn) for turn in before if turn["role"] != "system"]
-    asked = [_same(turn) for turn in prompt[len(system) :]]
+    said, asked = (
+        [(turn["role"], normalise(turn["content"])) for turn in turns if turn["role"] != "system"]
+        for turns in (before, prompt)
+    )
     if before[0]["role"] == "assistant" and said[: len(asked)] != asked:
         return [*prompt, *before], reply["content"]
     # A prompt is the beginning, or, as text, any of the user's turns
@@ -324,13 +322,10 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
         if prompt[-1]["role"] == "assistant" and before[0]["role"] == "user":
             return [*prompt, *before], reply["content"]
         raise RowError("prompts differ")
-    if system and before[0]["role"] == "system" and _same(before[0]) != _same(system[0]):
+    own = [normalise(turn["content"]) for turn in (*system, *before[:1]) if turn["role"] == "system"]
+    if len(set(own)) > 1:
         raise RowError("two different system prompts")
     return [*(system if before[0]["role"] != "system" else []), *before], reply["content"]
-
-
-def _same(turn: Message) -> tuple[str, str]:
-    return turn["role"], normalise(turn["content"])
 
 
 def _pair(prompt: list[Message], chosen: str, rejected: str, joined: bool = False) -> Pair:
