@@ -1,6 +1,7 @@
 """Analogy: facts of a knowledge graph and of a functor inside it."""
 
 import functools
+import itertools
 
 import numpy as np
 
@@ -110,7 +111,8 @@ class Analogy(Task[AnalogyConfig]):
             "A relation that leads from one entity to another leads from the image of the one to that of the other.",
             "An entity and <f_inv> are followed by the entity whose image it is.",
         )
-        return statements if self.config.include_f_inverse else statements[:-1]
+        kept = (True, True, True, self.config.mirrored, self.config.include_f_inverse)
+        return tuple(itertools.compress(statements, kept))
 
     def size(self, split: str) -> int:
         """The number of facts; a split without any is a ValueError."""

@@ -133,6 +133,7 @@ def final_metrics(
         if name not in left_out:  # test_accuracy/near_ood -> accuracy/test/near_ood
             measure, slash, group = name.removeprefix("test_").partition("/")
             metrics[f"{measure}/test{slash}{group}"] = float(value)
+    metrics |= looks(trainer.state.log_history)
     metrics["rows/test"] = float(len(output.label_ids))
     metrics["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
     metrics["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
@@ -168,6 +169,19 @@ def final_metrics(
                 trained_seed=settings.rows.rows_seed,
             )
             metrics |= {f"language/{name}": value for name, value in scores.items()}
+    return metrics
+
+
+def looks(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return of each group of validation rows the best accuracy at any evaluation, and how often it was 1.
+
+    That is a fraction of the evaluations while training: what was learned and lost again has a low one.
+    """
+    prefix, metrics = "eval_validation_accuracy/", {}
+    for name in {name: None for entry in history for name in entry if name.startswith(prefix)}:
+        accuracies, group = [entry[name] for entry in history if name in entry], name.removeprefix(prefix)
+        metrics[f"best/validation/{group}"] = max(accuracies)
+        metrics[f"all_right/validation/{group}"] = sum(value == 1 for value in accuracies) / len(accuracies)
     return metrics
 
 

@@ -86,7 +86,11 @@ def assert_is_by_definition(task: Task) -> None:
         ends = [(head, tail) for head, _, tail in facts]
         assert len(ends) == len(set(ends))
         assert set(ends) == pairs(getattr(world, name))
-    assert {fact for fact in world.atomic if fact[0] in world.second} == {
+    if not config.mirrored:
+        second = [fact for fact in world.atomic if fact[0] in world.second]
+        assert {(head, tail) for head, _, tail in second} == pairs(world.second)
+        assert not {fact[1] for fact in second} & {fact[1] for fact in inside["first"]}
+    assert not config.mirrored or {fact for fact in world.atomic if fact[0] in world.second} == {
         (world.image[head], relation, world.image[tail])
         for head, relation, tail in inside["first"]
         if (head, relation, tail) not in world.held
@@ -115,16 +119,19 @@ def configs(draw) -> AnalogyConfig:
     repeat = draw(st.booleans())
     fewest = 1 if repeat else max(sub_size - 1, rest - 1, 1)
     ratio = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0.0, 1.0))
+    mirrored = draw(st.booleans())
+    fewest = fewest if mirrored else max(fewest, sub_size**2)
     return AnalogyConfig(
         num_entities=2 * sub_size + rest,
         num_relations=draw(st.one_of(st.integers(fewest, fewest + 4), st.just(2_000))),
         sub_size=sub_size,
-        atomic_ood_ratio=draw(ratio),
+        atomic_ood_ratio=draw(ratio) if mirrored else 0.0,
         compositional_ood_ratio=draw(ratio),
         analogical_ood_ratio=draw(ratio),
         include_f_inverse=draw(st.booleans()),
         repeat_relations=repeat,
         graph_seed=draw(st.integers(0, 2**63 - 1)),
+        mirrored=mirrored,
     )
 
 
@@ -429,6 +436,14 @@ def test_all_functor_facts_of_the_paper_follow_from_training():
         assert task.follows_from_training(rows).all()
 
 
+def test_nothing_tells_the_functor_where_the_halves_share_no_relation():
+    task = get_task("analogy", mirrored=False)
+    rows = task.rows(0, task.size("test"), split="test")
+    unseen = rows.columns["fact_type"] == "ood_analogical"
+    assert unseen.any() and not task.follows_from_training(rows)[unseen].any()
+    assert len(task.explanations()) == 3
+
+
 def test_functor_fact_does_not_follow_where_entities_have_the_same_relations():
     task = get_task("analogy", num_relations=1, repeat_relations=True)
     rows = task.rows(0, task.size("test"), split="test")
@@ -449,6 +464,8 @@ def test_functor_fact_does_not_follow_where_entities_have_the_same_relations():
         ({"atomic_ood_ratio": 1.5}, "AnalogyConfig.atomic_ood_ratio: got 1.5, wanted a value from 0.0 to 1.0"),
         ({"graph_seed": -1}, "AnalogyConfig.graph_seed: got -1"),
         ({"repeat_relations": 1}, "AnalogyConfig.repeat_relations: got 1"),
+        ({"mirrored": False, "num_relations": 24}, "AnalogyConfig.num_relations: got 24, wanted at least 25"),
+        ({"mirrored": False, "atomic_ood_ratio": 0.5}, "AnalogyConfig.atomic_ood_ratio: got 0.5, wanted 0"),
         ({"include_f_inverse": "yes"}, "AnalogyConfig.include_f_inverse: got 'yes'"),
     ],
 )

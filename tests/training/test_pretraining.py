@@ -13,6 +13,7 @@ from hf_synth.evaluation.scoring import score_rows
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, batch_of
 from hf_synth.training.checkpoints import train
+from hf_synth.training.pretraining import looks
 from hf_synth.training.pretraining_data import RowsArguments, ScheduleArguments, resolve_max_steps
 from hf_synth.training.pretraining_trainer import PretrainingTrainer, cosine_factor, summary
 
@@ -291,6 +292,12 @@ def test_a_rate_that_waits_for_the_validation_loss(tmp_path):
     train(run)
     rates = [entry["learning_rate"] for entry in run.state.log_history if "learning_rate" in entry]
     assert rates[0] == RATE > rates[-1]
+
+
+def test_what_was_learned_and_lost_again():
+    name = "eval_validation_accuracy/one"
+    history = [{"loss": 1.0}, {name: 0.5}, {name: 1.0, "eval_loss": 0.1}, {name: 1.0}, {name: 0.0}]
+    assert looks(history) == {"best/validation/one": 1.0, "all_right/validation/one": 0.5}
 
 
 def test_a_loss_without_a_perplexity():

@@ -38,7 +38,8 @@ class AnalogyConfig(TaskConfig):
     The ratios say how much of each kind of fact is held out of training: of the atomic facts of E1, of the
     compositions whose hops are both in training (each with that probability), of the functor's facts.
     With `include_f_inverse` the functor's inverse has facts too. With `repeat_relations` a relation may lead from
-    one head to several tails, and a prompt have several right answers.
+    one head to several tails, and a prompt have several right answers. Not `mirrored`, a control: E2 has relations of
+    its own, none of them E1's, so that nothing tells what the functor's held-out facts are.
     """
 
     num_entities: int = bounded(10, 2, 1_000)
@@ -50,6 +51,7 @@ class AnalogyConfig(TaskConfig):
     include_f_inverse: bool = False
     repeat_relations: bool = False
     graph_seed: int = bounded(0, 0, 2**63 - 1)
+    mirrored: bool = True
 
     def __post_init__(self) -> None:
         """Check that two halves fit among the entities, and that the relations suffice."""
@@ -64,6 +66,11 @@ class AnalogyConfig(TaskConfig):
                 f"a graph of at most {_MOST_FACTS:,} facts; with sub_size={self.sub_size} it has {facts:,}",
             )
         most = max(self.sub_size, self.num_entities - 2 * self.sub_size) - 1
+        if not self.mirrored:
+            if self.atomic_ood_ratio:
+                raise self.illegal("atomic_ood_ratio", "0 where E2 does not mirror E1, or mirrored=True")
+            if self.num_relations < (fewest := self.sub_size**2):
+                raise self.illegal("num_relations", f"at least {fewest}, for two halves that share none")
         if not self.repeat_relations and self.num_relations < most:
             raise self.illegal(
                 "num_relations", f"at least {most}, one for each fact of a head, or repeat_relations=True"
@@ -163,7 +170,8 @@ def build_graph(config: AnalogyConfig) -> KnowledgeGraph:
     keys = RowRandom(seed=config.graph_seed, split="graph", purpose="graph", index=np.arange(5)).keys()
     size = config.sub_size
     order = _chosen(config.num_entities, config.num_entities, keys[0])
-    relations = _relations(config.num_entities, config.num_relations, size, config.repeat_relations, keys[1])
+    mode = (config.repeat_relations, config.mirrored)
+    relations = _relations(config.num_entities, config.num_relations, size, mode, keys[1])
     pairs = size * (size - 1)
     held = _hold_out(relations, size, _chosen(round(config.atomic_ood_ratio * pairs), pairs, keys[2]))
     hops = _hops(order, size, relations, held, (config.compositional_ood_ratio, keys[3]))
@@ -188,28 +196,34 @@ def _chosen(count, size, key):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _relations(num_entities, num_relations, sub_size, repeat, key):  # type: ignore[no-untyped-def]
-    """The relation of each pair of places, int32 [places, places], -1 where none; E2 mirrors E1."""
+def _relations(num_entities, num_relations, sub_size, mode, key):  # type: ignore[no-untyped-def]
+    """The relation of each pair of places, int32 [places, places], -1 where none; E2 mirrors E1, or shares none."""
+    repeat, mirrored = mode
     out = np.full((num_entities, num_entities), np.int32(-1))
     pool = np.arange(0 if repeat else num_relations)
+    of_first = np.zeros(num_relations, np.bool_)  # relations of E1
     drawn = 0
-    for start, stop in ((0, sub_size), (2 * sub_size, num_entities)):
+    for start, stop in ((0, sub_size), (sub_size, 2 * sub_size), (2 * sub_size, num_entities)):
+        if mirrored and start == sub_size:
+            continue
         for head in range(start, stop):
             used = 0
             for tail in range(start, stop):
                 if tail == head:
                     continue
-                left = num_relations if repeat else num_relations - used
-                label = np.int64(draw(key, drawn) % np.uint64(left))
-                drawn += 1
+                label = np.int64(-1)
+                while label < 0 or (start == sub_size and of_first[label]):
+                    at = used + np.int64(draw(key, drawn) % np.uint64(num_relations - used))
+                    label = at if repeat else pool[at]
+                    drawn += 1
                 if not repeat:
-                    label += used
-                    pool[used], pool[label] = pool[label], pool[used]
-                    label = pool[used]
+                    pool[used], pool[at] = pool[at], pool[used]
                     used += 1
                 out[head, tail] = label
                 if start == 0:
-                    out[sub_size + head, sub_size + tail] = label
+                    of_first[label] = True
+                    if mirrored:
+                        out[sub_size + head, sub_size + tail] = label
     return out
 
 
