@@ -27,7 +27,6 @@ from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, check_run, op
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "recipes" / "configs"
 DENSITY = {"agreement": "density", "quickstart": "grpo", "own_prompts": "grpo"}
-DENSITY |= {"testbed_proxy": "compare", "testbed_verifier": "compare"}
 FILES = {
     str(path.relative_to(CONFIGS).with_suffix("")): path
     for path in sorted(CONFIGS.rglob("*.yaml"))
@@ -36,7 +35,7 @@ FILES = {
 RECIPE = {
     name: (DENSITY.get(path.stem) or path.stem.split("_")[-1]) if path.parent.name == "density" else "pretrain"
     for name, path in FILES.items()
-}
+} | {name: "compare" for name, path in FILES.items() if "\nprimary:" in path.read_text(encoding="utf-8")}
 TEXTS = [
     "1e-5",
     "no",
