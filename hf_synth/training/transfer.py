@@ -10,7 +10,6 @@
 
 import dataclasses
 import functools
-import json
 import re
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.errors import check_fields, nearest, option
+from hf_synth.errors import check_fields, nearest, option, read_json
 from hf_synth.training.models import from_pretrained
 
 PARTS = ("attention", "mlp", "norms", "embeddings", "positions", "head")
@@ -39,7 +38,8 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
 
     Raises ValueError for a parameter whose name tells no part.
     """
-    embeddings, head = (_ids(part) for part in (model.get_input_embeddings(), model.get_output_embeddings()))
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings, head = ({id(parameter) for parameter in end.parameters()} if end else set() for end in ends)
     parts = {}
     for name, parameter in model.named_parameters():
         if id(parameter) in embeddings:
@@ -56,8 +56,9 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
     return parts
 
 
-def check_parts(parts: Sequence[str], name: str) -> tuple[str, ...]:
-    """Return `parts` as a tuple; ValueError unless it is "everything" alone or one or more different parts."""
+def check_parts(parts: str | Sequence[str], name: str) -> tuple[str, ...]:
+    """Return a part or several as a tuple; ValueError unless it is "everything" alone or different parts."""
+    parts = [parts] if isinstance(parts, str) else parts
     known = (EVERYTHING, *PARTS)
     for part in parts:
         if part not in known:
@@ -93,10 +94,6 @@ def freeze(model: PreTrainedModel, trainable: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def _ids(module: object) -> set[int]:
-    return {id(parameter) for parameter in module.parameters()} if module is not None else set()  # type: ignore[attr-defined]
-
-
 def _part_by_name(name: str) -> str | None:
     path = name.removesuffix(".weight").removesuffix(".bias").split(".")
     if _NORM.search(path[-1]):
@@ -120,7 +117,7 @@ class Source:
     """
 
     path: str
-    parts: tuple[str, ...] = (EVERYTHING,)
+    parts: str | Sequence[str] = EVERYTHING  # a tuple, once checked
     revision: str | None = None
     shuffled: bool = False
 
@@ -177,18 +174,16 @@ class SourceModel:
 
     def check_names(self, model: PreTrainedModel, part: str, names: list[str]) -> None:
         """Raise ValueError unless source and model have the same tensors in a part."""
+        theirs, ours = (each.config.num_hidden_layers for each in (self.model, model))
+        layers = f"in the model ({theirs} layers there, {ours} layers here); make the model like the source"
         for name in names:
             if name not in self.tensors or name in self.missing:
-                raise self.error(
-                    f"no tensor {name!r}, wanted one of shape {list(model.get_parameter(name).shape)} as in the "
-                    f"model ({_layers(self.model)} there, {_layers(model)} here); make the model like the source"
-                )
+                shape = list(model.get_parameter(name).shape)
+                raise self.error(f"no tensor {name!r}, wanted one of shape {shape} as {layers}")
         for name in self.parts:
             if self.parts[name] == part and name not in names:
-                raise self.error(
-                    f"tensor {name!r} of shape {list(self.tensors[name].shape)}, which has no counterpart in the "
-                    f"model ({_layers(self.model)} there, {_layers(model)} here); make the model like the source"
-                )
+                shape = list(self.tensors[name].shape)
+                raise self.error(f"tensor {name!r} of shape {shape}, which has no counterpart {layers}")
 
     def values(self, name: str, tensor: nn.Parameter, *, by_rows: bool) -> Tensor:
         """Return the source's tensor of a name; ValueError unless shaped like `tensor`, rows aside if `by_rows`."""
@@ -210,10 +205,6 @@ class SourceModel:
             if not name.startswith("_") and not name.endswith("_token_id") and name not in _NO_DIFFERENCE
         )
         return {name: [theirs.get(name), ours.get(name)] for name in names if theirs.get(name) != ours.get(name)}
-
-
-def _layers(model: PreTrainedModel) -> str:
-    return f"{model.config.num_hidden_layers} layers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,10 +249,6 @@ class TransferReport:
     parts: tuple[PartReport, ...]
     notes: tuple[str, ...] = ()
     trained: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return dataclasses.asdict(self)
 
 
 EMBEDDINGS = ("by_token", "averaged", "fresh")
@@ -458,7 +445,7 @@ class TransferArguments:
         self.init_from = _entries(self.init_from)
         self.sources()
         check_fields(self)
-        self.train_parts = list(check_parts(_listed(self.train_parts), "train_parts"))
+        self.train_parts = list(check_parts(self.train_parts, "train_parts"))
 
     def sources(self) -> list[Source]:
         """Return the sources that `init_from` names; ValueError for unusable values."""
@@ -486,10 +473,7 @@ def apply_transfer(
 def _entries(value: Any) -> list[dict[str, Any]] | None:
     """Return a path, JSON, or a list of paths and mappings as a list of mappings."""
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"init_from: got {value!r}, wanted a path or JSON ({error})") from None
+        value = read_json(value, "init_from")
     if not value:
         return None
     entries = value if isinstance(value, list) else [value]
@@ -505,8 +489,4 @@ def _source(number: int, entry: Any) -> Source:
             raise ValueError(f"{where}: got unknown key {key!r}; {nearest(str(key), _FIELDS)}")
         if not isinstance(value, _FIELDS[key][0]):
             raise ValueError(f"{where}.{key}: got {value!r}, wanted {_FIELDS[key][1]}")
-    return Source(**{**entry, "parts": tuple(_listed(entry.get("parts", EVERYTHING)))})
-
-
-def _listed(parts: str | Sequence[str]) -> list[str]:
-    return [parts] if isinstance(parts, str) else list(parts)
+    return Source(**entry)
