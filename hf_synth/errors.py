@@ -123,7 +123,11 @@ def raised_at(error: BaseException) -> str:
 
 def nearest(name: str, known: Any) -> str:
     """Return a hint for an error message: the closest known name, and all of them."""
-    known = sorted(map(str, known), key=_natural)
+
+    def parts(word: str) -> list[Any]:  # letters and numbers in turn, so that 8 comes before 16
+        return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]
+
+    known = sorted(map(str, known), key=parts)
     close = difflib.get_close_matches(str(name), known, n=1)
     return (f"did you mean {close[0]!r}? " if close else "") + f"Known: {', '.join(known) or 'none'}."
 
@@ -144,11 +148,6 @@ def changes(there: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[st
     differing = [name for name in names if there.get(name) != now.get(name)]
     more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
     return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing[:5]) + more
-
-
-def _natural(word: str) -> list[Any]:
-    """Letters and numbers in turn, so that 8 comes before 16."""
-    return [int(run) if run.isdecimal() else run for run in re.split(r"(\d+)", word)]
 
 
 def whole_number(name: str, value: Any) -> int:

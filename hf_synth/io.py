@@ -89,7 +89,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        part.chmod(0o666 & ~_umask())
+        os.umask(mask := os.umask(0))  # there is no way to read it but to set it
+        part.chmod(0o666 & ~mask)
         replace_file(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -197,10 +198,3 @@ def write_tables(path: Path, schema: "pa.Schema", tables: "Iterable[pa.Table]") 
             with pa.OSFile(str(part), "wb") as raw, pa.ipc.new_file(raw, schema) as arrow:
                 for table in tables:
                     arrow.write_table(table)
-
-
-def _umask() -> int:
-    """The process's mask; there is no way to read it but to set it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
