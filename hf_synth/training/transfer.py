@@ -42,17 +42,14 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
     embeddings, head = ({id(parameter) for parameter in end.parameters()} if end else set() for end in ends)
     parts = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) in embeddings:
-            parts[name] = "embeddings"
-        elif id(parameter) in head:
-            parts[name] = "head"
-        elif part := _part_by_name(name):
-            parts[name] = part
-        else:
+        here = id(parameter)
+        part = "embeddings" if here in embeddings else "head" if here in head else _part_by_name(name)
+        if part is None:
             raise ValueError(
                 f"got parameter {name!r} of a {model.config.model_type} model, whose name tells no part; "
                 f"wanted one of {', '.join(PARTS)}; transfer such models whole, with model_name_or_path"
             )
+        parts[name] = part
     return parts
 
 
@@ -258,9 +255,7 @@ _BY_ROWS = (*_OF_TOKENS, "positions")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Copy:
-    """Values for rows of the tensor of a name."""
-
+class _Copy:  # values for rows of the tensor of a name
     source: Source
     name: str
     values: Tensor
