@@ -1,17 +1,31 @@
-"""Reward functions for TRL: a task's verifier, or a reward model."""
+"""Reward functions for TRL: a task's verifier, a reward model, or a function of the user's own."""
 
+import asyncio
+import functools
+import importlib
+import inspect
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerState,
+)
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
+from hf_synth.errors import raised_at
 from hf_synth.preferences import read_plain_text
 from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint, most_tokens, right_padded
-from hf_synth.tasks import Task, task_from_json
+from hf_synth.tasks import Task, load_file, task_from_json
 from hf_synth.tasks.base import EOS, SPECIAL_TOKENS
 from hf_synth.tokenization import all_words
 
@@ -105,6 +119,69 @@ def verified(
         else:
             scores.append(judge.verify(_last_text(prompt), text))
     return scores
+
+
+def is_function(name: str) -> bool:
+    """Whether a reward's name is that of a function: path.py:function or module.function."""
+    dotted = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", name) is not None and not name.endswith(".py")
+    return re.fullmatch(r".+\.py:\w+", name) is not None or (dotted and not Path(name).exists())
+
+
+def own_reward(name: str) -> RewardFunction:
+    """Load a reward function by path.py:function or module.function, as TRL's `--reward_funcs` takes the latter.
+
+    It is called as GRPOTrainer calls it: with prompts, completions, completion_ids, trainer_state, log_extra,
+    log_metric and the dataset's other columns. It returns a number a completion, or None where it cannot say.
+
+    Raises ValueError where there is no such function; the reward does where it raises, or returns anything else.
+    """
+    path, _, attribute = name.rpartition(":" if ".py:" in name else ".")
+    try:
+        if path.endswith(".py"):
+            module = load_file(Path(path))
+        else:
+            if os.getcwd() not in sys.path:
+                sys.path.insert(0, os.getcwd())
+            module = importlib.import_module(path)
+        function = getattr(module, attribute, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"reward: got {name!r}, and Python finds no module {error.name!r}; wanted path.py:function, or the "
+            "function of a module that is here or installed"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"reward: got {name!r}, which cannot be loaded: {raised_at(error)}") from error
+    if not callable(function):
+        what = "a value that cannot be called" if hasattr(module, attribute) else f"no {attribute!r} in {path}"
+        raise ValueError(f"reward: got {name!r}, {what}; wanted a function of prompts, completions and columns")
+
+    @functools.wraps(function)
+    def score(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[Any]:
+        columns = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore} | columns
+
+        def call(rows: slice) -> list[Any]:
+            own = {name: values[rows] if isinstance(values, list) else values for name, values in columns.items()}
+            scores = function(prompts=prompts[rows], completions=completions[rows], **own)
+            scores = list(asyncio.run(scores) if inspect.iscoroutine(scores) else scores)
+            if len(scores) != len(prompts[rows]):
+                raise ValueError(f"got {len(scores)} rewards for {len(prompts[rows])} completions, wanted one each")
+            return [None if value is None else float(value) for value in scores]
+
+        try:
+            return call(slice(None))
+        except Exception as error:
+            raised, where = error, ""
+            for row, prompt in enumerate(prompts):  # which of them it was
+                try:
+                    call(slice(row, row + 1))
+                except Exception as of_row:
+                    beginning = " ".join(_last_text(prompt).split()[:8])
+                    raised, where = of_row, f" (the row that begins {beginning!r})"
+                    break
+            raise ValueError(f"reward {name}: {raised_at(raised)}{where}") from error
+
+    score.__name__ = attribute
+    return score
 
 
 def reward_model(
@@ -203,21 +280,30 @@ def load_rewards(
     device: Any = None,
     ends: Sequence[int] | None = None,
 ) -> list[RewardFunction]:
-    """Return one reward function a source: `verifier`, or a reward model by path or Hub id; without any, the verifier.
+    """Return one reward function a source; without any, the verifier.
 
-    heads: what each head of a reward model with several counts for. ends: the ids that end an answer, for the
-    verifier. Raises ValueError where natural prompts, of no task, have no reward model, or a source is named twice.
+    sources: `verifier`, a reward model by path or Hub id, or a function as `own_reward` takes it. heads: what each
+    head of a reward model with several counts for. ends: the ids that end an answer, for the verifier.
+    Raises ValueError where natural prompts, of no task, have no reward, or a source is named twice.
     """
     given = ", ".join(sources) or "none"
     sources = list(sources) or [VERIFIER]
     if len(set(sources)) < len(sources):
         raise ValueError(f"reward: got {given}, wanted each once; reward_weights sets the weight of each")
     if VERIFIER in sources and not tasks:
-        raise ValueError(f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model")
-    rewards = []
+        raise ValueError(
+            f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model or a function"
+        )
+    rewards: list[RewardFunction] = []
     for number, source in enumerate(sources, start=1):
         if source == VERIFIER:
             rewards.append(verifier(tasks, tokenizer, ends))
+            continue
+        if is_function(source):
+            reward = own_reward(source)
+            if reward.__name__ in [other.__name__ for other in rewards]:
+                reward.__name__ = source
+            rewards.append(reward)
             continue
         own = load_checkpoint(AutoTokenizer, source)
         if tokenizer.split_special_tokens:
@@ -252,9 +338,13 @@ def _check_verifiable(task: Task) -> None:
         raise ValueError(f"task {task.name}: got no right or wrong texts to tell apart, wanted a task with a verifier")
 
 
-def _last_text(given: Any) -> str:
+def _last_text(prompt: Any) -> str:
     """Return a text, or that of the last message; a message without any is empty."""
-    return given if isinstance(given, str) else given[-1]["content"] or ""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"] or ""
+
+
+def _ignore(name: str, value: Any) -> None:
+    """Log nothing: what a reward says of held-out answers is no part of training."""
 
 
 def _words(task: Task, ids: Sequence[int]) -> list[str]:

@@ -35,9 +35,9 @@ from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.preferences import read_plain_text
 from hf_synth.reports import write_report
-from hf_synth.rewards import VERIFIER, RewardFunction, end_token_ids, held_out_measures, load_rewards
+from hf_synth.rewards import VERIFIER, RewardFunction, end_token_ids, held_out_measures, is_function, load_rewards
 from hf_synth.sampling import WeightedGRPOTrainer
-from hf_synth.tasks import Task
+from hf_synth.tasks import Task, source_digest
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
 from hf_synth.training.checkpoints import read_training_log, train
@@ -79,8 +79,8 @@ class GRPOArguments:
     policy_made_by: str | None = option(None, "The command to name in the error where the policy is missing.")
     reward: list[str] = option(
         [],
-        "Reward models by path or Hub id, and `verifier` for the task's own verifier, which is the default. "
-        "--reward_weights sets the weight of each.",
+        "Reward models by path or Hub id, functions of your own as path.py:function or module.function, and "
+        "`verifier` for the task's own verifier, which is the default. --reward_weights sets the weight of each.",
     )
     reward_heads: dict[str, Any] | str | None = option(
         None, "The weight of each head of a reward model with several, as JSON: head -> weight.", json=True
@@ -101,21 +101,18 @@ class GRPOArguments:
         given: Any = self.reward
         self.reward = [given] if isinstance(given, str) else [name for name in given if name]
         for name in self.reward:
-            if ".py" in name and not Path(name).is_dir():
-                raise ValueError(
-                    f"reward: got {name!r}, wanted `verifier` or a reward model (path or Hub id); for a Python "
-                    "function, write a script with WeightedGRPOTrainer"
-                )
+            if ".py" in name and not (is_function(name) or Path(name).is_dir()):
+                raise ValueError(f"reward: got {name!r}, wanted path.py:function for a function of your own")
         check_fields(self)
         self.reward_heads = self.reward_heads or None
 
     def check_beside(self, others: Sequence[Any]) -> None:
         """Refuse pass_rate weights with a reward model: they need a reward of 0 or 1."""
         kinds = [kind for other in others if isinstance(other, WeightArguments) for kind in other.sampling_by]
-        if "pass_rate" in kinds and set(self.reward) - {VERIFIER}:
+        if "pass_rate" in kinds and not all(name == VERIFIER or is_function(name) for name in self.reward):
             raise ValueError(
-                f"sampling_by: got pass_rate with the reward {', '.join(self.reward)}, wanted the verifier alone: a "
-                "reward model's scores have no pass rate; leave pass_rate out, or the reward model"
+                f"sampling_by: got pass_rate with the reward {', '.join(self.reward)}, wanted the verifier, or a "
+                "function that gives 0 to 1: a reward model's scores have no pass rate; leave one of both out"
             )
 
 
@@ -219,7 +216,8 @@ def load_shared(
         why = "vllm is not installed" if find_spec("vllm") is None else "vllm would load the revision main"
         raise ValueError(f"use_vllm: got true, and {why}; leave generation to transformers")
     require_checkpoint(policy.model_name_or_path, grpo.policy_made_by)
-    for name in set(grpo.reward) - {VERIFIER}:
+    reward_models = [name for name in grpo.reward if name != VERIFIER and not is_function(name)]
+    for name in reward_models:
         require_checkpoint(name, grpo.reward_made_by)
     tokenizer, tasks = load_tokenizer(policy, data), built_tasks(data)
 
@@ -236,11 +234,10 @@ def load_shared(
     *parts, repeated = prompt_split(data, folder, grpo.eval_prompts)
     if data.prompts and len(parts[0]) and isinstance(parts[0][0]["prompt"], str):
         read_plain_text(tokenizer)
-    models = [(name, revision)]
-    models += [(reward, "main") for reward in grpo.reward if reward != VERIFIER]
-    record_data_fingerprint(folder, parts[0], models)
     limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
     rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
+    models = [(name, revision), *((reward, "main") for reward in reward_models)]
+    record_data_fingerprint(folder, parts[0], models, [code for code in map(source_digest, rewards) if code])
     parts = [accepted_by_template(part, tokenizer, folder) for part in parts]
     prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
@@ -252,7 +249,7 @@ def load_shared(
     if len(held_out):
         measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer, ends)
         crowding = held_out_density(held_out, prompts, weights)
-        clustered = "cluster" in held_out.column_names
+        clustered = bool(tasks)
         groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
         sizes = Counter(prompts["cluster"]) if clustered else {}
         asked = HeldOutPrompts(held_out, list(groups), sizes, crowding.tolist(), measures, tokenizer)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import hf_synth
+from hf_synth.rewards import load_rewards
 from hf_synth.rng import RowRandom
 from hf_synth.views import with_prompts
 
@@ -44,6 +45,15 @@ def test_the_snippets_for_coding_assistants_run(tmp_path):
     (tmp_path / "snippets.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", skill, re.DOTALL)))
     done = subprocess.run([sys.executable, "snippets.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_own_reward_scores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = re.search(r"--reward (my_reward.py:\w+)", README)[1]
+    Path("my_reward.py").write_text(next(block for block in BLOCKS if f"def {name.split(':')[1]}(" in block))
+    (reward,) = load_rewards([name], {}, None)
+    texts = [[{"role": "assistant", "content": "It is 4."}], "5"]
+    assert reward(prompts=["2 + 2?"] * 2, completions=texts, completion_ids=[[], []], answer=["4", "4"]) == [1.0, 0.0]
 
 
 def test_own_task_keeps_the_promises(own_task):

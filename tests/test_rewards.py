@@ -1,6 +1,7 @@
 """Rewards: the verifier over ids, gold and corrupted views of every task, and the reward model against plain calls."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from trl import GRPOConfig, GRPOTrainer, RewardConfig, RewardTrainer
 from hf_synth import build_tokenizer, get_task, list_tasks, load_dataset
 from hf_synth.models.modeling_rope_gpt import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.preferences import train_bpe_tokenizer
-from hf_synth.rewards import finished_text, reward_model, verified, verifier
+from hf_synth.rewards import finished_text, is_function, load_rewards, own_reward, reward_model, verified, verifier
 from hf_synth.tasks import task_class, task_from_json
 
 ROWS = 24
@@ -378,3 +379,120 @@ def test_verifier_of_a_task_in_which_nothing_is_right_is_an_error(tokenizer):
         verifier(get_task("rlm"), tokenizer)
     with pytest.raises(ValueError, match="task rlm"):
         verifier({"one": get_task("sort"), "other": get_task("rlm")}, tokenizer)
+
+
+# A function of one's own
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("mine.py:score", True),
+        ("/a b/mine.py:score", True),
+        ("mine.score", True),
+        ("my_lib.rewards.score", True),
+        ("mine.py", False),
+        ("org/model-1.5", False),
+        ("gpt2", False),
+        ("runs/mine.v1", False),
+        ("here.v1", False),
+    ],
+)
+def test_names_of_functions(name, function, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.v1").mkdir()
+    assert is_function(name) is function
+
+
+OWN = """
+import numpy as np
+from beside import HALF
+
+def score(prompts, completions, completion_ids, answer, trainer_state, log_metric, **columns):
+    log_metric("seen", 1.0)
+    assert trainer_state.global_step == 0 and completion_ids == [[1], [2]]
+    return np.array([HALF * (right in text) for text, right in zip(completions, answer)])
+
+async def later(completions, **columns):
+    return [None, True]
+
+def strict(completions, answer, **columns):
+    return [1 / len(text) for text in completions]
+
+def short(completions, **columns):
+    return [1.0]
+
+def wordy(completions, **columns):
+    return ["good", 1.0]
+
+def closed(completions):
+    return [1.0, 1.0]
+
+constant = 5
+"""
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_reward_file.py").write_text(OWN)
+    (tmp_path / "beside.py").write_text("HALF = 0.5")
+    return "own_reward_file.py"
+
+
+BATCH = {
+    "prompts": ["one and one", "two and\ntwo"],
+    "completions": ["2", ""],
+    "completion_ids": [[1], [2]],
+    "answer": ["2", "4"],
+}
+
+
+def test_own_rewards_are_called_as_trl_calls_them(own_file, monkeypatch):
+    monkeypatch.setattr("sys.path", [""])
+    by_path, by_module = own_reward(f"{own_file}:score"), own_reward("own_reward_file.score")
+    assert by_path(**BATCH) == by_module(**BATCH) == [0.5, 0.0]
+    assert own_reward(f"{own_file}:later")(**BATCH) == [None, 1.0]
+    both = load_rewards([f"{own_file}:score", "own_reward_file.score", f"{own_file}:later"], {}, None)
+    assert [reward.__name__ for reward in both] == ["score", "own_reward_file.score", "later"]  # one column each
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("none.py:score", "the file 'none.py', which does not exist"),
+        ("no_such_module.score", "finds no module 'no_such_module'"),
+        ("own_reward_file.py:scores", "no 'scores' in own_reward_file.py"),
+        ("own_reward_file.py:constant", "a value that cannot be called"),
+        ("broken.py:score", "broken.py: line 1"),
+        ("failing.py:score", "failing.py: line 1: ZeroDivisionError"),
+    ],
+)
+def test_own_rewards_that_cannot_be_loaded(name, wanted, own_file, tmp_path):
+    (tmp_path / "broken.py").write_text("def score(:")
+    (tmp_path / "failing.py").write_text("1 / 0")
+    with pytest.raises(ValueError, match=f"reward: got '{re.escape(name)}'.*{re.escape(wanted)}"):
+        own_reward(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        (
+            "strict",
+            "own_reward_file.py: line 14: ZeroDivisionError: division by zero; .* row that begins 'two and two'",
+        ),
+        ("short", "got 1 rewards for 2 completions"),
+        ("wordy", "got 'good' for the row that begins 'one and one'"),
+        ("closed", "got an unexpected keyword argument.* it is given completions, prompts, .*answer"),
+    ],
+)
+def test_own_rewards_that_fail_name_themselves_and_the_row(name, wanted, own_file):
+    reward = own_reward(f"{own_file}:{name}")
+    with pytest.raises(ValueError, match=f"^reward {own_file}:{name}: {wanted}"):
+        reward(**BATCH)
+
+
+def test_a_missing_column_is_named(own_file):
+    with pytest.raises(ValueError, match="missing a required argument: 'answer'; it is given completions, prompts"):
+        own_reward(f"{own_file}:score")(**{name: values for name, values in BATCH.items() if name != "answer"})

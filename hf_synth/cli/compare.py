@@ -130,7 +130,10 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: got no valid file of numbers ({str(error).splitlines()[0]})") from None
     if isinstance(content, list):  # .eval_results: one entry a benchmark
-        content = {_benchmark(entry): entry.get("value") for entry in content if isinstance(entry, dict)}
+        entries = [entry for entry in content if isinstance(entry, dict)]
+        datasets = [entry["dataset"] if isinstance(entry.get("dataset"), dict) else {} for entry in entries]
+        names = ["/".join(str(each[key]) for key in ("id", "task_id") if key in each) or "value" for each in datasets]
+        content = {name: entry.get("value") for name, entry in zip(names, entries, strict=True)}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: got {type(content).__name__}, wanted a mapping of names to numbers")
     settings = {name: content.pop(name) for name in _SETTINGS if name in content}
@@ -141,11 +144,6 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     settings |= {name: value for name, value in read_yaml(configs[0]).items() if name not in FREE} if configs else {}
     flat = {name.removesuffix("/value"): value for name, value in _flat(settings) if not name.startswith("_")}
     return values, flat
-
-
-def _benchmark(entry: Mapping[str, Any]) -> str:
-    dataset = entry["dataset"] if isinstance(entry.get("dataset"), dict) else {}
-    return "/".join(str(dataset[name]) for name in ("id", "task_id") if name in dataset) or "value"
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

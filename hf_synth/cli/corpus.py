@@ -6,14 +6,11 @@ Interrupted, the same command goes on where it stood; what is finished is not ov
 
 import argparse
 import sys
-from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.common import add_output, add_selection, selected_task
 from hf_synth.corpora.streams import UNITS, share_of
-from hf_synth.tasks import Task
 
 if TYPE_CHECKING:
     from hf_synth.corpora import Stream
@@ -63,76 +60,47 @@ def run(arguments: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
+    from hf_synth.corpora import arm_stream, interleave
     from hf_synth.corpora.arms import corpus_spec
-    from hf_synth.corpora.writing import check_output
+    from hf_synth.corpora.writing import blocks, check_output, write_corpus
+    from hf_synth.io import json_lines
 
     if arguments.output != "-":
         check_output(Path(arguments.output))
     chosen = {name: getattr(arguments, name) for name in ("explanation_form", "explanation_unit", "seed", "split")}
     spec = corpus_spec(arguments.task, task, arguments.explanation_ratio, size=arguments.size, **chosen)
     spec["tokenizer"] = arguments.tokenizer
-    if arguments.canonical is not None:
-        spec |= {"canonical": _canonical_spec(arguments), "mix_ratio": str(ratio), "mix_unit": arguments.mix_unit}
-    stream = _stream(task, ratio, arguments, chosen)
-    with tqdm(total=arguments.size, unit=" documents", disable=None, desc=task.name) as bar:
-        _write(stream, arguments, spec, bar.update)
-    if arguments.output != "-":
-        print(arguments.output)
-
-
-def _write(
-    stream: "Stream", arguments: argparse.Namespace, spec: dict[str, Any], progress: Callable[[int], None]
-) -> None:
-    from hf_synth.corpora.writing import blocks, write_corpus
-    from hf_synth.io import json_lines
-
-    columns, size = (("text", "kind") if arguments.kind else ("text",)), arguments.size
-    if arguments.output != "-":
-        chosen: dict[str, Any] = {"split": arguments.split, "columns": columns, "overwrite": arguments.overwrite}
-        write_corpus(stream, Path(arguments.output), size=size, spec=spec, progress=progress, **chosen)
-        return
-    for table in blocks(stream, 0, size, size=size, columns=columns):
-        sys.stdout.write(json_lines(table))
-        progress(table.num_rows)
-
-
-def _stream(task: Task, ratio: Fraction, arguments: argparse.Namespace, chosen: dict[str, Any]) -> "Stream":
-    """Return the arm, among canonical text where there is some."""
-    from hf_synth.corpora import arm_stream, interleave
-
     count_tokens = _counter(arguments.tokenizer)
-    arm = arm_stream(task, arguments.explanation_ratio, count_tokens=count_tokens, **chosen)
-    if arguments.canonical is None:
-        return arm
-    mixed: dict[str, Any] = {"unit": arguments.mix_unit, "seed": arguments.seed, "count_tokens": count_tokens}
-    return interleave(_canonical(arguments), arm, ratio=ratio, **mixed)
+    stream = arm_stream(task, arguments.explanation_ratio, count_tokens=count_tokens, **chosen)
+    if arguments.canonical is not None:
+        text, mixed = _canonical(arguments)
+        spec |= {"canonical": text, "mix_ratio": str(ratio), "mix_unit": arguments.mix_unit}
+        options: dict[str, Any] = {"unit": arguments.mix_unit, "seed": arguments.seed, "count_tokens": count_tokens}
+        stream = interleave(mixed, stream, ratio=ratio, **options)
+    columns, size = (("text", "kind") if arguments.kind else ("text",)), arguments.size
+    with tqdm(total=size, unit=" documents", disable=None, desc=task.name) as bar:
+        if arguments.output != "-":
+            options = {"split": arguments.split, "columns": columns, "overwrite": arguments.overwrite}
+            write_corpus(stream, Path(arguments.output), size=size, spec=spec, progress=bar.update, **options)
+            print(arguments.output)
+            return
+        for table in blocks(stream, 0, size, size=size, columns=columns):
+            sys.stdout.write(json_lines(table))
+            bar.update(table.num_rows)
 
 
-def _canonical(arguments: argparse.Namespace) -> "Stream":
+def _canonical(arguments: argparse.Namespace) -> tuple[dict[str, Any], "Stream"]:
+    """Return what the canonical documents depend on (of local files digests, so that changes show), and themselves."""
     from hf_synth.corpora import canonical_text
-
-    return canonical_text(
-        arguments.canonical,
-        document=arguments.document,
-        text_column=arguments.text_column,
-        config=arguments.canonical_config,
-        split=arguments.canonical_split or "train",
-        revision=arguments.canonical_revision,
-        seed=arguments.seed,
-        repeat=arguments.repeat,
-    )
-
-
-def _canonical_spec(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the canonical documents depend on; of local files digests, so that changes show."""
     from hf_synth.corpora.text import file_digests
 
-    names = ("document", "text_column", "repeat", "canonical_config", "canonical_split", "canonical_revision")
-    spec = {"source": arguments.canonical, **{name: getattr(arguments, name) for name in names}}
-    source = Path(arguments.canonical)
-    if source.exists():
+    values = {name: getattr(arguments, name) for name in ("document", "text_column", "repeat")}
+    hub = {name: getattr(arguments, f"canonical_{name}") for name in ("config", "split", "revision")}
+    spec = {"source": arguments.canonical, **values, **{f"canonical_{name}": value for name, value in hub.items()}}
+    if (source := Path(arguments.canonical)).exists():
         spec["files"] = file_digests(source)
-    return spec
+    hub["split"] = hub["split"] or "train"
+    return spec, canonical_text(arguments.canonical, seed=arguments.seed, **values, **hub)
 
 
 def _counter(name: str | None) -> "TokenCounter":

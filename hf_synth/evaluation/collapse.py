@@ -52,6 +52,9 @@ def sample_metrics(
         raise ValueError("sample_metrics: got a table of no rows, wanted sampled completions")
     if importlib.util.find_spec("sacrebleu") is None:
         _logger.warning('self_bleu is left out: sacrebleu is not installed; run pip install "hf_synth[metrics]"')
+    table = table.filter(table["reward"].is_valid())  # a reward of one's own may say nothing of an answer
+    if not table.num_rows:
+        return {}
     columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
     formal = _known(columns, "truth")
     split: Split = str.split if formal else words

@@ -1,6 +1,7 @@
 """How good sampled completions are, by group of prompts: before, during and after training."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ _SCHEMA = pa.schema(
 class HeldOutPrompts:
     """Prompts that are never trained on, and how a policy's completions of them are scored.
 
-    prompts: {prompt}, with {task} where a verifier needs it. groups: one name a prompt. sizes: how many training
+    prompts: {prompt}, with {task} and what else a reward reads. groups: one name a prompt. sizes: how many training
     prompts each cluster has, empty where the groups are no clusters. density: one number a prompt. rewards: the
     measures by name; the first is what is trained on.
     """
@@ -70,7 +71,7 @@ class HeldOutPrompts:
             completion.text if isinstance(prompt, str) else [{"role": "assistant", "content": completion.text}]
             for prompt, completion in zip(rows["prompt"], completions, strict=True)
         ]
-        extra = {"task": rows["task"]} if "task" in rows else {}
+        extra = {name: values for name, values in rows.items() if name != "prompt"}
         ids = [completion.ids for completion in completions]
         return {
             name: reward(prompts=rows["prompt"], completions=chats, completion_ids=ids, **extra)
@@ -87,11 +88,14 @@ class HeldOutPrompts:
         middle = len(order) // 2
         metrics: dict[str, float] = {}
         for name, scores in self.score(completions).items():
-            means = grouped_mean(scores, groups, name=name)
+            # A reward may say nothing of an answer.
+            known = [(score, group) for score, group in zip(scores, groups, strict=True) if score is not None]
+            known = known or [(math.nan, group) for group in groups]
+            means = grouped_mean(*zip(*known, strict=True), name=name)
             metrics |= means
             for half, members in {"common": order[:middle], "rare": order[len(order) - middle :]}.items():
-                if members:
-                    metrics[f"halves/{name}/{half}"] = float(np.mean([means[f"{name}/{group}"] for group in members]))
+                if own := [means[f"{name}/{group}"] for group in members if f"{name}/{group}" in means]:
+                    metrics[f"halves/{name}/{half}"] = float(np.mean(own))
         for name in ("kl", "entropy"):
             values = [getattr(completion, name) for completion in completions]
             metrics[f"held_out/{name}"] = grouped_mean(values, groups, name=name)[name]

@@ -17,11 +17,11 @@ from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 from huggingface_hub.utils import yaml_dump
 
+from hf_synth.hub.facts import lines_of
 from hf_synth.hub.publication import Publication
 from hf_synth.hub.repository import TAG, TEMPLATES
 
 _UNITS = ("1", "10", "100", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
-_SHOWN_WORDS = 48
 _COLUMNS = {
     "input_ids": "token ids; 0 to 3 are `<pad>` `<bos>` `<eos>` `<sep>`, and `published.json` of a config lists the "
     "word of every id under `words`",
@@ -92,10 +92,11 @@ def merged_card(
     names = {one["name"] for one in manifests}
     configs, infos = ([each for each in old[key] if each.get("config_name") not in names] for key in _LISTED)
     new_infos = new["dataset_info"] if isinstance(new["dataset_info"], list) else [new["dataset_info"]]
-    if default := [each for each in configs if each.get("default")]:
+    if any(each.get("default") for each in configs):
         new["configs"][0].pop("default")
-    new["configs"] = [*configs, *new["configs"]] if default else [*new["configs"], *configs]
-    infos = [*infos, *new_infos] if default else [*new_infos, *infos]
+        new["configs"], infos = [*configs, *new["configs"]], [*infos, *new_infos]
+    else:
+        new["configs"], infos = [*new["configs"], *configs], [*new_infos, *infos]
     new["dataset_info"] = infos if len(infos) > 1 else infos[0]
     splits = [split for info in infos if isinstance(info.get("splits"), list) for split in info["splits"]]
     counts = [split.get("num_examples") for split in splits if isinstance(split, dict)]
@@ -153,11 +154,9 @@ def dataset_info(manifest: Manifest) -> DatasetInfo:
 
 def size_category(rows: int) -> str:
     """The Hub's word for a number of rows: "n<1K", "1K<n<10K" and so on up to "n>1T"."""
-    if rows < 1000:
-        return "n<1K"
-    if rows >= 10**12:
-        return "n>1T"
     digits = len(str(rows))
+    if digits < 4 or digits > 12:
+        return "n<1K" if digits < 4 else "n>1T"
     return f"{_UNITS[digits - 1]}<n<{_UNITS[digits]}"
 
 
@@ -180,12 +179,8 @@ def _columns(publications: Sequence[Mapping[str, Any]], manifests: Sequence[Mani
 
 
 def _example(manifest: Manifest) -> Iterator[str]:
-    """The first row of a config, a line for each of its parts: words or ids, of many the first."""
     shown = manifest["facts"]["example"]
-    for name, value in ({name: shown[name] for name in ("prompt", "target") if name in shown} | shown["row"]).items():
-        items = value if isinstance(value, list) else str(value).split()
-        more = f" ... {len(items) - _SHOWN_WORDS:,} more" if len(items) > _SHOWN_WORDS else ""
-        yield f"{name + ':':11} {' '.join(map(str, items[:_SHOWN_WORDS]))}{more}"
+    return lines_of({name: shown[name] for name in ("prompt", "target") if name in shown} | shown["row"])
 
 
 def _configs(manifests: Sequence[Manifest]) -> str:
@@ -194,7 +189,7 @@ def _configs(manifests: Sequence[Manifest]) -> str:
     for manifest in manifests:
         splits, floors = manifest["splits"], manifest["facts"].get("floor")
         sizes = (f"{splits[name]['rows']:,}" if name in splits else "" for name in names)
-        floor = f"{_last(floors)['nats_per_token']:.4f}" if floors else ""
+        floor = f"{list(floors.values())[-1]['nats_per_token']:.4f}" if floors else ""
         lines.append((f"`{manifest['name']}`", *sizes, floor, _shared(manifest, "test in train")))
     return table(("config", *names, "floor", "test in train"), lines)
 
@@ -221,29 +216,23 @@ def floor_tables(manifests: Sequence[Manifest]) -> tuple[str, str]:
             else ""
             for split in splits
         )
-        lines.append((f"`{manifest['name']}`", *means, f"{_last(floors)['tokens_per_row']:.1f}"))
+        lines.append((f"`{manifest['name']}`", *means, f"{list(floors.values())[-1]['tokens_per_row']:.1f}"))
     titles = (*(f"floor on {split} rows, nats per token" for split in splits), "loss-bearing tokens a row")
-    lowered = [m for m in known if m["facts"].get("shares") and any(map(_nats, m["facts"]["floor"].values()))]
+
+    def nats(floor: Manifest) -> float:
+        return floor["nats_per_token"] * floor["tokens_per_row"]
+
+    lowered = [m for m in known if m["facts"].get("shares") and any(map(nats, m["facts"]["floor"].values()))]
     splits = list(dict.fromkeys(split for manifest in lowered for split in manifest["facts"]["floor"]))
-    bounds = ((f"`{m['name']}`", *(_bound(m["facts"], split) for split in splits)) for m in lowered)
+
+    def bound(facts: Manifest, split: str) -> str:
+        share, floor = (facts[name].get(split) for name in ("shares", "floor"))
+        if share is None or floor is None:
+            return ""
+        return f"{share:.3f}, {min(-math.log(share) if share else math.inf, nats(floor)) + 0.0:.2f}"
+
+    bounds = ((f"`{m['name']}`", *(bound(m["facts"], split) for split in splits)) for m in lowered)
     return table(("config", *titles), lines), table(("config", *(f"{s}: share, at most" for s in splits)), bounds)
-
-
-def _last(floors: Manifest) -> Manifest:
-    """That of the split that is evaluated."""
-    return floors[list(floors)[-1]]
-
-
-def _bound(facts: Manifest, split: str) -> str:
-    share, floor = (facts[name].get(split) for name in ("shares", "floor"))
-    if share is None or floor is None:
-        return ""
-    return f"{share:.3f}, {min(-math.log(share) if share else math.inf, _nats(floor)) + 0.0:.2f}"
-
-
-def _nats(floor: Manifest) -> float:
-    """The floor of a row."""
-    return floor["nats_per_token"] * floor["tokens_per_row"]
 
 
 def _overlaps(manifests: Sequence[Manifest]) -> str:

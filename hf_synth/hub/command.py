@@ -23,7 +23,7 @@ from hf_synth.hub.repository import (
     refuse_card,
     sent_shards,
 )
-from hf_synth.hub.shards import Measured, Shard, ensure, manifest, plan, refuse_others
+from hf_synth.hub.shards import Measured, ensure, manifest, plan, refuse_others
 from hf_synth.io import write_text
 from hf_synth.tasks.base import SPLITS, nearest
 
@@ -44,7 +44,12 @@ def run(publication: Publication, arguments: argparse.Namespace) -> None:
         choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout, arguments.view)
         configs = chosen(publication, arguments.configs, choices)
         if arguments.list:
-            list_configs(configs)
+            for config in configs:
+                split = next(iter(config.splits))
+                sample = config.table(split, 0, min(100, config.splits[split]))
+                size = sum(config.splits.values()) * sample.nbytes / sample.num_rows
+                rows = ", ".join(f"{split} {number:,}" for split, number in config.splits.items())
+                print(f"{config.name}: {rows}; {len(plan([config]))} shards, about {size / 1e6:,.1f} MB in memory")
         else:
             publish(
                 publication,
@@ -124,16 +129,6 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"did you mean {names}? --list names all" if close else f"known: {names}; --list names all"
 
 
-def list_configs(configs: Sequence[Published]) -> None:
-    """Print a line for each config: rows of each split, shards, and the size in memory by its first rows."""
-    for config in configs:
-        split = next(iter(config.splits))
-        sample = config.table(split, 0, min(100, config.splits[split]))
-        size = sum(config.splits.values()) * sample.nbytes / sample.num_rows
-        rows = ", ".join(f"{split} {number:,}" for split, number in config.splits.items())
-        print(f"{config.name}: {rows}; {len(plan([config]))} shards, about {size / 1e6:,.1f} MB in memory")
-
-
 def publish(
     publication: Publication,
     configs: Sequence[Published],
@@ -153,7 +148,12 @@ def publish(
     refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
     url = repository.open(private, overwrite_card) if repository and state.is_main_process else None
     state.wait_for_everyone()
-    measured = _made(shards[state.process_index :: state.num_processes], folder, quiet=not state.is_main_process)
+    shards, measured = shards[state.process_index :: state.num_processes], {}
+    quiet = None if state.is_main_process else True
+    with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet) as bar:
+        for shard in shards:
+            bar.set_description(shard.path)
+            measured[shard.path] = ensure(shard, folder, bar.update)
     if repository:
         repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
     manifests = _gathered(state, publication, configs, measured)
@@ -162,16 +162,6 @@ def publish(
         print(url or folder / CARD)
     state.wait_for_everyone()
     state.destroy_process_group()
-
-
-def _made(shards: Sequence[Shard], folder: Path, *, quiet: bool) -> dict[str, Measured]:
-    """The shards by path, made where they are not there; a bar counts rows and names the shard in work."""
-    measured = {}
-    with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet or None) as bar:
-        for shard in shards:
-            bar.set_description(shard.path)
-            measured[shard.path] = ensure(shard, folder, bar.update)
-    return measured
 
 
 def _gathered(

@@ -1,6 +1,5 @@
 """Corpora as configs on the Hub: a language's examples with explanations of its rule among them."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +7,10 @@ from typing import Any
 from hf_synth.corpora import Arm, Corpus
 from hf_synth.corpora.arms import FORMS, RATIOS
 from hf_synth.corpora.streams import UNITS
-from hf_synth.hub.facts import legal_values
+from hf_synth.hub.facts import said
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
 from hf_synth.tasks import get_task
-from hf_synth.tasks.base import about, words_of
+from hf_synth.tasks.base import words_of
 
 _EXPLAINED = "explanations are the same statements in every split; examples are {}"
 _CHOSEN = {"explanation_ratio": "0 to 1", "explanation_form": ", ".join(FORMS), "explanation_unit": ", ".join(UNITS)}
@@ -35,18 +34,12 @@ class PublishedCorpus(Corpus):
         examples = _EXPLAINED.format("kept apart by content" if apart else "drawn independently")
         split, number = next(iter(self.splits)), len(self.task.explanations())
         spec = {**self.spec(split), "explanation_ratio": self.explanation_ratio}
+        facts = said(self.task, self.seed)
         return {
-            "task": self.task.name,
-            "config": {**dataclasses.asdict(self.task.config), **{name: spec[name] for name in _CHOSEN}},
-            "version": self.task.version,
-            "seed": self.seed,
-            "source": self.task.source,
-            "about": about(self.task),
+            **facts,
+            "config": {**facts["config"], **{name: spec[name] for name in _CHOSEN}},
+            "legal": {**facts["legal"], **_CHOSEN},
             "row": f"{words_of(Arm)} {_WHOLE if number < 2 else _SINGLE.format(number)}",
-            "parameters": words_of(self.task.config_class),
-            "legal": {**legal_values(self.task.config_class), **_CHOSEN},
-            "explanations": list(self.task.explanations()),
-            "holdout": self.task.config.holdout,
             "overlap": examples if self.explanation_ratio else "",
             "example": {"split": split, "row": self.table(split, 0, 1).to_pylist()[0]},
         }

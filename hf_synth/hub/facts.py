@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from hf_synth.views import view_table
 
 _MEASURED_TOKENS = 4_000_000
 _BLOCK_TOKENS = 1 << 20
+_SHOWN_WORDS = 48
 
 
 def task_facts(
@@ -30,24 +31,31 @@ def task_facts(
     finite = task.size(evaluated) is not None
     sizes = {split: min(size, measured) for split, size in splits.items()}
     return {
-        "task": task.name,
+        **said(task, seed),
         "preset": preset,
-        "config": dataclasses.asdict(task.config),
-        "version": task.version,
-        "seed": seed,
-        "source": task.source,
-        "about": about(task),
         "row": words_of(type(task)),
-        "parameters": words_of(task.config_class),
-        "legal": legal_values(task.config_class),
-        "explanations": list(task.explanations()),
         "finite": finite,
-        "holdout": task.config.holdout,
         "words": list(all_words(task)),
         "example": example(task, first, seed, view),
         "floor": {split: floor(task, split, sizes[split], seed) for split in dict.fromkeys((first, evaluated))},
         "shares": {} if finite or task.config.holdout == "none" else split_shares(task, list(splits), seed),
         "violations": violation_counts(task, evaluated, sizes[evaluated], seed),
+    }
+
+
+def said(task: Task, seed: int) -> dict[str, Any]:
+    """What is known of a task's config without looking at its rows."""
+    return {
+        "task": task.name,
+        "config": dataclasses.asdict(task.config),
+        "version": task.version,
+        "seed": seed,
+        "source": task.source,
+        "about": about(task),
+        "parameters": words_of(task.config_class),
+        "legal": legal_values(task.config_class),
+        "explanations": list(task.explanations()),
+        "holdout": task.config.holdout,
     }
 
 
@@ -63,6 +71,14 @@ def example(task: Task, split: str, seed: int, view: str) -> dict[str, Any]:
         "target": " ".join(words[token] for token in tokens[cut:]),
         "row": table.to_pylist()[0],
     }
+
+
+def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each part of a row: words or ids, of many the first."""
+    for name, value in row.items():
+        items = value if isinstance(value, list) else str(value).split()
+        more = f" ... {len(items) - _SHOWN_WORDS:,} more" if len(items) > _SHOWN_WORDS else ""
+        yield f"{name + ':':11} {' '.join(map(str, items[:_SHOWN_WORDS]))}{more}"
 
 
 def floor(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import trl
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
+from hf_synth.hub.facts import example, lines_of
 from hf_synth.hub.repository import TAG, TEMPLATES, prose
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.pretraining import (
@@ -46,7 +47,6 @@ from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
 
 ADAPTER = "adapter_config.json"
-_LONGEST_EXAMPLE = 40  # words
 _MEASURED = {  # name in metrics.json -> (type and name for the Hub)
     "loss/test": ("loss", "Loss on test rows, nats per token"),
     "excess/test": ("excess_loss", "Loss above the exact floor, nats per token"),
@@ -97,7 +97,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         adapter=(run.folder / ADAPTER).exists(),
         chat=(run.folder / "chat_template.jinja").exists(),
         words=len(all_words(task)) if task and not config.get("canonical") else None,
-        example=code_block(_example(task, config.get("rows_seed", 0))) if task else "",
+        example=code_block("\n".join(_example(task, config))) if task else "",
         facts=_facts(run, task),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
         base=base,
@@ -188,15 +188,9 @@ def _language_scores(run: Run) -> Iterator[str]:
         yield table(["on the language", "value"], rows)
 
 
-def _example(task: Task, seed: int) -> str:
-    rows = task.rows(0, 1, split="test", seed=seed)
-    words, tokens, cut = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist(), int(rows.loss_start[0])
-    lines = []
-    for name, part in (("input", tokens[:cut]), ("target", tokens[cut:])):
-        shown, more = part[:_LONGEST_EXAMPLE], len(part) - _LONGEST_EXAMPLE
-        rest = f" ... {more} more" if more > 0 else ""
-        lines.append(f"{name + ':':8} {' '.join(words[token] for token in shown)}{rest}")
-    return "\n".join(lines)
+def _example(task: Task, config: Mapping[str, Any]) -> Iterator[str]:
+    shown = example(task, "test", config.get("rows_seed", 0), "text")
+    return lines_of({"input": shown["prompt"], "target": shown["target"]})
 
 
 def _facts(run: Run, task: Task | None) -> list[str]:

@@ -84,8 +84,7 @@ class Publication:
 
     def described(self) -> dict[str, Any]:
         """What the card says of it, as JSON has it: kept in the manifest of each config, whoever makes the card."""
-        names = ("name", "title", "about", "citation", "languages", "columns")
-        return json.loads(json.dumps({name: getattr(self, name) for name in names}))
+        return json.loads(json.dumps({name: value for name, value in vars(self).items() if name != "offers"}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,13 +227,11 @@ def held_out(task: Task, holdout: Holdout, splits: Iterable[str]) -> Task:
     free, apart = (type(task)(task.config.replace(holdout=kind)) for kind in ("none", "content"))
     if holdout != "auto":
         return apart if holdout == "content" else free
-    return apart if task.verifiable and free.size("train") is None and _fills(apart, splits) else free
-
-
-def _fills(task: Task, splits: Iterable[str]) -> bool:
+    if not task.verifiable or free.size("train") is not None:
+        return free
     try:
         for split in splits:
-            task.rows(0, _TRIED_ROWS, split=split)
+            apart.rows(0, _TRIED_ROWS, split=split)
     except ValueError:
-        return False
-    return True
+        return free
+    return apart

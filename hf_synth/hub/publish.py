@@ -118,7 +118,8 @@ def _upload(run: Run, name: str, publishing: PublishArguments, report: str = "")
         there = repository.files()
         listed = _UPLOADED.search(repository.text(CARD, there))
         before = listed[1].split() if listed else []
-        left[:] = [path for path in there if path not in {*files, *before} and _read_by_loaders(path)]
+        others = [path for path in there if path not in {*files, *before}]
+        left[:] = [path for path in others if any(fnmatch.fnmatch(path, pattern) for pattern in FILES)]
         added = [CommitOperationAdd(path, content) for path, content in files.items()]
         return [*added, *(CommitOperationDelete(path) for path in before if path in there and path not in files)]
 
@@ -126,10 +127,6 @@ def _upload(run: Run, name: str, publishing: PublishArguments, report: str = "")
     if left:
         print(f"Left there, not uploaded by an earlier run: {', '.join(left)}")
     return url
-
-
-def _read_by_loaders(path: str) -> bool:
-    return any(fnmatch.fnmatch(path, pattern) for pattern in FILES)
 
 
 def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "") -> dict[str, Path | bytes]:

@@ -144,8 +144,11 @@ class Repository:
                     )
                     return str(made.commit_url)
                 except (HTTPError, RuntimeError) as error:
+                    # An upload's own error comes as the cause of another.
+                    refused = error if isinstance(error, HTTPError) else error.__cause__
+                    status = getattr(getattr(refused, "response", None), "status_code", None)
                     pause = next(pauses, None)
-                    if pause is None or not _passes(error):
+                    if pause is None or not isinstance(refused, HTTPError) or status not in _PASSING:
                         raise
                 time.sleep(pause)
 
@@ -162,14 +165,6 @@ class Repository:
                 f"{_FLAGS[self._type]}: the Hub did not take {self.id}: {said} (what is made, or sent, is kept; "
                 "HF_TOKEN or `hf auth login` says who you are)"
             ) from error
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the Hub may say something else in a while. An upload's own error comes as the cause of another."""
-    refused = error if isinstance(error, HTTPError) else error.__cause__
-    return (
-        isinstance(refused, HTTPError) and getattr(getattr(refused, "response", None), "status_code", None) in _PASSING
-    )
 
 
 def prose(text: str) -> str:

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +196,14 @@ def manifest(config: Published, shards: Mapping[str, Measured], facts: Mapping[s
         "name": config.name,
         "group": config.group,
         "features": config.features.to_dict(),
-        "splits": {split: _measures(parts) for split, parts in splits.items()},
+        "splits": {
+            split: {
+                "rows": sum(measured.rows for _, measured in parts),
+                "num_bytes": sum(measured.num_bytes for _, measured in parts),
+                "shards": [{"path": shard.path, "size": m.size, "sha256": m.sha256} for shard, m in parts],
+            }
+            for split, parts in splits.items()
+        },
         "overlap": overlap(hashes),
         "facts": dict(facts),
-    }
-
-
-def _measures(parts: Sequence[tuple[Shard, Measured]]) -> dict[str, Any]:
-    return {
-        "rows": sum(measured.rows for _, measured in parts),
-        "num_bytes": sum(measured.num_bytes for _, measured in parts),
-        "shards": [{"path": shard.path, "size": m.size, "sha256": m.sha256} for shard, m in parts],
     }

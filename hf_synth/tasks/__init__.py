@@ -82,7 +82,7 @@ def task_class(name: str) -> type[Task]:
     Raises ValueError for an unknown name, and for a file that holds no whole task; what its code raises stays.
     """
     if name.endswith(".py"):
-        return _task_in(_load_file(Path(name)), name)
+        return _task_in(load_file(Path(name)), name)
     if name in _own_names():
         return _task_in(importlib.import_module(f"{__name__}.{name}"), f"{name}.py")
     outside = _entry_points()
@@ -128,14 +128,15 @@ class _OwnModules(MetaPathFinder):
 _OWN_MODULES = _OwnModules()
 
 
-def _load_file(path: Path) -> ModuleType:
+def load_file(path: Path) -> ModuleType:
+    """Import a file of the user's own, and what lies beside it, as they are now; ValueError for one that is none."""
     if not path.is_file():
-        raise ValueError(f"got task file {str(path)!r}, which does not exist; wanted the path of a .py file")
+        raise ValueError(f"got the file {str(path)!r}, which does not exist; wanted the path of a .py file")
     name = f"hf_synth_task_{path.stem}"
     loader = _FreshLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     if spec is None:
-        raise ValueError(f"got task file {str(path)!r}, which Python cannot load")
+        raise ValueError(f"got the file {str(path)!r}, which Python cannot load")
     try:
         loader.get_code(name)
         sources = _sources(name, path)
@@ -163,17 +164,17 @@ def _load_file(path: Path) -> ModuleType:
 
 
 @functools.lru_cache  # by class: a file's is made anew at each load, while a plugin's code stays what it was
-def source_digest(task: type[Task]) -> str | None:
-    """A digest of the code of a task outside hf_synth, which changes without a release; None for one inside.
+def source_digest(code: Any) -> str | None:
+    """A digest of a task or function outside hf_synth, which changes without a release; None for one inside.
 
-    It covers the task's file, the modules of one's own that it imports, and the versions of installed packages.
+    It covers its file, the modules of one's own that it imports, and the versions of installed packages.
     """
-    if task.__module__.startswith("hf_synth."):
+    if code.__module__.startswith("hf_synth."):
         return None
-    module = sys.modules[task.__module__]
+    module = sys.modules[code.__module__]
     if getattr(module, "__file__", None) is None:  # written in a session: nothing says what its rows depend on
         return os.urandom(16).hex()
-    return _digest(_sources(task.__module__, Path(str(module.__file__)), module.__package__ or ""))
+    return _digest(_sources(code.__module__, Path(str(module.__file__)), module.__package__ or ""))
 
 
 def _digest(sources: dict[str, Path | None]) -> str:

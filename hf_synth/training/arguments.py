@@ -66,6 +66,7 @@ class DataArguments:
         "Your own prompts: a file (JSON, CSV, Parquet), a folder, or a Hub id as OWNER/NAME:CONFIG@REVISION, with a "
         "`prompt`, `messages` or `instruction` in every row.",
     )
+    prompts_split: str | None = option(None, "The split of the prompts' folder or Hub dataset (default: train).")
     num_rows: int = option(
         2000, "Rows to train on; for GRPO distinct prompts. Pairs are all used.", at_least=1, at_most=10**9
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import Dataset, concatenate_datasets
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -26,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 _MOST_DRAWS = 200
 _TEMPLATE = "the chat template"  # stands for the file of a row that it refuses
-_PROMPT = ("prompt", "src")  # what is kept of a natural prompt
+_PROMPT = ("prompt", "src")  # what is kept of the prompt of a preference pair
+# Columns of own prompts that a reward cannot get: to TRL's trainer, or to ours, these names mean something else.
+_TAKEN = {"prompts", "completion", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric"}
+_TAKEN |= {"environments", "image", "images", "prompt_id", "sampling_weight"}
 _CLUSTER_VALUES = {
     "task": (str, "a task's name or the path of its file"),
     "share": (int | float, "a number"),
@@ -100,26 +104,28 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
 def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset, int]:
     """Return distinct prompts to train on, held-out prompts, and how many repeated prompts were left out.
 
-    Columns: {prompt}, with {task, cluster} of tasks and {src} of preference pairs. Held out are `held_out` prompts of
-    every cluster, or of natural prompts their `test_share`.
+    Columns: {prompt}, with {task, cluster} of tasks, {src} of preference pairs, and all others of one's own prompts,
+    for the reward. Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
     """
     if data.task or data.mixture:
         return _task_prompt_split(data, held_out)
     if data.preferences:
-        parts = [preferences.distinct_prompts(pairs) for pairs in preference_split(data, folder)]
-    elif data.test_share:
-        split = preferences.split_by_prompt(
-            _own_prompts(data, folder), test_share=data.test_share, seed=data.rows_seed
-        )
-        parts = [split["train"], split["test"]]
+        pairs = preference_split(data, folder)
+        parts = [preferences.distinct_prompts(part) for part in pairs]
+        parts = [part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts]
+        repeated = sum(map(len, pairs)) - sum(map(len, parts))
     else:
         own = _own_prompts(data, folder)
+        distinct = {preferences.prompt_id(prompt): row for row, prompt in reversed(list(enumerate(own["prompt"])))}
+        repeated = len(own) - len(distinct)
+        own = own.select(sorted(distinct.values()))
         parts = [own, own.select([])]
-    repeated = sum(sum(part["count"]) - len(part) for part in parts)
+        if data.test_share:
+            split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
+            parts = [split["train"], split["test"]]
     if repeated:
         logger.warning("%d repeated prompts left out, %d distinct ones kept", repeated, sum(map(len, parts)))
-    training, rest = (part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts)
-    return training, rest, repeated
+    return parts[0], parts[1], repeated
 
 
 def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset, int]:
@@ -255,12 +261,28 @@ def _task_prompts(
 
 
 def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
-    prompts = Dataset.from_dict({"prompt": list(usable_prompts(data.prompts or "", folder))})
-    return preferences.distinct_prompts(prompts)
+    """Return {prompt} and the other columns of the rows, but for those that Arrow cannot hold or that are taken."""
+    prompts, rows = zip(*usable_prompts(data.prompts or "", folder, data.prompts_split), strict=True)
+    columns: dict[str, Any] = {"prompt": list(prompts)}
+    for name in dict.fromkeys(name for row in rows for name in row if name != "prompt"):
+        values = [row.get(name) for row in rows]
+        try:
+            if name in _TAKEN:
+                raise ValueError("the name is taken")
+            pa.array(values)
+        except (ValueError, TypeError, OverflowError) as error:
+            logger.warning("prompts: the column %s does not go to the reward: %s", name, str(error).split("\n")[0])
+        else:
+            columns[name] = values
+    return Dataset.from_dict(columns)
 
 
-def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.Message]]:
+def usable_prompts(
+    place: str, folder: Path, split: str | None = None
+) -> Iterator[tuple[str | list[preferences.Message], Mapping[str, Any]]]:
     """Yield the prompts of a file, a folder or a Hub dataset, as text, or as messages where they are more than text.
+
+    Beside each, all columns of its row.
 
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
     as the first one is: text and one turn of a user are the same.
@@ -269,7 +291,7 @@ def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.
         ValueError: nothing at `place`, or no usable row; the counts are in the message.
     """
     try:
-        source = preferences.Source(place).open()
+        source = preferences.Source(place, split=split).open()
     except (ValueError, ConnectionError) as error:
         raise ValueError(f"prompts: got {place!r}, which cannot be read: {error}") from error
     counts: Counter[str] = Counter()
@@ -295,7 +317,7 @@ def usable_prompts(place: str, folder: Path) -> Iterator[str | list[preferences.
             reason = "not valid Unicode"
         else:
             usable += 1
-            yield prompt
+            yield prompt, row.fields
             continue
         counts[reason] += 1
         reject(folder, [preferences.RejectedRow(row.file, row.line, reason, preferences.shortened(row.raw))])

@@ -112,15 +112,20 @@ def is_finished(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() and (folder / METRICS).exists()
 
 
-def record_data_fingerprint(folder: Path, rows: Dataset, models: Sequence[tuple[str | None, str]] = ()) -> None:
+def record_data_fingerprint(
+    folder: Path, rows: Dataset, models: Sequence[tuple[str | None, str]] = (), code: Sequence[str] = ()
+) -> None:
     """`claim` a folder for rows, as they were read or made, before any is left out for its length, and for models.
 
-    The fingerprint is of the rows' texts, sources and clusters, in order; `models` are paths or Hub ids with their
-    revisions: no checkpoint of a run holds its reference, its rewards, or what lies below an adapter.
+    The fingerprint is of the rows' texts, sources and clusters, in order, and of all columns where code reads them;
+    `models` are paths or Hub ids with their revisions:
+    no checkpoint of a run holds its reference, its rewards, or what lies below an adapter. code: digests of rewards.
     """
     known = [(name, revision) for name, revision in models if name]
     named = {"models": [_model_fingerprint(name, revision) for name, revision in known]} if known else {}
-    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows), **named)
+    named |= {"code": list(code)} if code else {}
+    read = rows.column_names if code else [name for name in _WHAT_ROWS_SAY if name in rows.column_names]
+    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows.select_columns(read)), **named)
 
 
 def claim(folder: Path, **found: Any) -> None:
@@ -168,9 +173,8 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
 
 def _fingerprint(rows: Dataset) -> str:
     digest = hashlib.sha256()
-    names = [name for name in _WHAT_ROWS_SAY if name in rows.column_names]
-    for part in rows.select_columns(names).with_format("arrow").iter(1024):
-        digest.update(json.dumps(part.to_pylist(), sort_keys=True).encode())
+    for part in rows.with_format("arrow").iter(1024):
+        digest.update(json.dumps(part.to_pylist(), sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 

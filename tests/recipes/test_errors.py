@@ -99,7 +99,7 @@ def with_policy(quickstart, quick_flags):
         (["--mixture", "{}", "--task", "start_mid_end"], "start_mid_end: got 11 distinct train prompts in 40000 rows"),
         (["--embedder", "no/such-model"], "embedder: got 'no/such-model', which cannot be loaded"),
         (["--reward", "no/such-model"], "got checkpoint 'no/such-model', which is neither here nor on the Hub"),
-        (["--reward", "mine.py:score"], "reward: got 'mine.py:score', wanted `verifier` or a reward model"),
+        (["--reward", "mine.py"], "reward: got 'mine.py', wanted path.py:function"),
     ],
 )
 def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_path):

@@ -148,10 +148,16 @@ def test_a_reward_model_from_nothing_on_pairs_of_a_task(run, tmp_path):
 
 
 def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
-    lines = [json.dumps({"prompt": [{"role": "user", "content": f"What is {n}?"}]}) for n in range(40)]
-    (tmp_path / "mine.jsonl").write_text("\n".join([*lines, "not JSON", '{"prompt": ""}']) + "\n")
+    """Two rewards: a model, and a function that gets the prompts' column while training and on held-out prompts."""
+    rows = ({"prompt": [{"role": "user", "content": f"What is {n}?"}], "answer": str(n)} for n in range(40))
+    (tmp_path / "mine.jsonl").write_text("\n".join([*map(json.dumps, rows), "not JSON", '{"prompt": ""}']) + "\n")
+    (tmp_path / "mine.py").write_text(
+        "def score(prompts, answer, **columns):\n"
+        "    return [float(own in prompt[0]['content']) for prompt, own in zip(prompts, answer, strict=True)]\n"
+    )
     models = {name: hh_runs / "runs" / "hh_rlhf" / name for name in ("sft", "reward")}
-    flags = ["--prompts", "mine.jsonl", "--model_name_or_path", models["sft"], "--reward", models["reward"]]
+    flags = ["--prompts", "mine.jsonl", "--model_name_or_path", models["sft"]]
+    flags += ["--reward", models["reward"], "mine.py:score", "--reward_weights", 0, 1]
     small = "--max_steps 2 --num_generations 4 --gradient_accumulation_steps 1 --max_completion_length 4"
     config = recipes / "configs" / "density" / "own_prompts.yaml"
     done = run("grpo.py", "--config", config, *flags, *small.split(), "--use_cpu", "true", cwd=tmp_path)
@@ -161,6 +167,11 @@ def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
     assert "2 of 42 rows left out" in done.err
     assert len((folder / "rejected_rows.jsonl").read_text().splitlines()) == 2
     assert metrics(folder)["weights/prompts"] + metrics(folder)["prompts/evaluated"] == 40
+    assert metrics(folder)["sampled_reward/final"] == 1
+    (tmp_path / "mine.py").write_text("def score(prompts, **columns):\n    return [0.5] * len(prompts)\n")
+    (folder / "metrics.json").unlink()
+    again = run("grpo.py", "--config", config, *flags, *small.split(), "--use_cpu", "true", cwd=tmp_path)
+    assert "holds a run that began otherwise (code: " in again.error
 
 
 def test_lora_leaves_an_adapter(hh_runs, hh_pairs, run, recipes):

@@ -217,6 +217,30 @@ def test_own_prompts_are_distinct_and_split(write, tmp_path):
     assert list(prompt_split(own(write(*lines), test_share=0.3), tmp_path, 2)[1]["prompt"]) == list(held_out["prompt"])
 
 
+def test_columns_of_own_prompts_stay_beside_them(write, tmp_path, caplog):
+    """Those that Arrow cannot hold, or whose name is taken, are left out and named."""
+    lines = [
+        {"prompt": f"Question {n % 30}?", "answer": n, "mixed": n if n % 2 else str(n), "completion": "x", "count": n}
+        for n in range(60)
+    ]
+    parts = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)[:2]
+    for part in parts:
+        assert part.column_names == ["prompt", "answer", "count"]
+        assert [f"Question {answer}?" for answer in part["answer"]] == list(part["prompt"])
+    assert [name for name in ("answer", "mixed", "completion") if f"the column {name} does not" in caplog.text] == [
+        "mixed",
+        "completion",
+    ]
+
+
+def test_the_split_of_own_prompts(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{split}.jsonl").write_text(json.dumps({"prompt": f"of {split}"}))
+    read = prompt_split(own(tmp_path / "mine", test_share=0.0, prompts_split="test"), tmp_path, 0)[0]
+    assert list(read["prompt"]) == ["of test"]
+
+
 def test_without_a_share_nothing_is_held_out(write, tmp_path):
     lines = [{"prompt": f"Question {number}?"} for number in range(9)]
     training, held_out, _ = prompt_split(own(write(*lines), test_share=0.0), tmp_path, 5)
