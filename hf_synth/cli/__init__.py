@@ -58,11 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="write the report of a run directory again", epilog="example: hf-synth report runs/sort"
     )
     report.add_argument("folder", type=Path)
-    report.set_defaults(run=_report)
+
+    def write(arguments: argparse.Namespace) -> None:
+        from hf_synth.reports import write_report
+
+        print(write_report(arguments.folder))
+
+    report.set_defaults(run=write)
     return parser
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from hf_synth.reports import write_report
-
-    print(write_report(arguments.folder))

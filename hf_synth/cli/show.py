@@ -37,7 +37,12 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.figure is not None:
         _draw(task, arguments)
         return
-    texts = trees(task, arguments) if arguments.tree else described(task, rows, arguments.words)
+    texts = described(task, rows, arguments.words)
+    if arguments.tree:
+        if task.config.holdout != "none":  # rows that were drawn again to keep splits apart have another tree
+            raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
+        chosen = {"split": arguments.split, "seed": arguments.seed}
+        texts = iter(task.trees(task.row_random(0, arguments.size, **chosen)))
     for line in _head(task, arguments):
         print(styled(line, FAINT))
     for number, text in enumerate(texts):
@@ -45,13 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.violations:
         for kind, text in violations(task, rows, arguments.words):
             print(f"{styled(kind, BOLD)}\n{text}")
-
-
-def trees(task: Task, arguments: argparse.Namespace) -> list[str]:
-    """Return the derivations of the rows; not of rows that were drawn again to keep splits apart."""
-    if task.config.holdout != "none":
-        raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
-    return task.trees(task.row_random(0, arguments.size, split=arguments.split, seed=arguments.seed))
 
 
 def described(task: Task, rows: Rows, most: int) -> Iterator[str]:

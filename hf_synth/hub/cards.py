@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
@@ -19,7 +18,7 @@ from huggingface_hub.utils import yaml_dump
 
 from hf_synth.hub.facts import lines_of
 from hf_synth.hub.publication import Publication
-from hf_synth.hub.repository import TAG, TEMPLATES
+from hf_synth.hub.repository import TAG, TEMPLATES, card_metadata
 
 _UNITS = ("1", "10", "100", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _COLUMNS = {
@@ -87,7 +86,11 @@ def merged_card(
     card says there are, where these configs are all; by default those of all splits.
     """
     DatasetInfosDict({one["name"]: dataset_info(one) for one in manifests}).to_dataset_card_data(data)
-    files = [data_files(one, default=number == 0) for number, one in enumerate(manifests)]
+    files: list[dict[str, Any]] = []
+    for one in manifests:  # by patterns that shards of another number do not match
+        shards = {split: f"*-of-{len(content['shards']):05d}.parquet" for split, content in one["splits"].items()}
+        paths = [{"split": split, "path": f"{one['name']}/{split}-{shard}"} for split, shard in shards.items()]
+        files.append({"config_name": one["name"], "data_files": paths} | ({} if files else {"default": True}))
     new, old = data.to_dict() | {"configs": files}, _metadata(there)
     names = {one["name"] for one in manifests}
     configs, infos = ([each for each in old[key] if each.get("config_name") not in names] for key in _LISTED)
@@ -121,22 +124,9 @@ def merged_card(
 
 def _metadata(card: str) -> dict[str, Any]:
     """The YAML on top of a card, in which configs and infos are lists; these alone where it cannot be read."""
-    try:
-        data = yaml.safe_load(card.split("---\n", 2)[1]) if card.startswith("---\n") else {}
-    except (IndexError, yaml.YAMLError):
-        data = {}
-    data = data if isinstance(data, dict) else {}
+    data = card_metadata(card) or {}
     values = {key: data[key] if isinstance(data.get(key), list) else [data.get(key)] for key in _LISTED}
     return data | {key: [each for each in listed if isinstance(each, dict)] for key, listed in values.items()}
-
-
-def data_files(manifest: Manifest, *, default: bool) -> dict[str, Any]:
-    """Each split's files by a pattern that shards of another number do not match."""
-    files = [
-        {"split": split, "path": f"{manifest['name']}/{split}-*-of-{len(content['shards']):05d}.parquet"}
-        for split, content in manifest["splits"].items()
-    ]
-    return {"config_name": manifest["name"], "data_files": files} | ({"default": True} if default else {})
 
 
 def dataset_info(manifest: Manifest) -> DatasetInfo:

@@ -5,14 +5,14 @@ import datetime
 import difflib
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from hf_synth.errors import user_errors
-from hf_synth.hub.publication import Choices, Publication, Published
+from hf_synth.hub.publication import Choices, Publication
 from hf_synth.hub.repository import (
     CARD,
     MANIFEST,
@@ -23,9 +23,12 @@ from hf_synth.hub.repository import (
     refuse_card,
     sent_shards,
 )
-from hf_synth.hub.shards import Measured, ensure, manifest, plan, refuse_others
+from hf_synth.hub.shards import ensure, manifest, plan, refuse_others
 from hf_synth.io import write_text
 from hf_synth.tasks.base import SPLITS, nearest
+
+if TYPE_CHECKING:
+    from hf_synth.hub.publication import Published
 
 _SHOWN_NAMES = 8
 _LONGEST_WAIT = datetime.timedelta(days=7)  # for the rank whose shards take longest to make or to upload
@@ -110,37 +113,38 @@ def row_numbers(given: Sequence[str]) -> dict[str, int]:
     return rows
 
 
-def chosen(publication: Publication, names: Sequence[str] | None, choices: Choices) -> list[Published]:
+def chosen(publication: Publication, names: Sequence[str] | None, choices: Choices) -> list["Published"]:
     """The configs of these names, or all, in the order of the publication; an unknown name is a ValueError."""
     offers = publication.offers()
     for name in names or ():
-        if name not in offers:
-            raise ValueError(f"configs: got unknown config {name!r}; {_hint(name, list(offers))}")
+        if name in offers:
+            continue
+        # The configs of the task of this name, or that begin so, or the nearest; else some.
+        starts = ([other for other in offers if other.startswith(start)] for start in (f"{name}-", name) if name)
+        close = next(filter(None, starts), None) or difflib.get_close_matches(name, offers)
+        shown = close or list(offers)
+        more = f", ... ({len(shown) - _SHOWN_NAMES} more)" if len(shown) > _SHOWN_NAMES else ""
+        listed = ", ".join(shown[:_SHOWN_NAMES]) + more
+        hint = f"did you mean {listed}?" if close else f"known: {listed};"
+        raise ValueError(f"configs: got unknown config {name!r}; {hint} --list names all")
     return [offer(choices) for name, offer in offers.items() if names is None or name in names]
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    """The configs that may be meant: those of the task of this name, or that begin so, or the nearest; else some."""
-    starts = ([other for other in known if other.startswith(start)] for start in (f"{name}-", name) if name)
-    close = next(filter(None, starts), None) or difflib.get_close_matches(name, known)
-    shown = close or known
-    more = f", ... ({len(shown) - _SHOWN_NAMES} more)" if len(shown) > _SHOWN_NAMES else ""
-    names = ", ".join(shown[:_SHOWN_NAMES]) + more
-    return f"did you mean {names}? --list names all" if close else f"known: {names}; --list names all"
 
 
 def publish(
     publication: Publication,
-    configs: Sequence[Published],
+    configs: Sequence["Published"],
     folder: Path,
     repo_id: str | None,
     *,
     private: bool,
     overwrite_card: bool = False,
 ) -> None:
-    """Make the shards of this process, upload them, and on the main process write and upload the card."""
+    """Make the shards of this process, upload them, and on the main process write and upload manifests and card."""
     repository = Repository(repo_id) if repo_id else None
     from accelerate import PartialState  # after what every process refuses alike: it brings torch
+    from accelerate.utils import gather_object
+
+    from hf_synth.hub.cards import card
 
     state = PartialState(cpu=True, timeout=_LONGEST_WAIT)
     shards = plan(configs)
@@ -156,51 +160,26 @@ def publish(
             measured[shard.path] = ensure(shard, folder, bar.update)
     if repository:
         repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
-    manifests = _gathered(state, publication, configs, measured)
-    if state.is_main_process:
-        _finish(publication, folder, repository, manifests)
-        print(url or folder / CARD)
-    state.wait_for_everyone()
-    state.destroy_process_group()
-
-
-def _gathered(
-    state: Any, publication: Publication, configs: Sequence[Published], measured: Mapping[str, Measured]
-) -> dict[str, dict[str, Any]]:
-    """On the main process the manifest of each config, from what every process measured; elsewhere nothing."""
-    from accelerate.utils import gather_object
-
     own = []
-    quiet = None if state.is_main_process else True
     with tqdm(configs[state.process_index :: state.num_processes], unit=" configs", disable=quiet) as bar:
         for config in bar:
             bar.set_description(f"measuring {config.name}")
             own.append((config.name, config.facts()))
-    facts = dict(gather_object(own))
-    manifests = {}
-    for config in configs:
-        mine = [(path, shard) for path, shard in measured.items() if path.startswith(f"{config.name}/")]
-        shards = dict(gather_object(mine))
-        if state.is_main_process:
-            described = {"publication": publication.described()}
-            manifests[config.name] = manifest(config, shards, facts[config.name]) | described
-    return manifests
-
-
-def _finish(
-    publication: Publication, folder: Path, repository: Repository | None, manifests: dict[str, dict[str, Any]]
-) -> None:
-    """Write manifests and card into the folder and onto the Hub, once every shard is where it should be."""
-    from hf_synth.hub.cards import card
-
-    name = repository.id if repository else folder.as_posix()
-    if repository:
-        repository.finish(manifests, functools.partial(card, publication, name))
-    elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
-        raise ValueError(
-            f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
-            "that all processes share, or --repo_id"
-        )
-    for config, content in manifests.items():
-        write_text(folder / config / MANIFEST, manifest_text(content))
-    write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder)))
+    facts, made = dict(gather_object(own)), dict(gather_object(list(measured.items())))
+    if state.is_main_process:
+        described = {"publication": publication.described()}
+        manifests = {config.name: manifest(config, made, facts[config.name]) | described for config in configs}
+        name = repository.id if repository else folder.as_posix()
+        if repository:
+            repository.finish(manifests, functools.partial(card, publication, name))
+        elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
+            raise ValueError(
+                f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
+                "that all processes share, or --repo_id"
+            )
+        for config_name, content in manifests.items():
+            write_text(folder / config_name / MANIFEST, manifest_text(content))
+        write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder)))
+        print(url or folder / CARD)
+    state.wait_for_everyone()
+    state.destroy_process_group()

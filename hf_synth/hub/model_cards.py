@@ -18,12 +18,12 @@ from hf_synth.hub.facts import example, lines_of
 from hf_synth.hub.repository import TAG, TEMPLATES, prose
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.pretraining import (
-    SCORES,
     corpus_table,
     excess,
+    groups_table,
+    language_scores,
     read_transfer,
     result_table,
-    share_of_rows,
     transfer_text,
     trial,
     verdict,
@@ -39,7 +39,6 @@ from hf_synth.reports.tables import (
     score,
     settings_of_task,
     settings_yaml,
-    spread,
     table,
 )
 from hf_synth.tasks import Task, get_task
@@ -150,7 +149,9 @@ def _data(config: Mapping[str, Any]) -> str:
 def _results(run: Run) -> list[str]:
     """Tables of what was measured, the first of them for everyone."""
     if run.recipe == "pretrain":
-        return [result_table(run.metrics), *_groups(run), *_language_scores(run)]
+        scores = language_scores(run.metrics)
+        language = table(["on the language", "value"], scores) if scores else ""
+        return list(filter(None, [result_table(run.metrics), groups_table(run.metrics), language]))
     if run.measure is None:
         rows = [
             [code(name), f"{value:.4f}"]
@@ -165,27 +166,6 @@ def _results(run: Run) -> list[str]:
         before, after = before_and_after(run, run, part)
         rows.append([name, score(before), score(after, error_of(run, run, part))])
     return [table(["prompts", "before training", "after training"], rows)]
-
-
-def _groups(run: Run) -> Iterator[str]:
-    prefix = "row_accuracy/test/"
-    groups = [name.removeprefix("loss/test/") for name in sorted(run.metrics) if name.startswith("loss/test/")]
-    rows = [
-        [code(group), spread(share_of_rows(run.metrics, prefix + group), run.metrics.get(prefix + group))]
-        for group in groups
-    ]
-    if rows:
-        yield table(["group of rows", "rows predicted exactly [95 % over rows]"], rows)
-
-
-def _language_scores(run: Run) -> Iterator[str]:
-    rows = [
-        [words, f"{run.metrics[f'language/{name}']:.3f}"]
-        for name, (words, _) in SCORES.items()
-        if f"language/{name}" in run.metrics
-    ]
-    if rows:
-        yield table(["on the language", "value"], rows)
 
 
 def _example(task: Task, config: Mapping[str, Any]) -> Iterator[str]:

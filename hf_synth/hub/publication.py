@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from hf_synth.tasks.base import SPLITS
 if TYPE_CHECKING:  # a config's name is checked without the libraries that make its rows
     import pyarrow as pa
     from datasets import Features
+
+    from hf_synth.hub.corpora import PublishedCorpus
+
+    Published: TypeAlias = "PublishedTask | PublishedCorpus"  # a config of a dataset on the Hub
 
 ROWS = {"train": 100_000, "validation": 10_000, "test": 10_000}
 MEASURED_ROWS = 10_000  # of a split, where nothing else is said
@@ -34,35 +38,7 @@ class Choices:
     view: str = ""
 
 
-class Published(Protocol):
-    """A config of a dataset on the Hub.
-
-    name: of the config, and of its folder. group: the section of the card that it belongs to.
-    splits: how many rows each has. content: the columns, joined by "+", that say whether two rows hold the same.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def splits(self) -> Mapping[str, int]: ...
-    @property
-    def content(self) -> str: ...
-    @property
-    def features(self) -> "Features": ...
-
-    def table(self, split: str, start: int, count: int) -> "pa.Table":
-        """Rows start .. start + count - 1 of a split: a pure function of `spec` and these."""
-
-    def spec(self, split: str) -> dict[str, Any]:
-        """All that a split's rows depend on, as JSON has it."""
-
-    def facts(self) -> dict[str, Any]:
-        """What the card says of the config, as JSON has it; see `hf_synth.hub.facts`."""
-
-
-Offer = Callable[[Choices], Published]
+Offer = Callable[[Choices], "Published"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -194,14 +194,20 @@ def refuse_card(card: str, where: str, overwrite_card: bool) -> None:
 
 def is_ours(card: str) -> bool:
     """Whether a README.md is a card of this package, or has no text that could be lost."""
-    parts = card.split("---\n", 2)
-    if len(parts) != 3 or parts[0].strip():
+    data = card_metadata(card)
+    if data is None:
         return not card.strip()
+    return not card.split("---\n", 2)[2].strip() or TAG in (data.get("tags") or [])
+
+
+def card_metadata(card: str) -> dict[str, Any] | None:
+    """The YAML on top of a card; None where there is none that can be read."""
+    parts = card.split("---\n", 2)
     try:
-        data = yaml.safe_load(parts[1])
+        data = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
     except yaml.YAMLError:
-        return False
-    return not parts[2].strip() or (isinstance(data, dict) and TAG in (data.get("tags") or []))
+        return None
+    return data if isinstance(data, dict) else None
 
 
 def sent_shards(manifests: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[int, str]]:

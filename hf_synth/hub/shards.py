@@ -10,16 +10,18 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_synth.errors import changes
-from hf_synth.hub.publication import Published
 from hf_synth.io import whole_file
 from hf_synth.rng import hash_rows
+
+if TYPE_CHECKING:
+    from hf_synth.hub.publication import Published
 
 SHARD_ROWS = 50_000  # the number of shards follows from a split's size alone
 _GROUP_ROWS = 5_000
@@ -37,7 +39,7 @@ FORMAT: dict[str, Any] = {
 class Shard:
     """Shard `number` of the `of` shards of a split."""
 
-    config: Published
+    config: "Published"
     split: str
     number: int
     of: int
@@ -75,7 +77,7 @@ class Measured:
     hashes: np.ndarray = dataclasses.field(repr=False, compare=False)
 
 
-def plan(configs: Iterable[Published]) -> list[Shard]:
+def plan(configs: Iterable["Published"]) -> list[Shard]:
     """Every shard of the configs, in an order that all processes agree on."""
     return [
         Shard(config, split, number, of)
@@ -186,7 +188,7 @@ def overlap(hashes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"distinct": {split: values.size for split, values in distinct.items()}, "shared": shared}
 
 
-def manifest(config: Published, shards: Mapping[str, Measured], facts: Mapping[str, Any]) -> dict[str, Any]:
+def manifest(config: "Published", shards: Mapping[str, Measured], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a config from its measured shards by path, and its facts."""
     splits: dict[str, list[tuple[Shard, Measured]]] = {}
     for shard in plan([config]):

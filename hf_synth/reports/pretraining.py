@@ -210,6 +210,15 @@ _POINT = re.compile(r"language/completion/(.+)/p_valid")
 _POINT_ENDS = ("p_valid", "p_invalid", "passed")
 
 
+def language_scores(metrics: Mapping[str, float]) -> list[list[str]]:
+    """What was measured on a language, in words and in numbers."""
+    return [
+        [words, (score if fraction else number)(metrics[f"language/{name}"])]
+        for name, (words, fraction) in SCORES.items()
+        if f"language/{name}" in metrics
+    ]
+
+
 def corpus_table(metrics: dict[str, float]) -> str:
     """Tokens and documents of each kind."""
     total = sum(metrics.get(f"tokens/{kind}", 0.0) for kind in _KINDS)
@@ -315,7 +324,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
     begun = stages(run) if run.config.get("curriculum_field") else []
     final = (run.config.get("task_args") or {}).get(run.config.get("curriculum_field"))
     transfer = read_transfer(run)
-    groups = _groups(metrics)
+    groups = groups_table(metrics)
     figures = {
         "learning_curves": learning_figure(run),
         "groups_over_steps": groups_figure(run) if groups and groups_of(arm) else None,
@@ -336,11 +345,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
         learned=learned_share(arm),
         trial=trial(run.config),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
-        scores=[
-            [words, (score if fraction else number)(metrics[f"language/{name}"])]
-            for name, (words, fraction) in SCORES.items()
-            if f"language/{name}" in metrics
-        ],
+        scores=language_scores(metrics),
         points=[
             [escaped(match[1]), *(score(metrics.get(f"language/completion/{match[1]}/{end}")) for end in _POINT_ENDS)]
             for name in metrics
@@ -460,7 +465,7 @@ def trial(config: Mapping[str, object], seeds: int = 1) -> str:
 _OF_FACTS = {"perplexity": "perplexity", "probability": "P of the right token"}
 
 
-def _groups(metrics: Metrics) -> str:
+def groups_table(metrics: Metrics) -> str:
     """The table of groups of test rows; empty where there are none."""
     names = in_order(name.removeprefix("loss/test/") for name in metrics if name.startswith("loss/test/"))
     if not names:
