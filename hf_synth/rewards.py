@@ -170,15 +170,15 @@ def own_reward(name: str) -> RewardFunction:
         try:
             return call(slice(None))
         except Exception as error:
-            raised, where = error, ""
+            where = ""
             for row, prompt in enumerate(prompts):  # which of them it was
                 try:
                     call(slice(row, row + 1))
                 except Exception as of_row:
-                    beginning = " ".join(_last_text(prompt).split()[:8])
-                    raised, where = of_row, f" (the row that begins {beginning!r})"
-                    break
-            raise ValueError(f"reward {name}: {raised_at(raised)}{where}") from error
+                    if str(of_row) == str(error):
+                        where = f" (the row that begins {' '.join(_last_text(prompt).split()[:8])!r})"
+                        break
+            raise ValueError(f"reward {name}: {raised_at(error)}{where}") from error
 
     score.__name__ = attribute
     return score

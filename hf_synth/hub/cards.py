@@ -16,9 +16,8 @@ from datasets.splits import SplitDict, SplitInfo
 from huggingface_hub import DatasetCardData
 from huggingface_hub.utils import yaml_dump
 
-from hf_synth.hub.facts import lines_of
 from hf_synth.hub.publication import Publication
-from hf_synth.hub.repository import TAG, TEMPLATES, card_metadata
+from hf_synth.hub.repository import TAG, TEMPLATES, card_metadata, lines_of
 
 _UNITS = ("1", "10", "100", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _COLUMNS = {

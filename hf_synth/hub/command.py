@@ -46,22 +46,15 @@ def run(publication: Publication, arguments: argparse.Namespace) -> None:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
         choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout, arguments.view)
         configs = chosen(publication, arguments.configs, choices)
-        if arguments.list:
-            for config in configs:
-                split = next(iter(config.splits))
-                sample = config.table(split, 0, min(100, config.splits[split]))
-                size = sum(config.splits.values()) * sample.nbytes / sample.num_rows
-                rows = ", ".join(f"{split} {number:,}" for split, number in config.splits.items())
-                print(f"{config.name}: {rows}; {len(plan([config]))} shards, about {size / 1e6:,.1f} MB in memory")
-        else:
-            publish(
-                publication,
-                configs,
-                Path(arguments.output_dir),
-                arguments.repo_id,
-                private=arguments.private,
-                overwrite_card=arguments.overwrite_card,
-            )
+        if not arguments.list:
+            more = {name: getattr(arguments, name) for name in ("private", "overwrite_card")}
+            return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)
+        for config in configs:
+            split = next(iter(config.splits))
+            sample = config.table(split, 0, min(100, config.splits[split]))
+            size = sum(config.splits.values()) * sample.nbytes / sample.num_rows
+            rows = ", ".join(f"{split} {number:,}" for split, number in config.splits.items())
+            print(f"{config.name}: {rows}; {len(plan([config]))} shards, about {size / 1e6:,.1f} MB in memory")
 
 
 def parser_of(publication: Publication) -> argparse.ArgumentParser:

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from hf_synth.hub.publication import MEASURED_ROWS
+from hf_synth.hub.repository import example
 from hf_synth.tasks import Task, TaskConfig
 from hf_synth.tasks.base import SPLITS, about, words_of
 from hf_synth.tokenization import all_words
@@ -15,7 +16,6 @@ from hf_synth.views import view_table
 
 _MEASURED_TOKENS = 4_000_000
 _BLOCK_TOKENS = 1 << 20
-_SHOWN_WORDS = 48
 
 
 def task_facts(
@@ -57,28 +57,6 @@ def said(task: Task, seed: int) -> dict[str, Any]:
         "explanations": list(task.explanations()),
         "holdout": task.config.holdout,
     }
-
-
-def example(task: Task, split: str, seed: int, view: str) -> dict[str, Any]:
-    """The first row of a split as words and as ids, with the task's own columns."""
-    rows = task.rows(0, 1, split=split, seed=seed)
-    words, tokens = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist()
-    cut = int(rows.loss_start[0])
-    table = view_table(task, view, 0, 1, split=split, seed=seed)
-    return {
-        "split": split,
-        "prompt": " ".join(words[token] for token in tokens[:cut]),
-        "target": " ".join(words[token] for token in tokens[cut:]),
-        "row": table.to_pylist()[0],
-    }
-
-
-def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each part of a row: words or ids, of many the first."""
-    for name, value in row.items():
-        items = value if isinstance(value, list) else str(value).split()
-        more = f" ... {len(items) - _SHOWN_WORDS:,} more" if len(items) > _SHOWN_WORDS else ""
-        yield f"{name + ':':11} {' '.join(map(str, items[:_SHOWN_WORDS]))}{more}"
 
 
 def floor(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:

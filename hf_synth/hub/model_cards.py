@@ -14,8 +14,7 @@ import trl
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
-from hf_synth.hub.facts import example, lines_of
-from hf_synth.hub.repository import TAG, TEMPLATES, prose
+from hf_synth.hub.repository import TAG, TEMPLATES, example, lines_of, prose
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.pretraining import (
     corpus_table,
@@ -67,6 +66,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     """
     config, metrics = run.config, run.metrics
     task = _task(config)
+    shown = example(task, "test", config.get("rows_seed", 0), "text") if task else {}
     transfer = read_transfer(run)
     found = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
@@ -96,7 +96,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         adapter=(run.folder / ADAPTER).exists(),
         chat=(run.folder / "chat_template.jinja").exists(),
         words=len(all_words(task)) if task and not config.get("canonical") else None,
-        example=code_block("\n".join(_example(task, config))) if task else "",
+        example=code_block("\n".join(lines_of({"input": shown["prompt"], "target": shown["target"]}))) if task else "",
         facts=_facts(run, task),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
         base=base,
@@ -166,11 +166,6 @@ def _results(run: Run) -> list[str]:
         before, after = before_and_after(run, run, part)
         rows.append([name, score(before), score(after, error_of(run, run, part))])
     return [table(["prompts", "before training", "after training"], rows)]
-
-
-def _example(task: Task, config: Mapping[str, Any]) -> Iterator[str]:
-    shown = example(task, "test", config.get("rows_seed", 0), "text")
-    return lines_of({"input": shown["prompt"], "target": shown["target"]})
 
 
 def _facts(run: Run, task: Task | None) -> list[str]:

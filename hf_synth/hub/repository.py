@@ -21,7 +21,10 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineMo
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status, validate_repo_id
 
+from hf_synth.tasks import Task
+
 CARD = "README.md"
+_SHOWN_WORDS = 48  # of a row in a card
 MANIFEST = "published.json"
 TAG = "hf_synth"  # by which the Hub finds what this package made, and this package its own cards
 _PAPER = re.compile(r"arXiv (\d{4}\.\d{5})")
@@ -175,6 +178,31 @@ def prose(text: str) -> str:
     parts = text.split("`")
     parts[::2] = [_PAPER.sub(r"[\g<0>](https://arxiv.org/abs/\1)", part.replace("<", "&lt;")) for part in parts[::2]]
     return "`".join(parts)
+
+
+def example(task: Task, split: str, seed: int, view: str) -> dict[str, Any]:
+    """The first row of a split as words and as ids, with the task's own columns."""
+    from hf_synth.tokenization import all_words
+    from hf_synth.views import view_table
+
+    rows = task.rows(0, 1, split=split, seed=seed)
+    words, tokens = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist()
+    cut = int(rows.loss_start[0])
+    table = view_table(task, view, 0, 1, split=split, seed=seed)
+    return {
+        "split": split,
+        "prompt": " ".join(words[token] for token in tokens[:cut]),
+        "target": " ".join(words[token] for token in tokens[cut:]),
+        "row": table.to_pylist()[0],
+    }
+
+
+def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each part of a row: words or ids, of many the first."""
+    for name, value in row.items():
+        items = value if isinstance(value, list) else str(value).split()
+        more = f" ... {len(items) - _SHOWN_WORDS:,} more" if len(items) > _SHOWN_WORDS else ""
+        yield f"{name + ':':11} {' '.join(map(str, items[:_SHOWN_WORDS]))}{more}"
 
 
 def card_in(folder: Path) -> str:
