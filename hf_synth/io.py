@@ -72,10 +72,11 @@ def reading(path: Path | str, advice: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         library = type(error).__module__.partition(".")[0]  # whose own errors are; pyarrow and others are not loaded
-        known = isinstance(error, OSError | EOFError | ValueError | RecursionError | MemoryError)
+        known = isinstance(error, OSError | EOFError | ValueError | RecursionError | MemoryError | KeyError)
         if disk_full_error(error) or not (known or library in _READERS):
             raise
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300] or type(error).__name__
+        reason = f"it has no {reason}" if isinstance(error, KeyError) else reason
         raise ValueError(f"{path} cannot be read: {reason}" + (f"; {advice}" if advice else "")) from error
 
 
@@ -120,11 +121,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def load_json(path: Path) -> dict[str, Any] | None:
+def load_json(path: Path, advice: str = "remove it, then give the same command again") -> dict[str, Any] | None:
     """Return the mapping in a JSON file, None where there is no file; ValueError naming the file if it is damaged."""
     if not path.exists():
         return None
-    with reading(path, "remove it, then give the same command again"):
+    with reading(path, advice):
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise ValueError("it holds no mapping")

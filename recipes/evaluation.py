@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from accelerate import PartialState
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -124,8 +123,7 @@ def run_config(name_or_path: str) -> dict[str, Any]:
     folder = Path(name_or_path)
     for parent in (folder, *list(folder.parents)[:2]):
         if (path := parent / RESOLVED_CONFIG).is_file():
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return config if isinstance(config, dict) else {}
+            return read_yaml(path)
         if not parent.name.startswith(_INSIDE_RUNS):
             break
     return {}

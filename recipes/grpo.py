@@ -37,6 +37,7 @@ from hf_synth.preferences import read_plain_text
 from hf_synth.reports import write_report
 from hf_synth.rewards import VERIFIER, RewardFunction, end_token_ids, held_out_measures, is_function, load_rewards
 from hf_synth.sampling import WeightedGRPOTrainer
+from hf_synth.sampling.language_models import named_revision
 from hf_synth.tasks import Task, source_digest
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.callbacks import HeldOutCallback, names_for_trackers
@@ -79,7 +80,7 @@ class GRPOArguments:
     policy_made_by: str | None = option(None, "The command to name in the error where the policy is missing.")
     reward: list[str] = option(
         [],
-        "Reward models by path or Hub id, functions of your own as path.py:function or module.function, and "
+        "Reward models by path or Hub id (OWNER/NAME@REVISION), functions of your own as path.py:function or module.function, and "
         "`verifier` for the task's own verifier, which is the default. --reward_weights sets the weight of each.",
     )
     reward_heads: dict[str, Any] | str | None = option(
@@ -236,7 +237,7 @@ def load_shared(
         read_plain_text(tokenizer)
     limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
     rewards = load_rewards(grpo.reward, tasks, tokenizer, heads=grpo.reward_heads, **limits)  # type: ignore[arg-type]
-    models = [(name, revision), *((reward, "main") for reward in reward_models)]
+    models = [(name, revision), *map(named_revision, reward_models)]
     record_data_fingerprint(folder, parts[0], models, [code for code in map(source_digest, rewards) if code])
     parts = [accepted_by_template(part, tokenizer, folder) for part in parts]
     prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)

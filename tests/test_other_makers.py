@@ -293,3 +293,8 @@ def test_held_out_answers_are_decoded_as_the_trainer_decodes(tmp_path):
     found = sample_completions(trainer.model, trainer.model, chats, tok, decoding)
     assert [one.ids for one in found] == wanted
     assert {json.dumps(one.ids[-1:]) for one in found if one.finished} <= {"[9]", "[12]", f"[{tok.eos_token_id}]"}
+    for name in ("tools", "rollout_func", "environment_factories"):  # which held-out answers would not call
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(trainer, name, [len])
+            with pytest.raises(ValueError, match=f"^{name}: got a trainer"):
+                Decoding.of_trainer(trainer, samples=2)

@@ -38,7 +38,13 @@ class Decoding:
 
     @classmethod
     def of_trainer(cls, trainer: Any, samples: int) -> Self:
-        """Return how a GRPOTrainer samples what it trains on, but for tools that answers call."""
+        """Return how a GRPOTrainer samples what it trains on; ValueError where its answers call something."""
+        for name in ("tools", "rollout_func", "environment_factories"):
+            if getattr(trainer, name, None):
+                raise ValueError(
+                    f"{name}: got a trainer with them, and held-out answers would be sampled without; wanted none, or "
+                    "an evaluation of your own"
+                )
         args, own = trainer.args, trainer.model.generation_config
         names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         options = own.to_diff_dict() | {name: getattr(args, name) for name in names}
@@ -49,8 +55,7 @@ class Decoding:
         options["eos_token_id"] = list(dict.fromkeys([*end_token_ids(trainer.processing_class, own), *chosen]))
         new = options.pop("max_new_tokens")
         options.pop("max_length", None)  # max_new_tokens counts
-        template = {"tools": trainer.tools or None, "chat_template": trainer.chat_template}
-        template |= trainer.chat_template_kwargs
+        template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
         return cls(new, samples, args.temperature, args.seed, options=options, template=template)
 
 
@@ -180,10 +185,10 @@ def write_completions(
     prompts: Sequence[Sequence[int]],
     budgets: Sequence[int],
     *,
-    end: int | None,
+    ends: Sequence[int],
     seed: int | None = None,
 ) -> list[list[int]]:
-    """Return the ids that follow each prompt, up to and with the id `end`, or as many as its budget where none comes.
+    """Return the ids that follow each prompt, up to and with one of `ends`, or as many as its budget where none comes.
 
     Greedy, or with a `seed` sampled at temperature 1 from the whole distribution. The same for any number of
     processes; random state outside is left as it was. No batch, padding included, exceeds the model's positions.
@@ -200,7 +205,6 @@ def write_completions(
         new = max(budgets[row] for row in rows)
         if not new:
             return [[]] * len(rows)
-        ends = [] if end is None else [end]
         pad = measured.tokenizer.pad_token_id
         with random_state(measured.model.device), evaluating(measured.model):
             torch.manual_seed(0 if seed is None else seed * 1_000_003 + number)
@@ -216,14 +220,18 @@ def write_completions(
     return written
 
 
-def texts(measured: Measured, ids: Sequence[Sequence[int]], end: int | None) -> list[str | None]:
+def task_ends(measured: Measured, ids: np.ndarray) -> list[int]:
+    """Return what ends a text of a task: its `<eos>`, by the ids of its words, and what the model's config names."""
+    return [int(ids[EOS]), *end_token_ids(measured.tokenizer, measured.model.generation_config)]
+
+
+def texts(measured: Measured, ids: Sequence[Sequence[int]], ends: Sequence[int]) -> list[str | None]:
     """Return completions as text, without their end token; None for an unfinished one."""
     return [
         None
-        if end is not None and (not row or row[-1] != end)
+        if ends and (not row or row[-1] not in ends)
         else " ".join(
-            word or "<unk>"
-            for word in measured.tokenizer.convert_ids_to_tokens(list(row if end is None else row[:-1]))
+            word or "<unk>" for word in measured.tokenizer.convert_ids_to_tokens(list(row[:-1] if ends else row))
         )
         for row in ids
     ]
@@ -293,12 +301,12 @@ def greedy_completion_metrics(measured: Measured, task: Task, rows: Rows, ids: n
     """
     every = np.arange(len(rows))
     ended = bool((rows.tokens[every, rows.lengths - 1] == EOS).all())
-    end = int(ids[EOS]) if ended else None
+    ends = task_ends(measured, ids) if ended else []
     sizes = rows.loss_stop - rows.loss_start
     determined = not (task.optimal_log_probs(rows) * rows.loss_mask).any()
     budgets = sizes if determined or not ended else 2 * int(rows.lengths.max()) - rows.loss_start
     prompts = [ids[row[:start]].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
-    written = texts(measured, write_completions(measured, prompts, budgets.tolist(), end=end), end)
+    written = texts(measured, write_completions(measured, prompts, budgets.tolist(), ends=ends), ends)
     vocabulary = all_words(task)
     prompted = render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, vocabulary).to_pylist()
     wanted = render(rows.tokens, rows.loss_start, rows.loss_stop - ended, vocabulary).to_pylist()

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.corpora.blocks import Blocks
-from hf_synth.evaluation.generation import sample_strings, texts, write_completions
+from hf_synth.evaluation.generation import sample_strings, task_ends, texts, write_completions
 from hf_synth.evaluation.model import Measured, map_over_processes
 from hf_synth.evaluation.scoring import common_start, share_of, token_log_probs, with_ends
 from hf_synth.metrics.completion import completion
@@ -242,9 +242,9 @@ def language_measures(
 
 
 def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, samples: int, seed: int) -> dict[str, float]:
-    end, longest = int(ids[EOS]), int(rows.lengths.max())
-    written = write_completions(measured, [[int(ids[BOS])]] * samples, [2 * longest] * samples, end=end, seed=seed)
-    strings = texts(measured, written, end)
+    ends, longest = task_ends(measured, ids), int(rows.lengths.max())
+    written = write_completions(measured, [[int(ids[BOS])]] * samples, [2 * longest] * samples, ends=ends, seed=seed)
+    strings = texts(measured, written, ends)
     valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
     contents, one_length = task.contents(), (rows.lengths == longest).all()
     counts = {longest - 2: contents} if contents and one_length else None

@@ -325,7 +325,7 @@ def compared_runs(
         for run in of_seed:
             _check_no_secret(run.values)
             if run.values.get("push_to_hub") and not run.pushed:
-                run = dataclasses.replace(run, values={k: v for k, v in run.values.items() if k not in _UPLOADS})
+                run = dataclasses.replace(run, values={**run.values, **dict.fromkeys(_UPLOADS, False)})
             values = {**filled_in(run.values, known), "output_dir": str(run.folder)}
             runs.append(dataclasses.replace(run, values=values))
     return runs

@@ -24,7 +24,7 @@ from hf_synth.hub.repository import (
     sent_shards,
 )
 from hf_synth.hub.shards import ensure, manifest, plan, refuse_others
-from hf_synth.io import write_text
+from hf_synth.io import directory_lock, write_text
 from hf_synth.tasks.base import SPLITS, nearest
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def run(publication: Publication, arguments: argparse.Namespace) -> None:
         configs = chosen(publication, arguments.configs, choices)
         if not arguments.list:
             more = {name: getattr(arguments, name) for name in ("private", "overwrite_card")}
-            return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)
+            with directory_lock(arguments.output_dir):
+                return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)
         for config in configs:
             split = next(iter(config.splits))
             sample = config.table(split, 0, min(100, config.splits[split]))

@@ -3,7 +3,6 @@
 Numbers and facts come from here, sentences from templates/model_card.md.j2.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
 from hf_synth.hub.repository import TAG, TEMPLATES, example, lines_of, prose
+from hf_synth.io import load_json
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.pretraining import (
     corpus_table,
@@ -119,7 +119,7 @@ def adapted_model(folder: Path) -> tuple[str, bool]:
 
     Of a path only the last part is left: `runs/sft` would be the Hub's repository of somebody called runs.
     """
-    name = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"] or ""
+    name = (load_json(folder / ADAPTER) or {}).get("base_model_name_or_path") or ""
     if is_path(name) or Path(name).exists():
         return Path(name.replace("\\", "/")).name or "...", False
     return name, True
@@ -247,8 +247,7 @@ def is_hub_id(value: Any) -> bool:
 
 def has_own_code(run: Run) -> bool:
     """Whether the model's code travels with it, which transformers runs only where it is told to."""
-    path = run.folder / "config.json"
-    return path.exists() and "auto_map" in json.loads(path.read_text(encoding="utf-8"))
+    return "auto_map" in (load_json(run.folder / "config.json") or {})
 
 
 def without_paths(text: str, config: Mapping[str, Any]) -> str:

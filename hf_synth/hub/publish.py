@@ -20,7 +20,7 @@ from hf_synth.errors import option
 from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.hub.model_cards import ADAPTER, adapted_model, model_card, without_paths
 from hf_synth.hub.repository import CARD, Operation, Repository
-from hf_synth.io import is_main_process
+from hf_synth.io import is_main_process, load_json
 from hf_synth.reports.read import Run, read_run
 from hf_synth.reports.report import report_text
 from hf_synth.training.run_directory import METRICS, WEIGHTS_TABLE
@@ -143,7 +143,7 @@ def files_of(run: Run, repo_id: str, *, samples: bool = False, report: str = "")
         path.name: path for path in there if any(fnmatch.fnmatch(path.name, pattern) for pattern in wanted)
     }
     if (run.folder / ADAPTER).exists():
-        adapter = json.loads((run.folder / ADAPTER).read_text(encoding="utf-8"))
+        adapter = load_json(run.folder / ADAPTER) or {}
         adapter["base_model_name_or_path"], _ = adapted_model(run.folder)
         files[ADAPTER] = (json.dumps(adapter, indent=2) + "\n").encode()
     texts = {}

@@ -15,7 +15,6 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from matplotlib.figure import Figure
 
 from hf_synth.evaluation.held_out import SAMPLES
@@ -34,7 +33,7 @@ from hf_synth.reports.arms import arm_cell, code_values
 from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank, draw_interval, label, name_rows, save
 from hf_synth.reports.read import Comparison, read_comparison
 from hf_synth.reports.tables import answers, code, headlines, number, read_samples, render, spread, table, write_pages
-from hf_synth.training.arguments import yaml_text
+from hf_synth.training.arguments import read_yaml, yaml_text
 
 _MOST_CURVES = 8
 
@@ -219,7 +218,7 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
 
 def settings_lines(folder: Path) -> str:
     """The lines of a config that makes a comparison again."""
-    kept: dict[str, Any] = yaml.safe_load((folder / COMPARISON).read_text(encoding="utf-8"))
+    kept = read_yaml(folder / COMPARISON)
     settings = {**kept.pop("base"), **{name: value for name, value in kept.items() if value not in (None, {}, [])}}
     return yaml_text(settings, allow_unicode=True, width=110)
 

@@ -1,6 +1,5 @@
 """The report of a pretraining run: loss above the floor, curves, groups, curriculum, language, transfer, geometry."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from hf_synth.io import load_json
 from hf_synth.metrics.intervals import Interval, share_interval
 from hf_synth.reports.figures import (
     COLOURS,
@@ -250,8 +250,7 @@ def stages(run: Run) -> list[tuple[float, float, float | None]]:
 
 def read_transfer(run: Run) -> dict[str, Any] | None:
     """What was copied, as the run wrote it down."""
-    path = run.folder / TRANSFER
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return load_json(run.folder / TRANSFER)
 
 
 PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
 from hf_synth.errors import likely
 from hf_synth.experiments.arms import (
@@ -36,6 +35,7 @@ from hf_synth.experiments.statistics import (
     known_measures,
     seed_interval,
 )
+from hf_synth.io import reading
 from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.tables import headlines
 from hf_synth.training.arguments import DataArguments, read_yaml
@@ -198,11 +198,11 @@ def read_finished(folder: Path) -> Run | None:
         if (log := read_training_log(folder)) is None:
             return None
         path, metrics = folder / RESOLVED_CONFIG, read_metrics(folder)
-        config = dict(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+        config = read_yaml(path) if path.exists() else {}
         metrics = finite(log.get("final", {}) if metrics is None else metrics)
         history = [dict(entry) for entry in log["history"]]
         return Run(folder, config, metrics, {**log, "history": history}, read_trained_on(folder) or {})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"got {str(folder)!r}, a run with a damaged file ({reason}); remove that folder, and the same command "
@@ -285,7 +285,8 @@ def _prompts(folder: Path) -> Prompts | None:
     path = folder / WEIGHTS_TABLE
     if not path.exists():
         return None
-    table = pq.read_table(path)
+    with reading(path, "remove its folder, and the same command makes the run again"):
+        table = pq.read_table(path)
     number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
     cluster = None
     if "cluster" in table.column_names:
@@ -400,7 +401,7 @@ def holds_arms(folder: Path) -> bool:
     path = folder / RESOLVED_CONFIG
     if not path.exists() or (folder / TRAINING_LOG).exists():
         return False
-    config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    config = read_yaml(path)
     return bool(config.get("arms")) or len(config.get("seeds") or []) > 1
 
 

@@ -1,7 +1,6 @@
 """The report of a folder: write report.md, report.html and figures/*.png for whichever kind of run it holds."""
 
 import itertools
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from hf_synth.evaluation.held_out import SAMPLES
 from hf_synth.experiments.arms import COMPARISON
 from hf_synth.experiments.statistics import clipped
+from hf_synth.io import load_json
 from hf_synth.metrics.intervals import Interval, paired_interval, share_interval
 from hf_synth.reports.arms import arms_report
 from hf_synth.reports.comparison import write_comparison
@@ -48,7 +48,7 @@ from hf_synth.reports.tables import (
     table,
     write_pages,
 )
-from hf_synth.training.run_directory import REJECTED_ROWS
+from hf_synth.training.data import rejected_rows
 
 
 def write_report(folder: str | Path) -> Path:
@@ -71,7 +71,7 @@ def report_text(folder: Path, *, published: bool = False, quote_texts: bool = Tr
     if holds_arms(folder):
         return arms_report(read_comparison(folder)) + "\n"
     run = read_run(folder)
-    rejected, model = _rejected(run), run.folder / "config.json"
+    rejected = Counter(str(row.get("reason")) for row in rejected_rows(run.folder))
     section = {"grpo": grpo_section, "pretrain": pretraining_section}.get(run.recipe, supervised_section)
     text = render(
         "run",
@@ -87,17 +87,10 @@ def report_text(folder: Path, *, published: bool = False, quote_texts: bool = Tr
         weights=weights_section(run, quote_texts),
         rejected=rejected,
         reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10) if quote_texts],
-        own_code=model.exists() and '"auto_map"' in model.read_text(encoding="utf-8"),
+        own_code="auto_map" in (load_json(run.folder / "config.json") or {}),
         published=published,
     )
     return text + "\n"
-
-
-def _rejected(run: Run) -> Counter[str]:
-    """How many rows could not be used for which reason."""
-    path = run.folder / REJECTED_ROWS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return Counter(str(json.loads(line).get("reason")) for line in lines if line.strip())
 
 
 # SFT, reward models, DPO

@@ -1,6 +1,5 @@
 """Markdown from numbers and from texts that nobody can trust: cells, tables, whole pages, and the facts of a run."""
 
-import json
 import math
 import re
 import unicodedata
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 from markdown_it import MarkdownIt
 from safetensors import safe_open
 
-from hf_synth.io import write_text
+from hf_synth.io import load_json, reading, write_text
 from hf_synth.tasks.families.knowledge_graph import KINDS
 from hf_synth.training.arguments import yaml_text
 
@@ -188,22 +187,23 @@ _SIZES = {
 }  # fmt: skip
 
 
+_REMOVE = "remove its folder, and the same command makes the run again"
+
+
 def count_parameters(folder: Path) -> int | None:
     """Parameters in a folder's safetensors files, read from their headers; None where there are none."""
     total = 0
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as tensors:
+        with reading(path, _REMOVE), safe_open(path, framework="np") as tensors:
             total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     return total or None
 
 
 def model_facts(folder: Path, metrics: Mapping[str, float]) -> str:
     """The model by its class, with its size; by its size alone where its config is not there; empty without either."""
-    path = folder / "config.json"
     parameters = count_parameters(folder) or metrics.get("parameters")
     parts = [] if parameters is None else [f"{number(parameters)} parameters"]
-    if path.exists():
-        config = json.loads(path.read_text(encoding="utf-8"))
+    if config := load_json(folder / "config.json", _REMOVE):
         kind = next(iter(config.get("architectures") or []), config.get("model_type") or "model")
         sizes = [f"{word} {config[name]:,}" for name, word in _SIZES.items() if isinstance(config.get(name), int)]
         parts = [code(str(kind)), *parts, *sizes]
@@ -212,10 +212,8 @@ def model_facts(folder: Path, metrics: Mapping[str, float]) -> str:
 
 def read_samples(path: Path) -> pa.Table:
     """Read samples.parquet; ValueError where it is damaged."""
-    try:
+    with reading(path, _REMOVE):
         return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: got a damaged file ({str(error).splitlines()[0]}); remove its folder") from error
 
 
 def answers(samples: Mapping[str, Path], most: int) -> str:

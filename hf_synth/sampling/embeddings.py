@@ -73,7 +73,8 @@ def embed_texts(
         embedder: "hashing": words, pairs of words and runs of 3 to 4 characters, lower-cased, hashed, and
             projected by fixed random signs. It is fitted to nothing, needs no download, gives every text a non-zero
             vector, and the same one on any machine. "policy:NAME": the mean hidden state of a causal model, by path
-            or Hub id. Anything else: the path or Hub id of a sentence-transformers model.
+            or Hub id. Anything else: the path or Hub id of a sentence-transformers model. A Hub id may be
+            OWNER/NAME@REVISION.
         dim: length D of the hashing vectors; a model has its own.
         batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
         layer: of `policy:`; 0 is the embeddings, -1 the last layer.
@@ -102,9 +103,10 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
     if name.startswith(POLICY):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        from hf_synth.sampling.language_models import load_checkpoint
+
         name = name.removeprefix(POLICY)
-        with reading(name):
-            policy, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+        policy, tokenizer = (load_checkpoint(auto, name) for auto in (AutoModelForCausalLM, AutoTokenizer))
         config = policy.config.to_diff_dict()
         settings = f"{type(policy).__name__} {[(key, config[key]) for key in sorted(config) if key[0] != '_']}"
         return Embedder(
@@ -118,8 +120,11 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
             f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
             "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
         ) from error
+    from hf_synth.sampling.language_models import named_revision
+
     with reading(name):
-        model = sentence_transformers.SentenceTransformer(name)
+        path, revision = named_revision(name)
+        model = sentence_transformers.SentenceTransformer(path, revision=revision)
 
     def embed(texts: list[str]) -> np.ndarray:
         # encode() batches by length
@@ -178,7 +183,7 @@ def embed_hidden_states(
         texts: N strings.
         layer: an index into the model's `hidden_states`: 0 is the embeddings, -1 the last layer.
         batch_size: texts on the device at a time.
-        max_length: longer texts keep their last so many tokens; None keeps all.
+        max_length: longer texts keep their last so many tokens; by default as many as the model has positions.
 
     Returns:
         [N, D] float32, L2-normalised, D the model's hidden size.
@@ -186,11 +191,12 @@ def embed_hidden_states(
     Raises:
         ValueError: a text without tokens, named by row; a layer that the model does not have.
     """
-    from hf_synth.sampling.language_models import evaluating, right_padded
+    from hf_synth.sampling.language_models import evaluating, most_tokens, right_padded
 
+    max_length = min((most for most in (max_length, most_tokens(model)) if most), default=0)
     place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     distinct = list(place)
-    ids = [list(row)[-(max_length or 0) :] for row in tokenizer(distinct).input_ids] if distinct else []
+    ids = [list(row)[-max_length:] for row in tokenizer(distinct).input_ids] if distinct else []
     if empty := [row for row, text in enumerate(texts) if not ids[place[text]]]:
         raise ValueError(f"texts: {len(empty)} of {len(texts)} have no tokens: rows {empty[:10]}. Drop them.")
     out = np.empty((len(ids), model.config.get_text_config().hidden_size), np.float32)

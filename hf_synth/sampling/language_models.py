@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,16 +17,27 @@ from hf_synth.errors import disk_full_error
 from hf_synth.io import is_main_process
 
 
+def named_revision(name: str) -> tuple[str, str | None]:
+    """Split OWNER/NAME@REVISION, a branch, tag or commit of a Hub id; None where there is none, or a path is given."""
+    name, at, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+    if at and not revision:
+        raise ValueError(f"got {name + at!r}, wanted the name of a branch, tag or commit after the @")
+    return name, revision or None
+
+
 def load_checkpoint(auto: Any, name_or_path: str, *, new_head: bool = False, **options: Any) -> Any:
     """Call `auto.from_pretrained`, of a model or a tokenizer; `new_head`: a head of random weights is wanted.
 
-    Raises ValueError, which names the checkpoint, where there is none, where it cannot be read, and where it lacks
-    weights or has NaN among them: transformers would go on with random ones. Who asks for `output_loading_info` gets
-    it, and judges by it.
+    name_or_path: a path, or a Hub id, with @REVISION behind it or without. Raises ValueError, which names the
+    checkpoint, where there is none, where it cannot be read, where it lacks weights or has NaN among them, and where a
+    causal model reads what it predicts: transformers would go on. Who asks for `output_loading_info` gets it, and
+    judges by it.
     """
     checked = hasattr(auto, "from_config") and "output_loading_info" not in options
+    name, revision = (name_or_path, None) if "revision" in options else named_revision(name_or_path)
+    options |= {"revision": revision} if revision else {}
     try:
-        made = auto.from_pretrained(name_or_path, **options, **({"output_loading_info": True} if checked else {}))
+        made = auto.from_pretrained(name, **options, **({"output_loading_info": True} if checked else {}))
     except Exception as error:  # of transformers, safetensors, json, jinja2: whatever a file can hold
         if disk_full_error(error):
             raise
@@ -48,7 +60,24 @@ def load_checkpoint(auto: Any, name_or_path: str, *, new_head: bool = False, **o
         )
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise ValueError(f"got checkpoint {name_or_path!r}, which has NaN or infinite weights; wanted a sound one")
+    check_causal(model, auto)
     return model
+
+
+def check_causal(model: PreTrainedModel, auto: Any) -> None:
+    """Raise ValueError where `auto` makes causal models and this one reads later tokens, as BERT and XLNet do."""
+    # Other kinds of attention may run on a GPU only.
+    if "CausalLM" not in auto.__name__ or model.config._attn_implementation not in ("eager", "sdpa"):
+        return
+    options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+    with evaluating(model):  # two rows that differ in their last token
+        ids = torch.tensor([[0, 0, 0], [0, 0, 1]], device=model.device)
+        first, second = model(input_ids=ids, **options).logits[:, 0].float()
+    if (first - second).abs().max() > 0.01 * first.abs().max():
+        raise ValueError(
+            f"got a {type(model).__name__}, which reads the tokens that it is to predict; wanted a causal model, such "
+            "as a GPT, or is_decoder: true in the config of one like BERT"
+        )
 
 
 @contextlib.contextmanager

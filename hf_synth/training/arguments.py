@@ -131,7 +131,7 @@ class WeightArguments:
     embedder: str = option(
         "hashing",
         "hashing, policy:NAME (the hidden states of a causal model), or a sentence-transformers model; "
-        "NAME is a path or Hub id.",
+        "NAME is a path or Hub id (OWNER/NAME@REVISION).",
     )
     embedder_layer: int = option(-1, "The layer of policy:NAME: 0 is the embeddings, -1 the last.")
     embedding_cache: str | None = option(None, "A folder that keeps embeddings by content, for any number of runs.")
@@ -276,10 +276,7 @@ class RecipeParser(TrlParser):
 class Parsed(list[Any]):
     """Instances of a recipe's dataclasses. settings: what flags and YAML set, as far as it is not the default."""
 
-    def __init__(self, parts: Sequence[Any], settings: dict[str, Any]) -> None:
-        """Keep both."""
-        super().__init__(parts)
-        self.settings = settings
+    settings: dict[str, Any]
 
 
 def parse_recipe(
@@ -320,10 +317,13 @@ def parse_recipe(
         for name, value in vars(part).items():
             check_no_secret(name, value)
     for part in parsed:
-        if isinstance(part, TrainingArguments | ModelConfig):
-            check_fields(part, LIMITS)
+        library = isinstance(part, TrainingArguments | ModelConfig)
+        if library or not hasattr(part, "__post_init__"):  # which does it for the others
+            check_fields(part, LIMITS if library else None)
         if isinstance(part, TrainingArguments):
             check_schedule(part)
+            if getattr(part, "activation_offloading", False) and part.device.type == "cpu":
+                raise ValueError("activation_offloading: got true on a CPU, wanted a GPU to take activations off")
         for name, value in vars(part).items():
             if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_ratio", math.inf):
                 raise ValueError(f"{name}: got {value}, wanted a finite number")
@@ -332,7 +332,9 @@ def parse_recipe(
             disable_progress_bars("hf_synth")
         if hasattr(part, "check_beside"):
             part.check_beside(parsed)
-    return Parsed(parsed, parser.settings)
+    result = Parsed(parsed)
+    result.settings = parser.settings
+    return result
 
 
 def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: Collection[str]) -> None:
@@ -347,7 +349,8 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
 
     def idle(rule: Mapping[str, Any]) -> list[str]:
         ours = "of" not in rule or kinds & set(rule["of"].split())
-        return [f"{name}: got {given[name]!r}" for name in rule["fields"].split() if ours and name in given]
+        shown = {**given, "hub_token": "a token"}
+        return [f"{name}: got {shown[name]!r}" for name in rule["fields"].split() if ours and name in given]
 
     for rule in _RULES["refused"]:
         for got in idle(rule):
@@ -376,6 +379,8 @@ def check_schedule(args: TrainingArguments) -> None:
     parameters = inspect.signature(schedule).parameters
     known = set(parameters) - _OF_TRAINER
     needed = {each for each in known if parameters[each].default is inspect.Parameter.empty} - {"kwargs"}
+    if args.warmup_steps > 1 and args.warmup_steps % 1:  # Trainer would cut what stands behind the point
+        raise ValueError(f"warmup_steps: got {args.warmup_steps}, wanted a whole number, or a fraction below 1")
     if not isinstance(given, dict) or not needed <= given.keys() or not ("kwargs" in known or given.keys() <= known):
         raise ValueError(
             f"lr_scheduler_kwargs: got {given!r}, wanted a mapping with names that the schedule {name.value} takes: "

@@ -18,7 +18,7 @@ from hf_synth import preferences
 from hf_synth.builder import load_dataset
 from hf_synth.errors import json_dict, nearest
 from hf_synth.evaluation.generation import prompt_ids
-from hf_synth.io import is_main_process
+from hf_synth.io import is_main_process, reading
 from hf_synth.tasks import Task, get_task
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.run_directory import REJECTED_ROWS
@@ -346,10 +346,18 @@ def reject(folder: Path, rows: Iterable[preferences.RejectedRow]) -> None:
 
 def rejected_counts(folder: Path) -> dict[str, float]:
     """Return how many rows of rejected_rows.jsonl reading dropped, and how many the chat template refused."""
+    rows = rejected_rows(folder)
+    refused = sum(row.get("file") == _TEMPLATE for row in rows)
+    return {"rows/dropped": float(len(rows) - refused), "rows/refused": float(refused)}
+
+
+def rejected_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of rejected_rows.jsonl: which could not be used, and why."""
     path = folder / REJECTED_ROWS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    refused = sum(json.loads(line)["file"] == _TEMPLATE for line in lines)
-    return {"rows/dropped": float(len(lines) - refused), "rows/refused": float(refused)}
+    if not path.exists():
+        return []
+    with reading(path, "remove it, and the same command writes it again"):
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Dataset:
@@ -431,9 +439,7 @@ def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, floa
 
 
 def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
-    if most is None:
-        return pairs
-    kept = pairs.filter(lambda row: pair_length(row, tokenizer) <= most)
+    kept = pairs if most is None else pairs.filter(lambda row: pair_length(row, tokenizer) <= most)
     if not len(kept):
         raise ValueError(f"max_length={most}: got {len(pairs)} pairs, all of them longer; raise it")
     return kept

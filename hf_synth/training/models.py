@@ -28,9 +28,9 @@ from trl.trainer.reward_trainer import DataCollatorForPreference
 
 from hf_synth import models as _registered  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth import preferences
-from hf_synth.errors import json_dict, nearest
+from hf_synth.errors import disk_full_error, json_dict, nearest
 from hf_synth.sampling import WeightedRewardTrainer
-from hf_synth.sampling.language_models import load_checkpoint
+from hf_synth.sampling.language_models import check_causal, load_checkpoint, named_revision
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import DataArguments, PolicyArguments
 from hf_synth.training.data import clusters
@@ -104,6 +104,7 @@ def adapter_config(policy: PolicyArguments) -> Any:
 
 def require_checkpoint(name_or_path: str, made_by: str | None = None) -> None:
     """Raise ValueError for a path that is none yet, naming the command that makes it; Hub ids pass."""
+    name_or_path, _ = named_revision(name_or_path)
     path = Path(name_or_path)
     looks_local = path.is_absolute() or name_or_path.startswith(".") or name_or_path.count("/") > 1
     if (path / "config.json").is_file() or not (looks_local or path.exists()):
@@ -140,11 +141,18 @@ def fresh_config(
     if unknown := [name for name in shape if name not in known]:
         wanted = f"wanted fields of {type(default).__name__}; {nearest(unknown[0], known)}"
         raise ValueError(f"new_model: got unknown value {unknown[0]!r}, {wanted}")
-    names = {name: default.attribute_map.get(name, name) for name in _SMALL if kind not in _OWN}
-    chosen = {default.attribute_map.get(name, name) for name in shape}
-    small = {name: _SMALL[field] for field, name in names.items() if name in known and name not in chosen}
+    shape = {default.attribute_map.get(name, name): value for name, value in shape.items()}
+    given = {**(extra or {}), "vocab_size": len(tokenizer), **ids}
+    if fixed := sorted(shape.keys() & {*PreTrainedConfig().to_dict(), "use_cache", *given}):
+        raise ValueError(
+            f"new_model: got {fixed[0]!r}, which the recipe sets by its tokenizer and flags; leave it out"
+        )
+    names = {name: default.attribute_map.get(name, name) for name in _SMALL}
+    if none := [name for name in shape.keys() & names.values() if isinstance(shape[name], int) and shape[name] < 1]:
+        raise ValueError(f"new_model: got {none[0]}={shape[none[0]]!r}, wanted at least 1")
+    small = {name: _SMALL[field] for field, name in names.items() if name in known and kind not in _OWN}
     try:
-        return AutoConfig.for_model(kind, **{**small, **shape, **(extra or {}), "vocab_size": len(tokenizer), **ids})
+        return AutoConfig.for_model(kind, **{**small, **shape, **given})
     except StrictDataclassError as error:
         raise ValueError(f"new_model: {' '.join(str(error).split())}") from error
 
@@ -159,7 +167,7 @@ def with_loss_type(model: PreTrainedModel) -> PreTrainedModel:
 def gpt2_shape(size: str) -> dict[str, Any]:
     """Return GPT2Config values of `layers_heads_hidden`, such as 12_12_768; no dropout, as fresh rows need none."""
     numbers = size.split("_")
-    if len(numbers) != 3 or not all(number.isdecimal() and int(number) for number in numbers):
+    if len(numbers) != 3 or not size.isascii() or not all(number.isdecimal() and int(number) for number in numbers):
         quotes = ", in quotes where it stands in YAML, which reads 12_12_768 as one number" if size.isdecimal() else ""
         raise ValueError(f"gpt2_size: got {size!r}, wanted layers_heads_hidden such as '12_12_768'{quotes}")
     layers, heads, hidden = map(int, numbers)
@@ -182,7 +190,17 @@ def _load(
         config = fresh_config(policy, tokenizer, extra)
         set_seed(seed)
         dtype = torch.float32 if policy.dtype in (None, "auto") else getattr(torch, policy.dtype)
-        return with_loss_type(auto.from_config(config, dtype=dtype, attn_implementation=policy.attn_implementation))
+        try:
+            model = auto.from_config(config, dtype=dtype, attn_implementation=policy.attn_implementation)
+            check_causal(model, auto)
+        except Exception as error:  # whatever an architecture makes of its values
+            if isinstance(error, ImportError) or disk_full_error(error):
+                raise
+            reason = " ".join(str(error).split()).partition(" Model type should be")[0][:300]
+            raise ValueError(
+                f"got a new model of model_type {config.model_type!r}, which cannot be made: {reason}"
+            ) from error
+        return with_loss_type(model)
     options = {"revision": policy.model_revision, "attn_implementation": policy.attn_implementation, **extra}
     if policy.dtype:
         options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)
@@ -206,36 +224,26 @@ def with_head_signs(pairs: Dataset, heads: Sequence[str], aspect_column: str | N
     has two columns of numbers, HEAD_chosen and HEAD_rejected; equal or missing ones say nothing. Raises ValueError
     for an aspect that is no head, for missing columns, and for a head about which no pair says anything.
     """
-    signs = _signs_of_aspects(pairs, heads, aspect_column) if aspect_column else _signs_of_scores(pairs, heads)
-    silent = [head for head, column in zip(heads, signs.T, strict=True) if not column.any()]
-    if silent:
-        raise ValueError(f"heads: got {', '.join(silent)}, about which none of {len(signs)} pairs says anything")
-    return pairs.add_column(SIGNS, signs.tolist())
-
-
-def _signs_of_aspects(pairs: Dataset, heads: Sequence[str], column: str) -> np.ndarray:
-    _require(pairs, [column])
-    number = {head: index for index, head in enumerate(heads)}
-    aspects = list(pairs[column])
-    if strange := sorted({str(aspect) for aspect in aspects} - set(number)):
-        raise ValueError(f"{column}: got {', '.join(strange[:5])}, wanted one of the heads {', '.join(heads)}")
-    return np.eye(len(heads), dtype=np.int8)[[number[aspect] for aspect in aspects]]
-
-
-def _signs_of_scores(pairs: Dataset, heads: Sequence[str]) -> np.ndarray:
-    _require(pairs, [f"{head}_{side}" for head in heads for side in ("chosen", "rejected")])
-    chosen, rejected = (
-        np.array([pairs[f"{head}_{side}"] for head in heads], dtype=np.float64).T for side in ("chosen", "rejected")
-    )
-    return np.nan_to_num(np.sign(chosen - rejected)).astype(np.int8)
-
-
-def _require(pairs: Dataset, columns: Sequence[str]) -> None:
-    if missing := [name for name in columns if name not in pairs.column_names]:
+    wanted = [f"{head}_{side}" for side in ("chosen", "rejected") for head in heads]
+    if missing := sorted({*([aspect_column] if aspect_column else wanted)} - {*pairs.column_names}):
         raise ValueError(
             f"heads: the pairs have no column {', '.join(missing)}, only {', '.join(pairs.column_names)}; name the "
             "column that says which aspect a pair is about (aspect_column), or give HEAD_chosen and HEAD_rejected"
         )
+    if aspect_column:
+        aspects = [str(aspect) for aspect in pairs[aspect_column]]
+        if strange := sorted({*aspects} - {*heads}):
+            raise ValueError(
+                f"{aspect_column}: got {', '.join(strange[:5])}, wanted one of the heads {', '.join(heads)}"
+            )
+        signs = np.eye(len(heads), dtype=np.int8)[[heads.index(aspect) for aspect in aspects]]
+    else:
+        scores = np.array([pairs[name] for name in wanted], dtype=np.float64).T
+        signs = np.nan_to_num(np.sign(scores[:, : len(heads)] - scores[:, len(heads) :])).astype(np.int8)
+    silent = [head for head, column in zip(heads, signs.T, strict=True) if not column.any()]
+    if silent:
+        raise ValueError(f"heads: got {', '.join(silent)}, about which none of {len(signs)} pairs says anything")
+    return pairs.add_column(SIGNS, signs.tolist())
 
 
 @dataclasses.dataclass

@@ -79,10 +79,6 @@ class ScheduleArguments:
         None, "Cosine: the fraction of learning_rate at which it ends and stays.", at_least=0, at_most=1
     )
 
-    def __post_init__(self) -> None:
-        """Refuse unknown choices and numbers out of range."""
-        check_fields(self)
-
     @property
     def own_cosine(self) -> bool:
         """Tell whether the schedule is the cosine of these arguments."""
@@ -112,10 +108,6 @@ class CurriculumArguments:
         8, "Steps from a check to the first row of the next stage; loaders read ahead.", at_least=1
     )
 
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        check_fields(self)
-
 
 @dataclasses.dataclass
 class KeepingArguments:
@@ -144,10 +136,7 @@ class KeepingArguments:
 
 
 def rows_per_step(args: TrainingArguments) -> int:
-    """Return the rows of one optimizer step, on all processes together. Raises ValueError for sizes that are none."""
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name}: got {getattr(args, name)}, wanted at least 1")
+    """Return the rows of one optimizer step, on all processes together."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
 
@@ -166,8 +155,6 @@ def resolve_max_steps(args: TrainingArguments, rows: RowsArguments, epoch: int |
                 "got neither max_steps nor steps_per_epoch, and fresh rows never end; wanted one: set max_steps, or "
                 "steps_per_epoch with num_train_epochs"
             )
-        if not 0 < args.num_train_epochs < math.inf:
-            raise ValueError(f"num_train_epochs: got {args.num_train_epochs}, wanted a finite number above 0")
         args.max_steps = math.ceil(args.num_train_epochs * steps)
     epoch_steps = steps or args.max_steps
     if rows.steps_per_epoch and args.eval_strategy == "no":
@@ -227,15 +214,9 @@ def pretraining_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Return the task's tokenizer; where text is read, the checkpoint's or a BPE trained on the corpus."""
     if corpus.canonical:
-        name, pretrained = policy.model_name_or_path, None
-        if name:
-            pretrained = from_pretrained(AutoTokenizer, name, revision=policy.model_revision)
-        return corpus_tokenizer(
-            task,
-            corpus,
-            pretrained=pretrained,
-            vocab_size=policy.tokenizer_vocab_size,
-        )
+        name = policy.model_name_or_path
+        pretrained = from_pretrained(AutoTokenizer, name, revision=policy.model_revision) if name else None
+        return corpus_tokenizer(task, corpus, pretrained=pretrained, vocab_size=policy.tokenizer_vocab_size)
     if task is None:
         raise ValueError("got neither task nor canonical, wanted one of them (or both) to train on")
     return build_tokenizer(task)
@@ -251,12 +232,8 @@ def pretraining_data(
 ) -> PretrainingData:
     """Make everything that a run reads; see `PretrainingData`."""
     if corpus.canonical:
-        alone = {
-            "dataset": rows.dataset,
-            "train_rows": rows.train_rows,
-            "curriculum_field": curriculum.curriculum_field,
-        }
-        if named := [name for name, value in alone.items() if value]:
+        given = {**vars(rows), **vars(curriculum)}
+        if named := [name for name in ("dataset", "train_rows", "curriculum_field") if given[name]]:
             raise ValueError(
                 f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long "
                 "as corpus_tokens says"

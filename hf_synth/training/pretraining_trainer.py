@@ -46,12 +46,6 @@ class PretrainingTrainer(Trainer):
 
         `options`: further ones of Trainer.
         """
-        if args.load_best_model_at_end:
-            raise ValueError(
-                "load_best_model_at_end: got true, wanted false: set final_model to best, which is resumed exactly"
-            )
-        if not args.eval_do_concat_batches:
-            raise ValueError("eval_do_concat_batches: got false, wanted true: metrics are means over all rows at once")
         if args.metric_for_best_model in ("loss", "eval_loss"):  # what Trainer calls that of a single evaluation set
             args.metric_for_best_model = VALIDATION_LOSS
         args.remove_unused_columns = False

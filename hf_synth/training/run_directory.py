@@ -29,27 +29,10 @@ TRAINED_ON = "trained_on.json"
 _WHAT_ROWS_SAY = ("prompt", "completion", "chosen", "rejected", "src", "cluster")
 # Where a run writes, what it says while it runs, and how its values were set change nothing about its result.
 FREE = {
-    "recipe",
-    "settings",
-    "quick",
-    "quick_args",
-    "output_dir",
-    "logging_dir",
-    "run_name",
-    "project",
-    "report_to",
-    "disable_tqdm",
-    "local_rank",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_strategy",
-    "hub_always_push",
-    "push_samples",
-    "push_arms",
-    "overwrite_card",
-}
+    "recipe", "settings", "quick", "quick_args", "output_dir", "logging_dir", "run_name", "project", "report_to",
+    "disable_tqdm", "local_rank", "push_to_hub", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy",
+    "hub_always_push", "push_samples", "push_arms", "overwrite_card",
+}  # fmt: skip
 # A secret, and what the Trainer is told of uploads: nothing, whatever the user asked for.
 _NOT_KEPT = {"hub_token", "push_to_hub"}
 _HEAD = "# The recipe; `settings`: a config that makes the run again, without defaults; then every value.\n"
@@ -113,7 +96,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def record_data_fingerprint(
-    folder: Path, rows: Dataset, models: Sequence[tuple[str | None, str]] = (), code: Sequence[str] = ()
+    folder: Path, rows: Dataset, models: Sequence[tuple[str | None, str | None]] = (), code: Sequence[str] = ()
 ) -> None:
     """`claim` a folder for rows, as they were read or made, before any is left out for its length, and for models.
 
@@ -178,11 +161,11 @@ def _fingerprint(rows: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _model_fingerprint(name: str, revision: str) -> str:
+def _model_fingerprint(name: str, revision: str | None) -> str:
     """Return a digest of a checkpoint's weights; of one on the Hub its commit."""
     files = sorted(path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin", ".gguf"))
     if not files:
-        config = try_to_load_from_cache(name, "config.json", revision=revision)
+        config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
         return Path(config).parent.name if isinstance(config, str) else ""
     digest = hashlib.blake2b(digest_size=8)
     for path in files:

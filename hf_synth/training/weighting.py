@@ -1,7 +1,6 @@
 """Sampling weights of prompts from their density, and the table that says how they came about."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 from transformers import TrainerCallback
 
-from hf_synth.io import is_main_process, write_json
+from hf_synth.io import is_main_process, load_json, reading, write_json
 from hf_synth.sampling import (
     ChangingWeightsCallback,
     Curriculum,
@@ -329,18 +328,22 @@ def read_density(folder: Path, texts: Sequence[str]) -> tuple[np.ndarray, np.nda
 
     Raises ValueError where the folder is none of these, or was made of other prompts: all must be in it.
     """
-    if not (folder / FACTS).is_file():
+    again = "make it again by recipes/density.py"
+    facts = load_json(folder / FACTS, again)
+    if facts is None:
         raise ValueError(f"density_from: got {str(folder)!r}, which holds no {FACTS}; make it by recipes/density.py")
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    table = pq.read_table(folder / TABLE, columns=["key", "density", "x", "y"])
+    with reading(folder / FACTS, again):
+        made_of, dimension, recall = (facts[name] for name in ("fingerprint", "dimension", "recall"))
+    with reading(folder / TABLE, again):
+        table = pq.read_table(folder / TABLE).select(["key", "density", "x", "y"])
     row_of = {key: row for row, key in enumerate(table["key"].to_pylist())}
     wanted = [text_key(text) for text in texts]
     if missing := len({key for key in wanted if key not in row_of}):
         here = fingerprint(np.frombuffer(b"".join(wanted), np.uint8).reshape(-1, 16))
         raise ValueError(
             f"density_from: {str(folder)!r} was made of other prompts: {missing} of {len(set(wanted))} are not in it "
-            f"(fingerprint {facts['fingerprint']} there, {here} here); run recipes/density.py on these prompts"
+            f"(fingerprint {made_of} there, {here} here); run recipes/density.py on these prompts"
         )
     rows = np.array([row_of[key] for key in wanted])
     density, x, y = (table[name].to_numpy()[rows] for name in ("density", "x", "y"))
-    return density, np.stack([x, y], axis=1), facts["dimension"], facts["recall"]
+    return density, np.stack([x, y], axis=1), dimension, recall

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, constants
 
 from hf_synth.experiments.arms import CompareArguments, compared_runs
 from hf_synth.hub.publish import PublishArguments
-from hf_synth.training.arguments import parse_recipe
+from hf_synth.training.arguments import check_honoured, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("sft", "reward", "dpo", "grpo", "pretrain")
@@ -189,7 +189,7 @@ def test_what_the_hub_refused_goes_there_by_the_same_command(here, texts, models
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--hub_strategy", "all_checkpoints"], "hub_strategy: got 'all_checkpoints', wanted 'end'"),
+        (["--hub_strategy", "all_checkpoints"], "hub_strategy: got 'all_checkpoints', which says nothing without"),
         (["--hub_always_push", "true"], "hub_always_push: got true, wanted false"),
         (["--push_samples", "true"], "push_samples: got true without push_to_hub"),
         (["--push_arms", "true"], "push_arms: got true without push_to_hub"),
@@ -236,6 +236,9 @@ def test_a_comparison_publishes_its_first_arm(tmp_path):
         runs = compared_runs(arguments, {**base, "push_arms": push_arms}, tmp_path, tmp_path)
         pushed = {run.values["hub_model_id"] for run in runs if run.values.get("push_to_hub")}
         assert pushed == {f"user/x-{arm}-seed-{seed}" for arm in names for seed in (0, 1)}
+        for run in runs:  # the recipe takes the name of what is not pushed
+            shown = {name: value for name, value in run.values.items() if name != "seed"}
+            check_honoured(shown, importlib.import_module("sft").CLASSES, shown)
     with pytest.raises(ValueError, match="hub_model_id: got none for several runs"):
         compared_runs(arguments, {"push_to_hub": True}, tmp_path, tmp_path)
 

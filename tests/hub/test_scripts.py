@@ -15,6 +15,7 @@ from hf_synth import get_task, list_tasks
 from hf_synth.corpora.arms import RATIOS
 from hf_synth.hub.command import chosen, main, row_numbers
 from hf_synth.hub.publication import Choices
+from hf_synth.io import directory_lock
 from hf_synth.tasks import task_class
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "datasets_scripts"
@@ -248,6 +249,13 @@ def test_killed_it_goes_on_to_the_same_bytes(one, tmp_path):
     assert done.returncode == 0, done.stderr
     assert files(tmp_path) == one, "and nothing half-written is left beside it"
     assert {path: path.stat().st_mtime_ns for path in left} == left
+
+
+def test_two_at_once_are_refused(tmp_path, capsys):
+    with directory_lock(str(tmp_path)), pytest.raises(SystemExit, match="2"):
+        main(module("procedural").PUBLICATION, [*FLAGS, "--output_dir", str(tmp_path)])
+    assert "is locked by another process" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.processes

@@ -278,3 +278,27 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
     (tmp_path / "resolved_config.yaml").write_text("seed: 0\n")
     with pytest.raises(ValueError, match="has not finished"):
         write_report(tmp_path)
+
+
+@pytest.mark.usefixtures("unpainted")
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe{", b'{"a": ', b"[]"])
+def test_a_torn_file_of_a_run_is_named(content: bytes, natural_run: Path, reward_run: Path, tmp_path: Path) -> None:
+    """Whatever of a run's folder is read: a line that names the file, or the run's report without it."""
+    torn = []
+    for number, folder in enumerate((natural_run, reward_run)):
+        run = tmp_path / str(number)
+        shutil.copytree(folder, run)
+        (run / "config.json").write_text("{}")
+        for path in sorted(run.rglob("*")):
+            others = ("rejected_rows.jsonl", *(["prompts.parquet"] if path.parent != run else []))  # not read whole
+            if path.is_dir() or path.suffix in (".md", ".html", ".png", ".svg") or path.name in others:
+                continue
+            whole = path.read_bytes()
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match=rf"{re.escape(path.name)}|a run with a damaged file") as caught:
+                report_text(run)
+            assert path.name in str(caught.value)
+            assert "\n" not in str(caught.value)
+            torn.append(path.name)
+            path.write_bytes(whole)
+    assert {"metrics.json", "prompts.parquet", "samples.parquet", "training_log.json", "config.json"} <= {*torn}

@@ -64,14 +64,14 @@ def test_equal_texts_get_equal_vectors_from_any_model(monkeypatch):
     """A model whose vectors depend on the place in a batch, as those of real ones do in the last digits."""
 
     class Unsteady:
-        def __init__(self, path):
-            assert path == "some/model"
+        def __init__(self, path, revision):
+            assert (path, revision) == ("some/model", "v1")
 
         def encode(self, texts, **options):
             return np.array([[len(text), 1e-4 * row] for row, text in enumerate(texts)], dtype=np.float32)
 
     monkeypatch.setitem(sys.modules, "sentence_transformers", types.SimpleNamespace(SentenceTransformer=Unsteady))
-    vectors = embed_texts(["a", "bb", "a", "ccc", "bb"], "some/model")
+    vectors = embed_texts(["a", "bb", "a", "ccc", "bb"], "some/model@v1")
     np.testing.assert_array_equal(vectors[[0, 1]], vectors[[2, 4]])
 
 

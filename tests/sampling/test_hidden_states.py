@@ -129,3 +129,18 @@ def test_a_policy_that_changed_at_its_path_is_embedded_anew(model, tokenizer, tm
     after = embed_texts(TEXTS, embedder, cache=tmp_path / "cache")
     np.testing.assert_array_equal(after, embed_texts(TEXTS, embedder))
     assert not np.array_equal(after, before)
+
+
+def test_of_a_text_longer_than_the_models_positions_the_end_is_read(model, tokenizer):
+    long = " ".join(WORDS)
+    for most in (None, 100):
+        got = embed_hidden_states(model, tokenizer, [long], max_length=most)
+        np.testing.assert_allclose(got, embed_hidden_states(model, tokenizer, [" ".join(WORDS[-32:])]), atol=1e-6)
+
+
+def test_a_policy_that_lacks_weights_embeds_nothing(model, tokenizer, tmp_path):
+    state = model.state_dict()
+    model.save_pretrained(tmp_path, state_dict={k: v for k, v in state.items() if "h.1." not in k})
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"which lacks \d+ weights of a GPT2LMHeadModel"):
+        embed_texts(["w1"], f"policy:{tmp_path}")

@@ -4,12 +4,27 @@ import datasets
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    RobertaConfig,
+    RobertaModel,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 import hf_synth.models  # noqa: F401 - the Auto classes know our own models by it
 from hf_synth.sampling import WeightedGRPOTrainer
-from hf_synth.sampling.language_models import load_checkpoint, most_tokens, positions_from_mask, right_padded
+from hf_synth.sampling.language_models import (
+    check_causal,
+    load_checkpoint,
+    most_tokens,
+    named_revision,
+    positions_from_mask,
+    right_padded,
+)
 
 POLICIES = ("gpt2", "opt", "llama", "gpt_neox", "bloom", "gpt_neo", "rope_gpt", "rlm_transformer")
 ROWS = [[5, 9, 13], [7, 8, 9, 10, 11, 12, 13, 14, 15], [20, 21]]
@@ -143,3 +158,28 @@ def test_large_weights_in_half_precision_are_sound(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="NaN or infinite weights"):
         load_checkpoint(AutoModelForCausalLM, str(tmp_path), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("kind", [*POLICIES, "mamba", "bert", "roberta"])
+def test_what_reads_later_tokens_is_no_causal_model(kind):
+    model = policy(kind)
+    if kind not in ("bert", "roberta"):
+        check_causal(model, AutoModelForCausalLM)
+        return
+    with pytest.raises(ValueError, match="which reads the tokens that it is to predict"):
+        check_causal(model, AutoModelForCausalLM)
+
+
+def test_a_hub_id_names_its_revision(tmp_path, monkeypatch):
+    assert named_revision("owner/model@v1") == ("owner/model", "v1")
+    assert named_revision("owner/model@refs/pr/1") == ("owner/model", "refs/pr/1")
+    assert named_revision("owner/model") == ("owner/model", None)
+    (tmp_path / "model@home").mkdir()
+    assert named_revision(str(tmp_path / "model@home")) == (str(tmp_path / "model@home"), None)
+    with pytest.raises(ValueError, match="wanted the name of a branch, tag or commit after the @"):
+        named_revision("owner/model@")
+    asked = []
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **options: asked.append((name, options)))
+    load_checkpoint(AutoTokenizer, "owner/model@v1")
+    load_checkpoint(AutoTokenizer, "owner/model", revision="v2")
+    assert asked == [("owner/model", {"revision": "v1"}), ("owner/model", {"revision": "v2"})]

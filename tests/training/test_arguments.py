@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from transformers.debug_utils import DebugOption
-from trl import GRPOConfig
+from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
 
 from hf_synth import get_task
 from hf_synth.errors import json_dict
@@ -324,12 +324,25 @@ def test_an_environment_that_no_process_can_have(text, yaml_file):
     ],
 )
 def test_a_schedule_takes_its_own_arguments(kind, given, fits):
-    args = SimpleNamespace(lr_scheduler_type=kind, lr_scheduler_kwargs=given)
+    args = SimpleNamespace(lr_scheduler_type=kind, lr_scheduler_kwargs=given, warmup_steps=0)
     if fits:
         check_schedule(args)
     else:
         with pytest.raises(ValueError, match=f"that the schedule {kind} takes"):
             check_schedule(args)
+
+
+def test_steps_of_a_warmup_are_whole_or_a_fraction(yaml_file):
+    for good in ("0.5", "1.0", "20"):
+        assert parse("--config", yaml_file("task: sort\n"), "--warmup_steps", good)["warmup_steps"] == float(good)
+    assert "warmup_steps: got 1.5" in error("--config", yaml_file("task: sort\n"), "--warmup_steps", "1.5")
+
+
+@pytest.mark.parametrize("kind", [SFTConfig, DPOConfig, RewardConfig])
+def test_activations_stay_where_there_is_no_gpu(kind, tmp_path):
+    argv = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", "--activation_offloading", "true"]
+    with pytest.raises(ValueError, match="activation_offloading: got true on a CPU"):
+        parse_recipe((kind,), argv)
 
 
 def test_numbers_of_yaml_are_those_that_people_write(yaml_file):

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
 from hf_synth import get_task
-from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics, texts, write_completions
+from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics, task_ends, texts, write_completions
 from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.model import Measured, word_ids
 from hf_synth.evaluation.scoring import teacher_forced_metrics
@@ -138,14 +138,14 @@ def test_completions_are_those_written_one_by_one(dyck, speaker):
     rows = add_prompts(dyck.rows(0, 60, split="test"), "test", 0)
     prompts = [row[:start].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
     assert len({len(prompt) for prompt in prompts}) > 4
-    found = write_completions(speaker, prompts, [50] * len(prompts), end=EOS)
+    found = write_completions(speaker, prompts, [50] * len(prompts), ends=[EOS])
     assert found == [greedy(speaker.model, prompt, 10 - len(prompt), EOS) for prompt in prompts]
     assert any(row[-1] == EOS for row in found)
 
 
 def test_completions_without_an_end_are_as_long_as_their_budgets(sort, sorter):
     prompts, budgets = [[1, 5, 3], [1, 3], [1, 6, 6, 3]], [4, 2, 5]
-    found = write_completions(sorter, prompts, budgets, end=None)
+    found = write_completions(sorter, prompts, budgets, ends=[])
     pairs = zip(prompts, budgets, strict=True)
     assert found == [greedy(sorter.model, prompt, budget, None) for prompt, budget in pairs]
 
@@ -157,13 +157,13 @@ def test_a_completion_is_right_only_if_it_ends(sort, sorter):
     for row, start, stop in zip(rows.tokens, rows.loss_start, rows.loss_stop, strict=True):
         right.append(greedy(sorter.model, row[:start].tolist(), stop - start, EOS) == row[start:stop].tolist())
     assert found["verified"] == found["exact_match"] == np.mean(right)
-    assert texts(sorter, [[5, 6, EOS], [5, 6], []], EOS) == ["1 2", None, None]
+    assert texts(sorter, [[5, 6, EOS], [5, 6], []], [EOS]) == ["1 2", None, None]
 
 
 def test_samples_follow_from_the_seed_alone(speaker):
-    draw = [write_completions(speaker, [[1]] * 20, [9] * 20, end=EOS, seed=seed) for seed in (0, 0, 1)]
+    draw = [write_completions(speaker, [[1]] * 20, [9] * 20, ends=[EOS], seed=seed) for seed in (0, 0, 1)]
     before = torch.random.get_rng_state()
-    write_completions(speaker, [[1]] * 3, [9] * 3, end=EOS, seed=0)
+    write_completions(speaker, [[1]] * 3, [9] * 3, ends=[EOS], seed=0)
     assert draw[0] == draw[1] != draw[2]
     assert len({tuple(ids) for ids in draw[0]}) > 10
     assert torch.equal(before, torch.random.get_rng_state())
@@ -383,3 +383,18 @@ def test_lm_eval_gives_the_same_numbers(run_folder, speaker, tmp_path):
         assert theirs[name][0] == pytest.approx(accuracy, abs=1e-9), name
         assert theirs[name][1] == pytest.approx(loss, abs=1e-5), name
     assert ours["hf_synth_sort_test"][0] > 0
+
+
+def test_every_end_of_the_models_own_config_ends_a_completion(sort, sorter):
+    known = ids_of(sorter, sort)
+    before = sorter.model.generation_config.eos_token_id
+    sorter.model.generation_config.eos_token_id = [EOS, int(known[6])]
+    try:
+        assert task_ends(sorter, known) == [EOS, EOS, int(known[6])]
+        rows = add_prompts(sort.rows(0, 40, split="test"), "test", 0)
+        prompts = [row[:start].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
+        written = write_completions(sorter, prompts, [9] * len(prompts), ends=task_ends(sorter, known))
+        assert any(row[-1] == int(known[6]) for row in written)
+        assert all(int(known[6]) not in row[:-1] for row in written)
+    finally:
+        sorter.model.generation_config.eos_token_id = before

@@ -81,6 +81,21 @@ def test_models_that_cannot_be_made(tokenizer):
     for kind in ("rope_gpt", "rlm_transformer", "llama"):
         with pytest.raises(ValueError, match=r"new_model: .*'hidden_size'.* expected int, got str"):
             load_policy(PolicyArguments(model_type=kind, new_model={"hidden_size": "64"}), tokenizer, 0)
+    for kind in ("rope_gpt", "llama"):
+        for name in ("vocab_size", "eos_token_id", "model_type", "dtype", "use_cache", "architectures"):
+            with pytest.raises(ValueError, match=f"new_model: got '{name}', which the recipe sets"):
+                load_policy(PolicyArguments(model_type=kind, new_model={name: 3}), tokenizer, 0)
+    with pytest.raises(ValueError, match="new_model: got n_embd=0, wanted at least 1"):
+        load_policy(PolicyArguments(model_type="gpt2", new_model={"hidden_size": 0}), tokenizer, 0)
+    for kind, reason in (
+        ("t5", "Unrecognized configuration class"),
+        ("bert", "reads the tokens that it is to predict"),
+    ):
+        with pytest.raises(ValueError, match=f"of model_type '{kind}', which cannot be made: .*{reason}") as caught:
+            load_policy(PolicyArguments(model_type=kind), tokenizer, 0)
+        assert len(str(caught.value)) < 400
+    assert load_policy(PolicyArguments(model_type="bert", new_model={"is_decoder": True}), tokenizer, 0).can_generate()
+    assert load_classifier(PolicyArguments(model_type="bert"), tokenizer, 0).num_labels == 1
     with pytest.raises(ValueError, match="got use_peft without model_name_or_path"):
         load_policy(policy(use_peft=True), tokenizer, 0)
     with pytest.raises(ValueError, match="got checkpoint 'owner/model', which is neither here nor on the Hub"):
@@ -108,7 +123,7 @@ def test_a_size_of_gpt2_is_layers_heads_hidden(tokenizer):
     assert (config.n_layer, config.n_head, config.n_embd, config.vocab_size) == (3, 2, 16, len(tokenizer))
 
 
-@pytest.mark.parametrize("size", ["3_2", "3_2_x", "0_2_16", "2464"])
+@pytest.mark.parametrize("size", ["3_2", "3_2_x", "0_2_16", "2464", "\uff13_2_16"])
 def test_what_is_no_size_of_gpt2_is_an_error(size, tokenizer):
     with pytest.raises(ValueError, match=r"gpt2_size: got .*wanted layers_heads_hidden"):
         load_policy(PolicyArguments(gpt2_size=size), tokenizer, 0)

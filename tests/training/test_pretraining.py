@@ -257,34 +257,6 @@ def test_what_happens_every_epoch_happens_though_rows_have_no_end(tmp_path):
     assert [entry["step"] for entry in history if "loss" in entry] == [2, 4, 6]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"num_train_epochs": float("inf")}, "num_train_epochs: got inf, wanted a finite number above 0"),
-        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: got 0, wanted at least 1"),
-        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: got 0, wanted at least 1"),
-    ],
-)
-def test_numbers_that_give_no_steps(settings, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        resolve_max_steps(arguments(tmp_path, max_steps=-1, **settings), RowsArguments(task="sort"), 30)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"eval_do_concat_batches": False}, "eval_do_concat_batches: got false, wanted true"),
-        (
-            {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 500},
-            "load_best_model_at_end: got true, wanted false: set final_model to best",
-        ),
-    ],
-)
-def test_what_looks_cannot_do_is_refused(settings, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        trainer(tmp_path, **settings)
-
-
 def test_a_rate_that_waits_for_the_validation_loss(tmp_path):
     eval_sets = {name: HeldRows(TASK.rows(0, 4, split=name)) for name in ("train", "validation")}
     patience = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "threshold": 1e3}}
