@@ -139,8 +139,8 @@ def test_quick_values_go_before_the_file_and_flags_before_both(run, tmp_path):
 
 
 def test_an_adapter_on_a_checkpoint(run, tmp_path):
-    common = [*TINY.split(), "--task_args", '{"length": 4, "vocab_size": 10}', "--gpt2_size", "1_2_16"]
-    done = run("pretrain.py", *common, cwd=tmp_path)
+    common = [*TINY.split(), "--task_args", '{"length": 4, "vocab_size": 10}']
+    done = run("pretrain.py", *common, "--gpt2_size", "1_2_16", cwd=tmp_path)
     assert done.code == 0, done.err
     adapter = ["--model_name_or_path", "out", "--use_peft", "true", "--output_dir", "adapter"]
     done = run("pretrain.py", *common, *adapter, cwd=tmp_path)

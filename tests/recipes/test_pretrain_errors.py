@@ -76,7 +76,8 @@ def place(tmp_path_factory):
 )
 def test_mistakes(flags, wanted, fail, place, tmp_path):
     looks = ["--eval_strategy", "no"] if flags[0] in ("--patience", "--final_model") else []
-    done = fail("pretrain.py", *FLAGS, *looks, *flags, "--output_dir", tmp_path / "out", cwd=place)
+    model = ["--gpt2_size="] if flags[0] == "--model_name_or_path" else []
+    done = fail("pretrain.py", *FLAGS, *looks, *model, *flags, "--output_dir", tmp_path / "out", cwd=place)
     assert done.error.startswith("pretrain.py: error: ")
     assert wanted in done.error
     assert not [*tmp_path.glob("**/*.safetensors")], "nothing was trained before the mistake was found"
