@@ -80,8 +80,8 @@ class GRPOArguments:
     policy_made_by: str | None = option(None, "The command to name in the error where the policy is missing.")
     reward: list[str] = option(
         [],
-        "Reward models by path or Hub id (OWNER/NAME@REVISION), functions of your own as path.py:function or module.function, and "
-        "`verifier` for the task's own verifier, which is the default. --reward_weights sets the weight of each.",
+        "Reward models by path or Hub id (OWNER/NAME@REVISION), functions of your own as path.py:function or "
+        "module.function, and `verifier`, the task's own, which is the default. --reward_weights sets their weights.",
     )
     reward_heads: dict[str, Any] | str | None = option(
         None, "The weight of each head of a reward model with several, as JSON: head -> weight.", json=True

@@ -36,7 +36,6 @@ DUPLICATES = ("replace", "keep", "drop")
 _SECRET = re.compile(
     r"://[^/\s@]+@|['\"]((hub_|hf_|access_|use_auth_)?token|api_key|password)['\"]: ['\"]|\bhf_[A-Za-z0-9]{34}\b"
 )
-_OF_TRAINER = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}  # which it gives a schedule itself
 
 _RULES = yaml.safe_load((Path(__file__).parent / "fields.yaml").read_text(encoding="utf-8"))
 LIMITS = {name: rule for rule in _RULES["limits"] for name in rule["fields"].split()}
@@ -377,7 +376,7 @@ def check_schedule(args: TrainingArguments) -> None:
     plateau = name == SchedulerType.REDUCE_ON_PLATEAU  # it hands them on to torch
     schedule: Any = ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[name]
     parameters = inspect.signature(schedule).parameters
-    known = set(parameters) - _OF_TRAINER
+    known = set(parameters) - {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}  # Trainer's own
     needed = {each for each in known if parameters[each].default is inspect.Parameter.empty} - {"kwargs"}
     if args.warmup_steps > 1 and args.warmup_steps % 1:  # Trainer would cut what stands behind the point
         raise ValueError(f"warmup_steps: got {args.warmup_steps}, wanted a whole number, or a fraction below 1")

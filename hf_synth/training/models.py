@@ -157,13 +157,6 @@ def fresh_config(
         raise ValueError(f"new_model: {' '.join(str(error).split())}") from error
 
 
-def with_loss_type(model: PreTrainedModel) -> PreTrainedModel:
-    """Name the model's loss where transformers finds none by the class's name (GPT-2) and warns at each run."""
-    if isinstance(model, GPT2LMHeadModel):
-        model.loss_type = "ForCausalLM"
-    return model
-
-
 def gpt2_shape(size: str) -> dict[str, Any]:
     """Return GPT2Config values of `layers_heads_hidden`, such as 12_12_768; no dropout, as fresh rows need none."""
     numbers = size.split("_")
@@ -200,7 +193,9 @@ def _load(
             raise ValueError(
                 f"got a new model of model_type {config.model_type!r}, which cannot be made: {reason}"
             ) from error
-        return with_loss_type(model)
+        if isinstance(model, GPT2LMHeadModel):  # transformers finds none by the class's name, and warns at each run
+            model.loss_type = "ForCausalLM"
+        return model
     options = {"revision": policy.model_revision, "attn_implementation": policy.attn_implementation, **extra}
     if policy.dtype:
         options["dtype"] = policy.dtype if policy.dtype == "auto" else getattr(torch, policy.dtype)

@@ -101,8 +101,8 @@ def record_data_fingerprint(
     """`claim` a folder for rows, as they were read or made, before any is left out for its length, and for models.
 
     The fingerprint is of the rows' texts, sources and clusters, in order, and of all columns where code reads them;
-    `models` are paths or Hub ids with their revisions:
-    no checkpoint of a run holds its reference, its rewards, or what lies below an adapter. code: digests of rewards.
+    `models` are paths or Hub ids with their revisions: no checkpoint holds its reference, its rewards, or what lies
+    below an adapter. code: digests of rewards.
     """
     known = [(name, revision) for name, revision in models if name]
     named = {"models": [_model_fingerprint(name, revision) for name, revision in known]} if known else {}
