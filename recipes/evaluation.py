@@ -33,7 +33,7 @@ from hf_synth.evaluation.model import Measured, Plan, Setting, check_positions, 
 from hf_synth.evaluation.scoring import teacher_forced_metrics
 from hf_synth.experiments.arms import COMPARISON
 from hf_synth.io import is_main_process, whole_file
-from hf_synth.reports.evaluation import Evaluation, write_evaluation
+from hf_synth.reports.evaluation import write_evaluation
 from hf_synth.sampling.language_models import check_vocabulary, load_checkpoint
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import SPLITS, Rows, is_language
@@ -191,9 +191,8 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
         lm_eval_command = command(Path(arguments.lm_eval), tag, str(arguments.model_name_or_path), own_code)
     others = {"parameters": float(size), "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(measures), **others})
-    write_evaluation(
-        folder, Evaluation(str(arguments.model_name_or_path), arguments.split, plan, measures, lm_eval_command)
-    )
+    name, split = str(arguments.model_name_or_path), arguments.split
+    write_evaluation(folder, plan, measures, model=name, split=split, lm_eval=lm_eval_command)
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:

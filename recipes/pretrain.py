@@ -156,7 +156,7 @@ def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -
             transfer = dataclasses.replace(transfer, init_from=None)
         copied = apply_transfer(transfer, model, tokenizer, args.seed)
         if copied is not None and not resumed and is_main_process():
-            write_json(folder / TRANSFER, dataclasses.asdict(copied))
+            write_json(folder / TRANSFER, copied)
 
         trainer = PretrainingTrainer(
             model if adapter is None else get_peft_model(model, adapter),

@@ -65,8 +65,12 @@ class Arm:
         split: str = "train",
     ) -> None:
         """`seed` and `split` as in `task.rows`."""
+        if explanation_form not in FORMS:
+            raise ValueError(f"explanation_form: got {explanation_form!r}, wanted one of {', '.join(FORMS)}")
         self.task, self.seed, self.split = task, seed, split
-        self.explanations = explanations_of(task, explanation_form)
+        self.explanations = task.explanations() if explanation_form == "source" else task.statements()
+        if explanation_form == "block" and self.explanations:
+            self.explanations = (" ".join(self.explanations),)
         self.share = share_of("explanation_ratio", explanation_ratio)
         if self.share and not self.explanations:
             raise ValueError(
@@ -75,7 +79,11 @@ class Arm:
 
     def table(self, start: int, count: int) -> pa.Table:
         """Return documents start .. start + count - 1 as columns text and kind: "example" or "explanation"."""
-        before, flags = self._explanations(start, count)
+        # How many explanations precede each document, and so which of them are some.
+        part, whole = self.share.numerator, self.share.denominator
+        rounds, inside = divmod(start, whole)
+        counts = (2 * (inside + np.arange(count + 1, dtype=np.int64)) * part + whole) // (2 * whole)
+        before, flags = rounds * part + int(counts[0]), np.diff(counts) > 0
         inserted = int(flags.sum())
         where: dict[str, Any] = {"split": self.split, "seed": self.seed}
         examples = view_table(self.task, "text", start - before, count - inserted, **where)["text"].combine_chunks()
@@ -88,13 +96,6 @@ class Arm:
         kinds = pa.array(["example", "explanation"]).take(pa.array(flags.astype(np.int8)))
         return pa.table({"text": texts, "kind": kinds}, schema=FEATURES.arrow_schema)
 
-    def _explanations(self, start: int, count: int) -> tuple[int, np.ndarray]:
-        """Return how many explanations precede document `start`, and which of the next `count` documents are some."""
-        part, whole = self.share.numerator, self.share.denominator
-        rounds, inside = divmod(start, whole)
-        after = (2 * (inside + np.arange(count + 1, dtype=np.int64)) * part + whole) // (2 * whole)
-        return rounds * part + int(after[0]), np.diff(after) > 0
-
     def _drawn(self, start: int, count: int) -> np.ndarray:
         """Return which statements explanations start .. start + count - 1 are."""
         statements = len(self.explanations)
@@ -105,16 +106,6 @@ class Arm:
         index = np.arange(first, first + (int(passes[-1]) - first + 1 if count else 0))
         rng = RowRandom(seed=self.seed, split=self.split, purpose="explanation", index=index)
         return np.argsort(rng.random(statements), axis=1, kind="stable")[passes - first, positions]
-
-
-def explanations_of(task: Task, form: Form) -> tuple[str, ...]:
-    """Return the explanations of a task: "statements" one by one, one "block", or the form of its "source"."""
-    if form not in FORMS:
-        raise ValueError(f"explanation_form: got {form!r}, wanted one of {', '.join(FORMS)}")
-    if form == "source":
-        return task.explanations()
-    statements = task.statements()
-    return statements if form == "statements" or not statements else (" ".join(statements),)
 
 
 def arm_stream(

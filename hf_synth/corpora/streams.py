@@ -3,7 +3,7 @@
 import copy
 import fractions
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import datasets
@@ -130,11 +130,6 @@ class Stream(ABC):
         """Leave out the next `count` documents."""
         for start in range(0, count, BLOCK):
             self.read(min(BLOCK, count - start))
-
-    def tables(self, count: int) -> Iterator[pa.Table]:
-        """Yield all that is left, `count` documents at a time."""
-        while (table := self.read(count)).num_rows:
-            yield table
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the next document stands."""

@@ -1,43 +1,46 @@
-"""The base class of all metrics: it makes an `evaluate.Metric` of a function."""
+"""A function as a metric of `evaluate`."""
 
-import abc
 import inspect
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import datasets
 import evaluate
 
+_TEXTS = {"predictions": "string", "references": "string"}
 
-class FunctionMetric(evaluate.Metric, abc.ABC):
-    """A function as a metric of `evaluate`. A subclass names the function and its columns.
+
+def as_metric(
+    function: Callable[..., dict[str, float]],
+    columns: Mapping[str, Any] = _TEXTS,
+    compute: Callable[..., dict[str, float]] | None = None,
+) -> type[evaluate.Metric]:
+    """Make the class that `evaluate.load` finds in a metric's file; its name is the function's.
 
     columns: one for each of the function's first arguments, in their order: its name in `compute(...)` -> its type,
-    or [its type] where each row is a list. Other arguments are options: `compute` passes them on.
+    or [its type] where each row is a list. Other arguments are options: `compute` passes them on. compute: what is
+    given the columns and options in the function's place.
     """
+    text = inspect.getdoc(function) or ""
+    pairs = zip(columns, inspect.signature(function).parameters, strict=False)
+    taken = ", ".join(f"{column} = {argument}" for column, argument in pairs)
+    features = {
+        name: datasets.Sequence(datasets.Value(*kind)) if isinstance(kind, list) else datasets.Value(kind)
+        for name, kind in columns.items()
+    }
 
-    columns: ClassVar[dict[str, Any]] = {"predictions": "string", "references": "string"}
-
-    @staticmethod
-    @abc.abstractmethod
-    def function(*columns: Any, **options: Any) -> dict[str, float]:
-        """Compute the metric."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = inspect.getdoc(self.function) or ""
-        pairs = zip(self.columns, inspect.signature(self.function).parameters, strict=False)
-        taken = ", ".join(f"{column} = {argument}" for column, argument in pairs)
+    def info(self: evaluate.Metric) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=text.split("\n")[0],
             citation="",
-            inputs_description=f"compute takes {taken}, of the function {self.function.__name__}:\n\n{text}",
-            features=datasets.Features(
-                {
-                    name: datasets.Sequence(datasets.Value(*kind)) if isinstance(kind, list) else datasets.Value(kind)
-                    for name, kind in self.columns.items()
-                }
-            ),
+            inputs_description=f"compute takes {taken}, of the function {function.__name__}:\n\n{text}",
+            features=datasets.Features(features),
         )
 
-    def _compute(self, *args: Any, **inputs: Any) -> dict[str, float]:
-        columns = [inputs.pop(name) for name in self.columns]
-        return self.function(*columns, **inputs)
+    def compute_columns(self: evaluate.Metric, **inputs: Any) -> dict[str, float]:
+        values = [inputs.pop(name) for name in columns]
+        return (compute or function)(*values, **inputs)
+
+    name = function.__name__.title().replace("_", "")
+    members = {"__module__": function.__module__, "_info": info, "_compute": compute_columns}
+    return type(name, (evaluate.Metric,), members)

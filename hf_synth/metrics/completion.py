@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import same_length
 
 Probabilities = Sequence[Sequence[float]]
@@ -49,8 +49,4 @@ def _point(name: str, valid: Sequence[float], invalid: Sequence[float]) -> dict[
     }
 
 
-class Completion(FunctionMetric):
-    """`completion` as a metric of `evaluate`: `compute(predictions=p_valid, references=p_invalid, points=names)`."""
-
-    function = staticmethod(completion)
-    columns = {"points": "string", "predictions": ["float64"], "references": ["float64"]}
+Completion = as_metric(completion, {"points": "string", "predictions": ["float64"], "references": ["float64"]})

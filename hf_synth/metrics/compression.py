@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, equal_blocks, mean_interval
 from .words import FIRST, Split, words
 
@@ -29,7 +29,4 @@ def compression(
     return entries("compression", mean_interval([len(text) / len(zlib.compress(text, 9)) for text in raw]))
 
 
-class Compression(FunctionMetric):
-    """`compression` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
-
-    function = staticmethod(compression)
+Compression = as_metric(compression)

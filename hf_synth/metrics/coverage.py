@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, jackknife_interval
 
 
@@ -48,8 +48,5 @@ def _fraction(sampled: Mapping[Hashable, set[str]], size: int, language: str) ->
     return len(owners) / size, np.array(lost) / size
 
 
-class Coverage(FunctionMetric):
-    """`coverage` as a metric of `evaluate`: `compute(predictions=texts, right=..., references=prompts, ...)`."""
-
-    function = staticmethod(coverage)
-    columns = {"predictions": "string", "right": "float64", "references": "string", "languages": "string"}
+_COLUMNS = {"predictions": "string", "right": "float64", "references": "string", "languages": "string"}
+Coverage = as_metric(coverage, _COLUMNS)

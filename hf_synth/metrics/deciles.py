@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64
 from .intervals import by_group, entries, mean_interval
 
@@ -34,8 +34,4 @@ def deciles(
     return results
 
 
-class Deciles(FunctionMetric):
-    """`deciles` as a metric of `evaluate`: `compute(predictions=rewards, densities=..., references=prompts)`."""
-
-    function = staticmethod(deciles)
-    columns = {"predictions": "float64", "densities": "float64", "references": "string"}
+Deciles = as_metric(deciles, {"predictions": "float64", "densities": "float64", "references": "string"})

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, equal_blocks, mean_interval
 from .words import FIRST, Split, ngrams, words
 
@@ -33,7 +33,4 @@ def distinct_n(
     return results
 
 
-class DistinctN(FunctionMetric):
-    """`distinct_n` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
-
-    function = staticmethod(distinct_n)
+DistinctN = as_metric(distinct_n)

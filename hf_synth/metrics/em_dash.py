@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, ratio_interval
 from .words import letters_only, words
 
@@ -19,7 +19,4 @@ def em_dash(texts: Sequence[str], prompts: Sequence[Hashable]) -> dict[str, floa
     return entries("em_dash", ratio_interval(counts, sizes, prompts, "em_dash"))
 
 
-class EmDash(FunctionMetric):
-    """`em_dash` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
-
-    function = staticmethod(em_dash)
+EmDash = as_metric(em_dash)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64, log_probabilities
 from .intervals import t_quantile
 
@@ -25,10 +25,12 @@ def excess_loss(
     mask = as_float64("excess_loss", mask) > 0
     tokens = mask.sum(axis=1)
     model, best = (_row_losses(values, mask) for values in (log_probs, optimal_log_probs))
-    total = tokens.sum()
+    total, rows = tokens.sum(), int(np.count_nonzero(tokens))
     loss, floor = float(model.sum() / total), float(best.sum() / total)
-    error = _standard_error(model - best, tokens)
-    reach = error * t_quantile(confidence, int(np.count_nonzero(tokens)) - 1)
+    residuals = model - best - tokens * ((model - best).sum() / total)
+    squares = rows / (rows - 1) * np.square(residuals).sum() if rows > 1 else np.nan
+    error = float(np.sqrt(squares) / total)
+    reach = error * t_quantile(confidence, rows - 1)
     excess = loss - floor
     return {
         "loss": loss,
@@ -52,29 +54,17 @@ def _row_losses(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return 0.0 - np.where(mask, values, 0.0).sum(axis=1)
 
 
-def _standard_error(differences: np.ndarray, tokens: np.ndarray) -> float:
-    """Return that of sum(differences) / sum(tokens) over rows with tokens; NaN for one row."""
-    rows = np.count_nonzero(tokens)
-    if rows < 2:
-        return float("nan")
-    residuals = differences - tokens * (differences.sum() / tokens.sum())
-    return float(np.sqrt(rows / (rows - 1) * np.square(residuals).sum()) / tokens.sum())
+def _of_lists(
+    predictions: Sequence[Sequence[float]], references: Sequence[Sequence[float]], confidence: float = 0.95
+) -> dict[str, float]:
+    widths = [len(row) for row in predictions]
+    if widths != [len(row) for row in references]:
+        raise ValueError("excess_loss: got rows of different lengths, wanted two log probabilities of each token")
+    mask = np.arange(max(widths, default=0)) < np.array(widths)[:, None]
+    padded = np.zeros((2, *mask.shape))
+    for values, rows in zip(padded, (predictions, references), strict=True):
+        values[mask] = np.concatenate([as_float64("excess_loss", row) for row in rows])
+    return excess_loss(padded[0], padded[1], mask, confidence=confidence)
 
 
-class ExcessLoss(FunctionMetric):
-    """`excess_loss` as a metric of `evaluate`: `compute(predictions=log_probs, references=optimal_log_probs)`."""
-
-    function = staticmethod(excess_loss)
-    columns = {"predictions": ["float64"], "references": ["float64"]}
-
-    def _compute(
-        self, predictions: Sequence[Sequence[float]], references: Sequence[Sequence[float]], confidence: float = 0.95
-    ) -> dict[str, float]:
-        widths = [len(row) for row in predictions]
-        if widths != [len(row) for row in references]:
-            raise ValueError("excess_loss: got rows of different lengths, wanted two log probabilities of each token")
-        mask = np.arange(max(widths, default=0)) < np.array(widths)[:, None]
-        padded = np.zeros((2, *mask.shape))
-        for values, rows in zip(padded, (predictions, references), strict=True):
-            values[mask] = np.concatenate([as_float64("excess_loss", row) for row in rows])
-        return excess_loss(padded[0], padded[1], mask, confidence=confidence)
+ExcessLoss = as_metric(excess_loss, {"predictions": ["float64"], "references": ["float64"]}, _of_lists)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import log_probabilities
 from .intervals import same_length
 
@@ -34,8 +34,4 @@ def fact_types(
     return results
 
 
-class FactTypes(FunctionMetric):
-    """`fact_types` as a metric of `evaluate`: `compute(predictions=log_probs, references=types, hits=...)`."""
-
-    function = staticmethod(fact_types)
-    columns = {"predictions": "float64", "hits": "bool", "references": "string"}
+FactTypes = as_metric(fact_types, {"predictions": "float64", "hits": "bool", "references": "string"})

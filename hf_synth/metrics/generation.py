@@ -5,7 +5,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import between
 from .intervals import grouped_mean
 
@@ -62,8 +62,4 @@ def _fraction(sampled: int, count: int) -> float:
     return sampled / count
 
 
-class Generation(FunctionMetric):
-    """`generation` as a metric of `evaluate`: `compute(predictions=texts, references=valid, counts=...)`."""
-
-    function = staticmethod(generation)
-    columns = {"predictions": "string", "references": "float64"}
+Generation = as_metric(generation, {"predictions": "string", "references": "float64"})

@@ -26,11 +26,12 @@ def geometry(embeddings: np.ndarray, pairs: np.ndarray | Sequence[Sequence[int]]
     first, second, functor = _rows(as_float64("geometry", embeddings), np.asarray(pairs), functor_id)
     edges, steps = normalize(first) - normalize(second), normalize(second - first)
     distances = [pairwise_distances(points)[np.triu_indices(len(points), 1)] for points in (first, second)]
+    alike = len(first) < 3 or any(np.isclose(own.min(), own.max()) for own in distances)
     return {
         "dirichlet_energy": float(np.square(edges).sum(axis=1).mean()),
         "parallelogram": float((steps @ normalize(functor[None])[0]).mean()),
         "translation_consistency": float((steps @ steps.T)[np.triu_indices(len(steps), 1)].mean()),
-        "isometry": _correlation(*distances),
+        "isometry": float("nan") if alike else float(np.corrcoef(*distances)[0, 1]),
         "distortion": float(2 * np.abs(distances[0] - distances[1]).sum() / np.sum(distances)),
         "separation": float(silhouette_score(np.concatenate([first, second]), np.repeat([0, 1], len(first)))),
     }
@@ -45,9 +46,3 @@ def _rows(embeddings: np.ndarray, pairs: np.ndarray, functor_id: int) -> tuple[n
             f"geometry: got embeddings {embeddings.shape}, wanted [vocabulary, width] with a row for every id"
         )
     return embeddings[pairs[:, 0]], embeddings[pairs[:, 1]], embeddings[functor_id]
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
-    if len(first) < 3 or np.isclose(first.min(), first.max()) or np.isclose(second.min(), second.max()):
-        return float("nan")
-    return float(np.corrcoef(first, second)[0, 1])

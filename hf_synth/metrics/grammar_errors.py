@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, ratio_interval
 from .words import letters_only, words
 
@@ -25,7 +25,4 @@ def grammar_errors(
     return entries("grammar_errors", ratio_interval(counts, sizes, prompts, "grammar_errors"))
 
 
-class GrammarErrors(FunctionMetric):
-    """`grammar_errors` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, check=...)`."""
-
-    function = staticmethod(grammar_errors)
+GrammarErrors = as_metric(grammar_errors)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, ratio_interval
 from .words import letters_only, words
 
@@ -30,7 +30,4 @@ def not_just(texts: Sequence[str], prompts: Sequence[Hashable]) -> dict[str, flo
     return entries("not_just", ratio_interval(counts, sizes, prompts, "not_just"))
 
 
-class NotJust(FunctionMetric):
-    """`not_just` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
-
-    function = staticmethod(not_just)
+NotJust = as_metric(not_just)

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy.special import comb
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64
 from .intervals import by_group, entries, mean_interval
 
@@ -35,8 +35,4 @@ def pass_at_k(
     return results
 
 
-class PassAtK(FunctionMetric):
-    """`pass_at_k` as a metric of `evaluate`: `compute(predictions=right, references=prompts, ks=[1, 4])`."""
-
-    function = staticmethod(pass_at_k)
-    columns = {"predictions": "float64", "references": "string"}
+PassAtK = as_metric(pass_at_k, {"predictions": "float64", "references": "string"})

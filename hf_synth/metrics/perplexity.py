@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64, log_probabilities, valid_and_invalid
 from .intervals import same_length
 
@@ -48,8 +48,4 @@ def _perplexity(sums: np.ndarray, counts: np.ndarray) -> float:
     return float(np.exp(-sums.sum() / counts.sum()))
 
 
-class Perplexity(FunctionMetric):
-    """`perplexity` as a metric of `evaluate`: `compute(predictions=log_probs, references=valid, tokens=...)`."""
-
-    function = staticmethod(perplexity)
-    columns = {"predictions": "float64", "tokens": "int64", "references": "bool"}
+Perplexity = as_metric(perplexity, {"predictions": "float64", "tokens": "int64", "references": "bool"})

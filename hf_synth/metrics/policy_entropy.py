@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64
 from .intervals import clustered_mean, entries, ratio_interval
 
@@ -23,8 +23,4 @@ def policy_entropy(
     return {**entries("entropy/mean", clustered_mean(nats, prompts)), **entries("entropy/token", per_token)}
 
 
-class PolicyEntropy(FunctionMetric):
-    """`policy_entropy` as a metric of `evaluate`: `compute(predictions=log_probs, tokens=..., references=prompts)`."""
-
-    function = staticmethod(policy_entropy)
-    columns = {"predictions": "float64", "tokens": "int64", "references": "string"}
+PolicyEntropy = as_metric(policy_entropy, {"predictions": "float64", "tokens": "int64", "references": "string"})

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import clustered_mean, entries, ratio_interval, same_length
 
 
@@ -26,13 +26,5 @@ def policy_kl(
     return {**entries("kl/mean", clustered_mean(nats, prompts)), **entries("kl/token", per_token)}
 
 
-class PolicyKl(FunctionMetric):
-    """`policy_kl` as a metric of `evaluate`: `compute(predictions=log_probs, references=prompts, ...)`."""
-
-    function = staticmethod(policy_kl)
-    columns = {
-        "predictions": "float64",
-        "reference_log_probs": "float64",
-        "tokens": "int64",
-        "references": "string",
-    }
+_COLUMNS = {"predictions": "float64", "reference_log_probs": "float64", "tokens": "int64", "references": "string"}
+PolicyKl = as_metric(policy_kl, _COLUMNS)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, ratio_interval
 from .words import Split, ngrams, words
 
@@ -36,7 +36,4 @@ def _repeated(grams: Sequence[tuple[str, ...]], window: int) -> int:
     return repeated
 
 
-class Repetition(FunctionMetric):
-    """`repetition` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
-
-    function = staticmethod(repetition)
+Repetition = as_metric(repetition)

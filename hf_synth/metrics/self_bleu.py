@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import across, entries, mean_interval, within
 from .words import FIRST, Split, words
 
@@ -34,18 +34,16 @@ def self_bleu(
     results: dict[str, float] = {}
     rng = np.random.default_rng(seed)
     if groups := within(read, prompts, "self_bleu"):
-        means = [_mean_bleu((group[a], group[b]) for a, b in _some_pairs(len(group), pairs, rng)) for group in groups]
+        ordered = np.argwhere(~np.eye(len(groups[0]), dtype=bool))  # pairs of different texts of a prompt
+        most, means = min(pairs, len(ordered)), []
+        for group in groups:
+            chosen = ordered[rng.choice(len(ordered), most, replace=False)]
+            means.append(_mean_bleu((group[a], group[b]) for a, b in chosen))
         results |= entries("self_bleu", mean_interval(means))
     if matched := across(read, prompts, 2, "self_bleu", seed):
         means = [_mean_bleu(pair for one, two in match for pair in ((one, two), (two, one))) for match in matched]
         results |= entries("self_bleu/across", mean_interval(means))
     return results
-
-
-def _some_pairs(texts: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Return distinct ordered pairs of distinct texts, int [pairs, 2]."""
-    pairs = np.argwhere(~np.eye(texts, dtype=bool))
-    return pairs[rng.choice(len(pairs), min(most, len(pairs)), replace=False)]
 
 
 def _mean_bleu(pairs: Iterable[tuple[str, str]]) -> float:
@@ -57,7 +55,4 @@ def _mean_bleu(pairs: Iterable[tuple[str, str]]) -> float:
     return float(np.mean([1.0 if one == two else judge.sentence_score(one, [two]).score / 100 for one, two in pairs]))
 
 
-class SelfBleu(FunctionMetric):
-    """`self_bleu` as a metric of `evaluate`: `compute(predictions=texts, references=prompts)`."""
-
-    function = staticmethod(self_bleu)
+SelfBleu = as_metric(self_bleu)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import between, valid_and_invalid
 from .intervals import same_length
 
@@ -43,8 +43,4 @@ def separation(
     }
 
 
-class Separation(FunctionMetric):
-    """`separation` as a metric of `evaluate`: `compute(predictions=scores, references=valid, lengths=...)`."""
-
-    function = staticmethod(separation)
-    columns = {"predictions": "float64", "references": "bool", "lengths": "int64"}
+Separation = as_metric(separation, {"predictions": "float64", "references": "bool", "lengths": "int64"})

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .token_accuracy import Ids, labelled_hits
 
 
@@ -17,8 +17,4 @@ def sequence_accuracy(predictions: Ids, labels: Ids) -> dict[str, float]:
     return {"sequence_accuracy": 1.0 - missed.size / counted.size}
 
 
-class SequenceAccuracy(FunctionMetric):
-    """`sequence_accuracy` as a metric of `evaluate`: `compute(predictions=ids, references=labels)`."""
-
-    function = staticmethod(sequence_accuracy)
-    columns = {"predictions": ["int64"], "references": ["int64"]}
+SequenceAccuracy = as_metric(sequence_accuracy, {"predictions": ["int64"], "references": ["int64"]})

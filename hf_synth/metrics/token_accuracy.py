@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 
 NO_LOSS = -100
 
@@ -37,8 +37,4 @@ def labelled_hits(predictions: Ids, labels: Ids) -> tuple[np.ndarray, np.ndarray
     return (predicted == target)[labelled], rows[labelled]
 
 
-class TokenAccuracy(FunctionMetric):
-    """`token_accuracy` as a metric of `evaluate`: `compute(predictions=ids, references=labels)`."""
-
-    function = staticmethod(token_accuracy)
-    columns = {"predictions": ["int64"], "references": ["int64"]}
+TokenAccuracy = as_metric(token_accuracy, {"predictions": ["int64"], "references": ["int64"]})

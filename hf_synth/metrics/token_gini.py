@@ -6,7 +6,7 @@ from itertools import chain
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, equal_blocks, mean_interval
 from .words import FIRST, Split, words
 
@@ -42,7 +42,4 @@ def gini(counts: Sequence[int], kinds: int) -> float:
     return float(2 * (ranks * ordered).sum() / (kinds * ordered.sum()) - (kinds + 1) / kinds)
 
 
-class TokenGini(FunctionMetric):
-    """`token_gini` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, size=1000)`."""
-
-    function = staticmethod(token_gini)
+TokenGini = as_metric(token_gini)

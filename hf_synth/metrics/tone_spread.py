@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import Interval, by_group, entries, jackknife_interval
 from .words import letters_only, words
 
@@ -44,15 +44,16 @@ def tone(texts: Sequence[str]) -> np.ndarray:
     formality: formal words minus informal ones and contractions. sentiment: positive words minus negative ones.
     hedging, politeness, address (you, your): such words. excitement: exclamation marks. 0 for a text without words.
     """
-    return np.array([_tone(words(text.replace("\u2019", "'"))) for text in texts]).reshape(len(texts), len(FEATURES))
-
-
-def _tone(tokens: Sequence[str]) -> list[float]:
-    own = letters_only(tokens)
-    formal, informal, positive, negative, hedges, polite, address = (sum(t in known for t in own) for known in _LISTS)
-    informal += sum(token.endswith(_CONTRACTIONS) for token in own)
-    points = (formal - informal, positive - negative, hedges, polite, address, tokens.count("!"))
-    return [100 * point / max(len(own), 1) for point in points]
+    tones = np.zeros((len(texts), len(FEATURES)))
+    for row, text in enumerate(texts):
+        tokens = words(text.replace("\u2019", "'"))
+        own = letters_only(tokens)
+        counts = (sum(token in known for token in own) for known in _LISTS)
+        formal, informal, positive, negative, hedges, polite, address = counts
+        informal += sum(token.endswith(_CONTRACTIONS) for token in own)
+        points = (formal - informal, positive - negative, hedges, polite, address, tokens.count("!"))
+        tones[row] = 100 * np.array(points) / max(len(own), 1)
+    return tones
 
 
 def tone_spread(
@@ -124,7 +125,4 @@ def _between_variance(values: np.ndarray, groups: np.ndarray) -> float:
     return float((among - inside) / typical)
 
 
-class ToneSpread(FunctionMetric):
-    """`tone_spread` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, contexts=[...])`."""
-
-    function = staticmethod(tone_spread)
+ToneSpread = as_metric(tone_spread)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import grouped_mean
 
 
@@ -23,8 +23,4 @@ def validity(
     return grouped_mean(scores, groups, name="validity")
 
 
-class Validity(FunctionMetric):
-    """`validity` as a metric of `evaluate`: `compute(predictions=completions, references=prompts, verify=...)`."""
-
-    function = staticmethod(validity)
-    columns = {"references": "string", "predictions": "string"}
+Validity = as_metric(validity, {"references": "string", "predictions": "string"})

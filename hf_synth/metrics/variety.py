@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 
-from .base import FunctionMetric
+from .base import as_metric
 from .intervals import entries, mean_interval, within
 
 
@@ -22,8 +22,4 @@ def variety(texts: Sequence[str], right: Sequence[float], prompts: Sequence[Hash
     return {**entries("variety", mean_interval(right_only)), **entries("variety/any", mean_interval(any_text))}
 
 
-class Variety(FunctionMetric):
-    """`variety` as a metric of `evaluate`: `compute(predictions=texts, right=..., references=prompts)`."""
-
-    function = staticmethod(variety)
-    columns = {"predictions": "string", "right": "float64", "references": "string"}
+Variety = as_metric(variety, {"predictions": "string", "right": "float64", "references": "string"})

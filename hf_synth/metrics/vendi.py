@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.preprocessing import normalize
 
-from .base import FunctionMetric
+from .base import as_metric
 from .checks import as_float64
 from .intervals import across, entries, mean_interval, within
 from .words import FIRST, Split, ngrams, words
@@ -80,7 +80,4 @@ def _directions(embeddings: np.ndarray, texts: int) -> np.ndarray:
     return embeddings / lengths
 
 
-class Vendi(FunctionMetric):
-    """`vendi` as a metric of `evaluate`: `compute(predictions=texts, references=prompts, embeddings=...)`."""
-
-    function = staticmethod(vendi)
+Vendi = as_metric(vendi)

@@ -1,10 +1,10 @@
 """The report of arms of pretraining: what each reached, with its interval over seeds."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -89,12 +89,11 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
 def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: str) -> None:
     lines = []
     for index, arm in enumerate(comparison.runs):
-        steps, found = comparison.curve(arm, name)
+        steps, intervals = comparison.curve(arm, name)
         colour, style = arm_style(index)
-        lines.append(Line(arm, steps, [interval.mean for interval in found], colour, style))
-        if found and all(math.isfinite(interval.high - interval.low) for interval in found):
-            low, high = ([getattr(interval, end) for interval in found] for end in ("low", "high"))
-            ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
+        mean, low, high = np.array(intervals).reshape(-1, 3).T
+        lines.append(Line(arm, steps, mean.tolist(), colour, style))
+        ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
     floors = {round(value[0], 6) if (value := floor_level(run)) else None for run in comparison.all_runs}
     same_floor = len(floors) == 1
     level = floor_level(comparison.first) if same_floor and name.endswith("loss") else None
@@ -120,14 +119,6 @@ MEASURES = (
 _DRAWN = (  # the first three that there are
     "language/validity", "excess/test", "row_accuracy/test", "loss/test", "language/perplexity/ratio", "accuracy/test",
 )  # fmt: skip
-
-
-def measures_of(comparison: Comparison) -> tuple[tuple[str, str, str], ...]:
-    """The measures; where text was read, loss and accuracy are those of held-out natural text, and named so."""
-    if not comparison.config.get("canonical"):
-        return MEASURES
-    words = {"loss/test": "Loss on natural text", "accuracy/test": "Token accuracy on natural text"}
-    return tuple((name, words.get(name, title), unit) for name, title, unit in MEASURES)
 
 
 def arms_report(comparison: Comparison) -> str:
@@ -198,8 +189,13 @@ def name_of(arm: str) -> str:
 
 def _measures(comparison: Comparison) -> list[tuple[str, str, str]]:
     """Those that a run has; of two that are one in every run the first."""
+    # Where text was read, loss and accuracy are those of held-out natural text.
+    natural = {"loss/test": "Loss on natural text", "accuracy/test": "Token accuracy on natural text"}
+    titles = natural if comparison.config.get("canonical") else {}
     runs = [run.metrics for run in comparison.all_runs]
-    known = [measure for measure in measures_of(comparison) if any(measure[0] in run for run in runs)]
+    known = [
+        (name, titles.get(name, title), unit) for name, title, unit in MEASURES if any(name in run for run in runs)
+    ]
     if one_token(*([run.get(name) for run in runs] for name in ("accuracy/test", "row_accuracy/test"))):
         known = [measure for measure in known if measure[0] != "row_accuracy/test"]
     if len({run.get("floor/test") for run in runs}) == 1:  # said in words; at 0 the excess is the loss
@@ -238,10 +234,12 @@ def _lacking(comparison: Comparison) -> list[str]:
 def _differences(comparison: Comparison) -> str:
     """Each arm minus the first, paired by seed; empty where no pair of arms has two seeds."""
     measures = [measure for measure in _measures(comparison) if measure[0] != "floor/test"][:4]
-    found = {(each.arm, each.measure): each.interval for each in comparison.differences(name for name, *_ in measures)}
+    intervals = {
+        (each.arm, each.measure): each.interval for each in comparison.differences(name for name, *_ in measures)
+    }
     arms = [arm for arm, _ in comparison.pairs if arm in comparison.runs]
-    rows = [[code(arm), *(spread(found.get((arm, name))) for name, _, _ in measures)] for arm in arms]
-    return table(["arm", *(title.lower() for _, title, _ in measures)], rows) if found else ""
+    rows = [[code(arm), *(spread(intervals.get((arm, name))) for name, _, _ in measures)] for arm in arms]
+    return table(["arm", *(title.lower() for _, title, _ in measures)], rows) if intervals else ""
 
 
 def _groups(comparison: Comparison) -> str:

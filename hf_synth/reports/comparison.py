@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -36,19 +35,23 @@ from hf_synth.reports.tables import answers, code, headlines, number, read_sampl
 from hf_synth.training.arguments import read_yaml, yaml_text
 
 _MOST_CURVES = 8
+# The logged measures of which the first is drawn over steps: the rare half's before that of all.
+_CURVES = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss")
 
 
 def draw_figures(comparison: Comparison) -> list[str]:
     """Save the figures that the runs allow into the folder; returns their names."""
     by_arm = any(comparison.values(arm, comparison.plan.primary) for arm in comparison.runs)  # at equal KL pairs alone
-    found = {"primary": primary_figure(comparison)} if by_arm or comparison.families[0] else {}
+    figures = {"primary": primary_figure(comparison)} if by_arm or comparison.families[0] else {}
     if (groups := head_to_tail(comparison)) is not None:
-        found["groups"] = groups_figure(comparison, *groups)
-    if (measure := curve_of(comparison)) is not None:
-        found["steps"] = steps_figure(comparison, measure)
-    for name, figure in found.items():
+        figures["groups"] = groups_figure(comparison, *groups)
+    logged = comparison.first.names()
+    measure = next((name for name in _CURVES if name in logged), None)
+    if measure is not None:
+        figures["steps"] = steps_figure(comparison, measure)
+    for name, figure in figures.items():
         save(figure, comparison.folder, name)
-    return list(found)
+    return list(figures)
 
 
 def _style(comparison: Comparison, arm: str) -> tuple[str, Any]:
@@ -65,17 +68,17 @@ def primary_figure(comparison: Comparison) -> Figure:
     axes = [*figure.subplots(len(rows), 1, height_ratios=[1.1 + 0.26 * count for count in rows], squeeze=False)[:, 0]]
     if arms:
         top = axes.pop(0)
-        for place, arm in enumerate(arms):
+        for row, arm in enumerate(arms):
             values = comparison.values(arm, plan.primary)
-            draw_interval(top, seed_interval(values, plan.primary), place, _style(comparison, arm)[0], values)
+            draw_interval(top, seed_interval(values, plan.primary), row, _style(comparison, arm)[0], values)
         name_rows(top, [label(arm, 24) for arm in arms])
         top.set_title(label(plan.primary, 34), loc="left")
         top.set_xlabel(f"{plan.better} is better")
     for bottom in axes:
-        for place, difference in enumerate(primary):
-            draw_interval(bottom, difference.interval, place, _style(comparison, difference.arm)[0])
+        for row, difference in enumerate(primary):
+            draw_interval(bottom, difference.interval, row, _style(comparison, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        name_rows(bottom, [f"{label(found.arm, 24)} \u2212 {label(found.other, 24)}" for found in primary])
+        name_rows(bottom, [f"{label(each.arm, 24)} \u2212 {label(each.other, 24)}" for each in primary])
         bottom.set_title("paired differences" if arms else label(plan.primary, 34), loc="left")
         bottom.set_xlabel("in the same unit" if arms else f"paired differences; {plan.better} is better")
     return figure
@@ -107,26 +110,16 @@ def groups_figure(comparison: Comparison, title: str, places: Sequence[tuple[str
     arms = list(comparison.runs)[:_MOST_CURVES]
     for index, arm in enumerate(arms):
         colour, style = _style(comparison, arm)
-        found = [comparison.interval(arm, name) for name, _ in places]
+        intervals = [comparison.interval(arm, name) for name, _ in places]
         shift = (index - (len(arms) - 1) / 2) * 0.06
-        known = [(x[i] + shift, value) for i, value in enumerate(found) if value is not None]
-        ax.plot([at for at, _ in known], [value.mean for _, value in known], color=colour, linestyle=style,
-                marker="o", markersize=3, linewidth=1.2)  # fmt: skip
-        for at, value in known:
-            if math.isfinite(value.high - value.low):
-                ax.plot([at, at], [value.low, value.high], color=colour, linewidth=1)
+        known = [(x[i] + shift, *value) for i, value in enumerate(intervals) if value is not None]
+        at, mean, low, high = np.array(known).reshape(-1, 4).T
+        ax.errorbar(at, mean, [mean - low, high - mean], color=colour, linestyle=style, marker="o", markersize=3,
+                    linewidth=1.2, elinewidth=1)  # fmt: skip
         ax.set_xticks(x, [label(name, 14) for _, name in places], rotation=30, ha="right")
     ax.set_title(title, loc="left")
     arm_legend(figure, [_style(comparison, arm) for arm in arms], [label(arm, 24) for arm in arms])
     return figure
-
-
-def curve_of(comparison: Comparison) -> str | None:
-    """The logged measure that curves are drawn of: the rare half's, or the measure itself."""
-    run = comparison.first
-    logged = {name for entry in run.log["history"] for name in entry}
-    candidates = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss")
-    return next((name for name in candidates if name in logged), None)
 
 
 @matplotlib.rc_context(STYLE)
@@ -136,15 +129,12 @@ def steps_figure(comparison: Comparison, measure: str) -> Figure:
     arms = list(comparison.runs)[:_MOST_CURVES]
     for arm in arms:
         colour, style = _style(comparison, arm)
-        steps, means = comparison.curve(arm, measure)
-        axes[0].plot(steps, [found.mean for found in means], color=colour, linestyle=style, linewidth=1.5)
-        if len(comparison.runs[arm]) > 1:
-            axes[0].fill_between(steps, [found.low for found in means], [found.high for found in means],
-                                 color=colour, alpha=0.1, linewidth=0)  # fmt: skip
+        steps, intervals = comparison.curve(arm, measure)
+        means, low, high = np.array(intervals).reshape(-1, 3).T
+        axes[0].plot(steps, means, color=colour, linestyle=style, linewidth=1.5)
+        axes[0].fill_between(steps, low, high, color=colour, alpha=0.1, linewidth=0)
         distances = dict(zip(*comparison.curve(arm, "held_out/kl"), strict=True))
-        at = [
-            (distances[step].mean, found.mean) for step, found in zip(steps, means, strict=True) if step in distances
-        ]
+        at = [(distances[step].mean, mean) for step, mean in zip(steps, means, strict=True) if step in distances]
         axes[1].plot([kl for kl, _ in at], [mean for _, mean in at], color=colour, linestyle=style, linewidth=1.5,
                      marker="o", markersize=2.5)  # fmt: skip
     axes[0].set_title(label(measure, 34), loc="left")
@@ -178,8 +168,8 @@ def write_comparison(folder: Path) -> Path:
 
 def power_statement(plan: CompareArguments) -> str:
     """The smallest difference that the seeds can detect in the primary measure, a line each, as a list in Markdown."""
-    found = detectable(len(plan.seeds), len(plan.pairs))
-    return render("power", plan=plan, seeds=len(plan.seeds), detectable=found, power=POWER)
+    seeds = len(plan.seeds)
+    return render("power", plan=plan, seeds=seeds, detectable=detectable(seeds, len(plan.pairs)), power=POWER)
 
 
 def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
@@ -202,7 +192,7 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
             "Not finished, so not in this report": [code(name) for name in comparison.missing],
             "Without a finite value of the primary metric, so not in its means": [code(name) for name in without],
         },
-        primary=[(found, verdict(found, plan.better, plan.smallest_effect, tests=len(primary))) for found in primary],
+        primary=[(each, verdict(each, plan.better, plan.smallest_effect, tests=len(primary))) for each in primary],
         fewest=FEWEST_FOR_A_CLAIM,
         likely=POWER,
         figures=figures,
@@ -233,24 +223,24 @@ def _measures(comparison: Comparison) -> str:
 
 def _differences(comparison: Comparison) -> str:
     """The primary and the shown measures in which any seed differs, a column a pair."""
-    found = {(each.measure, (each.arm, each.other)): each for each in chain(*comparison.families[:2])}
-    moved = dict.fromkeys(measure for (measure, _), each in found.items() if each.sd or each.interval.mean)
-    rows = [[code(name), *(_cell(found.get((name, pair))) for pair in comparison.pairs)] for name in moved]
+    differences = {(each.measure, (each.arm, each.other)): each for each in chain(*comparison.families[:2])}
+    moved = dict.fromkeys(measure for (measure, _), each in differences.items() if each.sd or each.interval.mean)
+    rows = [[code(name), *(_cell(differences.get((name, pair))) for pair in comparison.pairs)] for name in moved]
     return table(["metric", *(f"{code(arm)} minus {code(other)}" for arm, other in comparison.pairs)], rows)
 
 
-def _cell(found: Difference | None) -> str:
-    text = spread(found.interval if found else None)
-    return f"**{text}**" if found and found.corrected < LEVEL else text
+def _cell(difference: Difference | None) -> str:
+    text = spread(difference.interval if difference else None)
+    return f"**{text}**" if difference and difference.corrected < LEVEL else text
 
 
 def write_differences(comparison: Comparison) -> None:
     """Write differences.csv: every measure and pair, with interval, standard deviation and p-values."""
     header = ["measure", "arm", "other", "seeds", "mean", "low", "high", "sd", "p", "corrected_p"]
     rows = [
-        [found.measure, found.arm, found.other, found.seeds,
-         *(f"{value:.6g}" for value in (*found.interval, found.sd, found.p, found.corrected))]
-        for found in chain(*comparison.families)
+        [each.measure, each.arm, each.other, each.seeds,
+         *(f"{value:.6g}" for value in (*each.interval, each.sd, each.p, each.corrected))]
+        for each in chain(*comparison.families)
     ]  # fmt: skip
     text = io.StringIO(newline="")
     csv.writer(text).writerows([header, *rows])
@@ -279,17 +269,17 @@ def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence
     """
     key = comparison.folder.name
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
-    place = page.parent / page.stem
-    place.mkdir(parents=True, exist_ok=True)
+    files = page.parent / page.stem
+    files.mkdir(parents=True, exist_ok=True)
     for name in figures:
-        shutil.copyfile(comparison.folder / "figures" / f"{name}.png", place / f"{key}_{name}.png")
+        shutil.copyfile(comparison.folder / "figures" / f"{name}.png", files / f"{key}_{name}.png")
         text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)")
     rows = [
         {"arm": arm, "seed": seed, "metrics": metrics}
         for arm, by_seed in comparison.results.items()
         for seed, metrics in by_seed.items()
     ]
-    write_text(place / f"{key}.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
+    write_text(files / f"{key}.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))
     section = "\n".join("#" + line if line.startswith("#") else line for line in text.splitlines())
     before = page.read_text(encoding="utf-8") if page.exists() else "# Results\n"
     head, _, rest = before.partition(begin)

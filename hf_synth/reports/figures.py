@@ -8,7 +8,7 @@ import math
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,15 @@ def blank(height: float, rows: int = 1, columns: int = 1, share_y: bool = False)
 
 
 @matplotlib.rc_context(STYLE)
-def curves(panels: Sequence[Panel], *, share_y: bool = False, log_x: bool = False) -> Figure:
-    """Panels of curves over steps, with one legend for all where the panels have the same lines."""
+def curves(panels: Iterable[Panel], *, share_y: bool = False, log_x: bool = False) -> Figure | None:
+    """Panels of curves over steps, with one legend for all where the panels have the same lines.
+
+    Lines without steps and panels without lines are left out; None where nothing is left.
+    """
+    panels = [dataclasses.replace(panel, lines=[line for line in panel.lines if len(line.steps)]) for panel in panels]
+    panels = [panel for panel in panels if panel.lines]
+    if not panels:
+        return None
     columns = len(panels) if len(panels) <= 3 else 2 if len(panels) == 4 else 3
     rows = math.ceil(len(panels) / columns)
     labels = [[line.label for line in panel.lines] for panel in panels]
@@ -170,12 +177,12 @@ def draw_level(ax: Axes, value: float, meaning: str) -> None:
                 textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
 
 
-def draw_interval(ax: Axes, interval: Interval, place: float, colour: str, values: Sequence[float] = ()) -> None:
+def draw_interval(ax: Axes, interval: Interval, row: float, colour: str, values: Sequence[float] = ()) -> None:
     """A mean as a diamond on its row, its interval as a line, and single values as dots below."""
-    ax.plot(values, [place + 0.23] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
+    ax.plot(values, [row + 0.23] * len(values), "o", color=colour, markersize=2.5, alpha=0.6)
     if math.isfinite(interval.high - interval.low):
-        ax.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.2)
-    ax.plot(interval.mean, place, "D", color=colour, markersize=5)
+        ax.plot([interval.low, interval.high], [row, row], color=colour, linewidth=2.2)
+    ax.plot(interval.mean, row, "D", color=colour, markersize=5)
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
@@ -213,13 +220,16 @@ def log_steps(ax: Axes) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write figures/NAME.png; the same figure gives the same bytes."""
+def save(figure: Figure | None, folder: Path, name: str) -> bool:
+    """Write figures/NAME.png, the same bytes for the same figure; returns whether there is one."""
+    if figure is None:
+        return False
     painted = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # shown as boxes; the tables have the text
         figure.savefig(painted, dpi=DPI, metadata={"Software": None})
     write_bytes(folder / "figures" / f"{name}.png", painted.getvalue())
+    return True
 
 
 @matplotlib.rc_context(STYLE)
@@ -232,12 +242,12 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[tuple[str, str, Sequence[
     spread = float(np.ptp(shown[np.isfinite(shown)])) if np.isfinite(shown).any() else 0.0
     decimals = int(np.clip(1 - math.floor(math.log10(spread)), 2, 5)) if spread else 2  # so that bars differ
     texts = [[fixed(height, decimals) if math.isfinite(height) else "" for height in heights] for heights in shown]
-    for place, (name, colour, heights, errors) in enumerate(bars):
-        x = np.arange(len(groups)) + (place - (len(bars) - 1) / 2) * width
+    for number, (name, colour, heights, errors) in enumerate(bars):
+        x = np.arange(len(groups)) + (number - (len(bars) - 1) / 2) * width
         boxes = ax.bar(x, heights, width * 0.92, yerr=errors, color=colour, label=name, capsize=2,
                        error_kw={"linewidth": 1, "ecolor": "#222222"})  # fmt: skip
         if shown.size * max(map(len, itertools.chain(*texts))) <= 80:  # letters in the width
-            ax.bar_label(boxes, texts[place], padding=2, fontsize=8)
+            ax.bar_label(boxes, texts[number], padding=2, fontsize=8)
     ax.set_xticks(range(len(groups)), groups)
     ax.grid(False, axis="x")
     ax.margins(y=0.12)
@@ -326,23 +336,23 @@ def density_histogram(density: np.ndarray, clusters: Mapping[str, np.ndarray], u
 
 
 @matplotlib.rc_context(STYLE)
-def prompt_map(place: np.ndarray, values: np.ndarray, name: str, cluster: np.ndarray | None) -> Figure:
+def prompt_map(position: np.ndarray, values: np.ndarray, name: str, cluster: np.ndarray | None) -> Figure:
     """Prompts by the first two principal components, coloured by values; the names of a few clusters stand among them.
 
-    place: [N, 2]. values: [N], positive. cluster: the cluster of each, [N].
+    position: [N, 2]. values: [N], positive. cluster: the cluster of each, [N].
     """
     figure, (ax,) = blank(4.2)
     rows = np.arange(0, len(values), -(-len(values) // _MOST_POINTS))  # of very many every second, third, ...
     rows = rows[np.argsort(values[rows], kind="stable")]  # large values last, on top
     size = float(np.clip(16000 / max(1, len(rows)), 3, 28))
-    x, y = place[rows].T
+    x, y = position[rows].T
     norm = LogNorm(*log_range(values))
     points = ax.scatter(x, y, c=values[rows], norm=norm, cmap=_MAP_COLOURS, s=size, linewidths=0)
     bar = figure.colorbar(points, ax=ax, label=name)
     plain_log(bar.ax.yaxis)
     names = [] if cluster is None else list(dict.fromkeys(cluster))
     for one in names if 1 < len(names) <= _MOST_CLUSTERS else []:
-        ax.annotate(label(one, 18), np.median(place[cluster == one], axis=0), ha="center", va="center", fontsize=8,
+        ax.annotate(label(one, 18), np.median(position[cluster == one], axis=0), ha="center", va="center", fontsize=8,
                     bbox=_BEHIND_TEXT)  # fmt: skip
     if len(rows) < len(values):
         ax.set_title(f"{len(rows):,} of {len(values):,} prompts", loc="left")

@@ -84,14 +84,10 @@ def learning_figure(run: Run) -> Figure | None:
     same = one_token(*(arm.series(f"eval_validation_{name}")[1] for name in ("accuracy", "row_accuracy")))
     panels = []
     for name, (title, unit) in _MEASURES.items():
-        lines = [
-            Line(kind, *arm.series(f"eval_{rows}_{name}"), colour, style)
-            for rows, kind, style, colour in _SETS
-            if f"eval_{rows}_{name}" in arm.names()
-        ]
-        if lines and not (name == "row_accuracy" and same):
+        lines = [Line(kind, *arm.series(f"eval_{rows}_{name}"), colour, style) for rows, kind, style, colour in _SETS]
+        if name != "row_accuracy" or not same:
             panels.append(Panel(title, unit, lines, floor_level(arm) if name == "loss" else None))
-    return curves(panels, log_x=log_spaced(arm)) if panels else None
+    return curves(panels, log_x=log_spaced(arm))
 
 
 def floor_level(arm: Run) -> tuple[float, str] | None:
@@ -130,18 +126,17 @@ def groups_figure(run: Run) -> Figure | None:
             for index, group in enumerate(groups)
         ]
         panels.append(Panel(*_MEASURES[name], lines))
-    return curves(panels, log_x=log_spaced(arm)) if groups else None
+    return curves(panels, log_x=log_spaced(arm))
 
 
 def geometry_figure(run: Run) -> Figure | None:
     """How the embeddings lie, each measure in a panel of its own."""
     arm = run.arms[0]
-    panels = []
-    for name, (title, unit, *_) in GEOMETRY.items():
-        steps, values = arm.series(f"geometry/{name}")
-        if steps:
-            panels.append(Panel(title, unit, [Line(title, steps, values, COLOURS[0])]))
-    return curves(panels, log_x=log_spaced(arm)) if panels else None
+    panels = [
+        Panel(title, unit, [Line(title, *arm.series(f"geometry/{name}"), COLOURS[0])])
+        for name, (title, unit, *_) in GEOMETRY.items()
+    ]
+    return curves(panels, log_x=log_spaced(arm))
 
 
 @matplotlib.rc_context(STYLE)
@@ -173,14 +168,6 @@ def lengths_figure(validity: dict[int, float]) -> Figure:
     ax.set(xlabel="length of the sample in words", ylabel="fraction that is valid", ylim=(0, 1))
     ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
     return figure
-
-
-def learned_share(arm: Run) -> tuple[int, float] | None:
-    """The step of the first evaluation, and by which fraction excess loss fell from it to the last."""
-    steps, excesses = arm.series("eval_validation_excess")
-    if len(steps) < 2 or not excesses[0] > 0 or not math.isfinite(excesses[-1]):
-        return None
-    return steps[0], 1 - excesses[-1] / excesses[0]
 
 
 _KINDS = {"canonical": "natural text", "example": "strings of the language", "explanation": "explanations"}
@@ -224,12 +211,12 @@ def corpus_table(metrics: dict[str, float]) -> str:
     total = sum(metrics.get(f"tokens/{kind}", 0.0) for kind in _KINDS)
     rows = [
         [
-            words,
+            title,
             number(metrics.get(f"tokens/{kind}")),
             percent(metrics.get(f"tokens/{kind}", 0.0) / total) if total else MISSING,
             number(metrics.get(f"documents/{kind}")),
         ]
-        for kind, words in _KINDS.items()
+        for kind, title in _KINDS.items()
     ]
     return table(["kind", "tokens", "fraction of tokens", "documents"], rows)
 
@@ -264,25 +251,22 @@ def transfer_rows(reports: Sequence[dict[str, Any]], *, copied: bool = False) ->
     parts: dict[str, list[list[str]]] = {}
     for report in reports:
         for part in report["parts"]:
-            if part["parameters"] or not copied:
-                parts.setdefault(part["part"], []).append(_part_cells(part, report["embeddings"]))
+            if copied and not part["parameters"]:
+                continue
+            source = "fresh"
+            if part["source"] is not None:
+                how = f", {code(report['embeddings'])}" if part["part"] in ("embeddings", "head") else ""
+                source = code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
+            counted = [
+                MISSING if part[name] is None else f"{number(part[name])} of {number(part[f'of_{name}'])}"
+                for name in ("tensors", "parameters", "rows")
+            ]
+            cells = [escaped(part["part"]), source, *counted, fixed(part["change"], 3)]
+            parts.setdefault(part["part"], []).append(cells)
     return [
         [cells[0] if len(set(cells)) == 1 else f"{cells[0]} ... {cells[-1]}" for cells in zip(*seeds, strict=True)]
         for seeds in parts.values()
     ]
-
-
-def _part_cells(part: dict[str, Any], embeddings: str) -> list[str]:
-    """A part of the model as a row of `PART`; `embeddings`: how rows of tokens were found."""
-    source = "fresh"
-    if part["source"] is not None:
-        how = f", {code(embeddings)}" if part["part"] in ("embeddings", "head") else ""
-        source = code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
-    counted = [
-        MISSING if part[name] is None else f"{number(part[name])} of {number(part[f'of_{name}'])}"
-        for name in ("tensors", "parameters", "rows")
-    ]
-    return [escaped(part["part"]), source, *counted, fixed(part["change"], 3)]
 
 
 def transfer_text(report: dict[str, Any]) -> str:
@@ -320,6 +304,10 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
     """Everything that the run measured, in the order in which a reader asks."""
     arm, metrics = run.arms[0], run.metrics
     validity = {int(match[1]): value for name, value in metrics.items() if (match := _LENGTH.fullmatch(name))}
+    steps, excesses = arm.series("eval_validation_excess")
+    learned = None
+    if len(steps) > 1 and excesses[0] > 0 and math.isfinite(excesses[-1]):
+        learned = steps[0], 1 - excesses[-1] / excesses[0]
     begun = stages(run) if run.config.get("curriculum_field") else []
     final = (run.config.get("task_args") or {}).get(run.config.get("curriculum_field"))
     transfer = read_transfer(run)
@@ -333,15 +321,13 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
         if "tokens/canonical" in metrics and len(validity) > 1
         else None,
     }
-    for name, figure in figures.items():
-        if figure is not None:
-            save(figure, run.folder, name)
+    drawn = {name: save(figure, run.folder, name) for name, figure in figures.items()}
     return render(
         "pretraining",
         config=run.config,
         result=result_table(metrics),
         verdict=verdict(metrics),
-        learned=learned_share(arm),
+        learned=learned,
         trial=trial(run.config),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
         scores=language_scores(metrics),
@@ -350,10 +336,10 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
             for name in metrics
             if (match := _POINT.fullmatch(name))
         ],
-        lengths=figures["validity_by_length"],
-        curves=figures["learning_curves"],
+        lengths=drawn["validity_by_length"],
+        curves=drawn["learning_curves"],
         groups=groups,
-        groups_drawn=figures["groups_over_steps"],
+        groups_drawn=drawn["groups_over_steps"],
         stages=[[number(value), number(step), score(accuracy)] for value, step, accuracy in begun],
         missed=final if begun and final is not None and begun[-1][0] < final else None,
         transfer=transfer
@@ -419,8 +405,11 @@ def verdict(metrics: Metrics) -> list[str]:
     interval = excess(metrics)
     if interval is None:
         return [sentence("no_rows")] if _natural(metrics) else []
+    trained_on = _held_out(metrics)
+    if not trained_on and "seen/test" in metrics:
+        trained_on = [sentence("seen", fraction=metrics["seen/test"], compared=metrics["rows/compared"])]
     return [
-        *(_held_out(metrics) or _seen(metrics)),
+        *trained_on,
         sentence("excess", excess=interval, rows=number(metrics.get("rows/test"))),
         sentence("over_rows"),
     ]
@@ -434,26 +423,16 @@ def _held_out(metrics: Metrics) -> list[str]:
     parts = [[name for name in facts if name.startswith("id_") == trained] for trained in (True, False)]
     if not all(parts):
         return []
-    known, new = (_of_groups(metrics, part) for part in parts)
-    return [sentence("facts", known=known, new=new)]
-
-
-def _seen(metrics: Metrics) -> list[str]:
-    """How many of the test rows were trained on, where that was counted."""
-    if "seen/test" not in metrics:
-        return []
-    return [sentence("seen", fraction=metrics["seen/test"], compared=metrics["rows/compared"])]
-
-
-def _of_groups(metrics: Metrics, groups: Sequence[str]) -> dict[str, float]:
-    """How many test rows groups have together, their exact-match accuracy and their loss."""
-    rows = {name: metrics[f"rows/test/{name}"] for name in groups}
-    total = sum(rows.values())
-    accuracy, loss = (
-        sum(metrics[f"{key}/test/{name}"] * count for name, count in rows.items()) / total
-        for key in ("row_accuracy", "loss")
-    )
-    return {"rows": total, "accuracy": accuracy, "loss": loss}
+    means = []
+    for groups in parts:
+        rows = {name: metrics[f"rows/test/{name}"] for name in groups}
+        total = sum(rows.values())
+        accuracy, loss = (
+            sum(metrics[f"{key}/test/{name}"] * count for name, count in rows.items()) / total
+            for key in ("row_accuracy", "loss")
+        )
+        means.append({"rows": total, "accuracy": accuracy, "loss": loss})
+    return [sentence("facts", known=means[0], new=means[1])]
 
 
 def trial(config: Mapping[str, object], seeds: int = 1) -> str:
@@ -469,7 +448,7 @@ def groups_table(metrics: Metrics) -> str:
     names = in_order(name.removeprefix("loss/test/") for name in metrics if name.startswith("loss/test/"))
     if not names:
         return ""
-    more = {key: words for key, words in _OF_FACTS.items() if f"{key}/test/{names[0]}" in metrics}
+    more = {key: title for key, title in _OF_FACTS.items() if f"{key}/test/{names[0]}" in metrics}
     rows = [
         [
             escaped(name),

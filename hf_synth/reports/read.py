@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from hf_synth.errors import likely
+from hf_synth.errors import changes, likely
 from hf_synth.experiments.arms import (
     COMPARISON,
     CONFIG,
@@ -49,30 +49,30 @@ from hf_synth.training.run_directory import (
     read_trained_on,
 )
 
-MEASURES = ("validity", "sampled_reward")  # the measures of sampled answers, as the logs call them
+MEASURES = {  # of sampled answers, as the logs call them: what it is called, and its axis
+    "validity": ("validity", "fraction valid"),
+    "sampled_reward": ("sampled reward", "sampled reward"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
     """The weights table of a run, one row a prompt; `cluster` is None where no task made the prompts.
 
-    density: larger means more similar prompts near. weight: mean 1. place: [N, 2], the first two principal components.
+    density: larger means more similar prompts near. weight: mean 1. position: [N, 2], the first two principal
+    components.
     """
 
     text: list[str]
     cluster: np.ndarray | None
     density: np.ndarray
     weight: np.ndarray
-    place: np.ndarray
+    position: np.ndarray
 
     @property
     def uniform(self) -> bool:
         """Whether all prompts weigh the same."""
         return bool(np.ptp(self.weight) < 1e-9)
-
-    def sizes(self) -> dict[str, int]:
-        """Cluster -> number of prompts, the largest first; ties stay in the order of the table."""
-        return {} if self.cluster is None else dict(Counter(self.cluster.tolist()).most_common())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +99,23 @@ class Run:
         return [self, *self.others]
 
     @property
-    def given(self) -> dict[str, Any]:
+    def inputs(self) -> dict[str, Any]:
         """Its config, and what trained_on.json says of its rows."""
         return {**self.config, **{f"trained_on.{name}": value for name, value in self.trained_on.items()}}
 
     @cached_property
     def prompts(self) -> Prompts | None:
         """The table of sampling weights, where there is one."""
-        return _prompts(self.folder)
+        if not (path := self.folder / WEIGHTS_TABLE).exists():
+            return None
+        with reading(path, "remove its folder, and the same command makes the run again"):
+            table = pq.read_table(path)
+        number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
+        cluster = None
+        if "cluster" in table.column_names:
+            cluster = np.array([str(name) for name in table["cluster"].to_pylist()], dtype=object)
+        position = np.stack([number["x"], number["y"]], axis=1)
+        return Prompts(table["prompt"].to_pylist(), cluster, number["density"], number["sampling_weight"], position)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and logged values of one quantity; of two entries for a step the later counts."""
@@ -163,8 +172,10 @@ class Run:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Cluster -> number of prompts, the largest first; empty where no clusters are known."""
-        return {} if self.prompts is None else self.prompts.sizes()
+        """Cluster -> number of prompts, the largest first, ties in the order of the table; empty without clusters."""
+        if self.prompts is None or self.prompts.cluster is None:
+            return {}
+        return dict(Counter(self.prompts.cluster.tolist()).most_common())
 
     @cached_property
     def ends(self) -> dict[str, str]:
@@ -213,56 +224,47 @@ def read_finished(folder: Path) -> Run | None:
 def read_run(folder: Path) -> Run:
     """Read a run and its other strengths; raises ValueError where the folder holds no finished run."""
     if not folder.is_dir() or (run := read_finished(folder)) is None:
-        raise ValueError(_no_run(folder))
-    config = run.config
-    strengths = _strengths(config)
+        if (folder / RESOLVED_CONFIG).exists():
+            raise ValueError(
+                f"got {str(folder)!r}, a run that has not finished ({TRAINING_LOG} is missing); "
+                "the command that started it goes on from its last checkpoint"
+            )
+        raise ValueError(
+            f"got {str(folder)!r}, which holds no run; wanted a folder with {TRAINING_LOG} and {METRICS}: "
+            "accelerate launch recipes/grpo.py makes one, and so do the other recipes"
+        )
+    strength = run.config.get("sampling_strength")
+    strengths = [] if strength is None else np.ravel(strength).astype(float).tolist()
     arms = dict(zip(strength_arms(strengths)[1:], strengths[1:], strict=True))
-    strengths = strengths if (folder / WEIGHTS_TABLE).exists() or arms else []
-    kinds = [kind for kind in config.get("sampling_by") or ["density"] if kind != "uniform"]
-    strengths = strengths if kinds else [0.0]
+    if not run.kinds:
+        strengths = [0.0]
+    elif not arms and not (folder / WEIGHTS_TABLE).exists():
+        strengths = []
     others, missing = [], []
     for name, strength in arms.items():
-        place = run_folder(folder, name)
-        if (arm := read_finished(place)) is None:
+        arm_folder, prefix = run_folder(folder, name), f"{name}/"
+        if (arm := read_finished(arm_folder)) is None:
             missing.append(name)
             continue
         settings = run.settings and {**run.settings, "sampling_strength": [strength]}
+        own = {key.removeprefix(prefix): value for key, value in run.metrics.items() if key.startswith(prefix)}
         others.append(
             dataclasses.replace(
                 arm,
-                label=_label([strength], kinds),
+                label=_label([strength], run.kinds),
                 strength=strength,
-                config={**config, "sampling_strength": [strength], "settings": settings},
-                metrics=read_metrics(place) or _without_prefix(run.metrics, f"{name}/"),
+                config={**run.config, "sampling_strength": [strength], "settings": settings},
+                metrics=read_metrics(arm_folder) or own,
             )
         )
     return dataclasses.replace(
         run,
-        label=_label(strengths, kinds),
+        label=_label(strengths, run.kinds),
         strength=strengths[0] if strengths else None,
         metrics={name: value for name, value in run.metrics.items() if name.partition("/")[0] not in arms},
         others=others,
         missing=missing,
     )
-
-
-def _no_run(folder: Path) -> str:
-    if (folder / RESOLVED_CONFIG).exists():
-        return (
-            f"got {str(folder)!r}, a run that has not finished ({TRAINING_LOG} is missing); "
-            "the command that started it goes on from its last checkpoint"
-        )
-    return (
-        f"got {str(folder)!r}, which holds no run; wanted a folder with {TRAINING_LOG} and {METRICS}: "
-        "accelerate launch recipes/grpo.py makes one, and so do the other recipes"
-    )
-
-
-def _strengths(config: dict[str, Any]) -> list[float]:
-    value = config.get("sampling_strength")
-    if value is None:
-        return []
-    return [float(item) for item in (value if isinstance(value, list) else [value])]
 
 
 def _label(strengths: list[float], kinds: list[str]) -> str:
@@ -275,24 +277,6 @@ def _label(strengths: list[float], kinds: list[str]) -> str:
     if kinds == ["density"]:
         return strength
     return f"weights by {' and '.join(kinds)}" + (f", {strength}" if by_strength else "")
-
-
-def _without_prefix(metrics: dict[str, float], prefix: str) -> dict[str, float]:
-    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
-
-
-def _prompts(folder: Path) -> Prompts | None:
-    path = folder / WEIGHTS_TABLE
-    if not path.exists():
-        return None
-    with reading(path, "remove its folder, and the same command makes the run again"):
-        table = pq.read_table(path)
-    number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
-    cluster = None
-    if "cluster" in table.column_names:
-        cluster = np.array([str(name) for name in table["cluster"].to_pylist()], dtype=object)
-    place = np.stack([number["x"], number["y"]], axis=1)
-    return Prompts(table["prompt"].to_pylist(), cluster, number["density"], number["sampling_weight"], place)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -437,7 +421,7 @@ def read_comparison(folder: Path) -> Comparison:
     if not isinstance(plan, CompareArguments):
         return Comparison(folder, config, arms, runs, missing)
     for seed in plan.seeds:
-        alike = {arm: by_seed[seed].given for arm, by_seed in runs.items() if seed in by_seed}
+        alike = {arm: by_seed[seed].inputs for arm, by_seed in runs.items() if seed in by_seed}
         if len(alike) > 1:
             check_alike(alike, {name for values in arms.values() for name in values})
     comparison = Comparison(folder, config, arms, runs, missing, plan)
@@ -451,12 +435,10 @@ def check_finished(run: PlannedRun) -> None:
     if not path.exists() or not (run.folder / RESOLVED_CONFIG).exists():
         return
     before = read_yaml(path)
-    names = sorted((before.keys() | run.values.keys()) - FREE)
-    if differing := [name for name in names if before.get(name) != run.values.get(name)]:
-        name = differing[0]
+    if differing := changes(before, run.values, sorted((before.keys() | run.values.keys()) - FREE)):
         raise ValueError(
-            f"got {str(run.folder)!r}, which was begun with other values of {', '.join(differing[:5])} ({name}: "
-            f"{before.get(name)!r} there, {run.values.get(name)!r} now); give another --output_dir, or remove it"
+            f"got {str(run.folder)!r}, which was begun with other values ({differing}); give another --output_dir, or "
+            "remove it"
         )
 
 

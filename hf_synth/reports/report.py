@@ -31,7 +31,7 @@ from hf_synth.reports.figures import (
     weight_against_frequency,
 )
 from hf_synth.reports.pretraining import pretraining_section
-from hf_synth.reports.read import Prompts, Run, holds_arms, read_comparison, read_run
+from hf_synth.reports.read import MEASURES, Prompts, Run, holds_arms, read_comparison, read_run
 from hf_synth.reports.tables import (
     answers,
     code,
@@ -111,9 +111,6 @@ def supervised_section(run: Run, published: bool, quote_texts: bool) -> str:
     steps, losses = run.series("loss")
     accuracy, pairs = run.metrics.get("accuracy/held_out", math.nan), round(run.metrics.get("pairs/held_out", 0))
     known = pairs > 0 and 0 <= accuracy <= 1
-    figure = learning_curves(run)
-    if figure is not None:
-        save(figure, run.folder, "learning_curves")
     return render(
         "supervised",
         run=run,
@@ -122,7 +119,7 @@ def supervised_section(run: Run, published: bool, quote_texts: bool) -> str:
         unit=_loss_unit(run),
         accuracy=share_interval(accuracy, pairs) if known else None,
         pairs=pairs,
-        curves=figure is not None,
+        curves=save(learning_curves(run), run.folder, "learning_curves"),
     )
 
 
@@ -132,12 +129,9 @@ def learning_curves(run: Run) -> Figure | None:
     panels = []
     for title, unit, logged in _PANELS:
         kinds = ((logged, "training", COLOURS[0], "-"), (f"eval_{logged}", "held out", COLOURS[1], "--"))
-        lines = [
-            Line(kind, *run.series(name), colour, style) for name, kind, colour, style in kinds if name in run.names()
-        ]
-        if lines:
-            panels.append(Panel(title, _loss_unit(run) if title == "Loss" else unit, lines, chance.get(title)))
-    return curves(panels) if panels else None
+        lines = [Line(kind, *run.series(name), colour, style) for name, kind, colour, style in kinds]
+        panels.append(Panel(title, _loss_unit(run) if title == "Loss" else unit, lines, chance.get(title)))
+    return curves(panels)
 
 
 def _loss_unit(run: Run) -> str:
@@ -146,10 +140,6 @@ def _loss_unit(run: Run) -> str:
 
 # GRPO
 
-MEASURES = {  # of answers to held-out prompts: what it is called, and its axis
-    "validity": ("validity", "fraction valid"),
-    "sampled_reward": ("sampled reward", "sampled reward"),
-}
 _TRAINING = {  # what TRL logs: title, label with unit
     "reward": ("Training reward", "mean reward"),
     "completions/mean_length": ("Length of answers", "tokens"),
@@ -198,10 +188,7 @@ def error_of(run: Run, arm: Run, part: str, evaluation: int = -1) -> float:
 
 def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
     """Result, curves and bars; without a measure on held-out prompts only the training reward."""
-    measure, training = run.measure, training_over_steps(run)
-    if training is not None:
-        save(training, run.folder, "training_over_steps")
-    if measure is not None:
+    if (measure := run.measure) is not None:
         save(score_over_steps(run), run.folder, f"{measure}_over_steps")
         if run.ends:
             save(head_against_tail(run), run.folder, "head_against_tail")
@@ -211,13 +198,18 @@ def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
         run=run,
         measure=measure,
         name=MEASURES[measure][0] if measure else None,
-        result=_training_rewards(run) if measure is None else _result(run),
+        result=_result(run),
         errors=any(math.isfinite(error_of(run, arm, "all")) for arm in run.arms),
         evaluated=number(run.metrics.get("prompts/evaluated")),
-        changes=[f"{arm.label} {change:+.3f}" for arm in run.arms if math.isfinite(change := _change(run, arm))],
+        changes=[
+            f"{arm.label} {after - before:+.3f}"
+            for arm in run.arms
+            for before, after in [before_and_after(run, arm, "all")]
+            if before is not None and after is not None
+        ],
         differences=_differences(run) if measure else [],
         compared=(run.folder / "../.." / COMPARISON).exists() and not published,
-        training=training is not None,
+        training=save(training_over_steps(run), run.folder, "training_over_steps"),
         samples=_samples(run) if measure is not None else "",
         answers=answers(samples, 6) if quote_texts else "",
         answering=list(samples),
@@ -227,6 +219,12 @@ def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
 
 
 def _result(run: Run) -> str:
+    if run.measure is None:
+        rows = []
+        for arm in run.arms:
+            values = arm.series("reward")[1] or [math.nan]
+            rows.append([arm.label, score(values[0]), score(values[-1])])
+        return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
     parts = parts_of(run)
     header = ["arm", *(f"{name}, {moment}" for name in parts.values() for moment in ("before", "after"))]
     rows = []
@@ -237,20 +235,6 @@ def _result(run: Run) -> str:
             cells += [score(before), score(after, error_of(run, arm, part))]
         rows.append(cells)
     return table(header, rows)
-
-
-def _training_rewards(run: Run) -> str:
-    rows = []
-    for arm in run.arms:
-        values = arm.series("reward")[1] or [math.nan]
-        rows.append([arm.label, score(values[0]), score(values[-1])])
-    return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
-
-
-def _change(run: Run, arm: Run) -> float:
-    """The overall measure after training minus before; NaN where either is unknown."""
-    before, after = before_and_after(run, arm, "all")
-    return math.nan if before is None or after is None else after - before
 
 
 def _differences(run: Run) -> list[list[str]]:
@@ -296,26 +280,14 @@ def _samples(run: Run) -> str:
     if not any("length/low" in arm.metrics for arm in run.arms):
         return ""
     first = run.arms[0].metrics
-    measured = [name for name in first if f"{name}/low" in first or name.startswith("halves/")]
-    rows = [
-        [code(name), *(spread(_interval(arm, name)) for arm in run.arms)]
-        for name in headlines(measured)
-        if not _repeats(run, name)
-    ]
+    rows = []
+    for name in headlines([name for name in first if f"{name}/low" in first or name.startswith("halves/")]):
+        # A reward that is the verifier's repeats the validity of the same prompts.
+        twin = name.replace("reward/", "validity/", 1)
+        if twin == name or any(arm.metrics.get(twin) != arm.metrics.get(name) for arm in run.arms):
+            bounds = [[arm.metrics.get(name + end, math.nan) for end in ("", "/low", "/high")] for arm in run.arms]
+            rows.append([code(name), *(spread(clipped(Interval(*of_arm), name)) for of_arm in bounds)])
     return table(["measure", *(arm.label for arm in run.arms)], rows)
-
-
-def _interval(arm: Run, name: str) -> Interval | None:
-    if (value := arm.metrics.get(name)) is None:
-        return None
-    low, high = (arm.metrics.get(f"{name}/{end}", math.nan) for end in ("low", "high"))
-    return clipped(Interval(value, low, high), name)
-
-
-def _repeats(run: Run, name: str) -> bool:
-    """Whether a reward is the verifier's, and so the validity of the same prompts."""
-    twin = name.replace("reward/", "validity/", 1)
-    return twin != name and all(arm.metrics.get(twin) == arm.metrics.get(name) for arm in run.arms)
 
 
 def shown_groups(run: Run, most: int = 8) -> list[str]:
@@ -330,7 +302,7 @@ def arm_styles(run: Run) -> dict[str, tuple[str, Any]]:
     return {**{name: arm_style(index) for index, name in enumerate(others)}, "control": (CONTROL_COLOUR, "--")}
 
 
-def score_over_steps(run: Run) -> Figure:
+def score_over_steps(run: Run) -> Figure | None:
     """The measure over steps: overall, then a panel a group."""
     groups = shown_groups(run)
     titles = {None: "Overall"} | {
@@ -353,13 +325,11 @@ def training_over_steps(run: Run) -> Figure | None:
     """Training reward, length, entropy and KL over steps, those that were logged; None where none was."""
     panels = []
     for name, (title, unit) in _TRAINING.items():
-        lines = [
-            Line(arm.label, *arm.series(name), *arm_styles(run)[arm.label]) for arm in run.arms if name in arm.names()
-        ]
+        lines = [Line(arm.label, *arm.series(name), *arm_styles(run)[arm.label]) for arm in run.arms]
         # A KL of exactly 0 throughout is one that was not asked for.
-        if lines and (name != "kl" or any(any(line.values) for line in lines)):
+        if name != "kl" or any(any(line.values) for line in lines):
             panels.append(Panel(title, unit, lines))
-    return curves(panels) if panels else None
+    return curves(panels)
 
 
 def head_against_tail(run: Run) -> Figure:
@@ -400,7 +370,7 @@ def weights_section(run: Run, quote_texts: bool) -> str:
         (prompts.density, "density (larger: more similar prompts nearby)") if prompts.uniform
         else (prompts.weight, "weight (1 = average)")
     )  # fmt: skip
-    save(prompt_map(prompts.place, values, name, prompts.cluster), run.folder, "prompt_map")
+    save(prompt_map(prompts.position, values, name, prompts.cluster), run.folder, "prompt_map")
     weighted = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
     means = {arm.label: [cluster_weight(arm, name)[0] for name in run.sizes] for arm in weighted}
     if len(run.sizes) > 1:

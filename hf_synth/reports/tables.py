@@ -167,18 +167,16 @@ def sentence(name: str, **values: Any) -> str:
 
 
 def write_pages(folder: Path, markdown: str) -> Path:
-    """Write report.md and report.html into a folder; returns the path of report.html."""
-    write_text(folder / "report.md", markdown)
-    write_text(folder / "report.html", html_page(markdown))
-    return folder / "report.html"
+    """Write report.md and report.html into a folder; returns the path of report.html.
 
-
-def html_page(markdown: str) -> str:
-    """A whole HTML page from Markdown with tables; HTML inside the Markdown is shown, never obeyed."""
+    HTML inside the Markdown is shown, never obeyed.
+    """
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     heading = re.search(r"<h1>(.*?)</h1>", body)
     title = re.sub("<[^>]*>", "", heading[1]) if heading else "Report"
-    return _TEMPLATES.get_template("page.html.j2").render(title=title, body=body)
+    write_text(folder / "report.md", markdown)
+    write_text(folder / "report.html", _TEMPLATES.get_template("page.html.j2").render(title=title, body=body))
+    return folder / "report.html"
 
 
 _SIZES = {

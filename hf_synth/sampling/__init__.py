@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         RefreshedRarity,
         ScheduledRarity,
         WeightFactor,
-        hidden_state_embedder,
         policy_density,
     )
     from hf_synth.sampling.density import (  # noqa: F401
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "adaptive": "ChangingWeightsCallback Curriculum DensityRefreshCallback FixedWeights PassRates RefreshedRarity "
-    "ScheduledRarity WeightFactor hidden_state_embedder policy_density",
+    "ScheduledRarity WeightFactor policy_density",
     "density": "intrinsic_dimension knn_density measure_knn_density",
     "embeddings": "embed_texts prompt_text",
     "mixin": "WeightedSamplingMixin",

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -57,8 +56,14 @@ class WeightFactor(ABC):
         """The arrays that a checkpoint must hold; empty where (step, steps) says all."""
         return {}
 
-    def load(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up what `state` gave; ValueError where it is of another number of rows."""
+        for name, own in self.state().items():
+            if len(state[name]) != len(own):
+                raise ValueError(
+                    f"{self.name}: the saved state is of {len(state[name])} rows, this one of {len(own)}. Resume with "
+                    "the dataset of the saved run."
+                )
 
 
 class FixedWeights(WeightFactor):
@@ -121,11 +126,7 @@ class RefreshedRarity(ScheduledRarity):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up a saved state; ValueError where it has another number of rows."""
-        if len(state["density"]) != len(self._density):
-            raise ValueError(
-                f"the saved density is of {len(state['density'])} rows, this one of {len(self._density)}. Resume with "
-                "the dataset of the saved run."
-            )
+        super().load(state)
         self._density, self._measured_at = state["density"].copy(), int(state["measured_at"][0])
 
 
@@ -197,15 +198,15 @@ class PassRates(WeightFactor):
         """[N] estimates, 0 to 1, one for each row."""
         tried = self._tried.sum()
         mean = self._passed.sum() / tried if tried else _BEFORE_ANY
-        found = (self._passed + self.prior * mean) / (self._tried + self.prior)
-        return np.clip(found, 0.0, 1.0)[self._prompt]
+        rates = (self._passed + self.prior * mean) / (self._tried + self.prior)
+        return np.clip(rates, 0.0, 1.0)[self._prompt]
 
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] weights of mean 1 for the round that begins now; what was seen so far fades by `decay`."""
-        found = pass_rate_weights(self.rates(), floor=self.floor)
+        weights = pass_rate_weights(self.rates(), floor=self.floor)
         self._passed *= self.decay
         self._tried *= self.decay
-        return found
+        return weights
 
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint must hold."""
@@ -213,11 +214,7 @@ class PassRates(WeightFactor):
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up a saved state; ValueError where it is of another number of prompts."""
-        if len(state["passed"]) != len(self._passed):
-            raise ValueError(
-                f"the saved pass rates are of {len(state['passed'])} prompts, these of {len(self._passed)}. Resume "
-                "with the dataset of the saved run."
-            )
+        super().load(state)
         self._passed, self._tried = state["passed"].copy(), state["tried"].copy()
 
 
@@ -258,22 +255,21 @@ class ChangingWeightsCallback(TrainerCallback):
                 f"weights by {', '.join(changing)} change from round to round, and this run of {state.max_steps} "
                 "steps ends within its first round. Make rounds shorter (round_size), or train for longer."
             )
-        saved = os.path.join(self.trainer.resume_directory or "", FACTORS_FILE)
-        if self.trainer.resume_directory is None or not os.path.exists(saved):
+        saved = Path(self.trainer.resume_directory or "", FACTORS_FILE)
+        if self.trainer.resume_directory is None or not saved.exists():
             return
         with reading(saved):
             arrays = load_file(saved)
         for factor in self.factors:
             prefix = f"{factor.name}."
-            found = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
-            if found:
-                factor.load(found)
+            if saved_state := {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}:
+                factor.load(saved_state)
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Weigh the round that begins. A run resumed within a round goes on with the weights it had."""
         if float(state.epoch or 0).is_integer():
-            found = [factor.weights(state.global_step, state.max_steps) for factor in self.factors]
-            self.trainer.set_sampling_weights(combined_weights(*found))
+            weights = [factor.weights(state.global_step, state.max_steps) for factor in self.factors]
+            self.trainer.set_sampling_weights(combined_weights(*weights))
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Put what the factors have learnt into the checkpoint."""
@@ -312,35 +308,34 @@ class DensityRefreshCallback(ChangingWeightsCallback):
         **options: Any,
     ) -> None:
         def measure() -> np.ndarray:
-            return policy_density(trainer, embed or hidden_state_embedder(trainer.processing_class), k=k)
+            return policy_density(trainer, embed, k=k)
 
         first = measure() if density is None else density
         super().__init__(trainer, [RefreshedRarity(measure, every=every, density=first, **options), *others])
 
 
-def policy_density(trainer: WeightedSamplingMixin, embed: Embed, *, k: int = 10) -> np.ndarray:
+def policy_density(trainer: WeightedSamplingMixin, embed: Embed | None = None, *, k: int = 10) -> np.ndarray:
     """[N] density of the trainer's prompts by its model as it is now: bit for bit the same on all processes.
 
+    Of the mean of the last layer over real tokens (`embed_hidden_states`), where `embed` is not to give other vectors.
     Each process embeds its part of the distinct prompts, the main one measures, the others are told.
     """
     accelerator, model = trainer.accelerator, trainer.accelerator.unwrap_model(trainer.model)
     texts = [prompt_text(prompt) for prompt in trainer.train_dataset["prompt"]]
-    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    distinct = list(place)
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(number_of)
     # Equally many on each process, some of them twice: sharded models must be called equally often.
     share = -(-len(distinct) // accelerator.num_processes)
     first = accelerator.process_index * share
+    part = [distinct[row % len(distinct)] for row in range(first, first + share)]
     with evaluating(model):
-        own = embed(model, [distinct[row % len(distinct)] for row in range(first, first + share)])
+        own = (
+            embed(model, part) if embed else embed_hidden_states(model, trainer.processing_class, part, batch_size=64)
+        )
     vectors = accelerator.gather(torch.from_numpy(np.ascontiguousarray(own)).to(accelerator.device)).cpu().numpy()
     density = torch.zeros(len(texts), dtype=torch.float64)
     if accelerator.is_main_process:
-        density = torch.from_numpy(knn_density(vectors[[place[text] for text in texts]], k=k))
+        density = torch.from_numpy(knn_density(vectors[[number_of[text] for text in texts]], k=k))
     if accelerator.num_processes > 1:
         density = broadcast(density.to(accelerator.device), from_process=0).cpu()
     return density.numpy()
-
-
-def hidden_state_embedder(tokenizer: Any, *, layer: int = -1, batch_size: int = 64) -> Embed:
-    """Texts to the mean of a layer's hidden states over their real tokens (`embed_hidden_states`)."""
-    return lambda model, texts: embed_hidden_states(model, tokenizer, texts, layer=layer, batch_size=batch_size)

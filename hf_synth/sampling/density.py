@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_synth.sampling.neighbors import Neighbors, find_neighbors
+from hf_synth.sampling.neighbors import Neighbors, blocks, find_neighbors
 from hf_synth.sampling.weights import as_numbers
 
 logger = logging.getLogger(__name__)
 
 _CHOICES = {"metric": ("cosine", "euclidean"), "estimator": ("volume", "mean_distance")}
 _LOG_LIMIT = 690.0  # exp(690) is still a float64
-_BLOCK = 8_192  # rows in float64 at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,11 +92,11 @@ def measure_knn_density(
     if len(points) == 1:
         return MeasuredDensity(np.ones(len(inverse)), 0.0, 1, 0, "none", 1.0)
     k = check_k(k, len(points), estimator, reduce_k)
-    found = find_neighbors(points, k, backend)
-    logger.info("Neighbors of %d distinct points by %s, recall %.3f", len(points), found.backend, found.recall)
-    density = density_of(found, copies, metric, estimator, smoothing, points.shape[1])
-    dimension = levina_bickel(found.distances, points.shape[1]) if k > 1 else 0.0
-    return MeasuredDensity(density[inverse], dimension, len(points), k, found.backend, found.recall)
+    neighbors = find_neighbors(points, k, backend)
+    logger.info("Neighbors of %d distinct points by %s, recall %.3f", len(points), neighbors.backend, neighbors.recall)
+    density = density_of(neighbors, copies, metric, estimator, smoothing, points.shape[1])
+    dimension = levina_bickel(neighbors.distances, points.shape[1]) if k > 1 else 0.0
+    return MeasuredDensity(density[inverse], dimension, len(points), k, neighbors.backend, neighbors.recall)
 
 
 def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "cosine", backend: str = "auto") -> float:
@@ -122,18 +121,22 @@ def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "co
 
 
 def density_of(
-    found: Neighbors, copies: np.ndarray, metric: str, estimator: str, smoothing: int, ambient: int
+    neighbors: Neighbors, copies: np.ndarray, metric: str, estimator: str, smoothing: int, ambient: int
 ) -> np.ndarray:
     """[P] densities of distinct points from their neighbours [P, k] and copies [P]; arguments as `knn_density`."""
     if estimator == "volume":
-        dimension = levina_bickel(found.distances, ambient)
-        log_density = np.log(copies) + np.log(found.distances.shape[1]) - dimension * np.log(found.distances[:, -1])
+        dimension = levina_bickel(neighbors.distances, ambient)
+        log_density = (
+            np.log(copies) + np.log(neighbors.distances.shape[1]) - dimension * np.log(neighbors.distances[:, -1])
+        )
     else:
-        lengths = np.square(found.distances) / 2 if metric == "cosine" else found.distances
+        lengths = np.square(neighbors.distances) / 2 if metric == "cosine" else neighbors.distances
         log_density = np.log(copies) - np.log(lengths.mean(axis=1))
     for _ in range(smoothing):
-        log_density = (log_density + log_density[found.ids].sum(axis=1)) / (found.ids.shape[1] + 1)
-    return _exp(log_density)
+        log_density = (log_density + log_density[neighbors.ids].sum(axis=1)) / (neighbors.ids.shape[1] + 1)
+    if np.abs(log_density).max() > _LOG_LIMIT:  # the median becomes 1 where the numbers would not fit
+        log_density = log_density - np.median(log_density)
+    return np.exp(np.clip(log_density, -_LOG_LIMIT, _LOG_LIMIT))
 
 
 def levina_bickel(distances: np.ndarray, ambient: int) -> float:
@@ -156,61 +159,35 @@ def distinct_points(
     array = as_numbers(embeddings, "embeddings")
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"embeddings: wanted shape [N, D] with N and D above 0, got {list(array.shape)}.")
-    for what, bad in _bad_rows(array, metric).items():
-        _refuse_rows(bad, what)
-    kept = np.float32 if metric == "cosine" or array.dtype == np.float32 else np.float64
-    points = np.empty(array.shape, kept) if room is None else room
-    inverse = np.empty(len(array), np.int64)
-    place: dict[bytes, int] = {}
-    for part in _parts(len(array)):
-        block = _standard(array[part], metric).astype(kept)
-        keys = [hashlib.blake2b(row, digest_size=16).digest() for row in block]
-        inverse[part] = [place.setdefault(key, len(place)) for key in keys]
-        points[inverse[part]] = block
-    return points[: len(place)], inverse, np.bincount(inverse)
-
-
-def _standard(block: np.ndarray, metric: str) -> np.ndarray:
-    """[B, D] -> float64, row by row in memory: rows of unit length for cosine, and no -0.0."""
-    wide = block.astype(np.float64, order="C")
-    if metric == "cosine":
-        # Scaled by the largest entry first: the squares of very large or small entries would leave float64.
-        wide /= np.abs(wide).max(axis=1, keepdims=True)
-        wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-    return wide + 0.0
-
-
-def _bad_rows(array: np.ndarray, metric: str) -> dict[str, np.ndarray]:
-    """What is wrong with rows -> which, [N]."""
     checks = {"NaN or infinite": lambda block: ~np.isfinite(block.astype(np.float64)).all(axis=1)}
     if metric == "cosine":
         checks["zero (a zero vector has no direction)"] = lambda block: ~block.any(axis=1)
-    return {
-        what: np.concatenate([check(array[part]) for part in _parts(len(array))]) for what, check in checks.items()
-    }
+    for what, check in checks.items():
+        if bad := [row for part in blocks(len(array)) for row in part.start + np.flatnonzero(check(array[part]))]:
+            shown = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+            raise ValueError(
+                f"embeddings: {len(bad)} of {len(array)} rows are {what}: rows {shown}. Drop or mend them."
+            )
+    kept = np.float32 if metric == "cosine" or array.dtype == np.float32 else np.float64
+    points = np.empty(array.shape, kept) if room is None else room
+    inverse = np.empty(len(array), np.int64)
+    number_of: dict[bytes, int] = {}
+    for part in blocks(len(array)):
+        wide = array[part].astype(np.float64, order="C")  # row by row in memory
+        if metric == "cosine":
+            # Scaled by the largest entry first: the squares of very large or small entries would leave float64.
+            wide /= np.abs(wide).max(axis=1, keepdims=True)
+            wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+        block = (wide + 0.0).astype(kept)  # no -0.0
+        keys = [hashlib.blake2b(row, digest_size=16).digest() for row in block]
+        inverse[part] = [number_of.setdefault(key, len(number_of)) for key in keys]
+        points[inverse[part]] = block
+    return points[: len(number_of)], inverse, np.bincount(inverse)
 
 
-def _refuse_rows(bad: np.ndarray, what: str) -> None:
-    if bad.any():
-        rows = np.flatnonzero(bad)
-        shown = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
-        raise ValueError(f"embeddings: {len(rows)} of {len(bad)} rows are {what}: rows {shown}. Drop or mend them.")
-
-
-def _parts(rows: int) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
-
-
-def _exp(log_density: np.ndarray) -> np.ndarray:
-    """exp, with the median moved to 1 where the numbers would not fit, and the far tails held inside float64."""
-    if np.abs(log_density).max() > _LOG_LIMIT:
-        log_density = log_density - np.median(log_density)
-    return np.exp(np.clip(log_density, -_LOG_LIMIT, _LOG_LIMIT))
-
-
-def check_choices(**given: str) -> None:
+def check_choices(**choices: str) -> None:
     """Refuse an unknown metric or estimator."""
-    for name, value in given.items():
+    for name, value in choices.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
 

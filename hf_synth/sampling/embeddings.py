@@ -53,8 +53,8 @@ class Embedder:
             vectors = self.embed(distinct)
         else:
             vectors = EmbeddingCache(cache, self.fingerprint()).embed(distinct, self.embed)
-        place = {text: row for row, text in enumerate(distinct)}
-        return vectors[np.array([place[text] for text in texts], dtype=np.int64)]
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return vectors[np.array([row_of[text] for text in texts], dtype=np.int64)]
 
 
 def embed_texts(
@@ -194,10 +194,10 @@ def embed_hidden_states(
     from hf_synth.sampling.language_models import evaluating, most_tokens, right_padded
 
     max_length = min((most for most in (max_length, most_tokens(model)) if most), default=0)
-    place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    distinct = list(place)
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(row_of)
     ids = [list(row)[-max_length:] for row in tokenizer(distinct).input_ids] if distinct else []
-    if empty := [row for row, text in enumerate(texts) if not ids[place[text]]]:
+    if empty := [row for row, text in enumerate(texts) if not ids[row_of[text]]]:
         raise ValueError(f"texts: {len(empty)} of {len(texts)} have no tokens: rows {empty[:10]}. Drop them.")
     out = np.empty((len(ids), model.config.get_text_config().hidden_size), np.float32)
     longest_first = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
@@ -212,7 +212,7 @@ def embed_hidden_states(
                 raise ValueError(f"layer={layer}: the model has {last + 1}, from 0 (the embeddings) to {last}.")
             sums = (states[layer].float() * mask[..., None]).sum(dim=1)
             out[rows] = (sums / mask.sum(dim=1, keepdim=True)).cpu().numpy()
-    return unit_rows(out)[np.array([place[text] for text in texts], dtype=np.int64)]
+    return unit_rows(out)[np.array([row_of[text] for text in texts], dtype=np.int64)]
 
 
 def fingerprint_model(model: torch.nn.Module, *parts: str) -> str:
@@ -255,7 +255,11 @@ class EmbeddingCache:
         unknown = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         for start in range(0, len(unknown), PART):
             part = list(unknown)[start : start + PART]
-            self._write(part, embed([unknown[key] for key in part]))
+            vectors, joined = embed([unknown[key] for key in part]), b"".join(part)
+            name = hashlib.blake2b(joined, digest_size=_KEY_BYTES).hexdigest()
+            table = np.frombuffer(joined, dtype=np.uint8).reshape(-1, _KEY_BYTES)
+            content = save({"keys": table, "vectors": np.ascontiguousarray(vectors)})
+            write_bytes(self.folder / f"part-{name}.safetensors", content)
         return self._read(keys, self._places() if unknown else known)
 
     def _places(self) -> dict[bytes, tuple[Path, int]]:
@@ -270,8 +274,8 @@ class EmbeddingCache:
     def _read(self, keys: list[bytes], places: Mapping[bytes, tuple[Path, int]]) -> np.ndarray:
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for row, key in enumerate(keys):
-            path, place = places[key]
-            wanted.setdefault(path, []).append((row, place))
+            path, its_row = places[key]
+            wanted.setdefault(path, []).append((row, its_row))
         out = None
         for path, rows in wanted.items():
             with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
@@ -280,12 +284,6 @@ class EmbeddingCache:
             to, at = np.array(rows).T
             out[to] = vectors[at]
         return np.empty((0, 0), np.float32) if out is None else out
-
-    def _write(self, keys: list[bytes], vectors: np.ndarray) -> None:
-        joined = b"".join(keys)
-        path = self.folder / f"part-{hashlib.blake2b(joined, digest_size=_KEY_BYTES).hexdigest()}.safetensors"
-        table = np.frombuffer(joined, dtype=np.uint8).reshape(-1, _KEY_BYTES)
-        write_bytes(path, save({"keys": table, "vectors": np.ascontiguousarray(vectors)}))
 
 
 def text_key(text: str) -> bytes:

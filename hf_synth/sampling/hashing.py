@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -34,7 +34,9 @@ def hash_texts(texts: Sequence[str], dim: int) -> np.ndarray:
     """[N] strings -> [N, dim] float32 of unit length; equal texts, equal vectors, on any machine."""
     signs, out = _projection(dim), np.empty((len(texts), dim), dtype=np.float32)
     with ThreadPoolExecutor(threads()) as pool:
-        for start, vectors in pool.map(lambda start: (start, _hash_block(texts, start, signs)), _starts(len(texts))):
+        starts = range(0, len(texts), _BLOCK)
+        parts = pool.map(lambda start: _hash_block(texts, start, signs), starts)
+        for start, vectors in zip(starts, parts, strict=True):
             out[start : start + len(vectors)] = vectors
     return out
 
@@ -42,10 +44,6 @@ def hash_texts(texts: Sequence[str], dim: int) -> np.ndarray:
 def threads() -> int:
     """`OMP_NUM_THREADS`, as launchers set it for each of several processes; every core where it is unset."""
     return max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
-
-
-def _starts(count: int) -> Iterator[int]:
-    return iter(range(0, count, _BLOCK))
 
 
 def _hash_block(texts: Sequence[str], start: int, signs: np.ndarray) -> np.ndarray:
@@ -135,13 +133,13 @@ def _add_signs(counts, touched, weights, signs, total, once):  # type: ignore[no
 def _count_words(text, begin, stop, counts, touched):  # type: ignore[no-untyped-def]
     """Words parted by single spaces, and pairs of neighbours with their space between; returns the buckets touched."""
     seen, before, first = 0, begin, begin
-    for place in range(begin, stop + 1):
-        if place == stop or text[place] == 32:
-            if place > begin:
-                seen = _count(text, begin, place, counts, touched, seen)
+    for at in range(begin, stop + 1):
+        if at == stop or text[at] == 32:
+            if at > begin:
+                seen = _count(text, begin, at, counts, touched, seen)
                 if begin > first:
-                    seen = _count(text, before, place, counts, touched, seen)
-            before, begin = begin, place + 1
+                    seen = _count(text, before, at, counts, touched, seen)
+            before, begin = begin, at + 1
     return seen
 
 
@@ -150,14 +148,14 @@ def _count_runs(text, begin, stop, counts, touched):  # type: ignore[no-untyped-
     """Runs of 3 and of 4 characters, each of one to four bytes; returns the buckets touched."""
     seen = characters = 0
     fourth = third = second = last = begin  # where the characters before the one at hand begin
-    for place in range(begin, stop + 1):
-        if place < stop and (text[place] & 0xC0) == 0x80:  # inside a character
+    for at in range(begin, stop + 1):
+        if at < stop and (text[at] & 0xC0) == 0x80:  # inside a character
             continue
         if characters >= 3:
-            seen = _count(text, third, place, counts, touched, seen)
+            seen = _count(text, third, at, counts, touched, seen)
         if characters >= 4:
-            seen = _count(text, fourth, place, counts, touched, seen)
-        fourth, third, second, last = third, second, last, place
+            seen = _count(text, fourth, at, counts, touched, seen)
+        fourth, third, second, last = third, second, last, at
         characters += 1
     return seen
 
@@ -176,15 +174,15 @@ def _count(text, begin, stop, counts, touched, seen):  # type: ignore[no-untyped
 def _murmur3(data, begin, stop):  # type: ignore[no-untyped-def]
     """MurmurHash3 x86 32 of data[begin:stop], seed 0 (A. Appleby, 2011, public domain)."""
     hashed, whole = np.uint32(0), begin + (stop - begin) // 4 * 4
-    for place in range(begin, whole, 4):
-        word = np.uint32(data[place]) | np.uint32(data[place + 1]) << np.uint32(8)
-        word |= np.uint32(data[place + 2]) << np.uint32(16) | np.uint32(data[place + 3]) << np.uint32(24)
+    for at in range(begin, whole, 4):
+        word = np.uint32(data[at]) | np.uint32(data[at + 1]) << np.uint32(8)
+        word |= np.uint32(data[at + 2]) << np.uint32(16) | np.uint32(data[at + 3]) << np.uint32(24)
         hashed = np.uint32(hashed ^ _mixed(np.uint32(word)))
         hashed = np.uint32(np.uint32(hashed << np.uint32(13)) | np.uint32(hashed >> np.uint32(19)))
         hashed = np.uint32(hashed * np.uint32(5) + np.uint32(0xE6546B64))
     tail = np.uint32(0)
-    for place in range(stop - 1, whole - 1, -1):
-        tail = np.uint32(np.uint32(tail << np.uint32(8)) | np.uint32(data[place]))
+    for at in range(stop - 1, whole - 1, -1):
+        tail = np.uint32(np.uint32(tail << np.uint32(8)) | np.uint32(data[at]))
     hashed = np.uint32(hashed ^ _mixed(tail) ^ np.uint32(stop - begin))
     hashed = np.uint32((hashed ^ (hashed >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     hashed = np.uint32((hashed ^ (hashed >> np.uint32(13))) * np.uint32(0xC2B2AE35))

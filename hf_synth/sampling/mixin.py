@@ -160,7 +160,14 @@ class _RoundCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         if self.checked != self._sampler.round:
-            self._check_ranks()
+            # All processes must draw in one order, or every group is broken without a sign of it.
+            accelerator, self.checked = self.trainer.accelerator, self._sampler.round
+            own = torch.tensor([self._sampler.fingerprint()], device=accelerator.device)
+            if len(set(accelerator.gather(own).tolist())) > 1:
+                raise ValueError(
+                    f"the processes hold different sampling weights in round {self.checked}. Compute new weights on "
+                    "one process and broadcast them, or from the same numbers on all."
+                )
         if state.global_step == self.saved_at:
             # Weights set after a round's last step was saved belong to that checkpoint: it resumes with this round.
             self._save(args, state)
@@ -176,17 +183,6 @@ class _RoundCallback(TrainerCallback):
         if sampler is None:
             raise RuntimeError("the trainer began an epoch without asking for its training sampler")
         return sampler
-
-    def _check_ranks(self) -> None:
-        """Once a round: all processes must draw in one order, or every group is broken without a sign of it."""
-        accelerator, self.checked = self.trainer.accelerator, self._sampler.round
-        if accelerator.num_processes > 1:
-            prints = accelerator.gather(torch.tensor([self._sampler.fingerprint()], device=accelerator.device))
-            if len(set(prints.tolist())) > 1:
-                raise ValueError(
-                    f"the processes hold different sampling weights in round {self.checked}. Compute new weights on "
-                    "one process and broadcast them, or from the same numbers on all."
-                )
 
     def _save(self, args: Any, state: TrainerState) -> None:
         if self._sampler.changed and args.should_save:

@@ -92,15 +92,18 @@ def find_neighbors(points: np.ndarray, k: int, backend: str = "auto") -> Neighbo
         exponent = int(np.frexp(max(points.max(), -points.min()))[1])
         points = np.ldexp(points, -exponent)
     frame = Frame.of(points)
-    index: ExactIndex | ApproximateIndex
-    if backend in EXACT:
-        index, recall = ExactIndex(frame, backend), 1.0
-    else:
-        index = ApproximateIndex(frame)
-        recall = widen_to_recall(frame, index, k)
+    index, recall = make_index(frame, backend, k)
     distances, ids = nearest(frame, index, np.arange(len(points)), k)
     limits = np.finfo(np.float64)
     return Neighbors(np.clip(np.ldexp(distances, exponent), limits.tiny, limits.max), ids, backend, recall)
+
+
+def make_index(frame: Frame, backend: str, k: int) -> tuple[ExactIndex | ApproximateIndex, float]:
+    """The index of a backend over all points, and the recall at k."""
+    if backend in EXACT:
+        return ExactIndex(frame, backend), 1.0
+    index = ApproximateIndex(frame)
+    return index, widen_to_recall(frame, index, k)
 
 
 def nearest(
@@ -125,31 +128,31 @@ def nearest(
     return np.maximum(distances, _SMALLEST * frame.spread), ids
 
 
-def _closest(points: np.ndarray, rows: np.ndarray, found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _closest(points: np.ndarray, rows: np.ndarray, candidates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of the candidates [R, C] of each row, by distances in float64."""
-    squares = np.empty(found.shape)
+    squares = np.empty(candidates.shape)
     with ThreadPoolExecutor(threads()) as pool:
-        parts = [slice(start, start + 1024) for start in range(0, len(rows), 1024)]
-        list(pool.map(lambda part: _squares(points, rows[part], found[part], squares[part]), parts))
+        parts = blocks(len(rows), 1024)
+        list(pool.map(lambda part: _squares(points, rows[part], candidates[part], squares[part]), parts))
     order = np.argsort(squares, axis=1, kind="stable")[:, :k]
-    return np.sqrt(np.take_along_axis(squares, order, axis=1)), np.take_along_axis(found, order, axis=1)
+    return np.sqrt(np.take_along_axis(squares, order, axis=1)), np.take_along_axis(candidates, order, axis=1)
 
 
 @kernel(fastmath={"reassoc"})  # lets the sum run in the lanes of a register
-def _squares(points, rows, found, out):  # type: ignore[no-untyped-def]
+def _squares(points, rows, candidates, out):  # type: ignore[no-untyped-def]
     """Squared distances [R, C] in float64; infinite to the point itself and where there is no candidate."""
     for row in range(len(rows)):
         here = points[rows[row]]
-        for place in range(found.shape[1]):
-            other, total = found[row, place], 0.0
+        for choice in range(candidates.shape[1]):
+            other, total = candidates[row, choice], 0.0
             if other < 0 or other == rows[row]:
-                out[row, place] = np.inf
+                out[row, choice] = np.inf
                 continue
             there = points[other]
             for column in range(points.shape[1]):
                 offset = np.float64(here[column]) - np.float64(there[column])
                 total += offset * offset
-            out[row, place] = total
+            out[row, choice] = total
 
 
 def widen_to_recall(frame: Frame, index: ApproximateIndex, k: int) -> float:
@@ -164,9 +167,9 @@ def widen_to_recall(frame: Frame, index: ApproximateIndex, k: int) -> float:
     return recall
 
 
-def _recall(truth: np.ndarray, found: np.ndarray) -> float:
-    """The share of the k nearest that were found; by distance, since points at one distance are as good."""
-    return float((found <= truth[:, -1:] * (1 + 1e-6)).mean())
+def _recall(truth: np.ndarray, distances: np.ndarray) -> float:
+    """The share of the k nearest that were distances; by distance, since points at one distance are as good."""
+    return float((distances <= truth[:, -1:] * (1 + 1e-6)).mean())
 
 
 def _cuda() -> bool:
@@ -188,14 +191,14 @@ class Frame:
     def of(cls, points: np.ndarray) -> Frame:
         """Two passes over the points, in blocks."""
         points = np.asarray(points)  # a file mapped into memory as a plain array, which kernels take
-        blocks = [points[part] for part in _parts(len(points))]
-        mean = sum(block.sum(axis=0, dtype=np.float64) for block in blocks) / len(points)
-        return cls(points, mean, max(float(np.abs(block - mean).max()) for block in blocks))
+        parts = [points[part] for part in blocks(len(points))]
+        mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(points)
+        return cls(points, mean, max(float(np.abs(part - mean).max()) for part in parts))
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         chosen = self.points[rows]
         seen = np.empty(chosen.shape, self.dtype)
-        for part in _parts(len(chosen)):
+        for part in blocks(len(chosen)):
             seen[part] = (chosen[part] - self.mean) / self.spread
         return seen
 
@@ -281,7 +284,10 @@ class ApproximateIndex:
         return _in_blocks(lambda part: self._search(queries[part] @ self.directions, wanted), len(queries))
 
     def _search(self, queries: np.ndarray, wanted: int) -> np.ndarray:
-        opens = np.concatenate([self._opens(queries[start : start + 1024]) for start in range(0, len(queries), 1024)])
+        opens = np.empty((len(queries), self.lists), bool)
+        for part in blocks(len(queries), 1024):
+            scores = _scores(queries[part], self.centres)
+            opens[part] = scores <= np.partition(scores, self.width - 1, axis=1)[:, self.width - 1 : self.width]
         opened, rows = np.nonzero(opens.T)  # list by list, the queries that open it
         bounds = _bounds(opened, self.lists)
         kept = np.full((len(queries), 2 * wanted), _NOTHING)
@@ -293,11 +299,6 @@ class ApproximateIndex:
             _keep_nearest(products, self.squares[among], rows[these], own, among.start, kept, counts, limits)
         keys = np.partition(kept, wanted - 1, axis=1)[:, :wanted]
         return np.where(keys == _NOTHING, -1, self.ids[(keys & _PLACE).astype(np.int64) % len(self.ids)])
-
-    def _opens(self, queries: np.ndarray) -> np.ndarray:
-        """[n, lists]: which lists each query looks into."""
-        scores = _scores(queries, self.centres)
-        return scores <= np.partition(scores, self.width - 1, axis=1)[:, self.width - 1 : self.width]
 
     def widen(self) -> bool:
         """Open a quarter more lists, measure a quarter more points exactly; False where that changes nothing."""
@@ -312,7 +313,7 @@ def _in_blocks(work: Callable[[slice], np.ndarray], rows: int) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads()) as pool:
-        return np.concatenate(list(pool.map(work, _parts(rows))))
+        return np.concatenate(list(pool.map(work, blocks(rows))))
 
 
 def _directions(sample: np.ndarray) -> np.ndarray:
@@ -356,16 +357,16 @@ def _keep_nearest(products, squares, rows, own, start, kept, counts, limits):  #
     wanted = kept.shape[1] // 2
     distance = np.empty(1, np.float32)
     bits = distance.view(np.uint32)
-    found = np.empty(products.shape[1], np.float32)
+    squared = np.empty(products.shape[1], np.float32)
     for number in range(len(rows)):
         row = rows[number]
         keys, count, limit = kept[row], counts[row], limits[row]
         for column in range(products.shape[1]):
-            found[column] = own[row] + squares[column] - 2 * products[number, column]
+            squared[column] = own[row] + squares[column] - 2 * products[number, column]
         for column in range(products.shape[1]):
-            if found[column] >= limit:
+            if squared[column] >= limit:
                 continue
-            distance[0] = max(found[column], np.float32(0))
+            distance[0] = max(squared[column], np.float32(0))
             keys[count] = np.uint64(bits[0]) << np.uint64(32) | np.uint64(start + column)
             count += 1
             if count == len(keys):
@@ -380,5 +381,6 @@ def sample_rows(points: int, size: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(points, min(size, points), replace=False))
 
 
-def _parts(rows: int) -> list[slice]:
-    return [slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK)]
+def blocks(rows: int, size: int = _BLOCK) -> list[slice]:
+    """Slices of so many rows each, the last one shorter."""
+    return [slice(start, start + size) for start in range(0, rows, size)]

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save
 
+from hf_synth.errors import changes
 from hf_synth.io import load_json, open_matrix, reading, write_bytes, write_json, write_tables
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
 from hf_synth.sampling.embeddings import Embedder, text_key
@@ -34,8 +35,8 @@ from hf_synth.sampling.neighbors import (
     Frame,
     Neighbors,
     choose_backend,
+    make_index,
     nearest,
-    widen_to_recall,
 )
 
 PART = 50_000  # texts or points
@@ -117,21 +118,26 @@ class _Work:
         return range(self.ranks.rank, -(-count // PART), self.ranks.count)
 
     def plan(self, texts: Callable[[], Iterable[list[str]]]) -> None:
-        place: dict[bytes, int] = {}
-        rows = [[place.setdefault(text_key(text), len(place)) for text in batch] for batch in texts()]
-        if not place:
+        number_of: dict[bytes, int] = {}
+        rows = [[number_of.setdefault(text_key(text), len(number_of)) for text in batch] for batch in texts()]
+        if not number_of:
             raise ValueError("prompts: got none to measure the density of.")
-        keys = np.frombuffer(b"".join(place), np.uint8).reshape(-1, 16)
+        keys = np.frombuffer(b"".join(number_of), np.uint8).reshape(-1, 16)
         row = np.concatenate([np.array(part, np.int64) for part in rows])
         plan = {
             "prompts": len(row),
-            "distinct_texts": len(place),
+            "distinct_texts": len(number_of),
             "fingerprint": fingerprint(keys),
             "order": _digest(keys.tobytes() + row.tobytes()),
             "embedder": self.embedder.fingerprint(),
         }
         self._claim("plan", plan)
-        self._forget_what_is_lost()
+        # Parts count as done only while the file that holds them is there.
+        if not (self.folder / "vectors.f32").exists():
+            for done in self.folder.glob("embedded/*.json"):
+                done.unlink()
+        if not (self.folder / "points.f32").exists():
+            (self.folder / "points.safetensors").unlink(missing_ok=True)
         if not (self.folder / "rows.safetensors").exists():
             for number, part in enumerate(_first_texts(texts(), row)):
                 table = pa.table({"text": part})
@@ -141,31 +147,12 @@ class _Work:
     def _claim(self, name: str, wanted: dict[str, Any]) -> None:
         """Write what the work in this folder depends on, or find the same."""
         path = self.folder / f"{name}.json"
-        before = self._json(name) if path.exists() else wanted
-        if changed := [
-            f"{key}: {before.get(key)!r} there, {wanted[key]!r} now"
-            for key in wanted
-            if before.get(key) != wanted[key]
-        ]:
-            raise ValueError(
-                f"{self.folder}: holds work on another density ({'; '.join(changed)}); give another folder."
-            )
+        if path.exists() and (changed := changes(self._json(name), wanted, wanted)):
+            raise ValueError(f"{self.folder}: holds work on another density ({changed}); give another folder.")
         write_json(path, wanted)
 
-    def _forget_what_is_lost(self) -> None:
-        """Parts count as done only while the file that holds them is there."""
-        if not (self.folder / "vectors.f32").exists():
-            for done in self.folder.glob("embedded/*.json"):
-                done.unlink()
-        if not (self.folder / "points.f32").exists():
-            (self.folder / "points.safetensors").unlink(missing_ok=True)
-
-    @property
-    def plan_facts(self) -> dict[str, Any]:
-        return self._json("plan")
-
     def embed(self) -> None:
-        count = self.plan_facts["distinct_texts"]
+        count = self._json("plan")["distinct_texts"]
         for number in self.mine(count):
             if (done := self.folder / f"embedded/{number:05}.json").exists():
                 continue
@@ -182,7 +169,7 @@ class _Work:
         """Distinct points in points.f32, and an approximate index over them where the backend is one."""
         path = self.folder / "points.safetensors"
         if not path.exists():
-            count = self.plan_facts["distinct_texts"]
+            count = self._json("plan")["distinct_texts"]
             dim = self._json("embedded/00000")["dim"]
             room = open_matrix(self.folder / "points.f32", count, dim)
             points, inverse, _ = distinct_points(open_matrix(self.folder / "vectors.f32", count, dim), "cosine", room)
@@ -193,24 +180,17 @@ class _Work:
         k = check_k(wanted.k, len(points), wanted.estimator, wanted.reduce_k) if len(points) > 1 else 0
         # Only now: settings that cannot be had must not stand in the way of others.
         self._claim("settings", dataclasses.asdict(wanted))
-        if k:
-            self._make_index(points, k)
+        done = self.folder / "index.json"
+        if k and not done.exists():  # what all processes search, and what its neighbours will be worth
+            facts: dict[str, Any] = {"backend": choose_backend(wanted.backend, len(points)), "k": k}
+            index, facts["recall"] = make_index(Frame.of(points), facts["backend"], k)
+            if isinstance(index, ApproximateIndex):
+                facts |= index.save(self.folder / "index.safetensors")
+            write_json(done, facts)
 
     def _points(self) -> np.ndarray:
         count, dim = self._arrays("points")["shape"]
-        return open_matrix(self.folder / "points.f32", self.plan_facts["distinct_texts"], dim)[:count]
-
-    def _make_index(self, points: np.ndarray, k: int) -> None:
-        """The index that all processes search, and what its neighbours will be worth."""
-        if (done := self.folder / "index.json").exists():
-            return
-        facts: dict[str, Any] = {"backend": choose_backend(self.settings.backend, len(points)), "k": k, "recall": 1.0}
-        if facts["backend"] not in EXACT:
-            frame = Frame.of(points)
-            index = ApproximateIndex(frame)
-            facts["recall"] = widen_to_recall(frame, index, k)
-            facts |= index.save(self.folder / "index.safetensors")
-        write_json(done, facts)
+        return open_matrix(self.folder / "points.f32", self._json("plan")["distinct_texts"], dim)[:count]
 
     def search(self) -> None:
         points = self._points()
@@ -236,7 +216,7 @@ class _Work:
         texts, points = self._arrays("rows"), self._points()
         point = self._arrays("points")["point"][texts["row"]]
         density, facts = self._densities(points, np.bincount(point, minlength=len(points)))
-        facts = {**self.plan_facts, **self._json("settings"), **facts, "distinct": len(points)}
+        facts = {**self._json("plan"), **self._json("settings"), **facts, "distinct": len(points)}
         return ShardedDensity(density[point], texts["keys"][texts["row"]], points, point, facts)
 
     def _densities(self, points: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -244,22 +224,19 @@ class _Work:
         if len(points) == 1:
             return np.ones(1), {"backend": "none", "recall": 1.0, "dimension": 0.0}
         index, settings = self._json("index"), self.settings
-        parts = [_load(path) for path in sorted((self.folder / "neighbours").glob("*.safetensors"))]
+        names = sorted(path.stem for path in self.folder.glob("neighbours/*.safetensors"))
+        parts = [self._arrays(f"neighbours/{name}") for name in names]
         distances, ids = (np.concatenate([part[name] for part in parts]) for name in ("distances", "ids"))
-        found = Neighbors(distances, ids, index["backend"], index["recall"])
-        density = density_of(found, copies, "cosine", settings.estimator, settings.smoothing, points.shape[1])
+        neighbors = Neighbors(distances, ids, index["backend"], index["recall"])
+        density = density_of(neighbors, copies, "cosine", settings.estimator, settings.smoothing, points.shape[1])
         return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
-        return _load(self.folder / f"{name}.safetensors")
+        with reading(path := self.folder / f"{name}.safetensors", _AGAIN):
+            return load_file(path)
 
     def _json(self, name: str) -> dict[str, Any]:
         return load_json(self.folder / f"{name}.json") or {}
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    with reading(path, _AGAIN):
-        return load_file(path)
 
 
 def fingerprint(keys: np.ndarray) -> str:
@@ -273,12 +250,12 @@ def _digest(content: bytes) -> str:
 
 
 def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list[str]]:
-    """Distinct texts in the order in which they come first, in parts; row [N] is the place of each prompt's text."""
+    """Distinct texts in the order in which they come first, in parts; row [N] is the number of each prompt's text."""
     part: list[str] = []
     start = seen = 0
     for batch in batches:
-        for text, place in zip(batch, row[start : start + len(batch)], strict=True):
-            if place == seen:
+        for text, number in zip(batch, row[start : start + len(batch)], strict=True):
+            if number == seen:
                 seen += 1
                 part.append(text)
             if len(part) == PART:

@@ -56,8 +56,14 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._reward_listeners: list[RewardListener] = []
-        name, every = self._save_interval()
-        if every is not None and not self._saves_on_generation(every):
+        strategy, name = str(self.args.save_strategy.value), "save_steps"
+        if strategy == "best" and self.args.eval_strategy.value == "steps":
+            strategy, name = "steps", "eval_steps"
+        if strategy != "steps":
+            return
+        every = getattr(self.args, name)
+        every = math.ceil(self._last_step * every) if every < 1 else int(every)
+        if not self._saves_on_generation(every):
             below = next((s for s in range(every - 1, 0, -1) if self._saves_on_generation(s)), None)
             above = next(s for s in itertools.count(every + 1) if self._saves_on_generation(s))
             nearest = f"{above}" if below is None else f"{below} or {above}"
@@ -88,7 +94,10 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
         if self._reward_listeners and self.model.training:
             own = torch.tensor([row[ROW] for row in inputs], device=self.accelerator.device)
             rows = self.accelerator.gather(own).cpu().numpy()
-            mean = _weighted_mean(rewards.cpu().double().numpy(), self.reward_weights.double().numpy())
+            scores, weights = rewards.cpu().double().numpy(), self.reward_weights.double().numpy()
+            scored = (~np.isnan(scores) * weights).sum(axis=1)
+            scored[scored == 0] = np.nan  # no function could score these
+            mean = np.nansum(scores * weights, axis=1) / scored
             known = ~np.isnan(mean)
             for listener in self._reward_listeners:
                 listener(rows[known], mean[known])
@@ -122,16 +131,6 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
     def _saves_on_generation(self, every: int) -> bool:
         return all(self._on_generation(step) for step in range(every, self._last_step, every))
 
-    def _save_interval(self) -> tuple[str, int | None]:
-        """The setting that says how often checkpoints come, and its value in steps; None where it cannot go wrong."""
-        strategy, name = str(self.args.save_strategy.value), "save_steps"
-        if strategy == "best" and self.args.eval_strategy.value == "steps":
-            name = "eval_steps"
-        elif strategy != "steps":
-            return name, None
-        every = getattr(self.args, name)
-        return name, math.ceil(self._last_step * every) if every < 1 else int(every)
-
     def _check_resume(self, state: TrainerState) -> None:
         if state.global_step < state.max_steps and not self._on_generation(state.global_step):
             raise ValueError(
@@ -139,10 +138,3 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
                 f"{self._batches_per_generation} batches), so the run cannot go on exactly. Resume from an earlier "
                 "checkpoint, or start anew from its model."
             )
-
-
-def _weighted_mean(rewards: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[M, functions] -> [M]: the mean over the functions that scored a completion, NaN where none did."""
-    scored = (~np.isnan(rewards) * weights).sum(axis=1)
-    scored[scored == 0] = np.nan
-    return np.nansum(rewards * weights, axis=1) / scored

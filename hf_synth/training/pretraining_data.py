@@ -17,8 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArgumen
 from transformers.trainer_utils import IntervalStrategy
 
 from hf_synth.corpora.blocks import Blocks, corpus_blocks, held_out_blocks
-from hf_synth.corpora.splits import CorpusArguments
-from hf_synth.corpora.tokenizers import corpus_tokenizer
+from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer
 from hf_synth.errors import check_fields, nearest, option
 from hf_synth.online import Batch, Batches, HeldRows, OnlineRows, Passes, Stages, TokenColumns
 from hf_synth.tasks import Task, get_task

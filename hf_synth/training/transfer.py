@@ -204,62 +204,13 @@ class SourceModel:
         return {name: [theirs.get(name), ours.get(name)] for name in names if theirs.get(name) != ours.get(name)}
 
 
-@dataclasses.dataclass(frozen=True)
-class PartReport:
-    """One part of the model after a transfer.
-
-    source: the checkpoint that it came from; None if it stayed fresh.
-    tensors, parameters: how many were copied, and `of_tensors`, `of_parameters` how many the part has.
-    rows, of_rows: rows written of the embeddings, the positions or the head, and how many there are; else None.
-    norm_before, norm_after: Euclidean norm of all numbers of the part, fresh and after the transfer.
-    change: norm of (after - before) over norm_before; 0 means that nothing moved, None that norm_before is 0.
-    """
-
-    part: str
-    source: str | None
-    shuffled: bool
-    tensors: int
-    of_tensors: int
-    parameters: int
-    of_parameters: int
-    rows: int | None
-    of_rows: int | None
-    norm_before: float
-    norm_after: float
-    change: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class TransferReport:
-    """A transfer as the reader of a run should see it.
-
-    sources: the fields of each `Source`, and under `differences` the config values in which it differs from the
-    model: name -> [the source's, the model's], ids and size of the vocabulary aside.
-    embeddings, seed: the arguments of `transfer`. parts: one for each part of the model.
-    notes: sentences about what a reader may not expect.
-    trained: the parts that train, and how many numbers are trained and frozen; None if all train.
-    """
-
-    sources: tuple[dict[str, Any], ...]
-    embeddings: str
-    seed: int
-    parts: tuple[PartReport, ...]
-    notes: tuple[str, ...] = ()
-    trained: dict[str, Any] | None = None
-
-
 EMBEDDINGS = ("by_token", "averaged", "fresh")
 
 _OF_TOKENS = ("embeddings", "head")
 _BY_ROWS = (*_OF_TOKENS, "positions")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Copy:  # values for rows of the tensor of a name
-    source: Source
-    name: str
-    values: Tensor
-    rows: Tensor | slice
+_Copy = tuple[Source, Tensor, Tensor | slice]  # values of a source for rows of a tensor
 
 
 def transfer(
@@ -269,8 +220,18 @@ def transfer(
     *,
     embeddings: str = "by_token",
     seed: int = 0,
-) -> TransferReport:
-    """Copy parts of checkpoints into `model` in place; what no source names keeps its weights.
+) -> dict[str, Any]:
+    """Copy parts of checkpoints into `model` in place; what no source names keeps its weights. Returns a report.
+
+    Of the report: `sources`, the fields of each `Source`, and under `differences` the config values in which it
+    differs from the model: name -> [the source's, the model's], ids and size of the vocabulary aside; `embeddings` and
+    `seed`, as given; `notes`, sentences about what a reader may not expect; and of each of the model's `parts`:
+
+    - source: the checkpoint that it came from, None if it stayed fresh; shuffled
+    - tensors, parameters: how many were copied, and of_tensors, of_parameters, how many the part has
+    - rows, of_rows: rows written of the embeddings, the positions or the head, and how many there are; else None
+    - norm_before, norm_after: Euclidean norm of all numbers of the part, fresh and after the transfer
+    - change: norm of (after - before) over norm_before; 0 means that nothing moved, None that norm_before is 0
 
     A source has the model's architecture, width, layers and heads; vocabulary and number of positions may differ.
     `seed` is that of shuffled sources. Global random state is left as it was, and on an error the model too.
@@ -281,7 +242,7 @@ def transfer(
     if embeddings not in EMBEDDINGS:
         raise ValueError(f"embeddings: got {embeddings!r}; {nearest(str(embeddings), EMBEDDINGS)}")
     parts = parts_of(model)
-    copies: list[_Copy] = []
+    copies: dict[str, _Copy] = {}
     notes: list[str] = []
     described = []
     for source, claimed in _claims(sources, set(parts.values()), embeddings).items():
@@ -290,10 +251,11 @@ def transfer(
         for part in claimed:
             names = [name for name in parts if parts[name] == part]
             origin.check_names(model, part, names)
-            copies += [_copy(origin, model, part, name, tokenizer, embeddings, seed) for name in names]
+            copies |= {name: _copy(origin, model, part, name, tokenizer, embeddings, seed) for name in names}
         notes += _notes(origin, model, parts, claimed)
         described.append({**dataclasses.asdict(source), "differences": origin.differences(model)})
-    return TransferReport(tuple(described), embeddings, seed, _write(model, parts, copies), tuple(notes))
+    report = {"sources": described, "embeddings": embeddings, "seed": seed, "parts": _write(model, parts, copies)}
+    return {**report, "notes": notes, "trained": None}
 
 
 def _claims(sources: Sequence[Source], present: set[str], embeddings: str) -> dict[Source, tuple[str, ...]]:
@@ -341,7 +303,7 @@ def _copy(
     if origin.source.shuffled:  # the same numbers in an order that follows from seed and name
         order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(values.numel())
         values = values.flatten()[torch.from_numpy(order)].view_as(values)
-    return _Copy(origin.source, name, values, rows)
+    return origin.source, values, rows
 
 
 def _shared_tokens(
@@ -374,37 +336,37 @@ def _notes(origin: SourceModel, model: PreTrainedModel, parts: Mapping[str, str]
     return notes
 
 
-def _write(model: PreTrainedModel, parts: Mapping[str, str], copies: Sequence[_Copy]) -> tuple[PartReport, ...]:
+def _write(model: PreTrainedModel, parts: Mapping[str, str], copies: Mapping[str, _Copy]) -> list[dict[str, Any]]:
     """Copy the values, and report what changed."""
-    fresh = {copy.name: model.get_parameter(copy.name).detach().clone() for copy in copies}
-    for copy in copies:
-        tensor = model.get_parameter(copy.name).data
-        tensor[copy.rows] = copy.values.to(tensor)
-    by_name = {copy.name: copy for copy in copies}
+    fresh = {name: model.get_parameter(name).detach().clone() for name in copies}
+    for name, (_, values, rows) in copies.items():
+        tensor = model.get_parameter(name).data
+        tensor[rows] = values.to(tensor)
     reports = []
     for part in dict.fromkeys(parts.values()):
         now = {name: model.get_parameter(name).detach() for name in parts if parts[name] == part}
         before = {name: fresh.get(name, now[name]) for name in now}
-        copied = {name: now[name][by_name[name].rows] for name in now if name in by_name}
-        source = next((by_name[name].source for name in copied), None)
+        copied = {name: now[name][copies[name][2]] for name in now if name in copies}
+        source = next((copies[name][0] for name in copied), None)
         by_rows = part in _BY_ROWS
         old, moved = _norm(before.values()), _norm(now[name] - before[name] for name in now)
-        report = PartReport(
-            part=part,
-            source=source.path if source else None,
-            shuffled=source is not None and source.shuffled,
-            tensors=len(copied),
-            of_tensors=len(now),
-            parameters=sum(tensor.numel() for tensor in copied.values()),
-            of_parameters=sum(tensor.numel() for tensor in now.values()),
-            rows=max(map(len, copied.values()), default=0) if by_rows else None,
-            of_rows=max(map(len, now.values())) if by_rows else None,
-            norm_before=old,
-            norm_after=_norm(now.values()),
-            change=moved / old if old else None,
+        reports.append(
+            {
+                "part": part,
+                "source": source.path if source else None,
+                "shuffled": source is not None and source.shuffled,
+                "tensors": len(copied),
+                "of_tensors": len(now),
+                "parameters": sum(tensor.numel() for tensor in copied.values()),
+                "of_parameters": sum(tensor.numel() for tensor in now.values()),
+                "rows": max(map(len, copied.values()), default=0) if by_rows else None,
+                "of_rows": max(map(len, now.values())) if by_rows else None,
+                "norm_before": old,
+                "norm_after": _norm(now.values()),
+                "change": moved / old if old else None,
+            }
         )
-        reports.append(report)
-    return tuple(reports)
+    return reports
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
@@ -450,8 +412,11 @@ class TransferArguments:
 
 def apply_transfer(
     arguments: TransferArguments, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int
-) -> TransferReport | None:
+) -> dict[str, Any] | None:
     """Copy weights into the model and freeze what shall not train, both in place; None if neither is set.
+
+    Returns the report of `transfer`; its `trained` has the parts that train, and how many numbers are trained and
+    frozen, or is None if all train.
 
     Call it before the optimizer is made. Errors: as `transfer` and `freeze`.
     """
@@ -461,8 +426,7 @@ def apply_transfer(
     report = transfer(model, tokenizer, arguments.sources(), embeddings=arguments.init_embeddings, seed=seed)
     if everything_trains:
         return report
-    trained = {"parts": arguments.train_parts, **freeze(model, arguments.train_parts)}
-    return dataclasses.replace(report, trained=trained)
+    return {**report, "trained": {"parts": arguments.train_parts, **freeze(model, arguments.train_parts)}}
 
 
 def _entries(value: Any) -> list[dict[str, Any]] | None:

@@ -25,7 +25,6 @@ from hf_synth.sampling import (
     balanced_weights,
     combined_weights,
     effective_sample_size,
-    hidden_state_embedder,
     permuted,
     policy_density,
     prompt_text,
@@ -252,10 +251,9 @@ class _Kinds:
         density, every = self._dealt(kind, self.density), self.arguments.density_refresh
         if self.trainer is None or every is None:
             return ScheduledRarity(density, **options)
-        embed = hidden_state_embedder(self.trainer.processing_class)
 
         def measure() -> np.ndarray:
-            return self._dealt(kind, policy_density(self.trainer, embed, k=self.arguments.density_k))
+            return self._dealt(kind, policy_density(self.trainer, k=self.arguments.density_k))
 
         return RefreshedRarity(measure, every=every, density=density, **options)
 

@@ -115,10 +115,6 @@ def test_forward_makes_none_of_the_blocks_that_it_leaves_out(counted):
     assert made == [(2**40 + 7) // 1_000 * 1_000]
 
 
-def test_tables_are_all_that_is_left(counted):
-    assert [table.num_rows for table in counted(SIZE).tables(1_500)] == [1_500, 1_500, 400]
-
-
 # Datasets of the library
 
 

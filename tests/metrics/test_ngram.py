@@ -5,8 +5,7 @@ import math
 
 import numpy as np
 import pytest
-
-from hf_synth.metrics.ngram import ngram_log_probs
+from replication.rlm import ngram_log_probs
 
 
 def by_counting(train, test, order, vocabulary, smoothing):

@@ -58,7 +58,7 @@ def test_all_axes_of_grpo_are_labelled(name: str, request: pytest.FixtureRequest
     prompts = run.main.prompts
     assert prompts is not None
     assert_labelled(density_histogram(prompts.density, {}, "unit"))
-    assert_labelled(prompt_map(prompts.place, prompts.weight, "weight", prompts.cluster))
+    assert_labelled(prompt_map(prompts.position, prompts.weight, "weight", prompts.cluster))
 
 
 def test_all_axes_of_the_others_are_labelled(reward_run: Path, sft_run: Path, grpo_run: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_approximate_index_is_built_once_and_says_its_recall(tmp_path, in_me
     assert found.facts["backend"] == "ivf"
     assert found.facts["recall"] >= 0.95
     assert np.corrcoef(np.log(found.density), np.log(in_memory))[0, 1] > 0.97
-    monkeypatch.setattr(shards, "widen_to_recall", None)
+    monkeypatch.setattr(shards, "make_index", None)
     for path in (tmp_path / "neighbours").iterdir():
         path.unlink()
     np.testing.assert_array_equal(

@@ -173,7 +173,7 @@ def test_a_run_begun_with_other_values_is_refused(tmp_path):
     check_finished(changed)  # nothing has been trained there
     (run.folder / "resolved_config.yaml").write_text("{}")
     check_finished(run)
-    with pytest.raises(ValueError, match=r"begun with other values of max_steps \(max_steps: 4 there, 5 now\)"):
+    with pytest.raises(ValueError, match=r"begun with other values \(max_steps: 4 there, 5 now\)"):
         check_finished(changed)
 
 
@@ -185,25 +185,25 @@ def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_comp
     plain, weighted = a_run(num_rows=3, strength=0), a_run(num_rows=3, strength=1)
     found = {"rows": 3, "fingerprint": "ab", "processes": 1}
     first, same = (dataclasses.replace(run, trained_on=found) for run in (plain, weighted))
-    check_alike({"plain": first.given, "weighted": same.given}, {"strength"})
-    check_alike({"plain": first.given, "weighted": weighted.given}, {"strength"})  # nothing is known of one
+    check_alike({"plain": first.inputs, "weighted": same.inputs}, {"strength"})
+    check_alike({"plain": first.inputs, "weighted": weighted.inputs}, {"strength"})  # nothing is known of one
     other = dataclasses.replace(weighted, trained_on={**found, "fingerprint": "cd"})
     with pytest.raises(ValueError, match=r"differ in trained_on\.fingerprint too \(.*: 'ab' and 'cd'\)"):
-        check_alike({"plain": first.given, "weighted": other.given}, {"strength"})
-    check_alike({"plain": first.given, "weighted": other.given}, {"strength", "rows_seed"})
+        check_alike({"plain": first.inputs, "weighted": other.inputs}, {"strength"})
+    check_alike({"plain": first.inputs, "weighted": other.inputs}, {"strength", "rows_seed"})
     wider = dataclasses.replace(weighted, trained_on={**found, "processes": 2})
     with pytest.raises(ValueError, match=r"differ in trained_on\.processes too"):
-        check_alike({"plain": first.given, "weighted": wider.given}, {"strength", "rows_seed"})
+        check_alike({"plain": first.inputs, "weighted": wider.inputs}, {"strength", "rows_seed"})
 
 
 def test_arms_that_differ_in_more_than_they_may_are_not_compared():
     plain, weighted = a_run(strength=0, output_dir="a"), a_run(strength=1, output_dir="b")
-    check_alike({"plain": plain.given, "weighted": weighted.given}, {"strength"})
+    check_alike({"plain": plain.inputs, "weighted": weighted.inputs}, {"strength"})
     other = a_run(strength=1, learning_rate=0.1)
     with pytest.raises(ValueError, match="'plain' and 'weighted' that differ in learning_rate too"):
-        check_alike({"plain": plain.given, "weighted": other.given}, {"strength"})
+        check_alike({"plain": plain.inputs, "weighted": other.inputs}, {"strength"})
     with pytest.raises(ValueError, match="differ in strength too"):
-        check_alike({"plain": plain.given, "weighted": weighted.given}, set())
+        check_alike({"plain": plain.inputs, "weighted": weighted.inputs}, set())
 
 
 def made_up(seeds=8, effect=0.0, noise=0.1, name="score"):

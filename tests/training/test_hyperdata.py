@@ -17,8 +17,7 @@ from hf_synth import build_tokenizer, get_task
 from hf_synth.corpora import StandIn, canonical_text
 from hf_synth.corpora import splits as text
 from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
-from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
-from hf_synth.corpora.tokenizers import corpus_tokenizer
+from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer, held_out_text, source_files, training_text
 from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
 from hf_synth.evaluation.scoring import token_log_probs
