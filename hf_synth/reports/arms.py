@@ -168,7 +168,7 @@ def arms_report(comparison: Comparison) -> str:
         floor=floors.pop() if len(floors) == 1 else None,
         single=single,
         uneven=len({*map(len, arms.values())}) > 1,
-        trial=trial(config, 1 if single else comparison.seeds),
+        trial=trial(config, min(map(len, arms.values()))),
         drawn=bool(drawn),
         differences=_differences(comparison),
         groups=_groups(comparison),

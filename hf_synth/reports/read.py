@@ -189,11 +189,6 @@ class Run:
             return {}
         return {"head": largest, "tail": smallest}
 
-    @property
-    def main(self) -> "Run":
-        """The arm whose weights are shown in detail: the first weighted one, or the run itself."""
-        return (self.weighted or self.arms)[0]
-
 
 def one_token(tokens: Sequence[float | None], rows: Sequence[float | None]) -> bool:
     """Whether rows have one token with loss each, judged by token and exact-match accuracy at the same evaluations.
@@ -303,11 +298,6 @@ class Comparison:
     def all_runs(self) -> list[Run]:
         """Every finished run, arm by arm."""
         return [run for by_seed in self.runs.values() for run in by_seed.values()]
-
-    @property
-    def seeds(self) -> int:
-        """The fewest seeds of an arm."""
-        return min(map(len, self.runs.values()))
 
     @property
     def pairs(self) -> list[Pair]:

@@ -359,7 +359,7 @@ def weights_section(run: Run, quote_texts: bool) -> str:
 
     quote_texts: whether the prompts of the lowest and of the highest density are quoted.
     """
-    prompts = run.main.prompts
+    prompts = (run.weighted or run.arms)[0].prompts  # the first arm with weights, or the run itself
     if prompts is None or not len(prompts.text):
         return ""
     clusters = {name: prompts.density[prompts.cluster == name] for name in run.sizes}

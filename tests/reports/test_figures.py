@@ -55,7 +55,7 @@ def test_all_axes_of_grpo_are_labelled(name: str, request: pytest.FixtureRequest
     run = read_run(request.getfixturevalue(name))
     for draw in (score_over_steps, training_over_steps, head_against_tail):
         assert_labelled(draw(run))
-    prompts = run.main.prompts
+    prompts = (run.weighted or run.arms)[0].prompts
     assert prompts is not None
     assert_labelled(density_histogram(prompts.density, {}, "unit"))
     assert_labelled(prompt_map(prompts.position, prompts.weight, "weight", prompts.cluster))
