@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -144,13 +144,6 @@ class PreferenceData:
     def dropped(self) -> dict[str, int]:
         """Return reason -> number of rows left out, the most frequent first."""
         return dict(Counter(row.reason for row in self.rejected_rows).most_common())
-
-    def write_rejected(self, path: str | Path) -> Path:
-        """Write the rows left out as JSON lines {file, line, reason, row}; an empty file where there are none."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text("".join(json.dumps(asdict(row)) + "\n" for row in self.rejected_rows), encoding="utf-8")
-        return target
 
 
 def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = None, **options: Any) -> PreferenceData:

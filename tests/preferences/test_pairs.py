@@ -54,16 +54,14 @@ def test_a_bad_row_is_counted_and_kept_and_stops_nothing(write, reason, line):
     ]
 
 
-def test_all_kinds_together_and_the_file_of_rejected_rows(write, tmp_path):
+def test_all_kinds_of_rejected_rows_together(write):
     data = read_preferences(write("pairs.jsonl.gz", GOOD, *(line for _, line in BAD)))
     assert len(data.dataset) == 1
     assert sum(data.dropped.values()) == len(BAD) == data.read - 1
-    path = data.write_rejected(tmp_path / "run" / "rejected.jsonl")
-    written = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [row["reason"] for row in written] == [reason for reason, _ in BAD]
-    assert written[1]["row"] == "[" * 500 + "... (99500 more characters)"
-    assert json.loads(written[5]["row"]) == BAD[5][1]
-    assert [row["line"] for row in written] == list(range(2, len(BAD) + 2))
+    assert [row.reason for row in data.rejected_rows] == [reason for reason, _ in BAD]
+    assert data.rejected_rows[1].row == "[" * 500 + "... (99500 more characters)"
+    assert json.loads(data.rejected_rows[5].row) == BAD[5][1]
+    assert [row.line for row in data.rejected_rows] == list(range(2, len(BAD) + 2))
 
 
 def test_the_row_that_comes_out(write):
