@@ -34,7 +34,6 @@ _TITLE_LETTERS = (80, 38, 18)  # of a title over one of 1, 2 or 3 columns
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow; two darker ones by Tol.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#882255", "#332288")
 CONTROL_COLOUR = "#555555"
-_BEFORE_COLOUR = "#BBBBBB"
 _LEVEL: Any = {"color": "#777777", "linewidth": 1, "linestyle": (0, (1, 2))}
 _STYLES = ("-", "--", ":", "-.")
 STYLE: Any = {

@@ -14,7 +14,6 @@ from hf_synth.tasks.base import BOS, FIRST_CONTENT
 
 _LN2 = 0.6931471805599453
 _GRAIN = 2.0**44  # of the greatest weight: sums of 2**18 of them fit an int64
-_FULL = np.uint64(1 << 32)
 _HALF = np.uint64(32)
 _MASK = np.uint64(0xFFFFFFFF)
 _LEAF_WIDTH = 4  # three digits and a space
