@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hf_synth.corpora.streams import SCHEMA, Stream
 from hf_synth.errors import changes
-from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, whole_file, write_json
+from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, write_json, write_tables
 
 SHARD_DOCUMENTS = 50_000
 _BLOCK = 10_000
@@ -142,16 +141,20 @@ def _write_shards(
     else:
         write_json(marked, {"spec": spec, "shards": 0, "stream": stream.state_dict()})
     schema = pa.schema([SCHEMA.field(name) for name in spec["columns"]])
+
+    def counted(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            yield table.combine_chunks()
+            progress(table.num_rows)
+
     try:
         progress(min(done * SHARD_DOCUMENTS, size))
         for shard in range(done, number):
             for leftover in folder.glob(f".{shards[shard].name}.*.part"):
                 leftover.unlink(missing_ok=True)
             start, stop = shard * SHARD_DOCUMENTS, min((shard + 1) * SHARD_DOCUMENTS, size)
-            with whole_file(shards[shard]) as part, pq.ParquetWriter(part, schema, compression="zstd") as parquet:
-                for table in blocks(stream, start, stop, size=size, columns=spec["columns"]):
-                    parquet.write_table(table.combine_chunks())
-                    progress(table.num_rows)
+            tables = blocks(stream, start, stop, size=size, columns=spec["columns"])
+            write_tables(shards[shard], schema, counted(tables))
             write_json(marked, {"spec": spec, "shards": shard + 1, "stream": stream.state_dict()})
     finally:
         if not shards[0].exists():

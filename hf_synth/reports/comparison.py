@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from hf_synth.evaluation.held_out import SAMPLES
@@ -27,7 +26,7 @@ from hf_synth.experiments.statistics import (
     seed_interval,
     verdict,
 )
-from hf_synth.io import whole_file, write_text
+from hf_synth.io import write_tables, write_text
 from hf_synth.reports.arms import arm_cell, code_values
 from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank, draw_interval, label, name_rows, save
 from hf_synth.reports.read import Comparison, read_comparison
@@ -254,12 +253,10 @@ def write_all_samples(comparison: Comparison) -> None:
         for seed, run in sorted(runs.items()):
             if (path := run.folder / SAMPLES).exists():
                 part = read_samples(path)
-                rows = len(part)
-                parts.append(part.add_column(0, "seed", pa.array([seed] * rows, pa.int32())).add_column(
-                    0, "arm", pa.array([arm] * rows)))  # fmt: skip
+                part = part.add_column(0, "seed", pa.array([seed] * len(part), pa.int32()))
+                parts.append(part.add_column(0, "arm", pa.array([arm] * len(part))))
     if parts:
-        with whole_file(comparison.folder / SAMPLES) as part:
-            pq.write_table(pa.concat_tables(parts), part)
+        write_tables(comparison.folder / SAMPLES, parts[0].schema, parts)
 
 
 def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence[str]) -> None:
