@@ -55,7 +55,7 @@ class TaskDataset(datasets.ArrowBasedBuilder):
     def _generate_tables(self, shards: list[tuple[int, int]]) -> Iterator[tuple[Key, pa.Table]]:
         spec = json.loads(self.config.spec)
         task = task_of(spec)
-        most = block_rows(task, spec["split"], _BLOCK_ROWS)
+        most = block_rows(task, spec["split"], _BLOCK_ROWS, spec["view"])
         for shard, (first, stop) in enumerate(shards):
             for block, start in enumerate(range(first, stop, most)):
                 count = min(most, stop - start)

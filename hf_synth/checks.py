@@ -18,7 +18,16 @@ import numpy as np
 from hf_synth.errors import raised_at
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Rows, Task, TaskConfig
-from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, SPECIAL_TOKENS, SPLITS, UnknownIdsError
+from hf_synth.tasks.base import (
+    BOS,
+    EOS,
+    FIRST_CONTENT,
+    PAD,
+    SPECIAL_TOKENS,
+    SPLITS,
+    NoDistributionError,
+    UnknownIdsError,
+)
 from hf_synth.tokenization import all_words, build_tokenizer, render
 from hf_synth.views import IGNORED, view_table, with_prompts
 
@@ -295,6 +304,56 @@ def floor(samples: Samples) -> Iterator[Problem]:
                 yield from sample.problems(some == row, "another probability in the block than alone")
 
 
+def distributed(samples: Samples) -> Iterator[Problem]:
+    """`optimal_distribution` sums to 1 and gives a row's own token what the floor says, at any positions in any order.
+
+    Rows that begin alike have one distribution; a position without loss is a ValueError. Not checked where a task
+    says of its rows' own tokens alone how likely they are.
+    """
+    task = samples.task
+    for sample in samples.whole:
+        rows = sample.rows.select(np.arange(min(2 + _FLOOR_TOKENS // sample.rows.tokens.shape[1], len(sample.rows))))
+        start, last = rows.loss_start.astype(np.int64), rows.loss_stop - 1
+        positions = np.stack([last, (start + last) // 2, start, last], axis=1)
+        try:
+            found = task.optimal_distribution(rows, positions)
+        except NoDistributionError:
+            return
+        if found.shape != (wanted := (*positions.shape, len(all_words(task)))) or found.dtype != np.float64:
+            yield Problem(f"got {found.dtype} {list(found.shape)}, wanted float64 {list(wanted)}")
+            continue
+        own = np.take_along_axis(rows.tokens, positions, axis=1)[:, :, None]
+        floors = np.exp(np.take_along_axis(task.optimal_log_probs(rows), positions, axis=1))
+        first: dict[bytes, np.ndarray] = {}
+        others = [
+            np.abs(values - first.setdefault(tokens[:place].tobytes(), values)).max() > 1e-9
+            for tokens, row_places, row_values in zip(rows.tokens, positions, found, strict=True)
+            for place, values in zip(row_places, row_values, strict=True)
+        ]
+        alone = task.optimal_distribution(rows.select(np.array([0])), np.arange(start[0], last[0] + 1))[
+            0, positions[0] - start[0]
+        ]
+        for what, wrong in {
+            "a probability below 0 or NaN": ~(found >= 0),
+            "probabilities of the next token do not sum to 1": np.abs(found.sum(axis=2) - 1) > 1e-9,
+            "another probability of the row's own token than the floor's": np.abs(
+                np.take_along_axis(found, own, axis=2)[:, :, 0] - floors
+            )
+            > 1e-10,
+            "rows that begin alike have two distributions": np.array(others).reshape(positions.shape),
+            "another distribution in the row alone": np.abs(found - alone).max(axis=2)
+            * (np.arange(len(rows)) == 0)[:, None]
+            > 1e-9,
+        }.items():
+            yield from sample.problems(wrong.reshape(len(rows), -1).any(axis=1), what)
+        for place in (int(start[0]) - 1, int(rows.loss_stop[0])):
+            try:
+                task.optimal_distribution(rows.select(np.array([0])), [place])
+            except ValueError:
+                continue
+            yield Problem(f"position {place} of a row carries no loss and is not refused")
+
+
 def gold(samples: Samples) -> Iterator[Problem]:
     """`verify` gives 1.0 to the completion of every row, whole or cut."""
     for sample in samples.every:
@@ -468,6 +527,7 @@ PROMISES = (
     Promise("text tokenises back to the rows", tokenised),
     Promise("every view shows the rows", viewed),
     Promise("the floor is finite, at most 0, and 0 outside the loss", floor),
+    Promise("the distribution of the next token sums to 1, and agrees with the floor", distributed),
     Promise("right completions are verified 1.0", gold, verifiable=True),
     Promise("completions truncated, extended or empty, and garbage, are verified 0.0", incomplete, verifiable=True),
     Promise("any text is verified 0.0 or 1.0", scored, verifiable=True),

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hf_synth.tasks.base import PAD, Rows, Task, shuffled
+from hf_synth.tokenization import all_words
 from hf_synth.views import IGNORED
 
 ENDLESS = 2**62
@@ -141,6 +142,39 @@ class OnlineRows(Batches):
             ahead = self._task_of(0).rows(first, max(count, more), split=self.split, seed=self.seed)
             self._ahead = (start, ahead)
         return ahead.select(np.arange(first - start, first - start + count))
+
+
+class DistillationDataset(OnlineRows):
+    """Rows of a task whose labels are soft: what the best possible predictor knows of each token that carries loss.
+
+    `labels` are its probabilities, float32 [rows, width, ids], -100 where no loss is; `soft_cross_entropy` reads them:
+
+        rows = DistillationDataset(hf_synth.get_task("dyck", "k2-l16"))
+        loss = {"data_collator": only_batch, "compute_loss_func": soft_cross_entropy}
+        Trainer(model, args, train_dataset=rows, **loss).train()
+    """
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        rows, task = self.rows(np.asarray(indices, np.int64)), self._task_of(0)
+        batch = batch_of(rows)
+        labels = torch.full((*batch["labels"].shape, len(all_words(task))), float(IGNORED))
+        for index, positions in rows.by_span():
+            best = task.optimal_distribution(rows.select(index), positions)
+            labels[torch.from_numpy(index)[:, None], torch.from_numpy(positions)] = torch.from_numpy(best).float()
+        return [{**batch, "labels": labels}]
+
+
+def soft_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    """Return the cross entropy of a model's logits and soft labels, [rows, width, ids], in nats per token with loss.
+
+    It is the best predictor's entropy plus KL(best predictor || model). `num_items_in_batch`: the elements of labels
+    that are not -100, as Trainer counts them over all batches of a step.
+    """
+    targets = labels[:, 1:]
+    carries = targets[:, :, 0] != IGNORED
+    log_probs = outputs.logits[:, :-1][carries].float().log_softmax(-1)[:, : targets.shape[-1]]
+    total = -(targets[carries] * log_probs).sum()
+    return total * targets.shape[-1] / num_items_in_batch if num_items_in_batch is not None else total / carries.sum()
 
 
 class HeldRows(Batches):

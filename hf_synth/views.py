@@ -22,6 +22,7 @@ VIEW_FEATURES = {
     "prompt_completion": Features({"prompt": _text, "completion": _text}),
     "prompt": Features({"prompt": _text, "task": _text}),
     "preference": Features({"prompt": _text, "chosen": _text, "rejected": _text}),
+    "distribution": Features({"input_ids": _ids, "labels": _ids, "distribution": List(List(Value("float32")))}),
 }
 
 
@@ -44,10 +45,11 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
     return pa.table(columns, schema=view_features(task, view).arrow_schema)
 
 
-def block_rows(task: Task, split: str, most: int) -> int:
-    """Return how many rows to make at once: `most`, or fewer of long rows, so that their ids stay below 256 MB."""
+def block_rows(task: Task, split: str, most: int, view: str = "tokens") -> int:
+    """Return how many rows to make at once: `most`, or fewer of long rows, so that they stay below 256 MB."""
     width = task.rows(0, 4, split=split).tokens.shape[1]
-    return max(1, min(most, _BLOCK_TOKENS // width))
+    numbers = 4 * len(all_words(task)) if "distribution" in view else 1  # for each token
+    return max(1, min(most, _BLOCK_TOKENS // (width * numbers)))
 
 
 def view_features(task: Task, view: str) -> Features:
@@ -85,6 +87,17 @@ def _tokens(task: Task, rows: Rows, random: _Random) -> _Columns:
         "input_ids": pa.ListArray.from_arrays(offsets, rows.tokens[present]),
         "labels": pa.ListArray.from_arrays(offsets, labels[present]),
     }
+
+
+def _distribution(task: Task, rows: Rows, random: _Random) -> _Columns:
+    """One list of probabilities, of all ids, for each token that carries loss: soft targets beside the labels."""
+    ends = np.concatenate([[0], np.cumsum(rows.loss_stop - rows.loss_start)]).astype(np.int32)
+    values = np.empty((ends[-1], len(all_words(task))), np.float32)
+    for index, positions in rows.by_span():
+        places = ends[index, None] + np.arange(positions.size)
+        values[places] = task.optimal_distribution(rows.select(index), positions)
+    each = pa.ListArray.from_arrays(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32), values.ravel())
+    return {**_tokens(task, rows, random), "distribution": pa.ListArray.from_arrays(ends, each)}
 
 
 def _text_view(task: Task, rows: Rows, random: _Random) -> _Columns:
@@ -152,4 +165,5 @@ _VIEWS: dict[str, Callable[[Task, Rows, _Random], _Columns]] = {
     "prompt_completion": _prompt_completion,
     "prompt": _prompt,
     "preference": _preference,
+    "distribution": _distribution,
 }

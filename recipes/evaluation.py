@@ -217,7 +217,7 @@ def flat(results: Mapping[str, Measures]) -> Measures:
     names = {}
     for setting, metrics in results.items():
         for name, value in metrics.items():
-            measure, bound = re.fullmatch(r"(.*?)(_rows_low|_rows_high|_share)?", name).groups()  # type: ignore[union-attr]
+            measure, bound = re.fullmatch(r"(.*?)(_rows_low|_rows_high|_rows_standard_error|_share)?", name).groups()  # type: ignore[union-attr]
             first, _, rest = measure.partition("/")
             names[f"{first}/{setting}" + (f"/{rest}" if rest else "") + (bound or "")] = value
     return names

@@ -180,7 +180,7 @@ def test_spec_holds_all_that_rows_depend_on():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"view": "token"}, r"got unknown view 'token'; did you mean 'tokens'\? Known: labelled, preference"),
+        ({"view": "token"}, r"got unknown view 'token'; did you mean 'tokens'\? Known: distribution, labelled"),
         (
             {"split": "valid"},
             r"got unknown split 'valid'; (did you mean 'validation'\? )?Known: test, train, validation",

@@ -1,5 +1,10 @@
 """Rows by number: a loader fetches what the task makes, whatever the numbers, the pass, the stage or the process."""
 
+import re
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +14,7 @@ from torch.utils.data import DataLoader
 from hf_synth import get_task
 from hf_synth.online import (
     ENDLESS,
+    DistillationDataset,
     HeldRows,
     OnlineRows,
     Passes,
@@ -17,6 +23,7 @@ from hf_synth.online import (
     batch_of,
     concatenated,
     only_batch,
+    soft_cross_entropy,
 )
 from hf_synth.tasks.base import Rows
 
@@ -256,3 +263,43 @@ def test_blocks_are_put_together_as_wide_as_the_widest():
     rows = concatenated([parts[0], cut, parts[2]])
     assert_same(rows, one_by_one(ANALOGY, [0, 1, 2, 9, 4, 5]))
     assert set(rows.columns) == set(ANALOGY.columns)
+
+
+def test_the_page_on_distributions_prints_what_it_says_and_trains(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "distributions.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "page.py").write_text(code, encoding="utf-8")
+    runpy.run_path("page.py")
+    said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
+    assert [line for line in capsys.readouterr().out.splitlines() if line in said] == said
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("task", [SORT, ANALOGY, DYCK, get_task("palindrome")], ids=lambda task: task.name)
+def test_soft_labels_are_the_best_predictors_and_the_rest_is_as_without(task):
+    index = [7, 3, 12]
+    [batch], [plain] = (dataset(task, seed=3).__getitems__(index) for dataset in (DistillationDataset, OnlineRows))
+    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    carries = plain["labels"] != -100
+    assert torch.equal(batch["labels"][:, :, 0] != -100, carries)
+    assert (batch["labels"][~carries] == -100).all()
+    for number, row in enumerate(index):
+        rows = task.rows(row, 1, seed=3)
+        best = task.optimal_distribution(rows, np.arange(rows.loss_start[0], rows.loss_stop[0]))[0]
+        assert torch.equal(batch["labels"][number, carries[number]], torch.from_numpy(best).float())
+
+
+def test_soft_cross_entropy_of_certain_labels_is_the_usual_one_however_a_step_is_split():
+    [soft], [hard] = (dataset(SORT).__getitems__(range(6)) for dataset in (DistillationDataset, OnlineRows))
+    torch.manual_seed(0)
+    logits = torch.randn(*hard["labels"].shape, 4 + len(SORT.vocabulary()))
+    outputs = SimpleNamespace(logits=logits)
+    usual = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), hard["labels"][:, 1:].flatten())
+    assert soft_cross_entropy(outputs, soft["labels"]).item() == pytest.approx(usual.item(), abs=1e-5)
+    counted = (soft["labels"] != -100).sum()  # as Trainer does
+    halves = [
+        soft_cross_entropy(SimpleNamespace(logits=logits[part]), soft["labels"][part], counted).item()
+        for part in (slice(3), slice(3, 6))
+    ]
+    assert sum(halves) == pytest.approx(usual.item(), abs=1e-5)

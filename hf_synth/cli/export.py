@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def tables() -> Iterator[pa.Table]:
         with tqdm(total=size, unit=" rows", disable=None, desc=task.name) as bar:
-            most = block_rows(task, arguments.split, _BLOCK_ROWS)
+            most = block_rows(task, arguments.split, _BLOCK_ROWS, arguments.view)
             for start in range(0, size, most):
                 count = min(most, size - start)
                 yield view_table(task, arguments.view, start, count, split=arguments.split, seed=arguments.seed)

@@ -11,14 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.evaluation.model import Measured, map_over_processes
-from hf_synth.metrics.excess_loss import excess_loss
+from hf_synth.metrics.excess_loss import excess_loss, token_kl
 from hf_synth.metrics.fact_types import fact_types
-from hf_synth.metrics.intervals import share_interval, wilson_interval
+from hf_synth.metrics.intervals import mean_per_token, share_interval, wilson_interval
 from hf_synth.sampling.language_models import evaluating, progress, right_padded
-from hf_synth.tasks.base import Rows, Task
+from hf_synth.tasks.base import NoDistributionError, Rows, Task
 from hf_synth.views import IGNORED
 
 _MOST_TOKENS = 16_384  # of a batch, padding included
+_MOST_PROBABILITIES = 2**22  # of the best predictor at once: 32 megabytes
 _MOST_LOGITS = 2**27  # of a batch, tokens times vocabulary: half a gigabyte in float32
 
 
@@ -28,11 +29,15 @@ class RowScores:
 
     log_probs: float64 [rows, width], ln P(token | all before it). hits: bool [rows, width], whether the token was the
     most likely one. mask: bool [rows, width], the tokens that carry loss.
+    optimal, kl: where a task is known, ln P(token | all before it) of its best predictor and KL(best predictor ||
+    model), float64 [rows, width] in nats.
     """
 
     log_probs: np.ndarray
     hits: np.ndarray
     mask: np.ndarray
+    optimal: np.ndarray | None = None
+    kl: np.ndarray | None = None
 
     @property
     def loss(self) -> float:
@@ -78,20 +83,58 @@ def rows_at_once(model: PreTrainedModel, width: int, most: int) -> int:
     return max(1, min(most, _MOST_LOGITS // (width * model.config.get_text_config().vocab_size)))
 
 
-def score_rows(model: PreTrainedModel, rows: Rows, *, batch_size: int = 256) -> RowScores:
-    """Score rows of a task on the model's device; the model is left in the mode that it was in."""
+def score_rows(
+    model: PreTrainedModel,
+    rows: Rows,
+    *,
+    batch_size: int = 256,
+    task: Task | None = None,
+    ids: np.ndarray | None = None,
+) -> RowScores:
+    """Score rows of a task on the model's device; the model is left in the mode that it was in.
+
+    task: the rows' own, to compare the model with its best predictor; `kl` stays None where it has no distribution.
+    ids: the model's ids of the task's, int [ids]; None where they are the same.
+    """
     mask = rows.loss_mask
     log_probs, hits = np.zeros(mask.shape), np.zeros(mask.shape, bool)
+    best = None if task is None else np.zeros((2, *mask.shape))
     batch_size = rows_at_once(model, mask.shape[1], batch_size)
     with evaluating(model):
         for start in range(0, len(rows), batch_size):
             part = slice(start, start + batch_size)
-            tokens = torch.from_numpy(rows.tokens[part]).long().to(model.device)
+            own_ids = rows.tokens[part] if ids is None else ids[rows.tokens[part]]
+            tokens = torch.from_numpy(own_ids).long().to(model.device)
             real = torch.arange(tokens.shape[1]) < torch.from_numpy(rows.lengths[part])[:, None]
             logits = model(input_ids=tokens, attention_mask=real.long().to(model.device)).logits
             labels = tokens.masked_fill(~torch.from_numpy(mask[part]).to(model.device), IGNORED)
             log_probs[part], hits[part] = (values.double().cpu().numpy() for values in label_scores(logits, labels))
-    return RowScores(log_probs, hits, mask)
+            if task is not None and best is not None:
+                best[:, part] = _against_best(logits, rows.select(np.arange(len(rows))[part]), task, ids)
+    if best is None:
+        return RowScores(log_probs, hits, mask)
+    return RowScores(log_probs, hits, mask, best[0], None if np.isnan(best[1]).any() else best[1])
+
+
+def _against_best(logits: Tensor, rows: Rows, task: Task, ids: np.ndarray | None) -> np.ndarray:
+    """Return the best predictor's ln P of each token that carries loss, and KL(best || model) there, [2, rows, width].
+
+    KL is NaN where the task has no distribution of the next token.
+    """
+    out = np.zeros((2, *rows.tokens.shape))
+    for index, positions in rows.by_span():
+        some = max(1, _MOST_PROBABILITIES // (positions.size * logits.shape[-1]))
+        for group in np.split(index, range(some, index.size, some)):
+            at = (group[:, None], positions)
+            try:
+                best = task.optimal_distribution(rows.select(group), positions)
+            except NoDistributionError:
+                return np.stack([task.optimal_log_probs(rows), np.full(rows.tokens.shape, np.nan)])
+            chosen = logits[torch.from_numpy(group)[:, None], torch.from_numpy(positions - 1)]
+            model = chosen.float().log_softmax(-1).double().cpu().numpy()
+            out[1][at] = token_kl(model[..., : best.shape[2]] if ids is None else model[..., ids], best)
+            out[0][at] = np.log(np.take_along_axis(best, rows.tokens[at][..., None], axis=2)[..., 0])
+    return out
 
 
 def policy_statistics(
@@ -175,15 +218,12 @@ def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
 
 
 def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
-    """Return `loss`, `floor`, `excess` (nats per token), `accuracy` of tokens, `row_accuracy`; and by type of fact.
+    """Return `loss`, `floor`, `excess` and `kl` (nats per token), `accuracy` of tokens, `row_accuracy`; by fact type.
 
     ids: the tokenizer's ids of the task's words. The model is given each row up to the token that it predicts.
     """
-    scores = scored(measured, dataclasses.replace(rows, tokens=ids[rows.tokens]))
-    against = excess_loss(scores.log_probs, task.optimal_log_probs(rows), scores.mask)
-    metrics = {
-        name.replace("/", "_"): value for name, value in against.items() if name != "excess/rows_standard_error"
-    }
+    scores = scored(measured, rows, task, ids)
+    metrics = {name.replace("/", "_"): value for name, value in against_best(scores).items()}
     metrics |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
     # Wilson's interval with one trial a row: tokens of a row are not independent.
     _, metrics["accuracy_rows_low"], metrics["accuracy_rows_high"] = share_interval(scores.token_accuracy, len(rows))
@@ -193,14 +233,22 @@ def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.n
     return metrics
 
 
-def scored(measured: Measured, rows: Rows) -> RowScores:
+def against_best(scores: RowScores) -> dict[str, float]:
+    """Return what `excess_loss` says of scores that know a task, and, where it has a distribution, `kl` beside it."""
+    found = excess_loss(scores.log_probs, np.asarray(scores.optimal), scores.mask)
+    if scores.kl is not None:
+        found |= mean_per_token("kl", scores.kl.sum(axis=1), scores.mask.sum(axis=1), 0.95)
+    return found
+
+
+def scored(measured: Measured, rows: Rows, task: Task | None = None, ids: np.ndarray | None = None) -> RowScores:
     """Run `score_rows`, its batches shared by the processes."""
     starts = range(0, len(rows), measured.batch_size)
 
     def score(number: int) -> RowScores:
         index = np.arange(starts[number], min(starts[number] + measured.batch_size, len(rows)))
-        return score_rows(measured.model, rows.select(index), batch_size=measured.batch_size)
+        return score_rows(measured.model, rows.select(index), batch_size=measured.batch_size, task=task, ids=ids)
 
     parts = map_over_processes(score, len(starts), "batches scored")
-    names = [field.name for field in dataclasses.fields(RowScores)]
+    names = [field.name for field in dataclasses.fields(RowScores) if getattr(parts[0], field.name) is not None]
     return RowScores(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

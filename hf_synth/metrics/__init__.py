@@ -8,9 +8,9 @@ from pathlib import Path
 
 NAMES = (
     "completion", "compression", "coverage", "deciles", "distinct_n", "em_dash", "excess_loss", "fact_types",
-    "generation", "grammar_errors", "not_just", "pass_at_k", "perplexity", "policy_entropy", "policy_kl",
-    "repetition", "self_bleu", "separation", "sequence_accuracy", "token_accuracy", "token_gini", "tone_spread",
-    "validity", "variety", "vendi",
+    "generation", "grammar_errors", "kl_divergence", "not_just", "pass_at_k", "perplexity", "policy_entropy",
+    "policy_kl", "repetition", "self_bleu", "separation", "sequence_accuracy", "token_accuracy", "token_gini",
+    "tone_spread", "validity", "variety", "vendi",
 )  # fmt: skip
 
 

@@ -18,16 +18,17 @@ def as_metric(
     """Make the class that `evaluate.load` finds in a metric's file; its name is the function's.
 
     columns: one for each of the function's first arguments, in their order: its name in `compute(...)` -> its type,
-    or [its type] where each row is a list. Other arguments are options: `compute` passes them on. compute: what is
-    given the columns and options in the function's place.
+    or [its type] where each row is a list, [[its type]] where it is a list of lists. Other arguments are options:
+    `compute` passes them on. compute: what is given the columns and options in the function's place.
     """
+
+    def feature(kind: Any) -> Any:
+        return datasets.Sequence(feature(*kind)) if isinstance(kind, list) else datasets.Value(kind)
+
     text = inspect.getdoc(function) or ""
     pairs = zip(columns, inspect.signature(function).parameters, strict=False)
     taken = ", ".join(f"{column} = {argument}" for column, argument in pairs)
-    features = {
-        name: datasets.Sequence(datasets.Value(*kind)) if isinstance(kind, list) else datasets.Value(kind)
-        for name, kind in columns.items()
-    }
+    features = {name: feature(kind) for name, kind in columns.items()}
 
     def info(self: evaluate.Metric) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -6,7 +6,7 @@ import numpy as np
 
 from .base import as_metric
 from .checks import as_float64, log_probabilities
-from .intervals import t_quantile
+from .intervals import mean_per_token
 
 
 def excess_loss(
@@ -25,22 +25,20 @@ def excess_loss(
     mask = as_float64("excess_loss", mask) > 0
     tokens = mask.sum(axis=1)
     model, best = (_row_losses(values, mask) for values in (log_probs, optimal_log_probs))
-    total, rows = tokens.sum(), int(np.count_nonzero(tokens))
-    loss, floor = float(model.sum() / total), float(best.sum() / total)
-    residuals = model - best - tokens * ((model - best).sum() / total)
-    squares = rows / (rows - 1) * np.square(residuals).sum() if rows > 1 else np.nan
-    error = float(np.sqrt(squares) / total)
-    reach = error * t_quantile(confidence, rows - 1)
-    excess = loss - floor
-    return {
-        "loss": loss,
-        "floor": floor,
-        "excess": excess,
-        **({"excess_share": excess / floor} if floor > 0 else {}),
-        "excess/rows_standard_error": error,
-        "excess/rows_low": excess - reach,
-        "excess/rows_high": excess + reach,
-    }
+    loss, floor = (float(values.sum() / tokens.sum()) for values in (model, best))
+    found = mean_per_token("excess", model - best, tokens, confidence)
+    share = {"excess_share": found["excess"] / floor} if floor > 0 else {}
+    return {"loss": loss, "floor": floor, **found, **share}
+
+
+def token_kl(log_probs: np.ndarray, optimal: np.ndarray) -> np.ndarray:
+    """KL(best predictor || model) in nats at each token, float64, of ln P and P [..., ids]; 0 P counts nothing."""
+    if log_probs.shape != optimal.shape or optimal.ndim < 2:
+        raise ValueError(f"kl_divergence: got {log_probs.shape} and {optimal.shape}, wanted one shape [..., ids]")
+    possible = optimal > 0
+    log_probabilities("kl_divergence", log_probs[possible])
+    np.log(optimal, out=(logs := np.zeros(optimal.shape)), where=possible)
+    return np.asarray((optimal * np.where(possible, logs - log_probs, 0.0)).sum(axis=-1))
 
 
 def _row_losses(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

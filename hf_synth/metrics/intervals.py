@@ -51,6 +51,19 @@ def t_quantile(confidence: float, freedom: int) -> float:
     return float(stats.t.ppf((1 + confidence) / 2, freedom)) if freedom > 0 else float("nan")
 
 
+def mean_per_token(name: str, sums: np.ndarray, tokens: np.ndarray, confidence: float) -> dict[str, float]:
+    """`name`: the mean over tokens of sums [rows] over tokens [rows]; its standard error over rows, and an interval.
+
+    A ratio estimator, with a t quantile: `name/rows_standard_error`, `_low`, `_high`; NaN for one row with tokens.
+    """
+    mean, rows = float(sums.sum() / tokens.sum()), int(np.count_nonzero(tokens))
+    residuals = sums - tokens * mean
+    error = float(np.sqrt(rows / (rows - 1) * np.square(residuals).sum()) / tokens.sum()) if rows > 1 else float("nan")
+    reach = error * t_quantile(confidence, rows - 1)
+    ends = {"standard_error": error, "low": mean - reach, "high": mean + reach}
+    return {name: mean, **{f"{name}/rows_{end}": value for end, value in ends.items()}}
+
+
 def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
     """Return the mean of independent values [units] and its t interval."""
     values = _floats(values)

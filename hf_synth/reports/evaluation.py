@@ -25,7 +25,7 @@ _FRACTIONS = {  # measure -> its name
     "verified": "greedy completions accepted",
     "language/validity": "valid samples",
 }
-_LOSSES = {"loss": "loss", "floor": "floor", "excess": "excess"}
+_LOSSES = {"loss": "loss", "floor": "floor", "excess": "excess", "kl": "KL to the best predictor"}
 _LANGUAGE = {f"language/{name}": title for name, (title, _) in SCORES.items() if name != "validity"}
 _STRINGS = {name: title for name, title in _LANGUAGE.items() if name.startswith("language/string/")}
 _MORE = {

@@ -258,6 +258,8 @@ def _task_in(module: ModuleType, where: str) -> type[Task]:
 def _whole(task: type[Task], where: str) -> type[Task]:
     """The class, unless something is missing that every task must say; `where` it was found goes into the error."""
     unwritten = sorted(task.__abstractmethods__)
+    if task.optimal_log_probs is Task.optimal_log_probs and task.optimal_probs is Task.optimal_probs:
+        unwritten.append("optimal_probs (or optimal_log_probs)")
     if lacking := [*unwritten, *(name for name in _SAID if not hasattr(task, name))]:
         raise UnfinishedTaskError(
             f"{where}: class {task.__name__} lacks {', '.join(lacking)}; see 'Add a task' in the README"

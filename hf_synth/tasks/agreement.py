@@ -74,13 +74,14 @@ class Agreement(Grammar[AgreementConfig]):
         _break_pairs(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), self.config.kinds)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); nouns are uniform, verbs certain."""
-        position = np.arange(rows.tokens.shape[1]) - _FIRST_NOUN
-        end = end_chance(position // 2, self.config.max_pairs)
-        chance = np.where(rows.tokens == _CLOSE, end, (1.0 - end) / self.config.kinds)
-        decided = (position >= 0) & (position % 2 == 0) & (position < rows.lengths[:, None] - _FIRST_NOUN - 1)
-        return np.log(np.where(decided & rows.loss_mask, chance, 1.0))
+        place, kinds = positions[:, :, None] - _FIRST_NOUN, self.config.kinds
+        end = end_chance(place // 2, self.config.max_pairs)
+        noun = (tokens >= _NOUNS) & (tokens < _NOUNS + kinds)
+        chance = np.where(tokens == _CLOSE, end, (1.0 - end) / kinds * noun)
+        drawn = (place >= 0) & (place % 2 == 0) & (place < rows.lengths[:, None, None] - _FIRST_NOUN - 1)
+        return np.where(drawn, chance, rows.have(positions, tokens))
 
     def statements(self) -> tuple[str, ...]:
         """The pairs, what agrees, and that nothing else counts."""

@@ -18,6 +18,7 @@ from hf_synth.tasks.families.knowledge_graph import (
     build_graph,
     fact_places,
     heads,
+    holds,
     kinds,
     prompt_code,
     tails,
@@ -95,11 +96,20 @@ class Analogy(Task[AnalogyConfig]):
         wrong.tokens[at] = _wrong_tails(self.graph.facts, begin, end, self.config.num_entities, rng.keys())
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
-        """Ln of 1 / `answers` at the last token: every fact of a split comes once in a pass."""
-        out = np.zeros(rows.tokens.shape)
-        if self.config.repeat_relations:
-            out[np.arange(len(rows)), rows.lengths - 1] = -np.log(rows.columns["answers"])
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """1 / `answers` for each answer that the row's split has: every fact of a split comes once in a pass."""
+        out = rows.have(positions, tokens).astype(np.float64)
+        if not self.config.repeat_relations:
+            return out
+        codes, answers = _codes(rows.tokens, rows.lengths, self.config.num_entities), rows.columns["answers"]
+        label = rows.tokens[np.arange(len(rows)), rows.lengths - 1] - FIRST_CONTENT
+        entity = tokens - FIRST_CONTENT
+        known = (entity >= 0) & (entity < self.config.num_entities)
+        for facts, _ in self._splits:  # the row's is one that has its fact, and as many answers beside it
+            begin, end = answer_span(facts, codes)
+            own = (end - begin == answers) & holds(facts, codes, label)
+            right = known[own] & holds(facts, codes[own, None, None], np.where(known[own], entity[own], 0))
+            out[own] = right / answers[own, None, None]
         return out
 
     def explanations(self) -> tuple[str, ...]:

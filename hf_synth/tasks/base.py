@@ -9,7 +9,7 @@ import numbers
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -149,6 +149,16 @@ class Rows:
         columns = {name: column[index] for name, column in self.columns.items()}
         return Rows(self.tokens[index], self.lengths[index], self.loss_start[index], self.loss_stop[index], columns)
 
+    def have(self, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Whether the token at each of `positions`, int [rows, positions], is this one, bool like `tokens`."""
+        return np.asarray(tokens == np.take_along_axis(self.tokens, positions, axis=1)[:, :, None])
+
+    def by_span(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield, for each loss span, which rows have it, and its positions, both int64."""
+        spans, numbers = np.unique(np.stack([self.loss_start, self.loss_stop]), axis=1, return_inverse=True)
+        for number, (start, stop) in enumerate(spans.T):
+            yield np.flatnonzero(numbers == number), np.arange(start, stop)
+
     def assign(self, index: np.ndarray, other: "Rows") -> None:
         """Overwrite the rows at `index` with those of `other`, widening the block where they are longer."""
         extra = other.tokens.shape[1] - self.tokens.shape[1]
@@ -179,6 +189,10 @@ class UnknownIdsError(ValueError):
     def __init__(self, message: str, rows: Rows, wrong: np.ndarray) -> None:
         super().__init__(message)
         self.rows, self.wrong = rows, wrong
+
+
+class NoDistributionError(ValueError):
+    """A task that says how likely its rows' own tokens are, and not how likely others would be."""
 
 
 class DecisionPoint(NamedTuple):
@@ -260,13 +274,53 @@ class Task(ABC, Generic[ConfigT]):
         where that is possible, and all that stands before `loss_start` untouched.
         """
 
-    @abstractmethod
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """P(token | all before its position) of the best predictor, exact, float64 like `tokens`.
+
+        positions: int [rows, positions]; tokens: ids [rows, positions, any]. A task writes this or, where each token
+        that carries loss is determined by those before it, `optimal_log_probs` alone. What it says of a position
+        without loss, or of rows that `generate` cannot make, is not defined.
+        """
+        if np.take_along_axis(self.optimal_log_probs(rows), positions, axis=1).any():
+            raise NoDistributionError(
+                f"task {self.name}: got no distribution of the next token, wanted a method optimal_probs; "
+                "optimal_log_probs alone suffices where it is 0 everywhere"
+            )
+        return rows.have(positions, tokens).astype(np.float64)
+
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """Ln P(token | all before it) of the best predictor, exact, float64 [rows, width]; 0 where no loss is.
 
-        For rows that `generate` can make; what it says of others is not defined. The predictor knows the generator and
-        the config, not which contents `holdout="content"` gives to a split: that could save ln(1/share) nats a row.
+        What `optimal_probs` says of the rows' own tokens. The predictor knows the generator and the config, not which
+        contents `holdout="content"` gives to a split: that could save ln(1/share) nats a row.
         """
+        out, mask = np.zeros(rows.tokens.shape), rows.loss_mask
+        span = slice(int(rows.loss_start.min(initial=mask.shape[1])), int(rows.loss_stop.max(initial=0)))
+        positions = np.broadcast_to(np.arange(mask.shape[1]), mask.shape)[:, span]
+        probs = self.optimal_probs(rows, positions, rows.tokens[:, span, None])[:, :, 0]
+        np.log(probs, out=out[:, span], where=mask[:, span])
+        return out
+
+    def optimal_distribution(self, rows: Rows, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return P(id | all before it) of the best predictor for every id, float64 [rows, positions, ids].
+
+        positions: int [positions], or [rows, positions] where they differ from row to row; of tokens that carry loss,
+        others are a ValueError. ids: those of the rows, special tokens first. Probabilities, not their logarithms:
+        what cannot follow has exactly 0, and the row's own token exp(optimal_log_probs).
+        """
+        places: np.ndarray = np.asarray(positions)
+        shape: tuple[int, ...] = places.shape
+        if shape not in (shape[-1:], (len(rows), *shape[-1:])) or not shape or places.dtype.kind not in "iu":
+            wanted = f"whole numbers, [positions] or [{len(rows)}, positions]"
+            raise ValueError(f"task {self.name}: got positions {places.dtype} {list(shape)}, wanted {wanted}")
+        places = np.broadcast_to(places.astype(np.int64), (len(rows), shape[-1]))
+        outside = (places < rows.loss_start[:, None]) | (places >= rows.loss_stop[:, None])
+        for row, place in np.argwhere(outside)[:1]:
+            wanted = f"{rows.loss_start[row]} to {rows.loss_stop[row] - 1}"
+            got = f"got position {places[row, place]} of row {row}, which carries no loss"
+            raise ValueError(f"task {self.name}: {got}; wanted {wanted}")
+        ids = np.arange(self._known_ids, dtype=np.int32)
+        return self.optimal_probs(rows, places, np.broadcast_to(ids, (*places.shape, ids.size)))
 
     def to_json(self) -> str:
         """What a dataset's column `task` says of a row: the name and the whole config; `task_from_json` reads it."""

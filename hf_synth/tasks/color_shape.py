@@ -7,7 +7,7 @@ import numpy as np
 
 from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
-from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
+from hf_synth.tasks.base import EOS, FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import (
     Grammar,
     end_chance,
@@ -70,12 +70,13 @@ class ColorShape(Grammar[ColorShapeConfig]):
         _spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys())
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); colors and shapes are uniform."""
-        position = np.arange(rows.tokens.shape[1]) - 1
-        end = end_chance(position // 2, self.config.max_pairs)
-        color = np.where(position == rows.lengths[:, None] - 2, end, (1.0 - end) / 2)
-        return np.log(np.where(rows.loss_mask, np.where(position % 2 == 0, color, 0.5), 1.0))
+        place = positions[:, :, None] - 1
+        end = end_chance(place // 2, self.config.max_pairs)
+        color = np.where(tokens == EOS, end, (1.0 - end) / 2 * ((tokens >= _COLOR) & (tokens < _SHAPE)))
+        before = np.take_along_axis(rows.tokens, positions - 1, axis=1)[:, :, None] - _COLOR
+        return np.where(place % 2 == 0, color, 0.5 * ((tokens - _SHAPE) // 2 == before))
 
     def statements(self) -> tuple[str, ...]:
         """The pairs, what goes with each color, and how many pairs there may be."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -85,10 +84,10 @@ class Eca(Task[EcaConfig]):
         corrupt_rows(wrong.tokens, wrong.lengths, first, rng.keys(), _ZERO, _ONE + 1)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
-        """-ln 2 for each cell of the first state, 0 for what follows from it."""
-        drawn = np.arange(rows.tokens.shape[1]) <= self.config.width
-        return np.where(rows.loss_mask & drawn, -math.log(2), 0.0)
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """1/2 for either cell of the first state; what follows from it is certain."""
+        drawn = positions[:, :, None] <= self.config.width
+        return np.where(drawn, 0.5 * (tokens >= _ZERO), rows.have(positions, tokens))
 
     def explanations(self) -> tuple[str, ...]:
         """One block: the rule as a table in words."""

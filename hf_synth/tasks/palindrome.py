@@ -9,7 +9,7 @@ from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, below, draw
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import Grammar, foreign_token, frames, place_of, replaced
-from hf_synth.tasks.families.mirrors import LETTERS, break_mirror, mirror_log_probs, random_letter
+from hf_synth.tasks.families.mirrors import LETTERS, break_mirror, mirror_probs, random_letter
 
 _OPEN, _CLOSE, _LETTER = range(FIRST_CONTENT, FIRST_CONTENT + 3)
 _CENTRE_CHANCES = np.full(LETTERS, 1 / LETTERS)
@@ -81,11 +81,10 @@ class Palindrome(Grammar[PalindromeConfig]):
         break_mirror(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), _CONTENT, _LETTER, _OPEN)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Each word's share of the kinds, lengths and centres that the words before it allow."""
-        most = (self.config.max_half, self.config.max_depth)
-        chances = mirror_log_probs(rows.tokens, rows.lengths, _CONTENT, _LETTER, _OPEN, _CENTRE_CHANCES, *most)
-        return np.where(rows.loss_mask, chances, 0.0)
+        rule = (_CONTENT, (_LETTER, _OPEN, _CLOSE), _CENTRE_CHANCES, self.config.max_half, self.config.max_depth)
+        return mirror_probs(rows.tokens, rows.lengths, positions, tokens, *rule)
 
     def statements(self) -> tuple[str, ...]:
         """The brackets, the mirror, what may stand inside, and examples."""

@@ -89,12 +89,11 @@ class Rlm(Task[RlmConfig]):
         """A ValueError: no string is wrong."""
         raise ValueError("task rlm: got rows to corrupt, but no text of this task is wrong; wanted a verifiable task")
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Exact sums over all trees, by one pass over the leaves; see Inside."""
-        out = np.zeros(rows.tokens.shape)
-        first = int(rows.loss_start.min(initial=1 + self._leaves)) - 1
-        out[:, 1:] = self._inside.leaf_log_probs(rows.tokens[:, 1:] - FIRST_CONTENT, first)
-        return np.where(rows.loss_mask, out, 0.0)
+        leaves, symbols = rows.tokens[:, 1:] - FIRST_CONTENT, tokens - FIRST_CONTENT
+        probs = self._inside.next_leaves(leaves, positions - 1, np.maximum(symbols, 0))
+        return np.where(symbols >= 0, probs, 0.0)
 
     def size(self, split: str) -> int | None:
         """The config's `size` for the train split, where it is above 0; None otherwise."""

@@ -64,13 +64,13 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
         wrong.tokens[every, target] = np.where(movable > 0, final, _MIDDLE)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After m middles the string ends with probability 1 / (max_middle - m + 1); all else is certain."""
-        count = self._middles(rows)[:, None]
-        seen = np.arange(rows.tokens.shape[1]) - 1 - self._first
+        seen = positions[:, :, None] - 1 - self._first
         end = end_chance(seen, self.config.max_middle)
-        chance = np.where(seen == count, end, 1.0 - end)
-        return np.log(np.where((seen <= count) & rows.loss_mask, chance, 1.0))
+        chance = np.where(tokens == _END, end, (1.0 - end) * (tokens == _MIDDLE))
+        among = (seen >= 0) & (seen <= self._middles(rows)[:, None, None])
+        return np.where(among, chance, rows.have(positions, tokens))
 
     def statements(self) -> tuple[str, ...]:
         """The two ends, the middle, and the shortest sentence."""

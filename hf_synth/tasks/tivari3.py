@@ -9,7 +9,7 @@ from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import FIRST_CONTENT, DecisionPoint, Rows, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.grammars import Grammar, foreign_token, frames, replaced, sequence_rank
-from hf_synth.tasks.families.mirrors import LETTERS, break_mirror, mirror_log_probs, random_letter
+from hf_synth.tasks.families.mirrors import LETTERS, break_mirror, mirror_probs, random_letter
 
 _OPEN, _CLOSE, _FIRST, _LAST, _NUL, _TAS, _WEJ, _KOB = range(FIRST_CONTENT, FIRST_CONTENT + 8)
 _CENTRE_CHANCES = np.array((0.5, 0.0, 0.0, 0.5))
@@ -72,11 +72,10 @@ class Tivari3(Grammar[Tivari3Config]):
         break_mirror(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), _CONTENT, _NUL, _LAST)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Each word's share of the lengths and centres that the words before it allow."""
-        most, none = self.config.max_half, -1
-        chances = mirror_log_probs(rows.tokens, rows.lengths, _CONTENT, _NUL, none, _CENTRE_CHANCES, most, 0)
-        return np.where(rows.loss_mask, chances, 0.0)
+        rule = (_CONTENT, (_NUL, -1, _LAST), _CENTRE_CHANCES, self.config.max_half, 0)  # nothing opens a level inside
+        return mirror_probs(rows.tokens, rows.lengths, positions, tokens, *rule)
 
     def statements(self) -> tuple[str, ...]:
         """Six sentences, the name of the language in each."""

@@ -52,6 +52,7 @@ DEFECTS = {  # promise: what to change in Zorvan's file to break it
     "text tokenises back to the rows": ('"ON"', '"<zorvan></zorvan>"'),
     "every view shows the rows": ('"wrong_order": Violation(', '"": Violation('),
     "the floor is finite, at most 0, and 0 outside the loss": ("1.0 - turn)", "2.0 - turn)"),
+    "the distribution of the next token sums to 1, and agrees with the floor": ("(tokens == _ON)", "(tokens != _OFF)"),
     "right completions are verified 1.0": ("< count, _ON, _OFF", "< count, _OFF, _ON"),
     "completions truncated, extended or empty, and garbage, are verified 0.0": (
         'words == ["ON"] * half + ["OFF"] * half', 'words[:half] == ["ON"] * half'

@@ -20,6 +20,7 @@ from hf_synth.metrics.excess_loss import excess_loss
 from hf_synth.metrics.fact_types import fact_types
 from hf_synth.metrics.generation import generation
 from hf_synth.metrics.grammar_errors import grammar_errors
+from hf_synth.metrics.kl_divergence import kl_divergence
 from hf_synth.metrics.not_just import not_just
 from hf_synth.metrics.pass_at_k import pass_at_k
 from hf_synth.metrics.perplexity import perplexity
@@ -38,6 +39,7 @@ from hf_synth.metrics.vendi import vendi
 
 ROOT = Path(metrics.__file__).resolve().parents[2]
 IDS, LABELS = [[1, 2, 3], [4, 5]], [[-100, 2, 9], [4, 5]]
+LOGS = [[[-0.1, -2.3], [-0.7, -0.7]], [[-1.4, -0.3]]]
 SCORES, VALID, COUNTS = [-1.0, -2.0, -3.0, -4.0], [True, False, True, False], [2, 2, 3, 3]
 
 
@@ -115,6 +117,11 @@ EXAMPLES = {
         {"predictions": ["a b", "a", None, "b"], "references": [1.0, 1.0, 1.0, 0.0]},
         {"counts": {1: 2, 2: 4}, "training": ["a"]},
         generation(["a b", "a", None, "b"], [1, 1, 1, 0], counts={1: 2, 2: 4}, training=["a"]),
+    ),
+    "kl_divergence": (
+        {"predictions": LOGS, "references": [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75]]]},
+        {"confidence": 0.9},
+        kl_divergence(LOGS, [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75]]], confidence=0.9),
     ),
     "perplexity": (
         {"predictions": SCORES, "references": VALID, "tokens": COUNTS},

@@ -92,6 +92,32 @@ def rows_of() -> Callable[[Task, Iterable[Words]], Rows]:
 
 
 @pytest.fixture(scope="session")
+def assert_exact(rows_of) -> Callable[..., None]:
+    """Compares the best predictor with sums over all strings of a language: of every token, and of every next one."""
+
+    def compare(task: Task, language: Language, every: Iterable[Words] | None = None) -> None:
+        strings = list(language.strings if every is None else every)
+        rows, ids = rows_of(task, strings), [*SPECIAL, *task.vocabulary()]
+        log_probs, read = task.optimal_log_probs(rows), set()
+        for row, words in enumerate(strings):
+            np.testing.assert_allclose(
+                log_probs[row],
+                np.pad([0.0, *language.log_probs(words)], (0, rows.tokens.shape[1] - len(words) - 2)),
+                rtol=0,
+                atol=1e-12,
+            )
+            fresh = [stop for stop in range(len(words) + 1) if words[:stop] not in read]
+            read.update(words[:stop] for stop in fresh)
+            found = task.optimal_distribution(rows.select(np.array([row])), [1 + stop for stop in fresh])[0]
+            after = [[language.prefixes.get((*words[:stop], word), 0.0) for word in ids] for stop in fresh]
+            before = [language.prefixes[words[:stop]] for stop in fresh]
+            np.testing.assert_allclose(found, np.array(after) / np.array(before)[:, None], rtol=0, atol=1e-12)
+            assert not found[np.array(after) == 0].any()
+
+    return compare
+
+
+@pytest.fixture(scope="session")
 def goodness() -> Callable[[Counter, dict], float]:
     """A chi-square test of counts under exact probabilities."""
 

@@ -42,12 +42,8 @@ def test_pairs_and_kinds_are_uniform():
     assert stats.chisquare(np.bincount(nouns - 6)).pvalue > 1e-4
 
 
-def test_floor_equals_enumeration(language, rows_of):
-    task, enumerated = get_task("agreement", kinds=3, max_pairs=3), language(strings(3, 3))
-    every = list(enumerated.strings)
-    log_probs = task.optimal_log_probs(rows_of(task, every))
-    for row, words in zip(log_probs, every, strict=True):
-        assert row[1 : len(words) + 2] == pytest.approx(enumerated.log_probs(words), abs=1e-12)
+def test_floor_equals_enumeration(language, assert_exact):
+    assert_exact(get_task("agreement", kinds=3, max_pairs=3), language(strings(3, 3)))
 
 
 def test_verify_equals_the_definition_on_every_short_text_cut_anywhere():

@@ -95,12 +95,10 @@ def test_verify_refuses_empty_completions_and_foreign_words(prompt, completion):
 
 
 @pytest.mark.parametrize("max_pairs", [1, 2, 3, 4])
-def test_floor_equals_the_enumerated_one(max_pairs, language, rows_of):
+def test_floor_equals_the_enumerated_one(max_pairs, language, rows_of, assert_exact):
     task, enumerated = get_task("color_shape", max_pairs=max_pairs), language(strings(max_pairs))
-    rows = rows_of(task, enumerated.strings)
-    log_probs = task.optimal_log_probs(rows)
-    for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), atol=1e-12)
+    assert_exact(task, enumerated)
+    log_probs = task.optimal_log_probs(rows_of(task, enumerated.strings))
     mean = -np.average(log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
     assert mean == pytest.approx(math.log(max_pairs) + (max_pairs + 1) / 2 * math.log(4), abs=1e-12)

@@ -74,14 +74,8 @@ def test_verify_refuses_foreign_words(text):
 
 
 @pytest.mark.parametrize("max_middle", [1, 2, 3, 10])
-def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, rows_of):
-    task, enumerated = get_task("start_mid_end", max_middle=max_middle), language(strings(max_middle))
-    rows = rows_of(task, enumerated.strings)
-    log_probs = task.optimal_log_probs(rows)
-    for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(
-            log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12
-        )
+def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, assert_exact):
+    assert_exact(get_task("start_mid_end", max_middle=max_middle), language(strings(max_middle)))
 
 
 def test_mean_floor_of_a_string_is_the_entropy_of_the_language(language, rows_of):

@@ -53,14 +53,10 @@ def test_verify_wants_the_delimiters_as_words_and_nothing_else(text):
 
 
 @pytest.mark.parametrize("max_middle", [1, 3, 10])
-def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, rows_of):
+def test_floor_of_every_token_equals_the_enumerated_one(max_middle, language, rows_of, assert_exact):
     task, enumerated = get_task("tivari", max_middle=max_middle), language(strings(max_middle))
-    rows = rows_of(task, enumerated.strings)
-    log_probs = task.optimal_log_probs(rows)
-    for row, words in enumerate(enumerated.strings):
-        np.testing.assert_allclose(
-            log_probs[row, 1 : rows.lengths[row]], enumerated.log_probs(words), rtol=0, atol=1e-12
-        )
+    assert_exact(task, enumerated)
+    log_probs = task.optimal_log_probs(rows_of(task, enumerated.strings))
     mean = -np.average(log_probs.sum(axis=1), weights=list(enumerated.strings.values()))
     assert mean == pytest.approx(enumerated.entropy(), abs=1e-12)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_synth.kernels import kernel
 from hf_synth.rng import below, draw
-from hf_synth.tasks.base import FIRST_CONTENT, SEP
+from hf_synth.tasks.base import EOS, FIRST_CONTENT, SEP
 
 _TRIES = 16  # swaps and exchanges at random before the sure way is taken
 
@@ -93,27 +93,40 @@ def _replace(words, start, stop, key, k, nested, closes, deepest):  # type: igno
     words[position] = SEP
 
 
-@kernel
-def log_probs(tokens, lengths, loss_start, ln_open, ln_close, k, nested, closes, deepest, out):  # type: ignore[no-untyped-def]
-    """Write ln P(bracket | those before) into float64 `out`; ln_open and ln_close count where either is allowed."""
-    logs = np.log(np.arange(1, k + 1).astype(np.float64))  # logs[m - 1]: of m types
-    counts = np.empty(k, np.int32)
+@kernel(error_model="numpy")
+def next_brackets(tokens, lengths, positions, order, asked, share, k, nested, closes, deepest):  # type: ignore[no-untyped-def]
+    """P(asked bracket | those before its position), float64 like `asked`, [rows, positions, any].
+
+    order: what sorts `positions` [rows, positions] in each row; share: P(open) where either bracket is allowed.
+    """
+    out = np.zeros(asked.shape)
+    stack, counts = np.empty(tokens.shape[1], np.int32), np.empty(k, np.int32)
     for row in range(tokens.shape[0]):
         words, stop = tokens[row], lengths[row] - 1
         counts[:] = 0
-        depth, kinds = 0, 1 if nested else 0
+        depth = kinds = reached = 0  # kinds: how many types are open
         for at in range(1, stop):
-            kind = words[at] - FIRST_CONTENT
             free = 0 < depth < deepest and (depth < stop - at or not closes)
+            opens = share if free else np.float64(depth == 0)
+            while reached < positions.shape[1] and positions[row, order[row, reached]] <= at:
+                place = order[row, reached]
+                reached += 1
+                for candidate in range(asked.shape[2]):
+                    kind = asked[row, place, candidate] - FIRST_CONTENT
+                    if 0 <= kind < k:
+                        out[row, place, candidate] = opens / k
+                    elif kind >= k and depth and (stack[depth - 1] == kind - k if nested else counts[kind - k] > 0):
+                        out[row, place, candidate] = (1.0 - opens) / (1 if nested else kinds)
+            kind = words[at] - FIRST_CONTENT
             if kind < k:
-                chance = (ln_open if free else 0.0) - logs[k - 1]
+                stack[depth] = kind
                 depth += 1
                 counts[kind] += 1
-                kinds += not nested and counts[kind] == 1
+                kinds += counts[kind] == 1
             else:
-                chance = (ln_close if free else 0.0) - logs[kinds - 1]
                 depth -= 1
                 counts[kind - k] -= 1
-                kinds -= not nested and counts[kind - k] == 0
-            if at >= loss_start[row]:
-                out[row, at] = chance
+                kinds -= counts[kind - k] == 0
+        for place in order[row, reached:]:
+            out[row, place] = asked[row, place] == EOS
+    return out

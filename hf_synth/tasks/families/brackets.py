@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, TypeVar
@@ -11,7 +10,7 @@ import numpy as np
 
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
-from hf_synth.tasks.families.bracket_words import corrupt_rows, is_word, log_probs
+from hf_synth.tasks.families.bracket_words import corrupt_rows, is_word, next_brackets
 
 LONGEST = 65_536
 MOST_TYPES = 32_768
@@ -106,16 +105,14 @@ class BracketTask(Task[BracketConfigT]):
         corrupt_rows(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), *self._rule)
         return wrong
 
-    def optimal_log_probs(self, rows: Rows) -> np.ndarray:
-        """Ln P(open) - ln k for an opening, ln P(close) - ln(types it may close) for a closing, 0 for `<eos>`.
+    def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """P(open) / k for an opening, P(close) / (types it may close) for a closing, 1 for `<eos>` at the end.
 
         A predictor reads off the prefix what is open, and knows from the config how many brackets are left.
         """
+        order = np.argsort(positions, axis=1, kind="stable")
         share = self.config.open_threshold / 2**32
-        free = [math.log(chance) if chance else -math.inf for chance in (share, 1 - share)]
-        out = np.zeros(rows.tokens.shape)
-        log_probs(rows.tokens, rows.lengths, rows.loss_start, *free, *self._rule, out)
-        return out
+        return next_brackets(rows.tokens, rows.lengths, positions, order, tokens, share, *self._rule)
 
     def violations(self) -> Mapping[str, Violation]:
         """Brackets exchanged, of another type, without a partner, before theirs, one too many, too many open."""

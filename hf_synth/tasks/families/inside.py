@@ -22,17 +22,28 @@ class Inside:
         self._by_left = np.ascontiguousarray(rules.transpose(1, 0, 2))
         self._left = self._by_left.sum(axis=2)  # [j, i]: P(left child j | parent i)
 
-    def leaf_log_probs(self, leaves: np.ndarray, first: int) -> np.ndarray:
-        """Ln P(leaf | all before it) of leaves int [R, 2**depth], float64; leaves before the one at `first` get 0."""
-        out = np.zeros(leaves.shape)
+    def next_leaves(self, leaves: np.ndarray, positions: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        """P(symbol | all leaves before its position), float64 like `symbols`, int [R, positions, any].
+
+        leaves: int [R, 2**depth]; positions: int [R, positions], of leaves.
+        """
         if leaves.shape[1] == 2:
-            alone = self._pairs.sum(axis=1)
-            out[:, 0] = np.log(alone[leaves[:, 0]])
-            out[:, 1] = np.log(self._pairs[leaves[:, 0], leaves[:, 1]] / alone[leaves[:, 0]])
-        else:
-            self._read_blocks(leaves, out, first)
-        out[:, :first] = 0.0
-        return np.minimum(out, 0.0)  # a quotient of sums may round to just above 1
+            alone, before = self._pairs.sum(axis=1), leaves[:, :1, None]
+            second = self._pairs[before, symbols] / alone[before]
+            return np.where(positions[:, :, None] == 0, alone[symbols], second)
+        wanted, places = np.unique(positions, return_inverse=True)
+        slots = np.full(leaves.shape[1], -1)  # where a leaf's distribution goes
+        slots[wanted] = np.arange(wanted.size)
+        out, places = np.empty(symbols.shape), places.reshape(positions.shape)
+        levels = leaves.shape[1].bit_length() - 2  # on each of them one [R, V, V] is held
+        block = max(1, _BLOCK_BYTES // (8 * self.symbols * (self.symbols * levels + wanted.size)))
+        for start in range(0, len(leaves), block):
+            part = slice(start, start + block)
+            count = len(leaves[part])
+            found = np.empty((count, wanted.size, self.symbols))
+            self._read(leaves[part], slots, found, np.broadcast_to(self.root, (count, self.symbols)))
+            out[part] = found[np.arange(count)[:, None, None], places[part, :, None], symbols[part]]
+        return out
 
     def strings(self, depth: int) -> np.ndarray:
         """P(leaves) of every string of 2**depth leaves, float64 [V ** 2**depth], in lexicographic order."""
@@ -52,40 +63,36 @@ class Inside:
         """P(children j, k of the root), [j, k]."""
         return np.einsum("jik,i->jk", self._by_left, self.root)
 
-    def _read_blocks(self, leaves: np.ndarray, out: np.ndarray, first: int) -> None:
-        """Read all rows, few at a time: on every level one [R, V, V] is held."""
-        levels = leaves.shape[1].bit_length() - 2
-        block = max(1, _BLOCK_BYTES // (8 * self.symbols**2 * levels))
-        for start in range(0, len(leaves), block):
-            part = leaves[start : start + block]
-            prior = np.broadcast_to(self.root, (len(part), self.symbols))
-            self._read(part, out[start : start + block], prior, first)
-
-    def _read(self, leaves: np.ndarray, out: np.ndarray, prior: np.ndarray | None, first: int) -> np.ndarray:
+    def _read(self, leaves: np.ndarray, slots: np.ndarray, out: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
         """Read the leaves under one node; P(leaves | node's symbol) up to a factor a row, [R, V].
 
+        The distribution of each leaf whose slot is not -1 goes to out[:, slot], [R, V].
         prior: P(node's symbol | all leaves before), [R, V]; None where no leaf under it is to be predicted.
         """
         half = leaves.shape[1] // 2
         if half == 1:
-            return self._read_pair(leaves, out, prior)
-        left_prior = prior @ self._left.T if prior is not None and first < half else None
-        left = self._read(leaves[:, :half], out[:, :half], left_prior, first)
+            return self._read_pair(leaves, slots, out, prior)
+        left_prior = prior @ self._left.T if prior is not None and slots[:half].max() >= 0 else None
+        left = self._read(leaves[:, :half], slots[:half], out, left_prior)
         # [R, i, k]: P(leaves of the left child, right child k | i)
         beside = (left @ self._by_left.reshape(self.symbols, -1)).reshape(-1, self.symbols, self.symbols)
         right_prior = None
-        if prior is not None:
-            right_prior = (prior[:, None, :] @ beside)[:, 0, :]
-            right_prior /= right_prior.sum(axis=1, keepdims=True)
-        right = self._read(leaves[:, half:], out[:, half:], right_prior, max(first - half, 0))
+        if prior is not None and slots[half:].max() >= 0:
+            right_prior = _normalised((prior[:, None, :] @ beside)[:, 0, :])
+        right = self._read(leaves[:, half:], slots[half:], out, right_prior)
         here = (beside @ right[:, :, None])[:, :, 0]
         return here / here.max(axis=1, keepdims=True)
 
-    def _read_pair(self, leaves: np.ndarray, out: np.ndarray, prior: np.ndarray | None) -> np.ndarray:
+    def _read_pair(
+        self, leaves: np.ndarray, slots: np.ndarray, out: np.ndarray, prior: np.ndarray | None
+    ) -> np.ndarray:
         """The same for a node whose children are leaves."""
-        both = self._by_left[leaves[:, 0], :, leaves[:, 1]]
-        if prior is not None:
-            alone = (prior * self._left[leaves[:, 0]]).sum(axis=1)
-            out[:, 0] = np.log(alone)
-            out[:, 1] = np.log((prior * both).sum(axis=1) / alone)
-        return both
+        if prior is not None and slots[0] >= 0:
+            out[:, slots[0]] = _normalised(prior @ self._left.T)
+        if prior is not None and slots[1] >= 0:
+            out[:, slots[1]] = _normalised((prior[:, None, :] @ self._by_left[leaves[:, 0]])[:, 0, :])
+        return self._by_left[leaves[:, 0], :, leaves[:, 1]]
+
+
+def _normalised(weights: np.ndarray) -> np.ndarray:
+    return weights / weights.sum(axis=1, keepdims=True)

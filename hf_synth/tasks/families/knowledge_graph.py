@@ -134,6 +134,13 @@ def fact_places(facts: np.ndarray, codes: np.ndarray, tails: np.ndarray) -> np.n
     return np.searchsorted(facts, (codes << _PROMPT) | (tails.astype(np.int64) << _KIND_BITS))
 
 
+def holds(facts: np.ndarray, codes: np.ndarray, tails: np.ndarray) -> np.ndarray:
+    """Whether sorted facts have one with each prompt and tail, bool."""
+    fact = (codes << _ENTITY_BITS) | tails.astype(np.int64)
+    held: np.ndarray = np.searchsorted(facts, fact << _KIND_BITS) < np.searchsorted(facts, (fact + 1) << _KIND_BITS)
+    return held
+
+
 @dataclasses.dataclass(frozen=True)
 class KnowledgeGraph:
     """Entities 0 .. n - 1 and the facts about them; labels are the relations 0 .. m - 1, then the functor, then its

@@ -10,6 +10,7 @@ from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, draw
 
 LETTERS = 4
+_ANY, _OPENS, _CLOSES = range(LETTERS, LETTERS + 3)
 
 
 def random_letter(rng: RowRandom, first: int) -> np.ndarray:
@@ -18,15 +19,16 @@ def random_letter(rng: RowRandom, first: int) -> np.ndarray:
 
 
 @kernel(error_model="numpy")
-def mirror_log_probs(tokens, lengths, start, first, opening, centre, most, max_depth):  # type: ignore[no-untyped-def]
-    """Ln P(token | all before it), float64 [rows, width], 0 where it is certain.
+def mirror_probs(tokens, lengths, positions, asked, start, ends, centre, most, max_depth):  # type: ignore[no-untyped-def]
+    """P(asked token | all before its position), float64 like `asked`, [rows, positions, any]; 1 for what is certain.
 
-    start: where the outermost level begins; first: the id of the first letter; opening: the id of the word that opens
-    a level inside another; centre: float64 [4], the chances of the letters as the centre. Levels above `max_depth`
-    have another level inside with probability 1/2.
+    start: where the outermost level begins; ends: the ids of the first letter, of the word that opens a level inside
+    another, and of the word that closes one; centre: float64 [4], the chances of the letters as the centre. Levels
+    above `max_depth` have another level inside with probability 1/2.
     """
-    out = np.zeros(tokens.shape)
-    weights = np.empty(tokens.shape[1])
+    first, opening, closing = ends
+    out = np.zeros(asked.shape)
+    weights = np.empty((tokens.shape[1], LETTERS + 3))
     for row in range(tokens.shape[0]):
         words, begin, depth = tokens[row], start, 0
         while True:
@@ -34,47 +36,62 @@ def mirror_log_probs(tokens, lengths, start, first, opening, centre, most, max_d
             while end < lengths[row] - 1 and first <= words[end] < first + LETTERS:
                 end += 1
             share = 0.5 if depth < max_depth else 1.0
-            whole = share * _level_weights(words, begin, end, first, centre, most, share, weights)
-            for at in range(begin, end):
-                out[row, at] = np.log(weights[at + 1 - begin] / weights[at - begin])
+            _level_weights(words, begin, end, first, centre, most, share, weights)
             if words[end] != opening:  # from here on all is the mirror image of what was
-                out[row, end] = np.log(whole / weights[end - begin])
                 break
-            nested = (1.0 - share) / most * (1.0 / LETTERS) ** (end - begin) if begin < end <= begin + most else 0.0
-            out[row, end] = np.log(nested / weights[end - begin])
             begin, depth = end + 1, depth + 1
+        for place in range(asked.shape[1]):
+            at = positions[row, place]
+            total = weights[at].sum()
+            for candidate in range(asked.shape[2]):
+                token = asked[row, place, candidate]
+                if at < start or at > end:
+                    out[row, place, candidate] = token == words[at]
+                elif first <= token < first + LETTERS:
+                    out[row, place, candidate] = (weights[at, token - first] + weights[at, _ANY] / LETTERS) / total
+                elif token == opening:
+                    out[row, place, candidate] = weights[at, _OPENS] / total
+                elif token == closing:
+                    out[row, place, candidate] = weights[at, _CLOSES] / total
     return out
 
 
 @kernel
 def _level_weights(words, begin, end, first, centre, most, share, weights):  # type: ignore[no-untyped-def]
-    """Set weights[j] to P(a level begins with the first j letters of words[begin:end]), for each j.
+    """Set weights[at], for begin <= at <= end, to P(words[begin:at], what comes next), by what comes next.
 
-    share: P(no other level inside). Returns P(words[begin:end] | no other level inside).
+    That is one of the four letters, any of them with the same chance, a level inside, or the end of this one.
+    share: P(no other level inside).
     """
-    count, whole, letter = end - begin, 0.0, 1.0 / LETTERS
+    count, letter = end - begin, 1.0 / LETTERS
     for seen in range(count + 1):
-        halves = max(most - max(seen, 1) + 1, 0)  # those of at least as many letters, around another level
-        weights[seen] = (1.0 - share) * halves / max(most, 1) * letter**seen
+        weights[begin + seen] = 0.0
+        nested = (1.0 - share) / max(most, 1) * letter**seen  # a half of one length, around another level
+        weights[begin + seen, _ANY] = nested * max(most - seen, 0)
+        weights[begin + seen, _OPENS] = nested if 0 < seen <= most else 0.0
     for half in range(most + 1):
         for centred in range(2 if half else 1):
             length = 2 * half + centred
-            chance = 1.0 / (most + 1) / (2 if half else 1)
+            chance = share / (most + 1) / (2 if half else 1)
             for seen in range(min(length, count) + 1):
-                weights[seen] += share * chance
-                if seen == count:
-                    whole += chance if length == count else 0.0
+                here = weights[begin + seen]
+                word = words[begin + seen] - first  # beyond the letters at the end
+                if seen == length:
+                    here[_CLOSES] += chance
                     break
-                word = words[begin + seen]
                 if seen < half:
+                    here[_ANY] += chance
                     chance *= letter
                 elif seen == half and centred:
-                    chance *= centre[word - first]
-                elif seen < length and words[begin + length - 1 - seen] != word:
-                    break
+                    for number in range(LETTERS):
+                        here[number] += chance * centre[number]
+                    chance *= centre[word] if seen < count else 0.0
+                else:
+                    mirrored = words[begin + length - 1 - seen] - first
+                    here[mirrored] += chance
+                    chance *= word == mirrored
                 if chance == 0.0:
                     break
-    return whole
 
 
 @kernel

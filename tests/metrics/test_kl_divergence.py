@@ -1,0 +1,36 @@
+"""KL(best predictor || model) against sums in plain Python, and against the excess loss that it is the mean of."""
+
+import math
+
+import numpy as np
+import pytest
+
+from hf_synth.metrics.kl_divergence import kl_divergence
+
+MODEL = [np.log([[0.9, 0.1], [0.5, 0.5]]), np.log([[0.2, 0.8]])]
+BEST = [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75]]]
+SUMS = [
+    0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1) + math.log(1 / 0.5),
+    0.25 * math.log(0.25 / 0.2) + 0.75 * math.log(0.75 / 0.8),
+]
+
+
+def test_mean_per_token_and_its_error_over_rows():
+    found = kl_divergence(MODEL, BEST)
+    assert found["kl"] == pytest.approx(sum(SUMS) / 3, abs=1e-12)
+    residuals = [SUMS[0] - 2 * found["kl"], SUMS[1] - found["kl"]]
+    error = math.sqrt(2 * sum(one**2 for one in residuals)) / 3
+    assert found["kl/rows_standard_error"] == pytest.approx(error, abs=1e-12)
+    assert found["kl/rows_low"] < found["kl"] < found["kl/rows_high"]
+
+
+def test_the_best_predictor_itself_is_at_0_and_impossible_ids_count_nothing():
+    own = [np.array([[-math.inf, 0.0], [math.log(0.5), math.log(0.5)]])]
+    found = kl_divergence(own, [np.array([[0.0, 1.0], [0.5, 0.5]])])
+    assert found["kl"] == 0.0
+
+
+@pytest.mark.parametrize("log_probs", [[MODEL[0]], [MODEL[0][:1], MODEL[1]], [MODEL[0], np.array([[0.1, -3.0]])], []])
+def test_what_does_not_go_together_is_refused(log_probs):
+    with pytest.raises(ValueError, match="kl_divergence: got"):
+        kl_divergence(log_probs, BEST if log_probs else [])
