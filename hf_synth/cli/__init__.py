@@ -1,4 +1,4 @@
-"""The command hf-synth: what tasks there are, what their rows look like, files of them, recipes, and reports."""
+"""The command hf-synth: what tasks there are; their rows in print, files and the browser; recipes, and reports."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hf_synth
-from hf_synth.cli import check, compare, corpus, export, recipes, show, tasks
+from hf_synth.cli import check, compare, corpus, explore, export, recipes, show, tasks
 from hf_synth.errors import disk_full_error, raised_at, user_errors
 
 _COMMANDS = {
@@ -16,6 +16,7 @@ _COMMANDS = {
     "check": (check, "hf-synth check my_task.py"),
     "export": (export, "hf-synth export sort --size 1000 --output sort.parquet"),
     "compare": (compare, "hf-synth compare runs/plain runs/weighted --primary accuracy --smallest_effect 0.01"),
+    "explore": (explore, "hf-synth explore runs"),
     "corpus": (corpus, "hf-synth corpus tivari --explanation_ratio 0.1 --size 20 --output -"),
     "recipes": (recipes, "hf-synth recipes my_recipes"),
 }

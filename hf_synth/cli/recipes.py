@@ -18,13 +18,13 @@ def run(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder
     if folder.exists():
         raise ValueError(f"got {str(folder)!r}, which exists; wanted a new folder for the recipes")
-    shutil.copytree(shipped_recipes(), folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(shipped("recipes", "grpo.py").parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
     print(f"accelerate launch {folder / 'grpo.py'}    # the quickstart; configs are in {folder / 'configs'}")
 
 
-def shipped_recipes() -> Path:
-    """Return the folder of the recipes: of an installation beside its data, of a clone beside the package."""
+def shipped(*place: str) -> Path:
+    """Return the path of a file that comes with the package: beside an installation's data, or in the clone."""
     for file in importlib.metadata.files("hf_synth") or []:
-        if file.parts[-3:] == ("hf_synth", "recipes", "grpo.py"):
-            return Path(str(file.locate())).resolve().parent
-    return Path(hf_synth.__file__).resolve().parents[1] / "recipes"
+        if file.parts[-len(place) - 1 :] == ("hf_synth", *place):
+            return Path(str(file.locate())).resolve()
+    return Path(hf_synth.__file__).resolve().parents[1].joinpath(*place)

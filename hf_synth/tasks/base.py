@@ -355,7 +355,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def trees(self, rng: RowRandom) -> list[str]:
         """The derivation of each row that `generate` makes of the same `rng`, drawn in text; where rows have one."""
-        raise ValueError(f"task {self.name}: its rows are not derived by a tree; rlm's are")
+        raise ValueError(f"task {self.name}: its rows have no tree; those of rlm and dyck have")
 
     def size(self, split: str) -> int | None:
         """How many rows a finite task has in `split`; None where rows never end."""

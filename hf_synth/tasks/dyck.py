@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from hf_synth.kernels import kernel
-from hf_synth.rng import mix, step_of
+from hf_synth.rng import RowRandom, mix, step_of
 from hf_synth.tasks.base import FIRST_CONTENT, Rows
 from hf_synth.tasks.families.brackets import BracketConfig, BracketTask
 
@@ -41,6 +41,14 @@ class Dyck(BracketTask[DyckConfig]):
     def walk(self, tokens: np.ndarray, keys: np.ndarray) -> None:
         """One draw a bracket."""
         _walk(tokens, keys, self.config.k, self.config.open_threshold)
+
+    def trees(self, rng: RowRandom) -> list[str]:
+        """A line a bracket, indented by how many are open around it."""
+        drawn, words, k = [], self.vocabulary(), self.config.k
+        for row in self.generate(rng).tokens[:, 1:-1] - FIRST_CONTENT:
+            depth = np.cumsum(np.where(row < k, 1, -1)) - (row < k)
+            drawn.append("\n".join("  " * level + words[word] for word, level in zip(row, depth, strict=True)))
+        return drawn
 
     def explanations(self) -> tuple[str, ...]:
         """One block."""

@@ -249,7 +249,7 @@ def test_a_file_is_replaced_only_where_that_is_asked_for(printed, refused, tmp_p
         (("show", "sort", "--task_args", "[1]"), "task_args: got [1], wanted a mapping"),
         (("show", "sort", "--task_args", '{"len": 1}'), "SortConfig: got unknown field 'len'"),
         (("show", "sort", "--size", "0"), "size: got 0, wanted at least 1 row"),
-        (("show", "sort", "--tree"), "task sort: its rows are not derived by a tree"),
+        (("show", "sort", "--tree"), "task sort: its rows have no tree"),
         (("show", "sort", "--figure", "a.jpg"), "figure: got 'a.jpg', wanted a name that ends in .png"),
         (("show", "nothing", "--figure", "png"), "figure: got 'png', wanted a name that ends in .png"),
         (("show", "sort", "--figure", "no/such/folder/a.png"), "figure: no/such/folder/a.png cannot be written"),

@@ -1,0 +1,24 @@
+"""Rows of tasks with their floors, a map of prompts by density, and runs over steps, in the browser."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from hf_synth.cli.recipes import shipped
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of runs, and where the page is served."""
+    parser.add_argument("runs", type=Path, nargs="?", default=Path("runs"), help="a folder of runs (default: runs)")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: for other machines, too (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serve the page until it is interrupted."""
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("got no gradio, wanted the package installed; pip install 'hf_synth[explore]'")
+    spec = importlib.util.spec_from_file_location("explorer", shipped("spaces", "explorer", "app.py"))
+    explorer = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(explorer)  # type: ignore[union-attr]
+    explorer.app(arguments.runs).launch(server_name=arguments.host, server_port=arguments.port)
