@@ -14,6 +14,7 @@ spec = importlib.util.spec_from_file_location("explorer", shipped("spaces", "exp
 explore = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(explore)
 CHROMIUM = shutil.which("chromium")
+PLOTS = "img[alt*=plot]:visible"
 
 
 DAILY = ("sort", "dyck", "analogy")
@@ -125,13 +126,13 @@ def test_every_tab_in_a_real_browser(runs, tmp_path):
             chooser.value.set_files(prompts)
             expect(page.get_by_text("prompts.jsonl")).to_be_visible(timeout=60_000)
             page.get_by_role("button", name="Measure").click()
-            expect(page.locator("img").first).to_be_visible(timeout=60_000)
+            expect(page.locator(PLOTS)).to_have_count(1, timeout=60_000)
             page.screenshot(path=tmp_path / "prompts.png", full_page=True)
             page.get_by_role("tab", name="Runs").click()
             page.get_by_label("a/seed-0").check()
             page.get_by_label("b", exact=True).check()
             expect(page.get_by_label("Logged quantity")).to_have_value("loss", timeout=60_000)
-            expect(page.locator("img:visible")).to_have_count(1, timeout=60_000)
+            expect(page.locator(PLOTS)).to_have_count(1, timeout=60_000)
             page.screenshot(path=tmp_path / "runs.png", full_page=True)
             browser.close()
     finally:
