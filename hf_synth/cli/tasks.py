@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hf_synth.cli.common import BOLD, styled
 from hf_synth.cli.show import described as row_lines
 from hf_synth.tasks import Task, list_tasks, task_class
+from hf_synth.tasks.base import about
 
 _GALLERY_ROWS = 1_000
 _GALLERY = """\
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         print("\n\n".join(["# Gallery of tasks", _GALLERY, *map(on_a_page, tasks)]))
         return
-    rows = [(task.name, about(task), ", ".join(task.presets)) for task in tasks]
+    rows = [(task.name, about(task).rstrip("."), ", ".join(task.presets)) for task in tasks]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     head, *lines = laid_out([("task", "what it is", "presets, the default first"), *rows], width)
     print("\n".join([styled(head, BOLD), *lines]))
@@ -47,15 +48,10 @@ def on_a_page(kind: type[Task]) -> str:
     floor = -task.optimal_log_probs(rows)[rows.loss_mask].mean() + 0.0
     example = next(row_lines(task, task.rows(0, 1), most=40))
     presets = ", ".join(f"`{name}`" for name in kind.presets)
-    lines = [f"## {kind.name}", about(kind) + ".", f"```\n{example}\n```"]
+    lines = [f"## {kind.name}", about(kind), f"```\n{example}\n```"]
     lines += [f"- Floor of `{next(iter(kind.presets))}`: {floor:.4f} nats per token, over {len(rows):,} test rows."]
     lines[-1] += f"\n- Presets: {presets}.\n- Source: {kind.source}."
     return "\n\n".join(lines)
-
-
-def about(task: type[Task]) -> str:
-    """Return the first line of the task's file."""
-    return (sys.modules[task.__module__].__doc__ or task.name).strip().splitlines()[0].rstrip(".")
 
 
 def described(task: type[Task]) -> dict[str, object]:
@@ -63,7 +59,7 @@ def described(task: type[Task]) -> dict[str, object]:
     presets = {name: dataclasses.asdict(config) for name, config in task.presets.items()}
     return {
         "name": task.name,
-        "about": about(task),
+        "about": about(task).rstrip("."),
         "presets": presets,
         "verifiable": task.verifiable,
         "source": task.source,

@@ -182,7 +182,10 @@ def _policy(columns: Columns) -> dict[str, float]:
 def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
     """Return the fraction of each cluster's language, and of all, that was sampled, where strings can be counted."""
     sizes = {name: task.contents() for name, task in tasks.items() if name in columns["cluster"]}
-    longest = {name: _longest(tasks[name]) for name, size in sizes.items() if size}
+    longest = {}  # the most words of a string that `contents` counts; 0 where whole rows are no strings of a language
+    for name in filter(sizes.get, sizes):
+        rows = tasks[name].rows(0, 1024)
+        longest[name] = int(rows.lengths.max()) - 2 if is_language(tasks[name], rows) else 0
     counted = {name: size for name, size in sizes.items() if size and longest[name]}
     if not counted:
         return {}
@@ -196,9 +199,3 @@ def _coverage(columns: Columns, tasks: Mapping[str, Task]) -> dict[str, float]:
     return _renamed(
         metrics, {"coverage": "coverage/all"} | {f"coverage/{name}": f"coverage/{name}" for name in counted}
     )
-
-
-def _longest(task: Task) -> int:
-    """Return the most words of a string that `contents` counts; 0 where whole rows are no strings of a language."""
-    rows = task.rows(0, 1024)
-    return int(rows.lengths.max()) - 2 if is_language(task, rows) else 0

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.evaluation.model import Plan
-from hf_synth.io import whole_file, write_tables
+from hf_synth.io import write_tables, write_text
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import EOS, Rows, Task
 from hf_synth.tokenization import all_words, render
@@ -95,32 +95,24 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"hf_synth_{plan.task_name}"
     for file, source in ((FUNCTIONS, _SOURCE), (f"{_VERDICTS}.py", _VERDICTS_SOURCE)):
-        with whole_file(folder / file) as part:
-            part.write_text(source, encoding="utf-8")
+        write_text(folder / file, source)
     for setting, some in zip(plan.settings, rows, strict=True):
-        name = f"{tag}_{setting.name}"
-        _write(folder, name, tag, setting.task, _table(setting.task, some), _LOG_LIKELIHOOD)
-        if setting.task.verifiable:
-            asked = with_prompts(
-                some, RowRandom(seed=plan.rows_seed, split="test", purpose="prompt", index=np.arange(len(some)))
-            )
+        task, forms = setting.task, {"": (_table(setting.task, some), _LOG_LIKELIHOOD)}
+        if task.verifiable:
+            rng = RowRandom(seed=plan.rows_seed, split="test", purpose="prompt", index=np.arange(len(some)))
+            asked = with_prompts(some, rng)
             most = int((asked.lengths - asked.loss_start).max())  # tokens, with `<eos>` where rows have one
-            table = _table(setting.task, asked)
-            for column, value in (
-                ("task", setting.task.to_json()),
-                ("longest", most - int((asked.tokens == EOS).any())),
-            ):
+            table, longest = _table(task, asked), most - int((asked.tokens == EOS).any())
+            for column, value in (("task", task.to_json()), ("longest", longest)):
                 table = table.append_column(column, pa.array([value] * len(asked)))
-            _write(folder, f"{name}_verified", f"{tag}_verified", setting.task, table, _GENERATION.format(most=most))
+            forms["_verified"] = table, _GENERATION.format(most=most)
+        version = json.dumps({"version": task.version, "config": task.config.to_json()})
+        for form, (table, how) in forms.items():
+            name = f"{tag}_{setting.name}{form}"
+            write_tables(folder / f"{name}.jsonl", table.schema, [table])
+            values = {"name": name, "tag": tag + form, "module": Path(FUNCTIONS).stem, "metadata": version}
+            write_text(folder / f"{name}.yaml", _YAML.format(**values) + how)
     return tag
-
-
-def _write(folder: Path, name: str, tag: str, task: Task, table: pa.Table, how: str) -> None:
-    write_tables(folder / f"{name}.jsonl", table.schema, [table])
-    version = json.dumps({"version": task.version, "config": task.config.to_json()})
-    values = {"name": name, "tag": tag, "module": Path(FUNCTIONS).stem, "metadata": version}
-    with whole_file(folder / f"{name}.yaml") as part:
-        part.write_text(_YAML.format(**values) + how, encoding="utf-8")
 
 
 def command(folder: Path, tag: str, model: str, own_code: bool) -> str:

@@ -197,7 +197,9 @@ def over_seeds(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, 
 
 def known_measures(results: Results) -> list[str]:
     """Names that any run has, sorted; sizes, times and bounds left out."""
-    return sorted(name for name in set().union(*_runs(results)) if _is_measure(name))
+    no_measures = _NO_MEASURES + _EVALUATIONS
+    names = set().union(*_runs(results))
+    return sorted(name for name in names if not name.startswith(no_measures) and not name.endswith(_BOUNDS))
 
 
 def all_measures(results: Results) -> list[str]:
@@ -229,10 +231,6 @@ _NO_MEASURES = (
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
 # Single evaluations while training; the samples of the trained policy say more.
 _EVALUATIONS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")
-
-
-def _is_measure(name: str) -> bool:
-    return not (name.startswith(_NO_MEASURES) or name.endswith(_BOUNDS) or name.startswith(_EVALUATIONS))
 
 
 # What each recipe writes into metrics.json, as far as it is compared. `*` is any name; PART is all, head, tail, or a

@@ -38,7 +38,11 @@ def vendi(
     Source: Friedman and Dieng (2023), The Vendi score, arXiv 2210.02410, definition 3.1, of order 1.
     """
     if embeddings is None:
-        rows = normalize(_profiles([split(text)[:first] for text in texts]))
+        # Empty texts have one n-gram, ().
+        counter = CountVectorizer(
+            analyzer=lambda own: [gram for n in range(1, _ORDERS + 1) for gram in ngrams(own, n)] or [()]
+        )
+        rows = normalize(counter.fit_transform([split(text)[:first] for text in texts]))
     else:
         rows = _directions(as_float64("vendi", embeddings), len(texts))
     numbers = list(range(len(texts)))
@@ -57,15 +61,6 @@ def vendi_score(directions: Any) -> float:
     p = np.linalg.eigvalsh(np.asarray(similar.todense() if hasattr(similar, "todense") else similar))
     p = np.clip(p / len(p), 1e-12, None)  # rounding makes zeros slightly negative
     return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def _profiles(texts: Sequence[Sequence[str]]) -> Any:
-    """Return the count of each n-gram in each text, sparse [texts, n-grams]; empty texts have one n-gram, ()."""
-
-    def every_order(tokens: Sequence[str]) -> list[tuple[str, ...]]:
-        return [gram for n in range(1, _ORDERS + 1) for gram in ngrams(tokens, n)] or [()]
-
-    return CountVectorizer(analyzer=every_order).fit_transform(texts)
 
 
 def _directions(embeddings: np.ndarray, texts: int) -> np.ndarray:

@@ -104,7 +104,8 @@ def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0)
     _require_prompt(dataset)
     sides: dict[str, list[int]] = {"train": [], "test": []}
     for row, prompt in enumerate(dataset["prompt"]):
-        sides["test" if _uniform(_first_user_turn(prompt), seed) < test_share else "train"].append(row)
+        digest = _digest(json.dumps([seed, _first_user_turn(prompt)], ensure_ascii=False))
+        sides["test" if int(digest, 16) / 16**16 < test_share else "train"].append(row)
     for side, rows in sides.items():
         if not rows:
             raise ValueError(
@@ -127,10 +128,6 @@ def _first_user_turn(prompt: Prompt) -> str:
     """Return the turn without its layout: what differs in spaces alone stays on one side."""
     turns = [prompt] if isinstance(prompt, str) else (turn["content"] for turn in prompt if turn["role"] == "user")
     return " ".join(normalise(next(iter(turns), "")).split())
-
-
-def _uniform(text: str, seed: int) -> float:
-    return int(_digest(json.dumps([seed, text], ensure_ascii=False)), 16) / 16**16
 
 
 def _digest(text: str) -> str:

@@ -472,9 +472,10 @@ def is_language(task: Task, rows: Rows) -> bool:
     return task.verifiable and bool((rows.loss_start == 1).all())
 
 
-def about(task: Task) -> str:
+def about(task: Task | type[Task]) -> str:
     """The first line of the file of a task."""
-    return (inspect.getdoc(sys.modules[type(task).__module__]) or task.name).strip().splitlines()[0]
+    kind = task if isinstance(task, type) else type(task)
+    return (inspect.getdoc(sys.modules[kind.__module__]) or task.name).strip().splitlines()[0]
 
 
 def words_of(documented: type) -> str:

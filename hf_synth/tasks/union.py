@@ -36,8 +36,9 @@ class Union(UniformSequenceTask[UnionConfig]):
         """Uniform numbers, cut in the middle."""
         sequences, counts = self.uniform(rng)
         target, sizes = self.targets(sequences, counts)
-        half = counts // 2
-        second = _from(sequences, half)
+        half, most = counts // 2, sequences.shape[1]
+        at = np.minimum(half[:, None] + np.arange((most + 1) // 2), most - 1)  # beyond a row's end anything
+        second = np.take_along_axis(sequences, at, axis=1)
         return Rows.transduction(sequences, second, target, counts=(half, counts - half, sizes))
 
     def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +61,3 @@ class Union(UniformSequenceTask[UnionConfig]):
         """That of both sequences in one."""
         joined = np.delete(rows.tokens, 1 + self.config.length // 2, axis=1)
         return super().content_rank(dataclasses.replace(rows, tokens=joined))
-
-
-def _from(sequences: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The columns of each row from `start` [rows] on, as many as the longest needs; beyond a row's end anything."""
-    most = sequences.shape[1]
-    return np.take_along_axis(sequences, np.minimum(start[:, None] + np.arange((most + 1) // 2), most - 1), axis=1)
