@@ -75,7 +75,9 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
     with huggingface_hub.HfFileSystem().open(str(place), "rb") if remote else Path(place).open("rb") as file:
         try:
             if kind in (".parquet", ".arrow"):
-                yield from _table_rows(name, file)
+                batches = pq.ParquetFile(file).iter_batches(1024) if kind == ".parquet" else pa.ipc.open_stream(file)
+                values = (each for batch in batches for each in python_values(batch.to_struct_array()))
+                yield from (RawRow(name, number, each, each) for number, each in enumerate(values, start=1))
             else:
                 text = io.BufferedReader(_OPENERS[packed](file), _CHUNK)
                 yield from _json_rows(name, text) if "json" in kind else _csv_rows(name, text, kind)
@@ -182,14 +184,6 @@ def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]
             row = _json_row(name, line, raw, fields)
             wrong = row.fields is not None and len(cells) != len(columns)
             yield RawRow(name, line, raw, None, "another number of cells than columns") if wrong else row
-
-
-def _table_rows(name: str, file: BinaryIO) -> Iterator[RawRow]:
-    number = 0
-    for batch in pq.ParquetFile(file).iter_batches(1024) if name.endswith(".parquet") else pa.ipc.open_stream(file):
-        for fields in python_values(batch.to_struct_array()):
-            number += 1
-            yield RawRow(name, number, fields, fields)
 
 
 def python_values(array: pa.Array) -> list[Any]:
