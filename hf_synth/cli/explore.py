@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import runpy
 from pathlib import Path
 
 from hf_synth.cli.recipes import shipped
@@ -18,7 +19,5 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted."""
     if importlib.util.find_spec("gradio") is None:
         raise ValueError("got no gradio, wanted the package installed; pip install 'hf_synth[explore]'")
-    spec = importlib.util.spec_from_file_location("explorer", shipped("spaces", "explorer", "app.py"))
-    explorer = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    spec.loader.exec_module(explorer)  # type: ignore[union-attr]
-    explorer.app(arguments.runs).launch(server_name=arguments.host, server_port=arguments.port)
+    explorer = runpy.run_path(str(shipped("spaces", "explorer", "app.py")))
+    explorer["app"](arguments.runs).launch(server_name=arguments.host, server_port=arguments.port)

@@ -44,7 +44,6 @@ def per_token(pairs):
     return sum(loss for loss, _ in pairs) / sum(tokens for _, tokens in pairs)
 '''
 
-_VERDICTS = "hf_synth_verdicts"
 _VERDICTS_SOURCE = '''"""The verdict of the task on generated completions."""
 
 from hf_synth.tasks import task_from_json
@@ -94,7 +93,7 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"hf_synth_{plan.task_name}"
-    for file, source in ((FUNCTIONS, _SOURCE), (f"{_VERDICTS}.py", _VERDICTS_SOURCE)):
+    for file, source in ((FUNCTIONS, _SOURCE), ("hf_synth_verdicts.py", _VERDICTS_SOURCE)):
         write_text(folder / file, source)
     for setting, some in zip(plan.settings, rows, strict=True):
         task, forms = setting.task, {"": (_table(setting.task, some), _LOG_LIKELIHOOD)}

@@ -67,7 +67,12 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     config, metrics = run.config, run.metrics
     task = _task(config)
     shown = example(task, "test", config.get("rows_seed", 0), "text") if task else {}
-    transfer = read_transfer(run)
+    transfer = ""
+    if copied := read_transfer(run):
+        names = dict.fromkeys(path_name(part["source"]) for part in copied["parts"] if part["source"])
+        transfer = transfer_text(copied) + (f" Source: {', '.join(map(code, names))}." if names else "")
+        if any(part["shuffled"] for part in copied["parts"]):
+            transfer += " Their numbers were shuffled first."
     found = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
     text = TEMPLATES.get_template("model_card.md.j2").render(
@@ -102,7 +107,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         base=base,
         base_on_hub=base_on_hub,
         start=path_name(str(config.get("model_name_or_path") or "")),
-        transfer=_transfer(transfer) if transfer else "",
+        transfer=transfer,
         settings="" if run.settings is None else code_block(settings_yaml(run.settings), "yaml"),
         given=[
             *(repr(config[name]) for name in ("task", "preset") if config.get(name)),
@@ -185,13 +190,6 @@ def _facts(run: Run, task: Task | None) -> list[str]:
     }  # fmt: skip
     facts += [f"{what}: {number(metrics[name])}" for name, what in names.items() if name in metrics]
     return facts
-
-
-def _transfer(report: dict[str, Any]) -> str:
-    names = dict.fromkeys(path_name(part["source"]) for part in report["parts"] if part["source"])
-    shuffled = " Their numbers were shuffled first." if any(part["shuffled"] for part in report["parts"]) else ""
-    sources = f" Source: {', '.join(map(code, names))}." if names else ""
-    return transfer_text(report) + sources + shuffled
 
 
 def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:

@@ -104,7 +104,9 @@ def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0)
     _require_prompt(dataset)
     sides: dict[str, list[int]] = {"train": [], "test": []}
     for row, prompt in enumerate(dataset["prompt"]):
-        digest = _digest(json.dumps([seed, _first_user_turn(prompt)], ensure_ascii=False))
+        turns = [prompt] if isinstance(prompt, str) else (turn["content"] for turn in prompt if turn["role"] == "user")
+        first = " ".join(normalise(next(iter(turns), "")).split())  # what differs in spaces alone stays on one side
+        digest = _digest(json.dumps([seed, first], ensure_ascii=False))
         sides["test" if int(digest, 16) / 16**16 < test_share else "train"].append(row)
     for side, rows in sides.items():
         if not rows:
@@ -122,12 +124,6 @@ def message_texts(dataset: Dataset) -> Iterator[str]:
         for column in columns:
             value = row[column]
             yield from [value] if isinstance(value, str) else (message["content"] for message in value)
-
-
-def _first_user_turn(prompt: Prompt) -> str:
-    """Return the turn without its layout: what differs in spaces alone stays on one side."""
-    turns = [prompt] if isinstance(prompt, str) else (turn["content"] for turn in prompt if turn["role"] == "user")
-    return " ".join(normalise(next(iter(turns), "")).split())
 
 
 def _digest(text: str) -> str:

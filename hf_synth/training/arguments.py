@@ -291,7 +291,10 @@ def parse_recipe(
     range, and for one that the recipe does not use. A dataclass whose values must fit those of the others has a
     method `check_beside(parsed)`.
     """
-    words = [_with_underscores(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = list(sys.argv[1:] if argv is None else argv)
+    for number, word in enumerate(words):  # argparse knows flags with hyphens, too, and what follows compares names
+        name, equals, value = word.partition("=")
+        words[number] = f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
     path, words = _split_config(words)
     path = path or default
     config = {} if path is None else _read_config(path, classes)
@@ -484,12 +487,6 @@ def _likely_config(path: Path) -> str:
 
     likely = max(path.parent.parent.glob("*/*.yaml"), key=likeness, default=path)
     return f"; did you mean {likely}?" if likely != path and likeness(likely)[0] else ""
-
-
-def _with_underscores(word: str) -> str:
-    """Spell a flag by underscores: argparse knows both ways, and what follows compares names."""
-    name, equals, value = word.partition("=")
-    return f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
 
 
 def _split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:

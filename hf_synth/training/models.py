@@ -300,7 +300,12 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
         loss = losses.sum() / all_known.clamp(min=1)
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).sum() / everything
-        self._tally(signs * (chosen - rejected).detach() > 0, known, losses.detach())
+        right = signs * (chosen - rejected).detach() > 0
+        own = torch.stack(
+            [right & known, known, losses.detach()], dim=1
+        ).float()  # [B, 3, H]: padding rows are dropped
+        tally = self._tallies["train" if self.model.training else "eval"]
+        tally += self.accelerator.gather_for_metrics(own).sum(0).cpu()
         loss = loss * processes  # gradients are means over processes
         return (loss, outputs) if return_outputs else loss
 
@@ -318,11 +323,6 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
                 logs[f"{prefix}accuracy/{head}"] = good / all_
         self._tallies[mode].zero_()
         super().log(logs, *args, **kwargs)
-
-    def _tally(self, right: torch.Tensor, known: torch.Tensor, losses: torch.Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
-        own = torch.stack([right & known, known, losses], dim=1).float()  # [B, 3, H], so that padding rows are dropped
-        self._tallies[mode] += self.accelerator.gather_for_metrics(own).sum(0).cpu()
 
 
 @contextlib.contextmanager
