@@ -1,8 +1,6 @@
 """Other people's environments give our verifier's rewards to right, corrupted, random and unfinished answers."""
 
 import asyncio
-import json
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +8,6 @@ import numpy as np
 import pytest
 
 from hf_synth import build_tokenizer, get_task, load_dataset
-from hf_synth.evaluation import lm_eval
-from hf_synth.evaluation.model import Plan, Setting
 from hf_synth.rewards import verifier
 from hf_synth.tasks import list_tasks, task_class
 
@@ -56,7 +52,7 @@ def expected(name, made):
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    for folder in (ROOT, ROOT / "verifiers", ROOT / "openenv"):
+    for folder in (ROOT, ROOT / "verifiers", ROOT / "openenv", ROOT / "lm_eval"):
         monkeypatch.syspath_prepend(str(folder))
 
 
@@ -120,17 +116,13 @@ def of_inspect(name, made, monkeypatch):
     return asyncio.run(scores())
 
 
-def of_lm_eval(name, made, monkeypatch, folder):
-    """Only texts are seen: one that is cut off is as long as lm-eval lets a model write."""
-    task = get_task(name)
-    rows = task.rows(0, made[-1].row + 1, split="test")
-    lm_eval.write_lm_eval(folder, Plan((Setting("test", task),), 0), [rows])
-    monkeypatch.syspath_prepend(str(folder))
-    sys.modules.pop("hf_synth_verdicts", None)
-    import hf_synth_verdicts
+def of_lm_eval(name, made, monkeypatch):
+    """Only texts are seen: one that is cut off is longer than every right one."""
+    from hf_synth_lm_eval import rows, verified
 
-    told = [json.loads(line) for line in (folder / f"hf_synth_{name}_test_verified.jsonl").open()]
-    return [hf_synth_verdicts.verified(told[one.row], [one.text])["validity"] for one in made]
+    told = rows(name, size=made[-1].row + 1)["test"]
+    assert all(told[one.row]["prompt"] == one.prompt for one in made)
+    return [verified(told[one.row], [one.text])["validity"] for one in made]
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -143,6 +135,6 @@ def test_environments_give_our_rewards(of, name, count, monkeypatch):
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("name", TASKS)
-def test_lm_eval_gives_our_rewards(name, count, monkeypatch, tmp_path):
+def test_lm_eval_gives_our_rewards(name, count, monkeypatch):
     made = [one for one in answers(name, count, "test") if one.row % 8 != 3]
-    assert of_lm_eval(name, made, monkeypatch, tmp_path) == expected(name, made)
+    assert of_lm_eval(name, made, monkeypatch) == expected(name, made)

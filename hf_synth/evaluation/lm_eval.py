@@ -1,8 +1,7 @@
 """Tasks for lm-eval, EleutherAI's evaluation harness, that give the numbers of recipes/evaluation.py elsewhere.
 
 One task a setting, all under one tag: the YAML file, the rows as JSON lines, and a Python file of a few lines that
-reads them by a path of its own and takes means over tokens. Nothing of hf_synth is needed to run them. Where texts can
-be wrong, a second tag, ending in `_verified`, has greedy completions judged by the task's verifier: by hf_synth.
+reads them by a path of its own and takes means over tokens. Nothing of hf_synth is needed to run them.
 """
 
 import json
@@ -14,11 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.evaluation.model import Plan
-from hf_synth.io import write_tables, write_text
-from hf_synth.rng import RowRandom
-from hf_synth.tasks.base import EOS, Rows, Task
+from hf_synth.io import whole_file, write_tables
+from hf_synth.tasks.base import Rows, Task
 from hf_synth.tokenization import all_words, render
-from hf_synth.views import with_prompts
 
 FUNCTIONS = "hf_synth_rows.py"
 _SOURCE = '''"""Rows and measures of the lm-eval tasks beside this file."""
@@ -44,41 +41,20 @@ def per_token(pairs):
     return sum(loss for loss, _ in pairs) / sum(tokens for _, tokens in pairs)
 '''
 
-_VERDICTS_SOURCE = '''"""The verdict of the task on generated completions."""
-
-from hf_synth.tasks import task_from_json
-
-
-def verified(row, results):
-    """1.0 for a right completion; 0.0 for any other, and for one with so many words that its end was cut off."""
-    (text,) = results
-    right = len(text.split()) <= row["longest"] and task_from_json(row["task"]).verify(row["prompt"], text)
-    return {"validity": float(right)}
-'''
-
 _YAML = """\
 task: {name}
 tag: {tag}
 custom_dataset: !function {module}.rows
 dataset_kwargs: {{name: {name}}}
 test_split: test
+output_type: loglikelihood
 doc_to_text: "{{{{prompt}}}}"
 doc_to_target: "{{{{target}}}}"
-metadata: {metadata}
-"""
-_LOG_LIKELIHOOD = f"""\
-output_type: loglikelihood
-process_results: !function {Path(FUNCTIONS).stem}.measures
+process_results: !function {module}.measures
 metric_list:
 - {{metric: acc, aggregation: mean, higher_is_better: true}}
-- {{metric: loss, aggregation: !function {Path(FUNCTIONS).stem}.per_token, higher_is_better: false}}
-"""
-_GENERATION = """\
-output_type: generate_until
-generation_kwargs: {{until: ["<eos>"], max_gen_toks: {most}, do_sample: false}}
-process_results: !function hf_synth_verdicts.verified
-metric_list:
-- {{metric: validity, aggregation: mean, higher_is_better: true}}
+- {{metric: loss, aggregation: !function {module}.per_token, higher_is_better: false}}
+metadata: {metadata}
 """
 
 
@@ -87,30 +63,18 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
 
     `acc` is our row_accuracy and `loss` our loss: lm-eval's loglikelihood gives ln P of the target and whether it is
     what greedy decoding would write. Both encode prompt and target as one text, with `<bos>` before it.
-
-    `validity` is the verifier's, of completions that end with `<eos>` where the task's rows do. lm-eval decodes
-    without special tokens: a stray `<sep>`, which our own recipes count as an error, is not seen there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tag = f"hf_synth_{plan.task_name}"
-    for file, source in ((FUNCTIONS, _SOURCE), ("hf_synth_verdicts.py", _VERDICTS_SOURCE)):
-        write_text(folder / file, source)
+    with whole_file(folder / FUNCTIONS) as part:
+        part.write_text(_SOURCE, encoding="utf-8")
     for setting, some in zip(plan.settings, rows, strict=True):
-        task, forms = setting.task, {"": (_table(setting.task, some), _LOG_LIKELIHOOD)}
-        if task.verifiable:
-            rng = RowRandom(seed=plan.rows_seed, split="test", purpose="prompt", index=np.arange(len(some)))
-            asked = with_prompts(some, rng)
-            most = int((asked.lengths - asked.loss_start).max())  # tokens, with `<eos>` where rows have one
-            table, longest = _table(task, asked), most - int((asked.tokens == EOS).any())
-            for column, value in (("task", task.to_json()), ("longest", longest)):
-                table = table.append_column(column, pa.array([value] * len(asked)))
-            forms["_verified"] = table, _GENERATION.format(most=most)
-        version = json.dumps({"version": task.version, "config": task.config.to_json()})
-        for form, (table, how) in forms.items():
-            name = f"{tag}_{setting.name}{form}"
-            write_tables(folder / f"{name}.jsonl", table.schema, [table])
-            values = {"name": name, "tag": tag + form, "module": Path(FUNCTIONS).stem, "metadata": version}
-            write_text(folder / f"{name}.yaml", _YAML.format(**values) + how)
+        name = f"{tag}_{setting.name}"
+        write_tables(folder / f"{name}.jsonl", _SCHEMA, [_table(setting.task, some)])
+        version = {"version": setting.task.version, "config": setting.task.config.to_json()}
+        with whole_file(folder / f"{name}.yaml") as part:
+            values = {"name": name, "tag": tag, "module": Path(FUNCTIONS).stem, "metadata": json.dumps(version)}
+            part.write_text(_YAML.format(**values), encoding="utf-8")
     return tag
 
 
