@@ -105,7 +105,8 @@ def density_map(path: str | None, k: int) -> tuple[Any, list[list[Any]], list[li
     if path is None:
         raise ValueError("prompts: got no file, wanted one")
     with tempfile.TemporaryDirectory() as rejected:
-        prompts = Dataset.from_dict({"prompt": list(map(prompt_text, usable_prompts(path, Path(rejected))))})
+        texts = [prompt_text(prompt) for prompt, _ in usable_prompts(path, Path(rejected))]
+    prompts = Dataset.from_dict({"prompt": texts})
     measured = measure_density(prompts, WeightArguments(density_k=k))
     order = np.argsort(measured.density, kind="stable")
     rarest, crowded = (
