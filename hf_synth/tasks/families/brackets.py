@@ -11,6 +11,7 @@ import numpy as np
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.bracket_words import corrupt_rows, is_word, next_brackets
+from hf_synth.tasks.families.grammars import place_of
 
 LONGEST = 65_536
 MOST_TYPES = 32_768
@@ -211,14 +212,14 @@ class BracketTask(Task[BracketConfigT]):
 
     def _a_closing(self, rows: Rows, rng: RowRandom) -> tuple[Rows, np.ndarray]:
         """A copy of the rows, and where in each a random closing bracket stands."""
-        return rows.select(np.arange(len(rows))), _pick(self._closings(rows), rng)
+        return rows.select(np.arange(len(rows))), place_of(self._closings(rows), rng)
 
     def _outermost(self, rows: Rows, rng: RowRandom) -> tuple[Rows, np.ndarray, np.ndarray]:
         """A copy of the rows, where in each a random bracket opens while none is open, and where none is again."""
         closings = self._closings(rows)
         step = np.where(rows.tokens < FIRST_CONTENT, 0, np.where(closings, -1, 1)).astype(np.int32)
         depth = np.cumsum(step, axis=1, dtype=np.int32)
-        start = _pick((depth == 1) & (step == 1), rng)
+        start = place_of((depth == 1) & (step == 1), rng)
         after = np.arange(depth.shape[1]) > start[:, None]
         return rows.select(np.arange(len(rows))), start, np.argmax(after & (depth == 0), axis=1)
 
@@ -227,12 +228,6 @@ def _whole(tokens: np.ndarray) -> Rows:
     """Rows of one length without padding; loss after `<bos>`."""
     lengths = np.full(len(tokens), tokens.shape[1], np.int32)
     return Rows(tokens, lengths, np.ones_like(lengths), lengths.copy())
-
-
-def _pick(mask: np.ndarray, rng: RowRandom) -> np.ndarray:
-    """The position of a random True in each row of a mask that has one, int [rows]."""
-    count = np.cumsum(mask, axis=1, dtype=np.int32)
-    return np.argmax(count > np.floor(rng.random(1) * count[:, -1:]), axis=1)
 
 
 def _one_twice(rows: Rows, rng: RowRandom) -> Rows:
