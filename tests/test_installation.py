@@ -39,7 +39,7 @@ def test_the_wheel_gets_every_recipe_and_config():
     shipped = PROJECT["tool"]["setuptools"]["data-files"]
     found = {path: folder for folder, patterns in shipped.items() for one in patterns for path in ROOT.glob(one)}
     skill = ROOT / ".agents" / "skills" / "hf-synth" / "SKILL.md"
-    assert found.keys() == {*RECIPES, skill}
+    assert found.keys() == {*RECIPES, skill, ROOT / "spaces" / "explorer" / "app.py"}
     assert found.pop(skill) == "share/hf_synth/skills/hf-synth"
     assert all(folder == f"share/hf_synth/{path.parent.relative_to(ROOT)}" for path, folder in found.items())
 
