@@ -206,6 +206,8 @@ def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None =
             setattr(arguments, name, json_dict(value, name))
         elif value is None:
             continue
+        elif limits.get("mapping"):
+            json_dict(value or None, name)
         elif "choices" in limits:
             if value not in limits["choices"]:
                 raise ValueError(f"{name}: got {value!r}; {nearest(value, limits['choices'])}")

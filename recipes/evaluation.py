@@ -67,7 +67,9 @@ class MeasuringArguments:
         "Rows for loss and accuracy, of each length; by default 4096, or 512 for a model of over 30M weights.",
         at_least=2,
     )
-    rows_seed: int | None = option(None, "The seed of rows and of samples; that of the run by default, else 0.")
+    rows_seed: int | None = option(
+        None, "The seed of rows and of samples; that of the run by default, else 0.", at_least=0
+    )
     completions: int | None = option(
         None, "How many of the rows are also completed greedily; by default 1024, or 128; 0: none.", at_least=0
     )
@@ -81,7 +83,7 @@ class MeasuringArguments:
 
     def __post_init__(self) -> None:
         """Read JSON, and refuse unknown choices and numbers out of range."""
-        self.task = self.task or None
+        self.task, self.model_revision = self.task or None, self.model_revision or None
         check_fields(self)
         if not self.model_name_or_path:
             raise ValueError("got no model_name_or_path, wanted the folder or Hub id of a model to measure")

@@ -53,7 +53,7 @@ class RewardArguments:
 
     def __post_init__(self) -> None:
         """Refuse heads of one name, and a column without heads."""
-        if self.heads and len(set(self.heads)) < len(self.heads):
+        if self.heads and (len(set(self.heads)) < len(self.heads) or "" in self.heads):
             raise ValueError(f"heads: got {self.heads}, wanted different names")
         if self.aspect_column and not self.heads:
             raise ValueError(f"aspect_column: got {self.aspect_column!r} without heads; name them with --heads")

@@ -148,7 +148,7 @@ class WeightArguments:
             numbers = []
         if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
             raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
-        self.sampling_strength = numbers
+        self.sampling_strength, self.embedding_cache = numbers, self.embedding_cache or None
         self._check_kinds()
         check_fields(self)
 
@@ -307,7 +307,7 @@ def parse_recipe(
     parser.set_defaults_with_config(**config)
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
-    except (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError) as error:
+    except (ArithmeticError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError) as error:
         # Of a library's own dataclass: a file that is not there, a package that is not installed, values that clash.
         raise ValueError(f"got values that do not go together: {' '.join(str(error).split())}") from error
     if strange := [word for word in unknown if word.startswith("--")]:
@@ -326,8 +326,13 @@ def parse_recipe(
             check_schedule(part)
             if getattr(part, "activation_offloading", False) and part.device.type == "cpu":
                 raise ValueError("activation_offloading: got true on a CPU, wanted a GPU to take activations off")
+            if getattr(part, "precompute_ref_log_probs", False) and part.world_size > 1:
+                raise ValueError(
+                    "precompute_ref_log_probs: got true on several processes, wanted one: TRL shares none"
+                )
         for name, value in vars(part).items():
-            if isinstance(value, float) and not math.isfinite(value) and (name, value) != ("max_ratio", math.inf):
+            numbers = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, float)]
+            if not all(map(math.isfinite, numbers)) and (name, value) != ("max_ratio", math.inf):
                 raise ValueError(f"{name}: got {value}, wanted a finite number")
         check_trackers(getattr(part, "report_to", []))
         if getattr(part, "disable_tqdm", False):
@@ -367,7 +372,7 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
     steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs", 1)
     if steps != -1 and steps < 1:
         raise ValueError(f"max_steps: got {steps}, wanted at least 1, or -1 for num_train_epochs")
-    if steps == -1 and not 0 < epochs < math.inf:
+    if (steps == -1 or epochs != -1) and not 0 < epochs < math.inf:
         raise ValueError(f"num_train_epochs: got {epochs}, wanted a finite number above 0, or max_steps above 0")
     if not str(settings.get("output_dir", "runs")).strip():
         raise ValueError("output_dir: got an empty name, wanted that of a folder")

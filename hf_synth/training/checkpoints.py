@@ -275,6 +275,8 @@ def _disk_errors_explained(folder: Path) -> Iterator[None]:
             raise ValueError(
                 f"{folder} is gone, and the run was writing to it; give the same command again"
             ) from error
+        if isinstance(error, KeyError) and "metric_for_best_model" in str(error):
+            raise ValueError(f"metric_for_best_model: {str(error)[1:-1].split('Please')[0]}") from error
         if isinstance(error, SafetensorError) and not disk_full_error(error):  # which names no file
             raise ValueError(f"a file of weights in {folder} cannot be read or written: {error}") from error
         if not disk_full_error(error):

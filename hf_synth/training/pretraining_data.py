@@ -38,7 +38,7 @@ class RowsArguments:
     train_rows: int | None = option(
         None, "The number of distinct rows to train on; by default an endless stream of fresh rows.", at_least=1
     )
-    rows_seed: int = option(0, "The seed of all rows, for training and for evaluation.")
+    rows_seed: int = option(0, "The seed of all rows, for training and for evaluation.", at_least=0)
     dataset: str | None = option(
         None, "Rows of the task from a Hub id, a folder of save_to_disk, or a folder of Parquet files, made with "
         "columns input_ids and labels, as datasets_scripts/ publish them."

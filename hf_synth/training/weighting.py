@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 from transformers import TrainerCallback
 
-from hf_synth.io import is_main_process, load_json, reading, write_json
+from hf_synth.io import is_main_process, load_json, reading, whole_file, write_json
 from hf_synth.sampling import (
     ChangingWeightsCallback,
     Curriculum,
@@ -239,7 +239,9 @@ class _Kinds:
         if kind == "pass_rate":
             return PassRates([prompt_text(prompt) for prompt in self.prompts["prompt"]])
         if kind == "curriculum":
-            return Curriculum(self._difficulty())
+            if "difficulty" in self.prompts.column_names:  # larger is harder
+                return Curriculum(list(self.prompts["difficulty"]))
+            return Curriculum([float(len(prompt_text(prompt))) for prompt in self.prompts["prompt"]])
         return FixedWeights(np.ones(len(self.prompts)), name=kind)
 
     def _rarity(self, kind: str) -> WeightFactor:
@@ -268,12 +270,6 @@ class _Kinds:
             )
         return list(self.prompts[name])
 
-    def _difficulty(self) -> list[float]:
-        """Return the column `difficulty`, larger is harder; where there is none, characters of the prompt."""
-        if "difficulty" in self.prompts.column_names:
-            return list(self.prompts["difficulty"])
-        return [float(len(prompt_text(prompt))) for prompt in self.prompts["prompt"]]
-
 
 TABLE, FACTS = "density.parquet", "density.json"
 _SCHEMA = pa.schema(
@@ -301,23 +297,15 @@ def write_density(
 
     keys: [N, 16] uint8; density, weights: [N]; points: [N, 2], on a map. facts: with a `fingerprint`.
     """
-    draft, start = folder / f".{TABLE}", 0
-    with pq.ParquetWriter(draft, _SCHEMA, compression="zstd") as table:
+    start = 0
+    with whole_file(folder / TABLE) as part, pq.ParquetWriter(part, _SCHEMA, compression="zstd") as table:
         for batch in batches:
             rows = slice(start, start + len(batch))
             x, y = np.ascontiguousarray(points[rows].T, dtype=np.float32)
             key = pa.array([key.tobytes() for key in keys[rows]], pa.binary(16))
-            columns = [
-                pa.array(batch),
-                key,
-                density[rows],
-                weights[rows],
-                np.ascontiguousarray(x),
-                np.ascontiguousarray(y),
-            ]
+            columns = [pa.array(batch), key, density[rows], weights[rows], x, y]
             table.write_table(pa.table(columns, schema=_SCHEMA))
             start += len(batch)
-    draft.replace(folder / TABLE)
     write_json(folder / FACTS, facts)
 
 

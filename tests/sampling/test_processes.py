@@ -13,10 +13,13 @@ pytestmark = pytest.mark.processes
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """What the two processes of worker.py report, by rank."""
-    out = tmp_path_factory.mktemp("ranks")
+    return two_processes(tmp_path_factory.mktemp("ranks"))
+
+
+def two_processes(out, *words):
     worker = Path(__file__).with_name("worker.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*launch, str(worker), str(out)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launch, str(worker), str(out), *words], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -87,3 +90,18 @@ def test_learnt_weights_resume_exactly_on_two_processes(ranks):
 def test_weights_that_differ_between_processes_are_an_error(ranks):
     for r in ranks:
         assert "the processes hold different sampling weights in round 0" in r["disagreement"]
+
+
+@pytest.mark.nightly
+def test_a_weighted_trainer_is_the_stock_one_on_two_processes(tmp_path):
+    """As test_stock.py has it on one: every loss and weight of SFT, Reward, DPO, GRPO and RLOO, to the last bit."""
+    ranks = two_processes(tmp_path, "stock")
+    assert len(ranks[0]) >= 17
+    for case, found in ranks[0].items():
+        for rank in (found, ranks[1][case]):
+            weighted, stock = rank["losses"]
+            assert rank["world"] == 2
+            assert weighted == stock, case
+            assert rank["equal"], case
+        assert len(set(found["losses"][0])) > 1, case
+        assert found["sum"] == ranks[1][case]["sum"], case

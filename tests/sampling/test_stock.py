@@ -94,9 +94,13 @@ CASES = {
 @pytest.fixture(scope="module")
 def folders(tiny, tmp_path_factory):
     """A policy and a reward model on disk: a stock trainer reads its reference again from there."""
+    return saved_models(tiny, tmp_path_factory.mktemp("models"))
+
+
+def saved_models(tiny, directory):
     made = {}
     for kind in (GPT2LMHeadModel, GPT2ForSequenceClassification):
-        made[kind] = tmp_path_factory.mktemp(kind.__name__)
+        made[kind] = directory / kind.__name__
         model = tiny.model(kind)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -122,22 +126,29 @@ def losses(trainer):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_weighted_trainer_is_the_stock_one_at_equal_weights(case, tiny, folders, tmp_path):
+def weighted_and_stock(case, tiny, folders, directory):
+    """Both trainers after training, the stock one on the rows in the order that the weighted one drew."""
     trainer_class, config_class, dataset, changes = CASES[case]
     weighted_class = type("Weighted", (WeightedSamplingMixin, trainer_class), {})
-    weighted = trained(tiny, folders, tmp_path, weighted_class, config_class, dataset, **changes)
+    weighted = trained(tiny, folders, directory, weighted_class, config_class, dataset, **changes)
     order = weighted.weighted_sampler.round_rows()
     assert sorted(order) == list(range(ROWS)), "each row once"
     assert list(order) != list(range(ROWS)), "in an order of its own"
     online = "num_generations" in changes
     in_order = {"shuffle_dataset": False} if online else {"train_sampling_strategy": "sequential"}
-    stock = trained(tiny, folders, tmp_path, trainer_class, config_class, dataset.select(order), **changes, **in_order)
+    return weighted, trained(
+        tiny, folders, directory, trainer_class, config_class, dataset.select(order), **changes, **in_order
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_weighted_trainer_is_the_stock_one_at_equal_weights(case, tiny, folders, tmp_path):
+    weighted, stock = weighted_and_stock(case, tiny, folders, tmp_path)
     assert losses(weighted) == losses(stock)
     assert len(set(losses(stock))) > 1
     ours, theirs = tiny.parameters(weighted), tiny.parameters(stock)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    if changes.get("beta"):
+    if CASES[case][3].get("beta"):
         assert [entry.get("kl") for entry in weighted.state.log_history] == [
             entry.get("kl") for entry in stock.state.log_history
         ]

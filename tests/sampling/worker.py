@@ -118,9 +118,30 @@ def run_disagreement(directory):
     return "no error"
 
 
+def run_stock(directory):
+    """Losses and weights of each weighted trainer at equal weights, and of the stock one on the same rows."""
+    import test_stock
+
+    folders, found = test_stock.saved_models(tiny, directory / f"models-{RANK}"), {}
+    for case in sorted(test_stock.CASES.keys() - {"dpo, reference computed before"}):  # TRL cannot, in memory
+        both = test_stock.weighted_and_stock(case, tiny, folders, directory / "out")
+        weights = [[value.flatten().tolist() for value in tiny.parameters(trainer).values()] for trainer in both]
+        found[case] = {
+            "losses": [test_stock.losses(trainer) for trainer in both],
+            "equal": weights[0] == weights[1],
+            "sum": checksum(both[0]),
+            "world": both[0].args.world_size,
+            "steps": both[0].state.global_step,
+        }
+    return found
+
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     torch.set_num_threads(1)
+    if sys.argv[2:] == ["stock"]:
+        (out / f"rank{RANK}.json").write_text(json.dumps(run_stock(out)))
+        sys.exit()
     results = {"plain": run_plain(out / "plain")}
     results["plain_resumed"] = run_plain(out / "plain2", str(out / "plain" / "checkpoint-9"))
     results["changed"] = run_plain(out / "changed", weights=np.ones(len(WEIGHTS)), change=WEIGHTS)

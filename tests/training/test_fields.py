@@ -86,6 +86,7 @@ def test_rules_name_fields_that_there_are():
             "above",
             "below",
             "choices",
+            "mapping",
         }
     for flag, cleared in RULES["clears"].items():
         assert {flag, *cleared.split()} <= every
@@ -142,6 +143,7 @@ def test_rules_hold_in_every_parser(recipe):
         ("sft", {"num_train_epochs": float("inf")}, "num_train_epochs: got inf"),
         ("sft", {"num_train_epochs": float("nan")}, "num_train_epochs: got nan"),
         ("sft", {"num_train_epochs": -1.0, "max_steps": 5}, None),
+        ("sft", {"num_train_epochs": -3.0, "max_steps": 5}, "num_train_epochs: got -3.0"),
     ],
 )
 def test_values_that_say_nothing_beside_others(recipe, given, wanted):
@@ -150,6 +152,40 @@ def test_values_that_say_nothing_beside_others(recipe, given, wanted):
         return
     with pytest.raises(ValueError, match="^" + re.escape(wanted)):
         check_honoured(given, CLASSES[recipe], given)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "value"),
+    [
+        *(("sft", name, "-1") for name in ("pad_to_multiple_of", "ddp_timeout", "ddp_bucket_cap_mb", "rows_seed")),
+        *(("sft", name, "1e400") for name in ("logging_steps", "save_steps", "eval_steps", "num_train_epochs")),
+        *(("pretrain", name, "-1") for name in ("rows_seed", "eval_rows", "curriculum_step", "decay_steps")),
+        *(("dpo", name, "nan") for name in ("ld_alpha", "loss_weights", "beta", "label_smoothing", "max_ratio")),
+        *(("grpo", name, "-1") for name in ("delta", "off_policy_mask_threshold", "temperature")),
+        ("grpo", "num_generations", "0"),
+        ("grpo", "reward_weights", "inf"),
+        ("sft", "train_sampling_strategy", "group_by_length"),
+        ("sft", "train_sampling_strategy", "no such"),
+        ("sft", "torch_compile_mode", "no such"),
+        ("sft", "dataloader_multiprocessing_context", "no such"),
+        ("grpo", "generation_kwargs", "1e-5"),
+        ("grpo", "chat_template_kwargs", "[1]"),
+        ("grpo", "scale_rewards", "no such"),
+        ("grpo", "importance_sampling_level", "no such"),
+        ("grpo", "sapo_temperature_neg", "2"),  # without loss_type
+        ("dpo", "f_divergence_type", "no such"),
+        ("dpo", "f_alpha_divergence_coef", "2"),  # without f_divergence_type
+        ("reward", "metric_for_best_model", "accuracy"),  # without load_best_model_at_end
+        ("reward", "heads", ""),
+    ],
+)
+def test_nonsense_is_refused_as_it_is_parsed(recipe, name, value, tmp_path):
+    argv = ["--output_dir", str(tmp_path), "--task", "sort", "--use_cpu", "true", "--bf16", "false"]
+    argv += ["--num_train_epochs", "1", "--max_steps", "-1"] if name != "num_train_epochs" else []
+    parse_recipe(CLASSES[recipe], argv)
+    with pytest.raises(ValueError, match=rf"{name}|do not go together") as caught:
+        parse_recipe(CLASSES[recipe], [*argv, f"--{name}={value}"])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", CLASSES)
