@@ -406,7 +406,11 @@ def fitting_pairs(
     ValueError where a part is left with none.
     """
     train, test = (accepted_by_template(part, tokenizer, folder) for part in (train, test))
-    kept = [_fitting(part, tokenizer, most) for part in (train, test)]
+    kept = []
+    for part in (train, test):
+        kept.append(part if most is None else part.filter(lambda row: pair_length(row, tokenizer) <= most))
+        if not len(kept[-1]):
+            raise ValueError(f"max_length={most}: got {len(part)} pairs, all of them longer; raise it")
     counts = {
         "pairs/train": float(len(kept[0])),
         "pairs/held_out": float(len(kept[1])),
@@ -436,10 +440,3 @@ def accuracy_metrics(accuracy: float, loss: float, pairs: int) -> dict[str, floa
     """Return the accuracy on held-out pairs with its standard error, and the loss per pair."""
     error = math.sqrt(accuracy * (1 - accuracy) / pairs)
     return {"accuracy/held_out": accuracy, "accuracy/standard_error": error, "loss/held_out": loss}
-
-
-def _fitting(pairs: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Dataset:
-    kept = pairs if most is None else pairs.filter(lambda row: pair_length(row, tokenizer) <= most)
-    if not len(kept):
-        raise ValueError(f"max_length={most}: got {len(pairs)} pairs, all of them longer; raise it")
-    return kept
