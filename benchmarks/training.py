@@ -236,9 +236,9 @@ def rlm(depth: int, symbols: int, pace: int, **shape: Any) -> Setting:
     return Setting(task, policy, {"learning_rate": 1e-3, "optim": "sgd", "optim_args": "momentum=0.9"}, 0.0, pace)
 
 
-def analogy() -> Setting:
-    """The reference run of analogy: 10,000 relations, 2 layers of width 128."""
-    shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1, "max_position_embeddings": 64}
+def analogy(layers: int = 2) -> Setting:
+    """The reference run of analogy: 10,000 relations, width 128."""
+    shape = {"hidden_size": 128, "num_hidden_layers": layers, "num_attention_heads": 1, "max_position_embeddings": 64}
     task = hf_synth.get_task("analogy", "e10")
     return Setting(task, PolicyArguments(model_type="rope_gpt", new_model=shape), clip=0.0, pace=4)
 
@@ -259,13 +259,16 @@ def settings() -> dict[str, Setting]:
         "GPT-2 2_4_16, sort of 8": gpt2("2_4_16", 8, pace=8),
         "rlm L=6 V=64, 4 layers of 128": rlm(6, 64, 1, hidden_size=128, num_hidden_layers=4, num_attention_heads=4),
         "rlm L=1 V=128, 1 layer of 64": rlm(1, 128, pace=25),
+        "rlm L=1 V=64, 1 layer of 64": rlm(1, 64, pace=25),
         "analogy e10, vocabulary 10,011": analogy(),
+        "analogy e10, 1 layer": analogy(1),
     }
 
 
 def pairs(known: dict[str, Setting]) -> list[Pair]:
     """All comparisons."""
     promised = {"GPT-2 4_4_256, sort of 64": 0.9, "rlm L=6 V=64, 4 layers of 128": 0.9}
+    promised |= {"rlm L=1 V=64, 1 layer of 64": 0.77, "analogy e10, 1 layer": 0.91}
     found = [
         Pair(f"{name}: Trainer, plain loop", trainer_side(each), bare_side(each), each.pace, promised.get(name, 0.75))
         for name, each in known.items()
