@@ -155,6 +155,10 @@ class DistillationDataset(OnlineRows):
     """
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        if self.stages is not None:
+            raise ValueError(
+                "got stages, wanted one task: the rows of a batch have one distribution of the next token"
+            )
         rows, task = self.rows(np.asarray(indices, np.int64)), self._task_of(0)
         batch = batch_of(rows)
         labels = torch.full((*batch["labels"].shape, len(all_words(task))), float(IGNORED))

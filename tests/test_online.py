@@ -303,3 +303,8 @@ def test_soft_cross_entropy_of_certain_labels_is_the_usual_one_however_a_step_is
         for part in (slice(3), slice(3, 6))
     ]
     assert sum(halves) == pytest.approx(usual.item(), abs=1e-5)
+
+
+def test_soft_labels_are_of_one_task():
+    with pytest.raises(ValueError, match="got stages, wanted one task"):
+        DistillationDataset(grown, stages=Stages())[0]
