@@ -280,6 +280,8 @@ def train_arm(
             args.project, args.run_name = names["project"], names["run_name"]
         args.output_dir = str(arm)
         model = load_policy(policy, shared.tokenizer, args.seed)
+        if args.cast_lm_head_to_fp32 and not (hasattr(model, "lm_head") and hasattr(model, "model")):
+            raise ValueError(f"cast_lm_head_to_fp32: got true, and TRL knows no such head of a {type(model).__name__}")
         alone = policy.use_peft or held_out is None  # without its adapter, the policy is its own reference
         reference = None if alone else copy.deepcopy(model).eval().requires_grad_(False)
         trainer = WeightedGRPOTrainer(

@@ -27,7 +27,7 @@ from hf_synth.sampling import WeightedSFTTrainer
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments, parse_recipe
 from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import accepted_by_template, imitation_rows, rejected_counts, without_long_prompts
-from hf_synth.training.models import adapter_config, load_policy, load_tokenizer
+from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import unweighed_rows, weigh_rows
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parsed = parse_recipe(CLASSES, argv, QUICKSTART, __doc__)
     publishing, data, weights, policy, args = parsed
     weights.one_strength()
+    if policy.model_name_or_path:
+        require_checkpoint(policy.model_name_or_path)
     if args.packing and weights.active:
         raise ValueError("packing: got true with weights, wanted one of them: a packed row is made of several")
     with run_directory(args.output_dir, *parsed[1:], recipe="sft", settings=parsed.settings) as folder:

@@ -98,6 +98,8 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
     for argument, value in (("dim", dim), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{argument}={value}: wanted at least 1.")
+    if not name.removeprefix(POLICY):
+        raise ValueError(f"embedder: got {name!r}, wanted hashing, or the path or Hub id of a model.")
     if name == "hashing":
         return Embedder(lambda texts: hash_texts(texts, dim), lambda: f"hashing-{dim}")
     if name.startswith(POLICY):

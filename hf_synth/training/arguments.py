@@ -351,7 +351,6 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
     """
     kinds = {kind.__name__ for part in classes for kind in part.__mro__}
     kinds |= {f"only:{part.__name__}" for part in classes}
-
     given = {name: value for name, value in settings.items() if value not in (None, "", {}, [])}
 
     def idle(rule: Mapping[str, Any]) -> list[str]:
@@ -386,6 +385,8 @@ def check_schedule(args: TrainingArguments) -> None:
     parameters = inspect.signature(schedule).parameters
     known = set(parameters) - {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}  # Trainer's own
     needed = {each for each in known if parameters[each].default is inspect.Parameter.empty} - {"kwargs"}
+    if any("=" not in each for each in (args.optim_args or "=").split(",")):
+        raise ValueError(f"optim_args: got {args.optim_args!r}, wanted name=value, several with a comma between")
     if args.warmup_steps > 1 and args.warmup_steps % 1:  # Trainer would cut what stands behind the point
         raise ValueError(f"warmup_steps: got {args.warmup_steps}, wanted a whole number, or a fraction below 1")
     if not isinstance(given, dict) or not needed <= given.keys() or not ("kwargs" in known or given.keys() <= known):

@@ -429,7 +429,10 @@ def evaluate_pairs(trainer: Any) -> dict[str, float]:
     pairs, batch = trainer.eval_dataset, trainer.args.eval_batch_size * trainer.args.world_size
     whole = len(pairs) // batch * batch
     parts = [pairs.select(rows) for rows in (range(whole), range(whole, len(pairs))) if len(rows)]
-    results = [trainer.evaluate(part) for part in parts]
+    trainer.eval_dataset = {str(number): part for number, part in enumerate(parts)}
+    # By name: TRL would prepare other rows anew, and cannot where it computed the reference before training.
+    results = [trainer.evaluate(name) for name in trainer.eval_dataset]
+    trainer.eval_dataset = pairs
     return {
         name: sum(result[name] * len(part) for result, part in zip(results, parts, strict=True)) / len(pairs)
         for name in results[0]

@@ -370,10 +370,9 @@ def _text_data(
     tokenizer: PreTrainedTokenizerBase,
     args: TrainingArguments,
 ) -> PretrainingData:
-    batch = rows_per_step(args)
     if args.max_steps < 1 and corpus.corpus_tokens is None:
         raise ValueError("max_steps: got none with endless text, wanted how many steps to train")
-    wanted = args.max_steps * batch if args.max_steps > 0 else None
+    wanted = args.max_steps * rows_per_step(args) if args.max_steps > 0 else None
     train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=rows.rows_seed)
     held_out = Stacked(held_out_blocks(corpus, tokenizer))
     seen = Subset(train, range(min(len(train), len(held_out))))

@@ -133,10 +133,7 @@ class PretrainingTrainer(Trainer):
         output = super().evaluation_loop(dataloader, description, False, ignore_keys, metric_key_prefix)
         log_probs, hits = output.predictions
         computed = summary(log_probs, hits == 1, target_mask(output.label_ids), dataloader.dataset)
-        metrics = {
-            **output.metrics,
-            **{f"{metric_key_prefix}_{name}": value for name, value in computed.items()},
-        }
+        metrics = output.metrics | {f"{metric_key_prefix}_{name}": value for name, value in computed.items()}
         return EvalLoopOutput(output.predictions, output.label_ids, metrics, output.num_samples)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:

@@ -177,9 +177,7 @@ def weight_callbacks(
     The arguments are those of `prompt_weights`; rows are those of `trainer.train_dataset`.
     """
     factors = _Kinds(prompts, density, arguments, strength, seed, trainer).factors()
-    if not any(factor.changes for factor in factors):
-        return []
-    return [ChangingWeightsCallback(trainer, factors)]
+    return [ChangingWeightsCallback(trainer, factors)] if any(factor.changes for factor in factors) else []
 
 
 @dataclasses.dataclass(frozen=True)

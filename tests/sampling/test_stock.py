@@ -26,8 +26,9 @@ from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
-from hf_synth.sampling import WeightedSamplingMixin
+from hf_synth.sampling import WeightedDPOTrainer, WeightedSamplingMixin
 from hf_synth.sampling.mixin import _copy_or_load
+from hf_synth.training.data import evaluate_pairs
 
 ROWS = 16
 TEMPLATE = "{% for turn in messages %}{{ turn['content'] }} {{ eos_token }} {% endfor %}"
@@ -152,6 +153,21 @@ def test_a_weighted_trainer_is_the_stock_one_at_equal_weights(case, tiny, folder
         assert [entry.get("kl") for entry in weighted.state.log_history] == [
             entry.get("kl") for entry in stock.state.log_history
         ]
+
+
+def test_held_out_pairs_have_the_reference_that_was_computed_before(tiny, folders, tmp_path):
+    """TRL computes none of rows that it is given after training, when the model is its own reference no more."""
+    found = []
+    for before in (False, True):
+        args = tiny.arguments(DPOConfig, tmp_path, precompute_ref_log_probs=before, per_device_eval_batch_size=6)
+        options = {"train_dataset": rows(plain, **PAIR), "eval_dataset": rows(plain, **PAIR)}
+        model = GPT2LMHeadModel.from_pretrained(folders[GPT2LMHeadModel])
+        trainer = WeightedDPOTrainer(model, args=args, processing_class=tiny.tokenizer(), **options)
+        trainer.train()
+        found.append(evaluate_pairs(trainer))
+        assert len(trainer.eval_dataset) == ROWS
+    for name in ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"):
+        assert found[0][name] == pytest.approx(found[1][name], abs=1e-6)
 
 
 @pytest.mark.parametrize(("trainer_class", "config_class"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])

@@ -324,7 +324,7 @@ def test_an_environment_that_no_process_can_have(text, yaml_file):
     ],
 )
 def test_a_schedule_takes_its_own_arguments(kind, given, fits):
-    args = SimpleNamespace(lr_scheduler_type=kind, lr_scheduler_kwargs=given, warmup_steps=0)
+    args = SimpleNamespace(lr_scheduler_type=kind, lr_scheduler_kwargs=given, warmup_steps=0, optim_args=None)
     if fits:
         check_schedule(args)
     else:

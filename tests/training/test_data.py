@@ -389,9 +389,12 @@ def test_each_held_out_pair_counts_once():
         args = SimpleNamespace(eval_batch_size=4, world_size=1)
         eval_dataset = Dataset.from_dict({"right": [0.0] * 8 + [1.0]})
 
-        def evaluate(self, pairs):
+        def evaluate(self, name):
+            pairs = self.eval_dataset[name]
             batches = [pairs[start : start + 4]["right"] for start in range(0, len(pairs), 4)]
             return {"eval_accuracy": mean(map(mean, batches))}
 
-    assert Trainer().evaluate(Trainer.eval_dataset)["eval_accuracy"] == pytest.approx(1 / 3)
+    whole = Trainer()
+    whole.eval_dataset = {"all": Trainer.eval_dataset}
+    assert whole.evaluate("all")["eval_accuracy"] == pytest.approx(1 / 3)
     assert evaluate_pairs(Trainer())["eval_accuracy"] == pytest.approx(1 / 9)

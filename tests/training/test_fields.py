@@ -167,6 +167,7 @@ def test_values_that_say_nothing_beside_others(recipe, given, wanted):
         ("sft", "train_sampling_strategy", "group_by_length"),
         ("sft", "train_sampling_strategy", "no such"),
         ("sft", "torch_compile_mode", "no such"),
+        ("sft", "optim_args", "no such"),
         ("sft", "dataloader_multiprocessing_context", "no such"),
         ("grpo", "generation_kwargs", "1e-5"),
         ("grpo", "chat_template_kwargs", "[1]"),
@@ -218,3 +219,11 @@ def test_prompts_that_fill_the_context_are_counted(tmp_path):
         trainer = SFTTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
         assert len(kept) == len(trainer.train_dataset)
         assert len(kept) == (19 if mode == "keep_end" else 7)
+
+
+def test_a_policy_that_is_not_there_is_named_before_rows_are_made(tmp_path):
+    argv = ["--model_name_or_path", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out")]
+    for recipe in ("sft", "reward", "dpo"):
+        with pytest.raises(ValueError, match=r"^got checkpoint '.*none', which holds no model"):
+            RECIPES[recipe].main([*argv, "--task", "agreement", "--bf16", "false", "--use_cpu", "true"])
+    assert not (tmp_path / "out").exists()
