@@ -108,7 +108,7 @@ def test_schedules(schedule, wanted):
         (lambda: PassRates(["a"], floor=2), "floor=2"),
         (lambda: PassRates(["a"]).record([0], [-0.1]), "got a reward of -0.1"),
         (lambda: PassRates(["a"]).record([0], [np.nan]), "got a reward of nan"),
-        (lambda: PassRates(["a"]).load({"passed": np.ones(2), "tried": np.ones(2)}), "of 2 prompts, these of 1"),
+        (lambda: PassRates(["a"]).load({"passed": np.ones(2), "tried": np.ones(2)}), "of 2 rows, this one of 1"),
     ],
 )
 def test_errors(call, words):
