@@ -66,7 +66,6 @@ def load_checkpoint(auto: Any, name_or_path: str, *, new_head: bool = False, **o
 
 def check_causal(model: PreTrainedModel, auto: Any) -> None:
     """Raise ValueError where `auto` makes causal models and this one reads later tokens, as BERT and XLNet do."""
-    # Other kinds of attention may run on a GPU only.
     if "CausalLM" not in auto.__name__ or model.config._attn_implementation not in ("eager", "sdpa"):
         return
     options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}

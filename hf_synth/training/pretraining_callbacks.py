@@ -82,10 +82,8 @@ class StoppingCallback(TrainerCallback):
     def is_over(self, state: TrainerState) -> bool:
         """Whether the losses that a state has logged end the run."""
         losses = [loss for _, loss in logged(state, VALIDATION_LOSS)]
-        if not losses:
-            return False
-        if self.loss_threshold is not None and losses[-1] <= self.loss_threshold:
-            return True
+        if not losses or (self.loss_threshold is not None and losses[-1] <= self.loss_threshold):
+            return bool(losses)
         return self.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
 

@@ -375,7 +375,6 @@ def _text_data(
     wanted = args.max_steps * rows_per_step(args) if args.max_steps > 0 else None
     train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=rows.rows_seed)
     held_out = Stacked(held_out_blocks(corpus, tokenizer))
-    seen = Subset(train, range(min(len(train), len(held_out))))
     stacked = Stacked(train) if corpus.corpus_tokens is None else Passes(Stacked(train), rows.rows_seed)
-    eval_sets = {"train": Stacked(seen), "validation": held_out}
+    eval_sets = {"train": Stacked(Subset(train, range(min(len(train), len(held_out))))), "validation": held_out}
     return PretrainingData(stacked, eval_sets, held_out, len(train), corpus=train)

@@ -65,8 +65,7 @@ def open_run(
         return folder
     kept = {name: value for name, value in (settings or {}).items() if name in config and name not in FREE}
     head = {"recipe": recipe, "settings": kept} if recipe else {}
-    text = yaml_text({**head, **dict(sorted(config.items()))})
-    write_text(path, (_HEAD if recipe else "") + text)
+    write_text(path, (_HEAD if recipe else "") + yaml_text({**head, **dict(sorted(config.items()))}))
     return folder
 
 

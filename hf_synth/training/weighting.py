@@ -112,8 +112,8 @@ def place_on_map(embeddings: np.ndarray) -> np.ndarray:
 def held_out_density(held_out: Dataset, prompts: Dataset, arguments: WeightArguments) -> np.ndarray:
     """Measure [H] densities of held-out prompts, each among all of them and the training prompts."""
     together = concatenate_datasets([held_out.select_columns("prompt"), prompts.select_columns("prompt")])
-    alone = dataclasses.replace(arguments, density_from=None)  # a folder knows the training prompts only
-    return measure_density(together, alone).density[: len(held_out)]
+    # A folder knows the training prompts only.
+    return measure_density(together, dataclasses.replace(arguments, density_from=None)).density[: len(held_out)]
 
 
 def crowded_or_rare(density: np.ndarray) -> list[str]:
@@ -194,8 +194,7 @@ class WeighedRows:
         """Give the trainer what it needs where weights change while it trains."""
         if not len(self.measured.density):
             return
-        strength = self.arguments.one_strength()
-        weighed = (self.rows, self.measured.density, self.arguments, strength, self.seed)
+        weighed = (self.rows, self.measured.density, self.arguments, self.arguments.one_strength(), self.seed)
         for callback in weight_callbacks(trainer, *weighed):
             trainer.add_callback(callback)
 
