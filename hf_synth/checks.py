@@ -586,14 +586,12 @@ def _copy(rows: Rows) -> Rows:
 
 def _ended(rows: Rows) -> np.ndarray:
     """Whether each row ends with `<eos>`, bool [rows]."""
-    ended: np.ndarray = rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
-    return ended
+    return np.asarray(rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS)
 
 
 def _single_words(rows: Rows) -> np.ndarray:
     """Whether each row has loss on its first word and no second one, bool [rows]."""
-    single: np.ndarray = (rows.loss_start == 1) & (rows.lengths - 1 - _ended(rows) < 2)
-    return single
+    return np.asarray((rows.loss_start == 1) & (rows.lengths - 1 - _ended(rows) < 2))
 
 
 def _as_lists(rows: Rows) -> list[tuple]:

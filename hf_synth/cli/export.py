@@ -16,8 +16,7 @@ _BLOCK_ROWS = 10_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the task, its rows, the view and the file."""
     add_selection(parser, size=None, size_help="how many rows; may be left out for a finite task")
-    views = "tokens, text, labelled, prompt_completion, prompt, preference, distribution"
-    parser.add_argument("--view", default="text", help=views)
+    parser.add_argument("--view", default="text", help="tokens, text, distribution, or another of load_dataset")
     add_output(parser, default="-", help="a .jsonl, .jsonl.gz, .parquet or .arrow file; -: JSONL (default)")
     parser.set_defaults(interrupted="nothing was written")
 

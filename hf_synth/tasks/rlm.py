@@ -92,8 +92,7 @@ class Rlm(Task[RlmConfig]):
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Exact sums over all trees, by one pass over the leaves; see Inside."""
         leaves, symbols = rows.tokens[:, 1:] - FIRST_CONTENT, tokens - FIRST_CONTENT
-        probs = self._inside.next_leaves(leaves, positions - 1, np.maximum(symbols, 0))
-        return np.where(symbols >= 0, probs, 0.0)
+        return np.where(symbols >= 0, self._inside.next_leaves(leaves, positions - 1, np.maximum(symbols, 0)), 0.0)
 
     def size(self, split: str) -> int | None:
         """The config's `size` for the train split, where it is above 0; None otherwise."""

@@ -137,8 +137,7 @@ def fact_places(facts: np.ndarray, codes: np.ndarray, tails: np.ndarray) -> np.n
 def holds(facts: np.ndarray, codes: np.ndarray, tails: np.ndarray) -> np.ndarray:
     """Whether sorted facts have one with each prompt and tail, bool."""
     fact = (codes << _ENTITY_BITS) | tails.astype(np.int64)
-    held: np.ndarray = np.searchsorted(facts, fact << _KIND_BITS) < np.searchsorted(facts, (fact + 1) << _KIND_BITS)
-    return held
+    return np.asarray(np.searchsorted(facts, fact << _KIND_BITS) < np.searchsorted(facts, (fact + 1) << _KIND_BITS))
 
 
 @dataclasses.dataclass(frozen=True)
