@@ -1,25 +1,8 @@
 """Preference pairs in TRL's conversational format: read them, identify prompts, split them, train a tokenizer."""
 
-from hf_synth.preferences.pairs import (
-    FEATURES,
-    PairStream,
-    PreferenceData,
-    RejectedRow,
-    counts_table,
-    read_preferences,
-    shortened,
-)
-from hf_synth.preferences.prompts import (
-    NearDuplicates,
-    distinct_prompts,
-    is_blank,
-    message_texts,
-    near_duplicates,
-    normalise,
-    prompt_id,
-    split_by_prompt,
-)
-from hf_synth.preferences.readers import Message, Pair, RowError, list_schemas, parse_dialogue, read_prompt, reader
+from hf_synth.preferences.pairs import FEATURES, PairStream, RejectedRow, read_preferences, shortened
+from hf_synth.preferences.prompts import distinct_prompts, message_texts, prompt_id, split_by_prompt
+from hf_synth.preferences.readers import Message, Pair, RowError, read_prompt, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
 from hf_synth.preferences.tokenizer import read_plain_text, ready_for_chat, train_bpe_tokenizer
 
@@ -27,22 +10,14 @@ __all__ = [
     "FEATURES",
     "KNOWN_SOURCES",
     "Message",
-    "NearDuplicates",
     "Pair",
     "PairStream",
-    "PreferenceData",
     "RejectedRow",
     "RowError",
     "Source",
-    "counts_table",
     "distinct_prompts",
-    "is_blank",
     "is_published",
-    "list_schemas",
     "message_texts",
-    "near_duplicates",
-    "normalise",
-    "parse_dialogue",
     "prompt_id",
     "read_plain_text",
     "read_preferences",

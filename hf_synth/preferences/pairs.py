@@ -16,12 +16,12 @@ import pyarrow as pa
 from hf_synth.preferences.prompts import prompt_id
 from hf_synth.preferences.readers import (
     CONTEXT,
+    SCHEMAS,
     Pair,
     RowError,
     Schema,
     check_scores,
     find_schema,
-    list_schemas,
     refuse_other_context,
     score_columns,
 )
@@ -29,7 +29,6 @@ from hf_synth.preferences.sources import OpenSource, RawRow, Source
 
 logger = logging.getLogger(__name__)
 
-RAW_CHARACTERS = 500  # a rejected row is kept up to here: enough to recognise it
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 _BATCH = 2_000
 MESSAGES = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
@@ -80,8 +79,11 @@ class PairStream:
         self.read = self.joined = self.pairs = 0
         self.dropped.clear()
         first: RejectedRow | None = None
-        for rows in _grouped(self._rows(), self._schema.group):
-            row = rows[0]
+        column = self._schema.group  # neighbours of one value there are read together
+        for _, group in groupby(
+            self._rows(), lambda row: (column and row.fields and row.fields.get(column)) or object()
+        ):
+            row, *_ = rows = list(group)
             self.read += len(rows)
             try:
                 pairs = _pairs(self._schema, rows)
@@ -129,6 +131,7 @@ class PreferenceData:
         schema: the name of the schema that was recognised.
         read: number of rows read; `joined`: rows kept with neighbouring turns of one role put together.
         rejected_rows: the rows left out, in order.
+        dropped: reason -> number of rows left out, the most frequent first.
         unread: the fields of the rows that no pair is made of.
     """
 
@@ -138,12 +141,8 @@ class PreferenceData:
     read: int
     joined: int
     rejected_rows: tuple[RejectedRow, ...]
-    unread: tuple[str, ...] = ()
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Return reason -> number of rows left out, the most frequent first."""
-        return dict(Counter(row.reason for row in self.rejected_rows).most_common())
+    dropped: dict[str, int]
+    unread: tuple[str, ...]
 
 
 def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = None, **options: Any) -> PreferenceData:
@@ -171,9 +170,9 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
         logger.warning("%s: %d of %d rows left out (%s)", stream.src, len(rejected), stream.read, dict(stream.dropped))
     absent = [name for name in keep if table[name].null_count == len(table)]
     dataset = datasets.Dataset(table).remove_columns(absent)
-    return PreferenceData(
-        dataset, stream.src, stream.schema, stream.read, stream.joined, tuple(rejected), tuple(stream.unread)
-    )
+    dropped = dict(stream.dropped.most_common())
+    counts = stream.src, stream.schema, stream.read, stream.joined
+    return PreferenceData(dataset, *counts, tuple(rejected), dropped, tuple(stream.unread))
 
 
 def batches(pairs: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -183,33 +182,11 @@ def batches(pairs: Iterable[Mapping[str, Any]], schema: pa.Schema) -> Iterator[p
         yield pa.record_batch({name: [row[name] for row in batch] for name in schema.names}, schema=schema)
 
 
-def counts_table(sources: Iterable[PreferenceData]) -> list[dict[str, Any]]:
-    """Return one row per source: src, schema, read, kept, joined, pairs, and a count for each reason of dropping."""
-    sources = list(sources)
-    reasons = sorted({reason for data in sources for reason in data.dropped})
-    return [
-        {"src": data.src, "schema": data.schema, "read": data.read, "kept": data.read - len(data.rejected_rows)}
-        | {"joined": data.joined, "pairs": len(data.dataset)}
-        | {reason: data.dropped.get(reason, 0) for reason in reasons}
-        for data in sources
-    ]
-
-
 def shortened(raw: str | Mapping[str, Any]) -> str:
     """Return a raw row as text, cut to 500 characters."""
     text = raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False, default=str)
-    more = len(text) - RAW_CHARACTERS
-    return text if more <= 0 else f"{text[:RAW_CHARACTERS]}... ({more} more characters)"
-
-
-def _grouped(rows: Iterator[RawRow], column: str | None) -> Iterator[list[RawRow]]:
-    """Yield rows one by one, or neighbours of one value of a column together."""
-    if column is None:
-        yield from ([row] for row in rows)
-        return
-    for value, group in groupby(rows, key=lambda row: row.fields.get(column) if row.fields else None):
-        together = list(group)
-        yield from ([row] for row in together) if value is None else [together]
+    more = len(text) - 500  # enough to recognise it
+    return text if more <= 0 else f"{text[:500]}... ({more} more characters)"
 
 
 def _pairs(schema: Schema, rows: list[RawRow]) -> list[Pair]:
@@ -260,7 +237,7 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
         if schema:
             return schema
         first = first or row.fields
-    known = "; ".join(f"{name}: {', '.join(columns)}" for name, columns in list_schemas().items())
+    known = "; ".join(f"{name}: {', '.join(sorted(schema.columns))}" for name, schema in SCHEMAS.items())
     if first is None:
         raise ValueError(
             f"{src}: none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines "

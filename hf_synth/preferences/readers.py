@@ -68,7 +68,7 @@ class Schema:
     group: str | None = None
 
 
-_SCHEMAS: dict[str, Schema] = {}
+SCHEMAS: dict[str, Schema] = {}
 
 
 def reader(
@@ -86,23 +86,18 @@ def reader(
     """
 
     def register(read: RowReader) -> RowReader:
-        if name in _SCHEMAS:
+        if name in SCHEMAS:
             raise ValueError(f"The schema '{name}' has a reader already: choose another name.")
-        _SCHEMAS[name] = Schema(name, frozenset(columns), frozenset(without), read, frozenset(reads), group)
+        SCHEMAS[name] = Schema(name, frozenset(columns), frozenset(without), read, frozenset(reads), group)
         return read
 
     return register
 
 
-def list_schemas() -> dict[str, tuple[str, ...]]:
-    """Return the known schemas and the columns that each is recognised by."""
-    return {name: tuple(sorted(schema.columns)) for name, schema in _SCHEMAS.items()}
-
-
 def find_schema(columns: Iterable[str]) -> Schema | None:
     """Return the schema of a row with these columns, of several the one with the most columns, or None."""
     names = set(columns)
-    matching = [schema for schema in _SCHEMAS.values() if schema.columns <= names and not schema.without & names]
+    matching = [schema for schema in SCHEMAS.values() if schema.columns <= names and not schema.without & names]
     return max(matching, key=lambda schema: len(schema.columns), default=None)
 
 
@@ -446,7 +441,7 @@ _PAIRS = {
 }
 for _name, _columns in _PAIRS.items():
     reader(_name, columns=_columns, reads=("input", "history"))(functools.partial(_read_pairs, _columns))
-read_messages = _SCHEMAS["prompt-chosen-rejected"].read
+read_messages = SCHEMAS["prompt-chosen-rejected"].read
 
 
 @reader("hf_synth", columns=("id", "prompt_id", "src", "prompt", "chosen", "rejected"))
@@ -561,7 +556,7 @@ for _name, _ranked in _RANKED.items():
     _grouped = _ranked[1] == "rows"
     _names = (_ranked[0], *_ranked[2:4]) if _grouped else (*_ranked[:2], *_ALSO.get(_name, ()))
     reader(_name, columns=_names, group=_ranked[0] if _grouped else None)(functools.partial(_read_ranked, _ranked))
-read_stack_exchange = _SCHEMAS["stack-exchange"].read
+read_stack_exchange = SCHEMAS["stack-exchange"].read
 
 
 # --- HTML --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import bz2
 import codecs
 import contextlib
 import csv
-import difflib
 import gzip
 import io
 import json
@@ -27,6 +26,8 @@ import datasets
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from hf_synth.errors import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +72,8 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
         raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
     packed = next((suffix for suffix in _OPENERS if suffix and name.endswith(suffix)), "")
     kind = Path(name.removesuffix(packed)).suffix
-    remote = str(place).startswith("hf://")
-    with huggingface_hub.HfFileSystem().open(str(place), "rb") if remote else Path(place).open("rb") as file:
+    opened = huggingface_hub.HfFileSystem().open if str(place).startswith("hf://") else open
+    with opened(str(place), "rb") as file:
         try:
             if kind in (".parquet", ".arrow"):
                 batches = pq.ParquetFile(file).iter_batches(1024) if kind == ".parquet" else pa.ipc.open_stream(file)
@@ -259,9 +260,7 @@ class Source:
         """Refuse names of columns that are none of ours."""
         for name in self.columns or {}:
             if name not in _FIELDS:
-                close = difflib.get_close_matches(name, _FIELDS)
-                hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_FIELDS)}"
-                raise ValueError(f"columns: got unknown name {name!r}; {hint}")
+                raise ValueError(f"columns: got unknown name {name!r}; {nearest(name, _FIELDS)}")
 
     def open(self, *, streaming: bool = False) -> "OpenSource":
         """Return the source's label and its rows; `streaming` reads a Hub dataset without downloading it first.
@@ -273,8 +272,11 @@ class Source:
         path = Path(source.place)
         local = path.exists()
         files = [str(path)] if path.is_file() else source._files(path.name if local else str(path))
-        if not streaming:
-            files = [_downloaded(file) if file.startswith("hf://") else file for file in files]
+        for number, file in enumerate(files):
+            if file.startswith("hf://") and not streaming:
+                at: Any = huggingface_hub.HfFileSystem().resolve_path(file)
+                options = {"repo_type": at.repo_type, "revision": at.revision}
+                files[number] = huggingface_hub.hf_hub_download(at.repo_id, at.path_in_repo, **options)
         place = path.name if local else str(source.place)
         label = self.src or "/".join(filter(None, (place, source.name, source.data_dir)))
         columns = self.columns
@@ -301,12 +303,8 @@ class Source:
             raise ValueError(
                 f"There is no file or folder {self.place}: wanted a path that exists, or a Hub id owner/name."
             )
-        return replace(
-            self,
-            place=parts["place"],
-            name=self.name or parts["name"],
-            revision=self.revision or parts["revision"],
-        )
+        name, revision = self.name or parts["name"], self.revision or parts["revision"]
+        return replace(self, place=parts["place"], name=name, revision=revision)
 
     def _files(self, where: str) -> list[str]:
         """Return the files of the split in a folder or on the Hub; ValueError says what there is instead."""
@@ -334,10 +332,8 @@ class Source:
         local = Path(self.place).exists()
         place, options = Path(self.place, self.data_dir or ""), {"data_dir": self.data_dir, "revision": self.revision}
         try:
-            if local:
-                config = datasets.load_dataset_builder(str(place), self.name).config
-            else:
-                config = datasets.load_dataset_builder(str(self.place), self.name, **options).config
+            asked = (str(place), {}) if local else (str(self.place), options)
+            config = datasets.load_dataset_builder(asked[0], self.name, **asked[1]).config
         except (FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             if local:
                 raise ValueError(
@@ -359,8 +355,8 @@ class Source:
         except ValueError as error:  # a config that has to be named, or is none
             what = " ".join(line.strip() for line in str(error).split("\n")[:2])
             raise ValueError(f"{where}: {what} Write {where}:CONFIG.") from error
-        files = config.data_files or {}
-        return {str(split): [file for file in files[split] if file.endswith(SUFFIXES)] for split in files}
+        splits = (config.data_files or {}).items()
+        return {str(split): [file for file in files if file.endswith(SUFFIXES)] for split, files in splits}
 
 
 @dataclass(frozen=True)
@@ -374,13 +370,6 @@ class OpenSource:
 def is_published(path: Path) -> bool:
     """Tell whether this is a folder that datasets_scripts/preferences.py wrote."""
     return (path / PAIRS_FOLDER).is_dir()
-
-
-def _downloaded(address: str) -> str:
-    file: Any = huggingface_hub.HfFileSystem().resolve_path(address)
-    return huggingface_hub.hf_hub_download(
-        file.repo_id, file.path_in_repo, repo_type=file.repo_type, revision=file.revision
-    )
 
 
 def _saved_splits(folder: Path) -> dict[str, list[str]]:

@@ -99,7 +99,20 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
         raise ValueError(
             f"vocab_size is {vocab_size}: wanted {least} or more (256 bytes, {len(special)} special tokens)."
         )
-    backend = _train(_checked(texts), vocab_size, special)
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.Replace(SPLIT, "")
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),  # every byte, seen in the texts or not
+        show_progress=False,
+    )
+    backend.train_from_iterator(_checked(texts), trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", special.index("<bos>"))]
+    )
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -113,24 +126,6 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
         clean_up_tokenization_spaces=False,  # would change the text on its way back
         chat_template=CHAT_TEMPLATE if chat else None,
     )
-
-
-def _train(texts: Iterator[str], vocab_size: int, special: list[str]) -> Tokenizer:
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.Replace(SPLIT, "")
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),  # every byte, seen in the texts or not
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", special.index("<bos>"))]
-    )
-    return backend
 
 
 def _checked(texts: Iterable[str]) -> Iterator[str]:

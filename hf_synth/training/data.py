@@ -182,7 +182,7 @@ def preference_split(
     return pairs.shuffle(seed=data.rows_seed), held_out.select(fresh)
 
 
-def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.PreferenceData:
+def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.pairs.PreferenceData:
     source = data.preferences or ""
     path = Path(source)
     # A config's subfolder and split are those of its own dataset; what has neither can replace it with one flag.

@@ -6,7 +6,7 @@ import json
 import datasets
 import pytest
 
-from hf_synth.preferences import Pair, counts_table, read_preferences, reader, readers
+from hf_synth.preferences import Pair, read_preferences, reader, readers
 
 GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
 
@@ -74,20 +74,7 @@ def test_the_row_that_comes_out(write):
         "chosen": [{"role": "assistant", "content": "Hello."}],
         "rejected": [{"role": "assistant", "content": "No."}],
     }
-    assert counts_table([data]) == [
-        {"src": "mine", "schema": "hh-rlhf", "read": 1, "kept": 1, "joined": 0, "pairs": 1}
-    ]
-
-
-def test_counts_table_has_one_column_per_reason_of_any_source(write):
-    first = read_preferences(write("a.jsonl", GOOD, "x", "y"))
-    second = read_preferences(write("b.jsonl", GOOD, GOOD, {"chosen": ""}))
-    assert counts_table([first, second]) == [
-        {"src": "a.jsonl", "schema": "hh-rlhf", "read": 3, "kept": 1, "joined": 0, "pairs": 1}
-        | {"missing field": 0, "not JSON": 2},
-        {"src": "b.jsonl", "schema": "hh-rlhf", "read": 3, "kept": 2, "joined": 0, "pairs": 2}
-        | {"missing field": 1, "not JSON": 0},
-    ]
+    assert (data.src, data.schema, data.read, data.joined, data.dropped) == ("mine", "hh-rlhf", 1, 0, {})
 
 
 def test_the_id_is_that_of_the_pair(write):
@@ -208,7 +195,7 @@ class TestHub:
 
 
 def test_another_schema_joins_as_one_function(monkeypatch, write):
-    monkeypatch.setattr(readers, "_SCHEMAS", dict(readers._SCHEMAS))
+    monkeypatch.setattr(readers, "SCHEMAS", dict(readers.SCHEMAS))
 
     @reader("answers", columns=("question", "answers"))
     def read_answers(row):

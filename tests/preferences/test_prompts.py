@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from hf_synth.preferences import (
     distinct_prompts,
     message_texts,
-    normalise,
-    prompt_id,
     read_preferences,
     split_by_prompt,
 )
+from hf_synth.preferences.prompts import normalise, prompt_id
 
 
 def conversation(*contents):

@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.preferences import Pair, RowError, is_blank, parse_dialogue, read_prompt
-from hf_synth.preferences.readers import check_scores, find_schema, read_hh_rlhf, read_messages, read_stack_exchange
+from hf_synth.preferences import Pair, RowError, read_prompt
+from hf_synth.preferences.prompts import is_blank
+from hf_synth.preferences.readers import (
+    check_scores,
+    find_schema,
+    parse_dialogue,
+    read_hh_rlhf,
+    read_messages,
+    read_stack_exchange,
+)
 
 NAMES = {"user": "Human", "assistant": "Assistant"}
 

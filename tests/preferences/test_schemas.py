@@ -2,13 +2,13 @@
 
 import pytest
 
-from hf_synth.preferences import list_schemas, reader, readers
+from hf_synth.preferences import reader, readers
 from hf_synth.preferences.readers import find_schema
 
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(readers, "_SCHEMAS", dict(readers._SCHEMAS))
+    monkeypatch.setattr(readers, "SCHEMAS", dict(readers.SCHEMAS))
 
 
 def test_known_schemas():
@@ -18,8 +18,8 @@ def test_known_schemas():
         "ultrafeedback",
         "hf_synth",
         "stack-exchange",
-    } <= list_schemas().keys()
-    assert list_schemas()["hh-rlhf"] == ("chosen", "rejected")
+    } <= readers.SCHEMAS.keys()
+    assert readers.SCHEMAS["hh-rlhf"].columns == {"chosen", "rejected"}
 
 
 PLAIN = ["prompt", "chosen", "rejected"]

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from preference_pairs import building, collecting, weighing
 from preference_pairs.building import build
+from preference_pairs.duplicates import NearDuplicates
 from preference_pairs.weighing import Weighing
 
-from hf_synth.preferences import Source, near_duplicates, normalise, read_preferences
+from hf_synth.preferences import Source, read_preferences
+from hf_synth.preferences.prompts import normalise
 from hf_synth.sampling import effective_sample_size, embed_texts, knn_density, prompt_text, rarity_weights
 from hf_synth.training.arguments import DataArguments
 from hf_synth.training.data import preference_split, prompt_split
@@ -64,7 +66,7 @@ def plain(places):
     first = {row["prompt_id"]: row for row in reversed(pairs)}
     prompts = [row for row in pairs if first[row["prompt_id"]] is row]
     texts = [prompt_text(row["prompt"]) for row in prompts]
-    repeats = [prompts[row]["prompt_id"] for row in near_duplicates(texts)]
+    repeats = [prompts[row]["prompt_id"] for row in NearDuplicates().add(texts)]
     kept = {row["prompt_id"] for row, other in zip(prompts, repeats, strict=True) if row["prompt_id"] == other}
     return {
         "pairs": [row for row in pairs if row["prompt_id"] in kept],
