@@ -14,7 +14,6 @@ import functools
 import html
 import json
 import math
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -140,9 +139,6 @@ def parse_dialogue(text: str) -> list[Message]:
 
 def _joined(turns: list[Message]) -> list[Message]:
     """Put neighbouring turns of one role together: strict alternation, which many chat templates demand."""
-    roles = [turn["role"] for turn in turns]
-    if all(map(operator.ne, roles, roles[1:])):
-        return turns
     return [
         Message(role=role, content="\n\n".join(turn["content"] for turn in group).strip())
         for role, group in groupby(turns, key=lambda turn: turn["role"])

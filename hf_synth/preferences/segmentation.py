@@ -9,7 +9,6 @@ import numpy as np
 import regex
 from numba import njit
 
-_SHORT = 3  # tokens: what is shorter (`Please.`, `user:`) belongs to the part before it
 _U = np.uint64
 
 # What a character can be, one bit each. Tokens are those of Unicode's word segmentation (UAX 29): words with their
@@ -151,7 +150,7 @@ def _take_apart(codes: Any, kinds: Any, starts: Any, similarity: float) -> Any:
             while token < count and pieces[token] == pieces[first]:
                 said = _mix(said + hashes[token])
                 token += 1
-            if parts and token - first < _SHORT:
+            if parts and token - first < 3:  # `Please.`, `user:`
                 short[short_count] = said
                 short_count += 1
             else:
