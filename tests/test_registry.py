@@ -289,7 +289,7 @@ def test_an_edit_of_a_plugin_changes_the_cache_key(tmp_path, installed, monkeypa
 
 
 def test_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"got task file '.*none.py', which does not exist"):
+    with pytest.raises(ValueError, match=r"got the file '.*none.py', which does not exist"):
         get_task(str(tmp_path / "none.py"))
 
 
