@@ -294,10 +294,10 @@ def test_version_and_help(capsys):
         main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"hf-synth {__version__}\n")
     main([])
-    assert "{tasks,show,check,export,compare,corpus,recipes,report}" in capsys.readouterr().out
+    assert "{tasks,show,check,export,compare,explore,corpus,recipes,report}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["tasks", "show", "check", "export", "corpus", "report"])
+@pytest.mark.parametrize("command", ["tasks", "show", "check", "export", "explore", "corpus", "report"])
 def test_help_ends_with_a_command_to_try(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
