@@ -48,8 +48,7 @@ def run(publication: Publication, arguments: argparse.Namespace) -> None:
         configs = chosen(publication, arguments.configs, choices)
         if not arguments.list:
             more = {name: getattr(arguments, name) for name in ("private", "overwrite_card")}
-            with directory_lock(arguments.output_dir):
-                return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)
+            return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)
         for config in configs:
             split = next(iter(config.splits))
             sample = config.table(split, 0, min(100, config.splits[split]))
@@ -145,35 +144,38 @@ def publish(
     refuse_others(shards, folder)
     refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
     url = repository.open(private, overwrite_card) if repository and state.is_main_process else None
-    state.wait_for_everyone()
-    shards, measured = shards[state.process_index :: state.num_processes], {}
-    quiet = None if state.is_main_process else True
-    with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet) as bar:
-        for shard in shards:
-            bar.set_description(shard.path)
-            measured[shard.path] = ensure(shard, folder, bar.update)
-    if repository:
-        repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
-    own = []
-    with tqdm(configs[state.process_index :: state.num_processes], unit=" configs", disable=quiet) as bar:
-        for config in bar:
-            bar.set_description(f"measuring {config.name}")
-            own.append((config.name, config.facts()))
-    facts, made = dict(gather_object(own)), dict(gather_object(list(measured.items())))
-    if state.is_main_process:
-        described = {"publication": publication.described()}
-        manifests = {config.name: manifest(config, made, facts[config.name]) | described for config in configs}
-        name = repository.id if repository else folder.as_posix()
+    with directory_lock(str(folder)):  # made here: an error before leaves no folder
+        state.wait_for_everyone()
+        shards, measured = shards[state.process_index :: state.num_processes], {}
+        quiet = None if state.is_main_process else True
+        with tqdm(total=sum(shard.rows for shard in shards), unit=" rows", unit_scale=True, disable=quiet) as bar:
+            for shard in shards:
+                bar.set_description(shard.path)
+                measured[shard.path] = ensure(shard, folder, bar.update)
         if repository:
-            repository.finish(manifests, functools.partial(card, publication, name))
-        elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
-            raise ValueError(
-                f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
-                "that all processes share, or --repo_id"
+            repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
+        own = []
+        with tqdm(configs[state.process_index :: state.num_processes], unit=" configs", disable=quiet) as bar:
+            for config in bar:
+                bar.set_description(f"measuring {config.name}")
+                own.append((config.name, config.facts()))
+        facts, made = dict(gather_object(own)), dict(gather_object(list(measured.items())))
+        if state.is_main_process:
+            described = {"publication": publication.described()}
+            manifests = {config.name: manifest(config, made, facts[config.name]) | described for config in configs}
+            name = repository.id if repository else folder.as_posix()
+            if repository:
+                repository.finish(manifests, functools.partial(card, publication, name))
+            elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
+                raise ValueError(
+                    f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
+                    "that all processes share, or --repo_id"
+                )
+            for config_name, content in manifests.items():
+                write_text(folder / config_name / MANIFEST, manifest_text(content))
+            write_text(
+                folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder))
             )
-        for config_name, content in manifests.items():
-            write_text(folder / config_name / MANIFEST, manifest_text(content))
-        write_text(folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder)))
-        print(url or folder / CARD)
-    state.wait_for_everyone()
+            print(url or folder / CARD)
+        state.wait_for_everyone()
     state.destroy_process_group()
