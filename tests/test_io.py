@@ -64,8 +64,10 @@ def test_every_flipped_byte_of_a_parquet_file_is_read_or_named(tmp_path):
 
 
 def test_a_mistake_of_ours_is_not_called_a_damaged_file(tmp_path):
-    with pytest.raises(KeyError), reading(tmp_path):
-        raise KeyError("a")
+    with pytest.raises(TypeError), reading(tmp_path):
+        raise TypeError("a")
+    with pytest.raises(ValueError, match="cannot be read: it has no 'key'"), reading(tmp_path):
+        raise KeyError("key")
     with pytest.raises(OSError, match="No space"), reading(tmp_path):
         raise OSError(28, "No space left on device")
 
