@@ -58,9 +58,11 @@ def prompts(name: str, size: int, seed: int = 0, **config: Any) -> dict[str, lis
 @functools.lru_cache(maxsize=10_000)
 def entry(item: str) -> tuple[Any, dict[str, Any]]:
     """The dataset of an item, and the item made again."""
-    told = json.loads(item)
-    made = reasoning_gym.create_dataset(told["name"], seed=told["seed"], size=told["index"] + 1, **told["config"])
-    return made, made[told["index"]]
+    described = json.loads(item)
+    made = reasoning_gym.create_dataset(
+        described["name"], seed=described["seed"], size=described["index"] + 1, **described["config"]
+    )
+    return made, made[described["index"]]
 
 
 def score(prompts: list[Any], completions: list[Any], item: list[str], **columns: Any) -> list[float]:
@@ -68,7 +70,7 @@ def score(prompts: list[Any], completions: list[Any], item: list[str], **columns
     scores = []
     for prompt, completion, one in zip(prompts, completions, item, strict=True):
         made, asked = entry(one)
-        question, text = (given if isinstance(given, str) else given[-1]["content"] for given in (prompt, completion))
+        question, text = (turns if isinstance(turns, str) else turns[-1]["content"] for turns in (prompt, completion))
         if question != asked["question"]:
             raise ValueError(f"got another question for {one}: the prompts are of another version of reasoning-gym")
         answer = extract_answer(text)

@@ -316,32 +316,32 @@ def distributed(samples: Samples) -> Iterator[Problem]:
         start, last = rows.loss_start.astype(np.int64), rows.loss_stop - 1
         positions = np.stack([last, (start + last) // 2, start, last], axis=1)
         try:
-            found = task.optimal_distribution(rows, positions)
+            probs = task.optimal_distribution(rows, positions)
         except NoDistributionError:
             return
-        if found.shape != (wanted := (*positions.shape, len(all_words(task)))) or found.dtype != np.float64:
-            yield Problem(f"got {found.dtype} {list(found.shape)}, wanted float64 {list(wanted)}")
+        if probs.shape != (wanted := (*positions.shape, len(all_words(task)))) or probs.dtype != np.float64:
+            yield Problem(f"got {probs.dtype} {list(probs.shape)}, wanted float64 {list(wanted)}")
             continue
         own = np.take_along_axis(rows.tokens, positions, axis=1)[:, :, None]
         floors = np.exp(np.take_along_axis(task.optimal_log_probs(rows), positions, axis=1))
         first: dict[bytes, np.ndarray] = {}
         others = [
             np.abs(values - first.setdefault(tokens[:place].tobytes(), values)).max() > 1e-9
-            for tokens, row_places, row_values in zip(rows.tokens, positions, found, strict=True)
+            for tokens, row_places, row_values in zip(rows.tokens, positions, probs, strict=True)
             for place, values in zip(row_places, row_values, strict=True)
         ]
         alone = task.optimal_distribution(rows.select(np.array([0])), np.arange(start[0], last[0] + 1))[
             0, positions[0] - start[0]
         ]
         for what, wrong in {
-            "a probability below 0 or NaN": ~(found >= 0),
-            "probabilities of the next token do not sum to 1": np.abs(found.sum(axis=2) - 1) > 1e-9,
+            "a probability below 0 or NaN": ~(probs >= 0),
+            "probabilities of the next token do not sum to 1": np.abs(probs.sum(axis=2) - 1) > 1e-9,
             "another probability of the row's own token than the floor's": np.abs(
-                np.take_along_axis(found, own, axis=2)[:, :, 0] - floors
+                np.take_along_axis(probs, own, axis=2)[:, :, 0] - floors
             )
             > 1e-10,
             "rows that begin alike have two distributions": np.array(others).reshape(positions.shape),
-            "another distribution in the row alone": np.abs(found - alone).max(axis=2)
+            "another distribution in the row alone": np.abs(probs - alone).max(axis=2)
             * (np.arange(len(rows)) == 0)[:, None]
             > 1e-9,
         }.items():

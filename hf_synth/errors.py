@@ -145,9 +145,13 @@ def changes(there: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[st
     names: only these, in their order; all by default.
     """
     names = sorted(there.keys() | now.keys()) if names is None else names
-    differing = [name for name in names if there.get(name) != now.get(name)]
-    more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-    return "; ".join(f"{name}: {there.get(name)!r} there, {now.get(name)!r} now" for name in differing[:5]) + more
+    pairs, differing = [(name, there.get(name), now.get(name)) for name in names], []
+    for name, before, after in pairs:
+        if isinstance(before, Mapping) and isinstance(after, Mapping):  # its own names are compared after the others
+            pairs += [(f"{name}.{key}", before.get(key), after.get(key)) for key in {**before, **after}]
+        elif before != after:
+            differing.append(f"{name}: {before!r} there, {after!r} now")
+    return "; ".join(differing[:5]) + (f" and {len(differing) - 5} more" if len(differing) > 5 else "")
 
 
 def whole_number(name: str, value: Any) -> int:

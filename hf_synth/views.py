@@ -48,7 +48,7 @@ def view_table(task: Task, view: str, start: int, count: int, *, split: str, see
 def block_rows(task: Task, split: str, most: int, view: str = "tokens") -> int:
     """Return how many rows to make at once: `most`, or fewer of long rows, so that they stay below 256 MB."""
     width = task.rows(0, 4, split=split).tokens.shape[1]
-    numbers = 4 * len(all_words(task)) if "distribution" in view else 1  # for each token
+    numbers = 4 * len(all_words(task)) if view == "distribution" else 1  # for each token
     return max(1, min(most, _BLOCK_TOKENS // (width * numbers)))
 
 

@@ -265,15 +265,16 @@ def test_blocks_are_put_together_as_wide_as_the_widest():
     assert set(rows.columns) == set(ANALOGY.columns)
 
 
-def test_the_page_on_distributions_prints_what_it_says_and_trains(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[1] / "docs" / "distributions.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("name", "printed"), [("distributions", 2), ("interpretability", 0)])
+def test_the_code_of_a_page_runs_and_prints_what_it_says(name, printed, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text(encoding="utf-8")
     code = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.py").write_text(code, encoding="utf-8")
     runpy.run_path("page.py")
     said = re.findall(r"^print\(.*\)  # (.*)$", code, re.MULTILINE)
     assert [line for line in capsys.readouterr().out.splitlines() if line in said] == said
-    assert len(said) == 2
+    assert len(said) == printed
 
 
 @pytest.mark.parametrize("task", [SORT, ANALOGY, DYCK, get_task("palindrome")], ids=lambda task: task.name)

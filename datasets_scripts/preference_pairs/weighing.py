@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from hf_synth.preferences.duplicates import SIMILARITY, NearDuplicates
 from hf_synth.sampling import embed_texts
 from hf_synth.sampling.density import MeasuredDensity, measure_knn_density
 from preference_pairs.collecting import Collected, fresh_processes
-from preference_pairs.duplicates import SIMILARITY, NearDuplicates
 
 logger = logging.getLogger(__name__)
 

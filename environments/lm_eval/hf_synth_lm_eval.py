@@ -16,9 +16,9 @@ def rows(name: str = "sort", preset: str | None = None, size: int = 1_000, **_: 
     """The first rows of the test split: prompt, target, the task as JSON, and the most words of a target."""
     pairs = load_dataset(name, preset, split="test", size=size, view="prompt_completion").to_list()
     task, longest = get_task(name, preset).to_json(), max(len(pair["completion"].split()) for pair in pairs)
-    told = {"task": task, "longest": longest}
+    of_task = {"task": task, "longest": longest}
     return {
-        "test": Dataset.from_list([{"prompt": one["prompt"], "target": one["completion"], **told} for one in pairs])
+        "test": Dataset.from_list([{"prompt": one["prompt"], "target": one["completion"], **of_task} for one in pairs])
     }
 
 

@@ -68,8 +68,8 @@ class HfSynthClient(EnvClient[Completion, Prompt, State]):
         return action.model_dump()
 
     def _parse_result(self, payload: dict[str, Any]) -> StepResult[Prompt]:
-        told = {"reward": payload.get("reward"), "done": payload.get("done", False)}
-        return StepResult(observation=Prompt(**{**payload["observation"], **told}), **told)
+        outcome = {"reward": payload.get("reward"), "done": payload.get("done", False)}
+        return StepResult(observation=Prompt(**{**payload["observation"], **outcome}), **outcome)
 
     def _parse_state(self, payload: dict[str, Any]) -> State:
         return State(**payload)

@@ -45,6 +45,7 @@ def sample_metrics(
     prompts of each cluster: the largest is the head, the smallest the tail; without them the half of the prompts with
     the larger density, and the other. docs/metrics.md explains each name.
 
+    Completions without a reward are left out and counted (`completions/unscored`).
     What a table does not tell is left out: rightness without a verifier (`truth`), style with one, for texts are then
     formal; measures of several completions a prompt where there is one; of blocks where there is less text than one.
     """
@@ -52,13 +53,15 @@ def sample_metrics(
         raise ValueError("sample_metrics: got a table of no rows, wanted sampled completions")
     if importlib.util.find_spec("sacrebleu") is None:
         _logger.warning('self_bleu is left out: sacrebleu is not installed; run pip install "hf_synth[metrics]"')
-    table = table.filter(table["reward"].is_valid())  # a reward of one's own may say nothing of an answer
+    unscored = table["reward"].null_count  # a reward of one's own may say nothing of a completion
+    counts = {"completions/unscored": float(unscored)} if unscored else {}
+    table = table.filter(table["reward"].is_valid())
     if not table.num_rows:
-        return {}
+        return counts
     columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
     formal = _known(columns, "truth")
     split: Split = str.split if formal else words
-    metrics = {**_policy(columns), **_on_blocks(columns, split)}
+    metrics = {**counts, **_policy(columns), **_on_blocks(columns, split)}
     for part, rows in _parts(columns, cluster_sizes).items():
         metrics |= _of_part({name: [values[row] for row in rows] for name, values in columns.items()}, part, split)
     if not formal:

@@ -235,10 +235,10 @@ def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.n
 
 def against_best(scores: RowScores) -> dict[str, float]:
     """Return what `excess_loss` says of scores that know a task, and, where it has a distribution, `kl` beside it."""
-    found = excess_loss(scores.log_probs, np.asarray(scores.optimal), scores.mask)
+    metrics = excess_loss(scores.log_probs, np.asarray(scores.optimal), scores.mask)
     if scores.kl is not None:
-        found |= mean_per_token("kl", scores.kl.sum(axis=1), scores.mask.sum(axis=1), 0.95)
-    return found
+        metrics |= mean_per_token("kl", scores.kl.sum(axis=1), scores.mask.sum(axis=1), 0.95)
+    return metrics
 
 
 def scored(measured: Measured, rows: Rows, task: Task | None = None, ids: np.ndarray | None = None) -> RowScores:

@@ -227,6 +227,7 @@ def _rank(name: str) -> tuple[bool, int, str]:
 _NO_MEASURES = (
     "equal_kl/kl",  # the same in both arms, by what it is
     "seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/",
+    "completions/",
 )  # fmt: skip
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
 # Single evaluations while training; the samples of the trained policy say more.

@@ -26,9 +26,9 @@ def excess_loss(
     tokens = mask.sum(axis=1)
     model, best = (_row_losses(values, mask) for values in (log_probs, optimal_log_probs))
     loss, floor = (float(values.sum() / tokens.sum()) for values in (model, best))
-    found = mean_per_token("excess", model - best, tokens, confidence)
-    share = {"excess_share": found["excess"] / floor} if floor > 0 else {}
-    return {"loss": loss, "floor": floor, **found, **share}
+    excess = mean_per_token("excess", model - best, tokens, confidence)
+    share = {"excess_share": excess["excess"] / floor} if floor > 0 else {}
+    return {"loss": loss, "floor": floor, **excess, **share}
 
 
 def token_kl(log_probs: np.ndarray, optimal: np.ndarray) -> np.ndarray:

@@ -142,8 +142,8 @@ def fresh_config(
         wanted = f"wanted fields of {type(default).__name__}; {nearest(unknown[0], known)}"
         raise ValueError(f"new_model: got unknown value {unknown[0]!r}, {wanted}")
     shape = {default.attribute_map.get(name, name): value for name, value in shape.items()}
-    given = {**(extra or {}), "vocab_size": len(tokenizer), **ids}
-    if fixed := sorted(shape.keys() & {*PreTrainedConfig().to_dict(), "use_cache", *given}):
+    set_here = {**(extra or {}), "vocab_size": len(tokenizer), **ids}
+    if fixed := sorted(shape.keys() & {*PreTrainedConfig().to_dict(), "use_cache", *set_here}):
         raise ValueError(
             f"new_model: got {fixed[0]!r}, which the recipe sets by its tokenizer and flags; leave it out"
         )
@@ -152,7 +152,7 @@ def fresh_config(
         raise ValueError(f"new_model: got {none[0]}={shape[none[0]]!r}, wanted at least 1")
     small = {name: _SMALL[field] for field, name in names.items() if name in known and kind not in _OWN}
     try:
-        return AutoConfig.for_model(kind, **{**small, **shape, **given})
+        return AutoConfig.for_model(kind, **{**small, **shape, **set_here})
     except StrictDataclassError as error:
         raise ValueError(f"new_model: {' '.join(str(error).split())}") from error
 

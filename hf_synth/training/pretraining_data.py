@@ -231,8 +231,8 @@ def pretraining_data(
 ) -> PretrainingData:
     """Make everything that a run reads; see `PretrainingData`."""
     if corpus.canonical:
-        given = {**vars(rows), **vars(curriculum)}
-        if named := [name for name in ("dataset", "train_rows", "curriculum_field") if given[name]]:
+        values = {**vars(rows), **vars(curriculum)}
+        if named := [name for name in ("dataset", "train_rows", "curriculum_field") if values[name]]:
             raise ValueError(
                 f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long "
                 "as corpus_tokens says"

@@ -5,7 +5,9 @@
 
 import functools
 import html
+import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,20 +94,25 @@ def verdict(task: Task, prompt: str, completion: str) -> str:
     return f"{said}; no words of the task: {', '.join(strange)}" if strange else said
 
 
-def density_map(path: str | None, k: int) -> tuple[Any, list[list[Any]], list[list[Any]]]:
-    """Return a figure of the prompts of a file by density, its rarest and its most crowded prompts."""
+def density_map(path: str | None, k: int) -> tuple[str, Any, list[list[Any]], list[list[Any]]]:
+    """Return how many rows of a file are used, a map of its prompts by density, and its rarest and most crowded."""
     from datasets import Dataset
 
     from hf_synth.reports.figures import prompt_map
     from hf_synth.sampling import prompt_text
     from hf_synth.training.arguments import WeightArguments
     from hf_synth.training.data import usable_prompts
+    from hf_synth.training.run_directory import REJECTED_ROWS
     from hf_synth.training.weighting import measure_density
 
     if path is None:
         raise ValueError("prompts: got no file, wanted one")
-    with tempfile.TemporaryDirectory() as rejected:
-        texts = [prompt_text(prompt) for prompt, _ in usable_prompts(path, Path(rejected))]
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [prompt_text(prompt) for prompt, _ in usable_prompts(path, Path(folder))]
+        kept = Path(folder, REJECTED_ROWS)
+        rejected = [json.loads(line)["reason"] for line in kept.open(encoding="utf-8")] if kept.exists() else []
+    left_out = "; ".join(f"{count:,} left out: {reason}" for reason, count in Counter(rejected).items())
+    used = f"{len(texts):,} prompts" + (f"; {left_out}" if left_out else "")
     prompts = Dataset.from_dict({"prompt": texts})
     measured = measure_density(prompts, WeightArguments(density_k=k))
     order = np.argsort(measured.density, kind="stable")
@@ -113,7 +120,7 @@ def density_map(path: str | None, k: int) -> tuple[Any, list[list[Any]], list[li
         [[f"{measured.density[row]:.3g}", prompts[int(row)]["prompt"][:_WORDS]] for row in rows]
         for rows in (order[:_MOST_LISTED], order[::-1][:_MOST_LISTED])
     )
-    return prompt_map(measured.points, measured.density, "density", None), rarest, crowded
+    return used, prompt_map(measured.points, measured.density, "density", None), rarest, crowded
 
 
 def run_folders(place: Path) -> list[str]:
@@ -127,8 +134,8 @@ def logged(place: Path, folders: Sequence[str]) -> list[str]:
     """Return what all of these runs have logged over steps."""
     from hf_synth.reports.read import read_finished
 
-    runs = [found for folder in folders if (found := read_finished(place / folder)) is not None]
-    return sorted(set.intersection(*(found.names() for found in runs)) - {"step", "epoch"}) if runs else []
+    runs = [run for folder in folders if (run := read_finished(place / folder)) is not None]
+    return sorted(set.intersection(*(run.names() for run in runs)) - {"step", "epoch"}) if runs else []
 
 
 def over_steps(place: Path, folders: Sequence[str], name: str) -> Any:
@@ -139,8 +146,8 @@ def over_steps(place: Path, folders: Sequence[str], name: str) -> Any:
     lines = []
     for number, folder in enumerate(folders):
         colour, style = arm_style(number)
-        if (found := read_finished(place / folder)) is not None:
-            lines.append(Line(label(folder), *found.series(name), colour, style))
+        if (run := read_finished(place / folder)) is not None:
+            lines.append(Line(label(folder), *run.series(name), colour, style))
     return curves([Panel(name, name, lines)])
 
 
@@ -150,9 +157,9 @@ def app(place: Path) -> Any:
 
     def handler(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
-        def answer(*given: Any) -> Any:
+        def answer(*inputs: Any) -> Any:
             try:
-                return function(*given)
+                return function(*inputs)
             except ValueError as error:
                 raise gr.Error(str(error), print_exception=False) from error
 
@@ -182,9 +189,9 @@ def app(place: Path) -> Any:
 
     @handler
     def names(folders: list[str], before: str | None) -> Any:
-        found = logged(place, folders)
-        kept = [name for name in (before, "loss", *found) if name in found]
-        return gr.Dropdown(choices=found, value=next(iter(kept), None))
+        shared = logged(place, folders)
+        kept = [name for name in (before, "loss", *shared) if name in shared]
+        return gr.Dropdown(choices=shared, value=next(iter(kept), None))
 
     @handler
     def compare(folders: list[str], name: str | None) -> Any:
@@ -216,9 +223,9 @@ def app(place: Path) -> Any:
         with gr.Tab("Prompts by density"):
             file = gr.File(label="Prompts: JSON lines, CSV or Parquet with a column prompt")
             k = gr.Slider(2, 50, 10, step=1, label="Neighbours that measure density")
-            measure, mapped = gr.Button("Measure"), gr.Plot(label="Map")
+            measure, used, mapped = gr.Button("Measure"), gr.Textbox(label="Rows"), gr.Plot(label="Map")
             ends = [gr.Dataframe(headers=["density", "prompt"], label=label) for label in ("Rarest", "Most crowded")]
-            measure.click(handler(density_map), [file, k], [mapped, *ends])
+            measure.click(handler(density_map), [file, k], [used, mapped, *ends])
         with gr.Tab("Runs"):
             chosen = gr.CheckboxGroup(run_folders(place), label=f"Finished runs in {place}")
             name, plot = gr.Dropdown([], label="Logged quantity"), gr.Plot(label="Over steps")

@@ -67,7 +67,10 @@ def test_prompts_of_a_file_are_mapped(tmp_path):
     path = tmp_path / "prompts.jsonl"
     crowd = [f"sort the numbers {number} and {number + 1}" for number in range(30)]
     path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in [*crowd, "a poem on rain, please"]))
-    figure, rarest, crowded = explore.density_map(str(path), 5)
+    with path.open("a") as file:
+        file.write("no JSON\n")
+    used, figure, rarest, crowded = explore.density_map(str(path), 5)
+    assert used == "31 prompts; 1 left out: not JSON"
     assert figure.axes[0].collections[0].get_offsets().shape == (31, 2)
     assert rarest[0][1] == "a poem on rain, please"
     assert float(rarest[0][0]) < float(crowded[0][0])

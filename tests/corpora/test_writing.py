@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -259,7 +258,7 @@ def test_the_error_names_what_differs_and_the_record(make, tmp_path):
     write_corpus(make(), tmp_path / "a", size=10, spec=spec)
     with pytest.raises(ValueError, match="corpus") as error:
         write_corpus(make(), tmp_path / "a", size=10, spec={**spec, "canonical": {"source": "dicts", "repeat": True}})
-    assert re.search(r"canonical: .*'repeat': False\} there, .*'repeat': True\} now", str(error.value))
+    assert "(canonical.repeat: False there, True now)" in str(error.value)
     assert str(tmp_path / "a" / ".train.corpus.json") in str(error.value)
 
 
@@ -401,7 +400,7 @@ def test_a_changed_text_is_not_mixed_with_what_was_written(tmp_path, capsys, mon
     os.utime(text, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(SystemExit):
         main(arguments)
-    assert "text.txt': '" in capsys.readouterr().err
+    assert "text.txt: '" in capsys.readouterr().err
 
 
 def stop_at_second(patched):

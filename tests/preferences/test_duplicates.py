@@ -1,44 +1,14 @@
 """Near duplicates against the slow definition: Jaccard similarity with every text that was kept."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import regex
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
-from preference_pairs.duplicates import NearDuplicates
 
-from hf_synth.preferences.segmentation import taken_apart
-
-
-def near_duplicates(texts, similarity=0.8):
-    return np.array(NearDuplicates(similarity).add(list(texts)))
-
-
-# A text in parts by the book: lines and sentences, marks that say nothing taken out, words as Unicode segments them.
-ENDS = regex.compile(r"[.?!:;]+['\")\]\p{QMark}]*(?:\s|\Z)|[[\p{STerm}\uff1a\uff1b\u2026]--[\x00-\x7f]]+", regex.V1)
-SILENT = regex.compile(
-    r"[',\p{QMark}]+(?=\s|\Z)|(?:(?<=\s)|\A)['\p{QMark}]+|[[\p{Term}\p{QMark}\u00bf\u00a1]--[\x00-\x7f]]", regex.V1
-)
-BREAKS = regex.compile(r"\b", regex.WORD | regex.V1)
-
-
-def sentences(text):
-    """The tokens of each part, those of short parts with the part before, and the number of short parts."""
-    parts, short = [], 0
-    for line in re.sub(r"(?<=[\d)\]])!", "\u2757", text.lower()).split("\n"):
-        for piece in ENDS.split(line):
-            tokens = [token for token in BREAKS.split(SILENT.sub(" ", piece)) if token.strip()]
-            if parts and 0 < len(tokens) < 3:
-                parts[-1] += tokens
-                short += 1
-            elif tokens:
-                parts.append(tokens)
-    return parts, short
+from hf_synth.preferences.duplicates import NearDuplicates, _parts, near_duplicates
 
 
 def word(number):
@@ -146,52 +116,12 @@ def test_one_character_in_a_script_without_spaces():
     assert near_duplicates([thai, thai.replace("บท", "บธ")]).tolist() == [0, 0]
 
 
-WORDS = (
-    "alpha",
-    "Beta",
-    "it's",
-    "3.5",
-    "x2",
-    "e.g",
-    "caf\u00e9",
-    "\u4e2d\u6587",
-    "\u0939\u093f",
-    "\U0001f600",
-    "c++",
-    "a-b",
-)
-MARKS = (
-    " ",
-    " ",
-    ". ",
-    "? ",
-    ", ",
-    "\n",
-    "\n  ",
-    ' "',
-    '" ',
-    "... ",
-    "! ",
-    ": ",
-    "(",
-    ") ",
-    "\u2026",
-    "\u3002",
-    "\u201c",
-    "5! ",
-    '." ',
-)
-
-
-@given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(MARKS)), max_size=30))
-@example([])
-def test_the_kernel_takes_texts_apart_as_the_book_does(pieces):
-    text = "".join(word + mark for word, mark in pieces)
-    (parts,) = taken_apart([text], 0.8)
-    tokens, short = sentences(text.strip())
-    expected = [len(set(zip(part, part[1:], part[2:], strict=False))) or 1 for part in tokens] or [1]
-    assert np.diff(parts.run_stops, prepend=0).tolist() == expected
-    assert len(parts.short) == short
+@given(st.text(alphabet='aB1_ .,;:!?-+"()\t\n', max_size=40))
+def test_ascii_is_taken_apart_as_other_text_is(text):
+    """The faster expressions are those of Unicode: a letter beyond ASCII, in a line of its own, changes nothing."""
+    ascii_only, other = _parts(text), _parts(f"{text}\n\u4e2d\u6587\u5b57")
+    if ascii_only.runs != (frozenset([text.strip()]),):
+        assert other.runs[: len(ascii_only.runs)] == ascii_only.runs
 
 
 def test_a_shared_context_costs_no_time():
@@ -201,7 +131,7 @@ def test_a_shared_context_costs_no_time():
     ]
     index = NearDuplicates()
     assert index.add(texts) == list(range(2000))
-    assert max(map(len, index._others_with.values()), default=0) < 50
+    assert max(map(len, index._rows_with.values())) < 50
 
 
 def test_batches_and_one_call_agree(texts):
@@ -228,9 +158,8 @@ def test_a_similarity_out_of_range(value):
 @pytest.mark.processes
 def test_another_process_finds_the_same(texts):
     """No hash depends on the process, as Python's own does."""
-    scripts = str(Path(__file__).parents[2] / "datasets_scripts")
-    program = f"import sys; sys.path.insert(0, {scripts!r})\nfrom preference_pairs.duplicates import NearDuplicates\n"
-    program += "print(*NearDuplicates().add(sys.stdin.read().split('\\n')))"
+    program = "import sys; from hf_synth.preferences.duplicates import near_duplicates as f\n"
+    program += "print(*f(sys.stdin.read().split('\\n')))"
     done = subprocess.run([sys.executable, "-c", program], input="\n".join(texts), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [int(row) for row in done.stdout.split()] == near_duplicates(texts).tolist()

@@ -138,6 +138,17 @@ def test_exact_entropy_and_kl_come_before_those_of_samples(good):
     assert not any("kl" in name for name in sample_metrics(without(table, "kl", "reference_log_prob")))
 
 
+def test_completions_without_a_reward_are_left_out_and_counted():
+    table = made()
+    rewards = table["reward"].to_pylist()
+    none = table.set_column(table.column_names.index("reward"), "reward", pa.array([None] * 2 + rewards[2:]))
+    assert sample_metrics(none, TASKS, cluster_sizes=SIZES) == {
+        **sample_metrics(table.slice(2), TASKS, cluster_sizes=SIZES), "completions/unscored": 2.0
+    }  # fmt: skip
+    nothing = table.set_column(table.column_names.index("reward"), "reward", pa.nulls(len(table), pa.float64()))
+    assert sample_metrics(nothing, TASKS) == {"completions/unscored": float(len(table))}
+
+
 def test_natural_text_has_a_style_and_no_validity():
     table = without(made(), "truth")
     warm = [f"Hey, that's great! I love it \u2014 {text}" for text in table["completion"].to_pylist()]

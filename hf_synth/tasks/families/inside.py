@@ -40,9 +40,9 @@ class Inside:
         for start in range(0, len(leaves), block):
             part = slice(start, start + block)
             count = len(leaves[part])
-            found = np.empty((count, wanted.size, self.symbols))
-            self._read(leaves[part], slots, found, np.broadcast_to(self.root, (count, self.symbols)))
-            out[part] = found[np.arange(count)[:, None, None], places[part, :, None], symbols[part]]
+            probs = np.empty((count, wanted.size, self.symbols))
+            self._read(leaves[part], slots, probs, np.broadcast_to(self.root, (count, self.symbols)))
+            out[part] = probs[np.arange(count)[:, None, None], places[part, :, None], symbols[part]]
         return out
 
     def strings(self, depth: int) -> np.ndarray:

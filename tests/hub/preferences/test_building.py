@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from preference_pairs import building, collecting, weighing
 from preference_pairs.building import build
-from preference_pairs.duplicates import NearDuplicates
 from preference_pairs.weighing import Weighing
 
 from hf_synth.preferences import Source, read_preferences
+from hf_synth.preferences.duplicates import NearDuplicates
 from hf_synth.preferences.prompts import normalise
 from hf_synth.sampling import effective_sample_size, embed_texts, knn_density, prompt_text, rarity_weights
 from hf_synth.training.arguments import DataArguments
