@@ -101,10 +101,9 @@ class ScheduledRarity(WeightFactor):
 class RefreshedRarity(ScheduledRarity):
     """`ScheduledRarity` whose density is measured again in the first round that begins `every` steps or more later.
 
-    Args:
-        measure: gives the density [N] as it is now, the same on every process.
-        every: steps; rounds that begin before the next multiple of it keep the density.
-        density: [N], until the first refresh.
+    measure: gives the density [N] as it is now, the same on every process.
+    every: steps; rounds that begin before the next multiple of it keep the density.
+    density: [N], until the first refresh.
     """
 
     def __init__(self, measure: Callable[[], np.ndarray], *, every: int, density: ArrayLike, **options: Any) -> None:
@@ -156,14 +155,10 @@ class PassRates(WeightFactor):
     Estimates fade towards the mean of all prompts, because the policy that earned them is gone. Each round of the
     sampler weighs by `pass_rate_weights`. As a factor of `ChangingWeightsCallback` it is in the checkpoints.
 
-    Args:
-        prompts: [N] whose equal values share one estimate, such as the prompts' texts: duplicates are one prompt.
-        prior: completions that the mean of all counts for in each estimate; above 0.
-        decay: what a completion still counts for a round later; above 0 and at most 1.
-        floor: as `pass_rate_weights`.
-
-    Raises:
-        ValueError: no prompts, or a number out of range.
+    prompts: [N] whose equal values share one estimate, such as the prompts' texts: duplicates are one prompt.
+    prior: completions that the mean of all counts for in each estimate; above 0.
+    decay: what a completion still counts for a round later; above 0 and at most 1.
+    floor: as `pass_rate_weights`.
     """
 
     name = "pass_rate"
@@ -224,13 +219,9 @@ class ChangingWeightsCallback(TrainerCallback):
     Pass rates among the factors learn from the rewards of a `WeightedGRPOTrainer`. A run resumed from a checkpoint
     draws what an uninterrupted one would have.
 
-    Args:
-        trainer: the one this callback is added to.
-        factors: `PassRates`, `ScheduledRarity`, `FixedWeights`, ... each with a name of its own.
-
-    Raises:
-        ValueError: two factors of one name; pass rates where no trainer pays rewards. When training begins: factors
-            that change, in a run that ends within its first round.
+    trainer: the one this callback is added to.
+    factors: `PassRates`, `ScheduledRarity`, `FixedWeights`, ... each with a name of its own. Pass rates need a trainer
+    that pays rewards; factors that change, a run of more than one round.
     """
 
     def __init__(self, trainer: WeightedSamplingMixin, factors: Sequence[WeightFactor]) -> None:
@@ -286,14 +277,12 @@ class DensityRefreshCallback(ChangingWeightsCallback):
     The density is `policy_density` of the column `prompt`; it changes between rounds only, is the same on all
     processes, and is in the checkpoints: a resumed run draws what an uninterrupted one would have.
 
-    Args:
-        trainer: a weighted trainer with a `processing_class`; this callback is added to it.
-        every: steps between two measurements; they come at the next start of a round.
-        density: [N], until the first of them; measured at once where not given.
-        embed: (model, [N] texts) -> [N, D] where it is not to be the mean of the last layer over real tokens.
-        k: neighbours.
-        others: factors to multiply with, such as `PassRates`.
-        options: strength, schedule and max_ratio, as `ScheduledRarity`.
+    trainer: a weighted trainer with a `processing_class`; this callback is added to it.
+    every: steps between two measurements; they come at the next start of a round.
+    density: [N], until the first of them; measured at once where not given.
+    embed: (model, [N] texts) -> [N, D] where it is not to be the mean of the last layer over real tokens.
+    others: factors to multiply with, such as `PassRates`.
+    options: strength, schedule and max_ratio, as `ScheduledRarity`.
     """
 
     def __init__(

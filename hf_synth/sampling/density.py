@@ -60,28 +60,22 @@ def measure_knn_density(
         mean_distance   m / mean(r_1 ... r_k)      far weaker in many dimensions: a cluster 20 times as crowded
                                                    comes out only 1.4 to 3 times as dense
 
-    Args:
-        embeddings: [N, D] finite numbers, as whatever NumPy can take: lists, tables, tensors, memory maps.
-        k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
-        metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`,
-            where only their ratios matter) or "euclidean".
-        backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one),
-            "ivf" (approximate: lists of which a search opens some, more of them until it finds at least 0.95 of the
-            true neighbours of a sample), or "auto": exact for up to 50,000 points, then ivf.
-        smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours.
-            One estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more
-            than of a point, and copies count as crowding of their neighbourhood.
-        reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
+    embeddings: [N, D] finite numbers, as whatever NumPy can take: lists, tables, tensors, memory maps.
+    k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
+    metric: "cosine" (rows are normalised first; r is 1 - cosine in `mean_distance` and the chord in `volume`, where
+    only their ratios matter) or "euclidean".
+    backend: "sklearn", "faiss", "torch" (all exact and equal up to rounding; torch on a GPU where there is one), "ivf"
+    (approximate: lists of which a search opens some, more of them until it finds at least 0.95 of the true neighbours
+    of a sample), or "auto": exact for up to 50,000 points, then ivf.
+    smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours. One
+    estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more than of a
+    point, and copies count as crowding of their neighbourhood.
+    reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
 
-    Returns:
-        The density, finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up
-        to a constant factor. All points equal: all 1. With it, the intrinsic dimension, the backend and its recall.
+    Densities are finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up to a
+    constant factor. All points equal: all 1.
 
-    Raises:
-        ValueError: NaN, infinite or (cosine) zero rows, named; k too large or too small; a wrong shape; an unknown
-            metric, estimator or backend.
-        ImportError: backend="faiss", and faiss is not installed.
-
+    Raises ValueError for NaN, infinite or (cosine) zero rows, naming them, a wrong shape, or a k too large or small.
     Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
     """
     check_choices(metric=metric, estimator=estimator)
@@ -102,13 +96,8 @@ def measure_knn_density(
 def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "cosine", backend: str = "auto") -> float:
     """Levina and Bickel's maximum-likelihood dimension of the data among its distinct points (chords for cosine).
 
-    Args: as `knn_density`; k at least 2.
-
-    Returns:
-        A number between 0 and D: (k - 1) * N / sum of log(r_k / r_j). All points equal: 0.
-
-    Raises:
-        ValueError: as `knn_density`.
+    A number between 0 and D: (k - 1) * N / sum of log(r_k / r_j). All points equal: 0. Arguments and errors are those
+    of `measure_knn_density`; k is at least 2.
 
     Source: Levina and Bickel (2004), with the average over points of MacKay and Ghahramani (2005).
     """
@@ -152,9 +141,6 @@ def distinct_points(
 
     Points are unit rows in float32 for cosine; for euclidean they keep float32 or become float64. They are written to
     the front of `room` [N, D], such as a file mapped into memory, where it is given.
-
-    Raises:
-        ValueError: a wrong shape; NaN, infinite or (cosine) zero rows, by number.
     """
     array = as_numbers(embeddings, "embeddings")
     if array.ndim != 2 or 0 in array.shape:
@@ -193,11 +179,7 @@ def check_choices(**choices: str) -> None:
 
 
 def check_k(k: int, distinct: int, estimator: str, reduce_k: bool = False) -> int:
-    """k, or the largest possible one where that may be taken instead.
-
-    Raises:
-        ValueError: k below what the estimator needs, or not below the number of distinct points.
-    """
+    """k, or the largest possible one where that may be taken instead; ValueError for one out of range."""
     least = 2 if estimator == "volume" else 1
     if k < least:
         raise ValueError(f"k={k}: wanted at least {least} for estimator={estimator!r}.")

@@ -68,24 +68,15 @@ def embed_texts(
 ) -> np.ndarray:
     """One unit vector per text, in the order given; equal texts get equal vectors, whatever else is in the call.
 
-    Args:
-        texts: N strings (`prompt_text` makes one out of a conversation).
-        embedder: "hashing": words, pairs of words and runs of 3 to 4 characters, lower-cased, hashed, and
-            projected by fixed random signs. It is fitted to nothing, needs no download, gives every text a non-zero
-            vector, and the same one on any machine. "policy:NAME": the mean hidden state of a causal model, by path
-            or Hub id. Anything else: the path or Hub id of a sentence-transformers model. A Hub id may be
-            OWNER/NAME@REVISION.
-        dim: length D of the hashing vectors; a model has its own.
-        batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
-        layer: of `policy:`; 0 is the embeddings, -1 the last layer.
-        cache: a folder that keeps vectors by content, for any number of runs.
-
-    Returns:
-        [N, D] float32, L2-normalised.
-
-    Raises:
-        ValueError: something other than a list of strings; dim or batch_size below 1.
-        ImportError: a model is asked for and sentence-transformers is not installed.
+    texts: N strings (`prompt_text` makes one out of a conversation) -> [N, D] float32.
+    embedder: "hashing": words, pairs of words and runs of 3 to 4 characters, lower-cased, hashed, and projected by
+    fixed random signs. It is fitted to nothing, needs no download, gives every text a non-zero vector, and the same
+    one on any machine. "policy:NAME": the mean hidden state of a causal model, by path or Hub id. Anything else: the
+    path or Hub id of a sentence-transformers model. A Hub id may be OWNER/NAME@REVISION.
+    dim: length D of the hashing vectors; a model has its own.
+    batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
+    layer: of `policy:`; 0 is the embeddings, -1 the last layer.
+    cache: a folder that keeps vectors by content, for any number of runs.
     """
     texts = texts if isinstance(texts, str) else list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
@@ -144,12 +135,8 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
 def prompt_text(prompt: str | Sequence[Mapping[str, Any]]) -> str:
     """One string for a prompt: a str as it is, a single user turn its content, more turns "role: content" blocks.
 
-    Args:
-        prompt: a str, or TRL's conversational format, a list of {"role", "content"}; content may be a list of parts
-            {"type": "text", "text"}, of which the texts are kept.
-
-    Raises:
-        ValueError: anything else.
+    prompt: a str, or TRL's conversational format, a list of {"role", "content"}; content may be a list of parts
+    {"type": "text", "text"}, of which the texts are kept. ValueError for anything else.
     """
     if isinstance(prompt, str):
         return prompt
@@ -180,18 +167,11 @@ def embed_hidden_states(
 
     Texts are batched by length, each distinct text once, and the model is left in the mode in which it came.
 
-    Args:
-        model: any causal model of transformers, on its own device; not a wrapper such as DDP.
-        texts: N strings.
-        layer: an index into the model's `hidden_states`: 0 is the embeddings, -1 the last layer.
-        batch_size: texts on the device at a time.
-        max_length: longer texts keep their last so many tokens; by default as many as the model has positions.
-
-    Returns:
-        [N, D] float32, L2-normalised, D the model's hidden size.
-
-    Raises:
-        ValueError: a text without tokens, named by row; a layer that the model does not have.
+    model: any causal model of transformers, on its own device; not a wrapper such as DDP.
+    texts: N strings -> [N, D] float32, D the model's hidden size; ValueError for one without tokens, by its row.
+    layer: an index into the model's `hidden_states`: 0 is the embeddings, -1 the last layer.
+    batch_size: texts on the device at a time.
+    max_length: longer texts keep their last so many tokens; by default as many as the model has positions.
     """
     from hf_synth.sampling.language_models import evaluating, most_tokens, right_padded
 

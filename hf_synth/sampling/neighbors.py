@@ -81,12 +81,7 @@ def _exact() -> str:
 
 
 def find_neighbors(points: np.ndarray, k: int, backend: str = "auto") -> Neighbors:
-    """The k nearest others of each of P distinct points [P, D], by Euclidean distance; 0 < k < P.
-
-    Raises:
-        ValueError: an unknown backend.
-        ImportError: backend faiss, and faiss is not installed.
-    """
+    """The k nearest others of each of P distinct points [P, D], by Euclidean distance; 0 < k < P."""
     backend, exponent = choose_backend(backend, len(points)), 0
     if points.dtype == np.float64:  # whose squares can leave float64; times a power of two all digits stay
         exponent = int(np.frexp(max(points.max(), -points.min()))[1])

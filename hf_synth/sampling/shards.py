@@ -87,12 +87,10 @@ def sharded_density(
 ) -> ShardedDensity | None:
     """The density of every prompt, with all intermediate results in `folder`; None on processes other than the first.
 
-    Args:
-        texts: called by the first process, twice at most: all prompts, in batches, the same ones at each call.
+    texts: called by the first process, twice at most: all prompts, in batches, the same ones at each call.
 
-    Raises:
-        ValueError: no prompts; as `knn_density`; a folder with work on other prompts or on the same in another order,
-            on another embedder or with other settings; a damaged file in it.
+    Raises ValueError as `knn_density` does, for no prompts, for a folder with work on other prompts or on the same in
+    another order, on another embedder or with other settings, and for a damaged file in it.
     """
     work = _Work(folder, embedder, settings, ranks or Ranks())
     work.first_only(lambda: work.plan(texts))

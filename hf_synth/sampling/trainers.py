@@ -45,10 +45,8 @@ class WeightedGRPOTrainer(WeightedSamplingMixin, GRPOTrainer):
     (GPT-2) are given those of the real tokens, which TRL's own trainer does not do.
 
     Completions live for steps_per_generation * num_iterations batches and are in no checkpoint, so a run resumes
-    exactly only from a step at which new ones are made.
-
-    Raises:
-        ValueError: also where a checkpoint would be saved at another step; the nearest legal values are named.
+    exactly only from a step at which new ones are made. A checkpoint at another step is a ValueError that names the
+    nearest legal values.
     """
 
     train_dataset: Any
