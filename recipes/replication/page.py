@@ -10,7 +10,7 @@ import yaml
 
 from hf_synth.io import write_text
 from hf_synth.reports.tables import MISSING, table
-from replication.analogy import analogy_section
+from replication.analogy import analogy_section, transience_section
 from replication.claims import Claim, claims_table, verdicts, with_interval
 from replication.hyperdata import hyperdata_section
 from replication.procedural import downstream_section, tasks_section
@@ -75,6 +75,17 @@ STUDIES: dict[str, Study] = {
             ("functor facts held out", "2 of 5 (or other ratios with 30 entities)", "20 of 26"),
             ("learning rate", "1e-4", "3e-3"),
             ("compositions trained on", "all but the near-OOD ones", "a tenth"),
+        ),
+    ),
+    "transience": Study(
+        "analogy/replicate_transience.yaml",
+        "Analogy: when held-out analogies are learned and lost again",
+        "Published for one graph: the two held-out analogies are learned and lost again. At which learning rates, "
+        "depths and weight decays does that happen?",
+        transience_section,
+        settings=(
+            ("first token", "none", "`<bos>`"),
+            ("batches of an epoch", "64, 64 and the rest", "64, across epochs"),
         ),
     ),
     "procedural": Study(

@@ -234,13 +234,11 @@ SMALL = {
         "density/testbed_verifier.yaml",
         "density/testbed_proxy.yaml",
         "density/preferences_compare.yaml",
-        "analogy/transience.yaml",
     ],
 )
 def test_shipped_comparisons_are_launched(config, compare):
     values = yaml.safe_load((ROOT / "recipes" / "configs" / config).read_text())
-    small = {"max_steps": 4, "eval_steps": 2} if values["recipe"] == "pretrain" else SMALL
-    values |= {**small, "seeds": [0]}
+    values |= {**SMALL, "seeds": [0]}
     for shared in values.get("shared", {}).values():
         shared |= {"max_steps": 2, "per_device_train_batch_size": 8, "num_rows": 300}
     if "preferences" in values:

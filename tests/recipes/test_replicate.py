@@ -53,6 +53,16 @@ def test_a_study_that_starts_from_others_trains_them_first(replicate, tmp_path):
     assert [record.arm for record in records] == ["haystack-nothing", "haystack-set-attention"]
 
 
+def test_the_arms_of_a_study_are_paired_graph_by_graph(replicate, tmp_path):
+    replicate.main(["--only", "transience", "--most_runs", "2", "--docs", str(tmp_path / "docs")])
+    records = read_records(tmp_path / "docs" / "reproduction" / "transience.jsonl")
+    assert [(record.arm, record.seed) for record in records] == [("published", 0), ("control", 0)]
+    both = [record.metrics["all_right/validation/ood_analogical"] for record in records]
+    page = (tmp_path / "docs" / "reproduction.md").read_text()
+    assert f"evaluations with both right, published minus control | {both[0] - both[1]:.3f} | undecided" in page
+    assert "| control | 1 | " in page
+
+
 def test_hyperdata_wants_natural_text(replicate, tmp_path, capsys):
     replicate.main(["--only", "hyperdata", "--docs", str(tmp_path / "docs")])
     assert "hyperdata: left out, it wants natural text" in capsys.readouterr().out
