@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -27,7 +28,14 @@ from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sha
 from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
 from hf_synth.training.data import prompt_split, usable_prompts
 from hf_synth.training.run_directory import open_run, write_metrics
-from hf_synth.training.weighting import FACTS, open_embedder, place_on_map, write_density
+from hf_synth.training.weighting import (
+    FACTS,
+    PromptDensity,
+    open_embedder,
+    place_on_map,
+    weight_metrics,
+    write_density,
+)
 
 CONFIG = Path(__file__).parent / "configs" / "density" / "agreement.yaml"
 BATCH = 10_000  # prompts in memory at a time
@@ -99,22 +107,22 @@ def finish(folder: Path, prompts: Iterable[list[str]], measured: ShardedDensity,
     """Write weights, points of the map and files, and print a summary."""
     strength = arguments.one_strength()
     weights = rarity_weights(measured.density, strength=strength, max_ratio=arguments.max_ratio)
-    size = effective_sample_size(weights)
     facts = {
         **measured.facts,
         "sampling_strength": strength,
         "max_ratio": arguments.max_ratio,
-        "effective_sample_size": size,
+        "effective_sample_size": effective_sample_size(weights),
         "largest_over_smallest": float(weights.max() / weights.min()),
     }
     points = place_on_map(measured.points)[measured.point]
     write_density(folder, prompts, measured.keys, measured.density, weights, points, facts)
-    write_metrics(folder, {f"density/{name}": float(value) for name, value in facts.items() if is_number(value)})
-    print(
-        f"{len(weights)} prompts, {facts['distinct']} distinct points of dimension {facts['dimension']:.1f}, by "
-        f"{facts['backend']} with recall {facts['recall']:.3f}; at strength {strength:g} the effective sample size is "
-        f"{size / len(weights):.2f} of all, the largest weight {facts['largest_over_smallest']:.3g} times the smallest"
+    density = PromptDensity(measured.density, points, facts["dimension"], facts["recall"])
+    lines = np.bincount(measured.point)
+    metrics = weight_metrics(density, weights, lines[measured.point], lines)
+    write_metrics(
+        folder, metrics | {f"density/{name}": float(fact) for name, fact in facts.items() if is_number(fact)}
     )
+    print(f"Density of dimension {density.dimension:.1f} by {facts['backend']} with recall {density.recall:.3f}")
     print(f"Density: {folder / FACTS}")
 
 

@@ -61,6 +61,7 @@ from hf_synth.training.weighting import (
     PromptDensity,
     crowded_or_rare,
     held_out_density,
+    line_counts,
     measure_density,
     prompt_weights,
     weight_callbacks,
@@ -199,7 +200,7 @@ class Shared:
     rewards: list[RewardFunction]
     held_out: HeldOutPrompts | None
     too_long: int
-    repeated: int
+    lines: Counter[str]
 
 
 def load_shared(
@@ -232,7 +233,7 @@ def load_shared(
     room = None if positions is None else positions - args.max_completion_length
     longest = min((most for most in (data.max_prompt_tokens, room) if most is not None), default=None)
 
-    *parts, repeated = prompt_split(data, folder, grpo.eval_prompts)
+    *parts, lines = prompt_split(data, folder, grpo.eval_prompts)
     if data.prompts and len(parts[0]) and isinstance(parts[0][0]["prompt"], str):
         read_plain_text(tokenizer)
     limits: dict[str, Any] = {"max_length": grpo.reward_max_length, "device": args.device, "ends": ends}
@@ -254,7 +255,7 @@ def load_shared(
         groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
         sizes = Counter(prompts["cluster"]) if clustered else {}
         asked = HeldOutPrompts(held_out, list(groups), sizes, crowding.tolist(), measures, tokenizer)
-    return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long, repeated)
+    return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long, lines)
 
 
 def train_arm(
@@ -271,6 +272,7 @@ def train_arm(
     prompts, density, held_out = shared.prompts, shared.density.density, shared.held_out
     sampling_weights = prompt_weights(prompts, density, weights, strength, args.seed)
     write_weights_table(arm, prompts, shared.density, sampling_weights)
+    metrics = weight_metrics(shared.density, sampling_weights, *line_counts(prompts, shared.lines))
     log = read_training_log(arm)
     if log is None:
         args = copy.deepcopy(args)
@@ -313,8 +315,7 @@ def train_arm(
 
         log = train(trainer, finish=finish)
 
-    metrics = {**weight_metrics(shared.density, sampling_weights), "seconds/training": log["seconds"]}
-    metrics |= {"prompts/too_long": float(shared.too_long), "prompts/repeated": float(shared.repeated)}
+    metrics |= {"prompts/too_long": float(shared.too_long), "seconds/training": log["seconds"]}
     if held_out is not None:
         metrics["prompts/evaluated"] = float(len(held_out.prompts))
         metrics |= held_out.before_and_after(log["history"]) | log["samples"]

@@ -30,7 +30,7 @@ _BEGUN = "begun"  # in .building: what lies there, and what was moved from there
 _CACHE = "embeddings"
 _SAME, _NEAR = "duplicate pair", "near-duplicate prompt"
 _SHOWN = ("id", "prompt_id", "prompt", "chosen", "rejected")
-_VERSION = 2  # raise it whenever the same sources would give other files
+_VERSION = 3  # raise it whenever the same sources would give other files
 SPLIT = "train"
 _WEIGHED = {"density": Value("float64"), "sampling_weight": Value("float64")}
 FEATURES_OF = {
@@ -156,12 +156,16 @@ def _keep_dropped(collected: Collected, columns: Columns, near: np.ndarray, drop
 def _weight_facts(columns: Columns) -> dict[str, Any]:
     each_pair = np.repeat(np.flatnonzero(columns.kept), columns.count[columns.kept])
     facts = {}
-    for name, weights in (("prompts", columns.weight[columns.kept]), ("pairs", columns.pair_weight[each_pair])):
+    for name, rows in (("prompts", np.flatnonzero(columns.kept)), ("pairs", each_pair)):
+        weights = columns.weight[rows] if name == "prompts" else columns.pair_weight[rows]
         facts[name] = {
             "rows": len(weights),
             "effective_sample_size": effective_sample_size(weights),
             "smallest": float(weights.min()),
+            "median": float(np.median(weights)),
             "largest": float(weights.max()),
+            "most_pairs": int(columns.count[rows].max()),  # of one prompt
+            "repeated_share": float(weights[columns.count[rows] > 1].sum() / weights.sum()),
         }
     return facts
 

@@ -115,10 +115,18 @@ def _weights(built: Mapping[str, Any], weighing: Weighing) -> Iterator[str]:
         "number of pairs that the prompt has. `sampling_weight` is density to the power of "
         f"-{weighing.sampling_strength:g}, the largest at most {weighing.max_ratio:g} times the smallest."
     )
-    titles = ("config", "rows", "effective sample size", "smallest weight", "largest weight")
-    yield table(titles, (_weight_line(name, of) for name, of in facts.items()))
+    titles, *lines = weight_lines(facts)
+    yield table(titles, [(f"`{name}`", *cells) for name, *cells in lines])
+    most, pairs, prompts = facts["prompts"]["most_pairs"], facts["pairs"]["rows"], facts["prompts"]["rows"]
+    yield f"{pairs:,} pairs have {prompts:,} prompts, at most {most:,} pairs one of them."
 
 
-def _weight_line(name: str, of: Mapping[str, Any]) -> tuple[str, ...]:
-    ends = (f"{of[end]:.4f}" for end in ("smallest", "largest"))
-    return f"`{name}`", f"{of['rows']:,}", f"{of['effective_sample_size']:,.0f}", *ends
+def weight_lines(facts: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a title line and a line for each config: what its rows weigh."""
+    ends = ("smallest", "median", "largest")
+    share = "draws of prompts with several pairs"
+    lines = [("config", "rows", "effective sample size", *(f"{end} weight" for end in ends), share)]
+    for name, of in facts.items():
+        sizes = (f"{of['rows']:,}", f"{of['effective_sample_size']:,.0f}")
+        lines.append((name, *sizes, *(f"{of[end]:.4f}" for end in ends), f"{of['repeated_share']:.1%}"))
+    return lines

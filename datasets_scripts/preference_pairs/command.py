@@ -153,13 +153,13 @@ def publish(
     from hf_synth.hub.repository import CARD, Repository, card_in, read_manifests, refuse_card, sent_shards
     from hf_synth.io import write_text
     from preference_pairs.building import COUNTS, DROPPED, FEATURES_OF, build
-    from preference_pairs.card import card, counts_lines
+    from preference_pairs.card import card, counts_lines, weight_lines
 
     refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
     repository = Repository(repo_id) if repo_id else None
     url = repository.open(private, overwrite_card) if repository else None
     built = build(sources, folder, weighing, jsonl=jsonl)
-    for line in counts_lines(built["sources"]):
+    for line in (*counts_lines(built["sources"]), *weight_lines(built["weights"])):
         print(" | ".join(line))
     manifests = {name: manifest for name, manifest in read_manifests(folder).items() if name in FEATURES_OF}
     write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests, card_in(folder)))

@@ -127,12 +127,8 @@ class PreferenceData:
     Attributes:
         dataset: columns `id`, `prompt_id`, `src` (strings), `prompt`, `chosen`, `rejected` (lists of messages), and
             what was to be kept.
-        src: the source's label.
-        schema: the name of the schema that was recognised.
-        read: number of rows read; `joined`: rows kept with neighbouring turns of one role put together.
         rejected_rows: the rows left out, in order.
-        dropped: reason -> number of rows left out, the most frequent first.
-        unread: the fields of the rows that no pair is made of.
+        dropped: the most frequent first. This and all others: as `PairStream` has them.
     """
 
     dataset: datasets.Dataset

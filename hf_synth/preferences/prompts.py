@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import regex
-from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets
+from datasets import Dataset, DatasetDict
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -53,31 +53,20 @@ def prompt_id(prompt: Prompt) -> str:
     return _digest(f"[{', '.join(turns)}]")
 
 
-def distinct_prompts(dataset: Dataset) -> Dataset:
-    """Return one row per distinct prompt, in order of first appearance.
+def distinct_prompts(dataset: Dataset) -> tuple[Dataset, Counter[str]]:
+    """Return the first row of each distinct prompt, in order, and by prompt_id the number of rows that have it.
 
     Args:
         dataset: has a column `prompt` (string or messages); a column `prompt_id` is used where it is there.
-
-    Returns:
-        columns `prompt` (as first seen), `prompt_id`, `count` (rows that have this prompt), and `src` where the
-        dataset has one (as first seen).
 
     Raises:
         ValueError: no column `prompt`.
     """
     _require_prompt(dataset)
     known = "prompt_id" in dataset.column_names
-    first: dict[str, int] = {}
-    counts: Counter[str] = Counter()
-    for row, identity in enumerate(dataset["prompt_id"] if known else map(prompt_id, dataset["prompt"])):
-        first.setdefault(identity, row)
-        counts[identity] += 1
-    kept = [name for name in ("prompt", "src") if name in dataset.column_names]
-    rows = dataset.select_columns(kept).select(list(first.values())).flatten_indices(keep_in_memory=True)
-    features = Features({"prompt_id": Value("string"), "count": Value("int64")})
-    columns = {"prompt_id": list(first), "count": [counts[key] for key in first]}
-    return concatenate_datasets([rows, Dataset.from_dict(columns, features=features)], axis=1)
+    identities = list(dataset["prompt_id"] if known else map(prompt_id, dataset["prompt"]))
+    first = {identity: row for row, identity in reversed(list(enumerate(identities)))}
+    return dataset.select(sorted(first.values())), Counter(identities)
 
 
 def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0) -> DatasetDict:

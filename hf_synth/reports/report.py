@@ -389,14 +389,18 @@ def weights_section(run: Run, quote_texts: bool) -> str:
 
 
 def _facts(run: Run) -> str:
+    header = ["arm", "effective sample size", "intrinsic dimension", "smallest weight", "median", "largest"]
+    names = ["weights/" + name for name in ("intrinsic_dimension", "smallest", "median", "largest")]
+    if repeated := any(arm.metrics.get("weights/repeated_share") for arm in run.arms):
+        header.append("draws of repeated prompts")
     rows = []
     for arm in run.arms:
         share = arm.metrics.get("weights/effective_share")
         size = number(arm.metrics.get("weights/effective_sample_size"))
-        names = ("weights/intrinsic_dimension", "weights/smallest", "weights/largest")
         cells = [size if share is None else f"{size} ({percent(share)})", *(number(arm.metrics.get(n)) for n in names)]
-        rows.append([arm.label, *cells])
-    header = ["arm", "effective sample size", "intrinsic dimension", "smallest weight", "largest weight"]
+        rows.append(
+            [arm.label, *cells, *([percent(arm.metrics.get("weights/repeated_share", 0))] if repeated else [])]
+        )
     return table(header, rows)
 
 

@@ -101,47 +101,39 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
     return concatenate_datasets(parts).shuffle(seed=data.rows_seed)
 
 
-def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset, int]:
-    """Return distinct prompts to train on, held-out prompts, and how many repeated prompts were left out.
+def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset, Counter[str]]:
+    """Return distinct prompts to train on, held-out prompts, and by prompt_id how many lines each prompt had.
 
     Columns: {prompt}, with {task, cluster} of tasks, {src} of preference pairs, and all others of one's own prompts,
     for the reward. Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
+    `duplicates="keep"` keeps the repeated prompts of a task.
     """
     if data.task or data.mixture:
         return _task_prompt_split(data, held_out)
     if data.preferences:
-        pairs = preference_split(data, folder)
-        parts = [preferences.distinct_prompts(part) for part in pairs]
+        parts, lines = zip(*map(preferences.distinct_prompts, preference_split(data, folder)), strict=True)
         parts = [part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts]
-        repeated = sum(map(len, pairs)) - sum(map(len, parts))
-    else:
-        own = _own_prompts(data, folder)
-        distinct = {preferences.prompt_id(prompt): row for row, prompt in reversed(list(enumerate(own["prompt"])))}
-        repeated = len(own) - len(distinct)
-        own = own.select(sorted(distinct.values()))
-        parts = [own, own.select([])]
-        if data.test_share:
-            split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
-            parts = [split["train"], split["test"]]
-    if repeated:
-        logger.warning("%d repeated prompts left out, %d distinct ones kept", repeated, sum(map(len, parts)))
-    return parts[0], parts[1], repeated
+        return parts[0], parts[1], sum(lines, Counter())
+    own, own_lines = preferences.distinct_prompts(_own_prompts(data, folder))
+    if not data.test_share:
+        return own, own.select([]), own_lines
+    split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
+    return split["train"], split["test"], own_lines
 
 
-def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset, int]:
+def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset, Counter[str]]:
     known = clusters(data)
     draw = _task_prompts if data.duplicates == "replace" else _drawn_prompts
     training = [draw(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()]
-    drawn = sum(map(len, training))
+    first, lines = zip(*map(preferences.distinct_prompts, training), strict=True)
     if data.duplicates == "drop":
-        training = [_without_repeats(part) for part in training]
+        training = list(first)
     avoid = frozenset(prompt for part in training for prompt in part["prompt"])
     prompts = concatenate_datasets(training)
-    repeated = drawn - len(prompts)
     if not held_out:
-        return prompts, prompts.select([]), repeated
+        return prompts, prompts.select([]), sum(lines, Counter())
     fresh = [_task_prompts(name, cluster, "test", held_out, data.rows_seed, avoid) for name, cluster in known.items()]
-    return prompts, concatenate_datasets(fresh), repeated
+    return prompts, concatenate_datasets(fresh), sum(lines, Counter())
 
 
 def preference_split(
@@ -234,14 +226,6 @@ def _drawn_prompts(name: str, cluster: Cluster, split: str, count: int, seed: in
     """Return the first `count` prompts of a task's rows, as often as they come."""
     prompts = cluster.rows(split, count, seed, "prompt")["prompt"]
     return Dataset.from_dict({"prompt": list(prompts), "task": [name] * count, "cluster": [name] * count})
-
-
-def _without_repeats(prompts: Dataset) -> Dataset:
-    """Return the first row of each prompt."""
-    first: dict[str, int] = {}
-    for row, prompt in enumerate(prompts["prompt"]):
-        first.setdefault(prompt, row)
-    return prompts.select(list(first.values()))
 
 
 def _task_prompts(

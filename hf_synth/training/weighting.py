@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from transformers import TrainerCallback
 
 from hf_synth.io import is_main_process, load_json, reading, whole_file, write_json
+from hf_synth.preferences import distinct_prompts, prompt_id
 from hf_synth.sampling import (
     ChangingWeightsCallback,
     Curriculum,
@@ -141,16 +142,41 @@ def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity,
     pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
 
 
-def weight_metrics(measured: PromptDensity, weights: np.ndarray) -> dict[str, float]:
-    """Return the metrics that are always reported of weights."""
+def line_counts(prompts: Dataset, lines: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of lines of each row's prompt [N], and of each distinct prompt [P]; lines: by prompt_id."""
+    return np.array([lines[prompt_id(prompt)] for prompt in prompts["prompt"]]), np.array(list(lines.values()))
+
+
+def weight_metrics(
+    measured: PromptDensity, weights: np.ndarray, copies: np.ndarray, lines: np.ndarray
+) -> dict[str, float]:
+    """Return the metrics of weights, and of how many lines became how many prompts; the main process prints them.
+
+    weights, copies: [N], of each row; copies is the number of lines that have its prompt. lines: [P], of each distinct
+    prompt, held-out ones included.
+    """
+    share, median = effective_sample_size(weights) / len(weights), np.median(weights)
+    repeated = weights[copies > 1].sum()
+    if is_main_process():
+        print(
+            f"{lines.sum():,} lines, {len(lines):,} distinct prompts, at most {lines.max():,} lines of one; weights "
+            f"{weights.min():.3g} to {weights.max():.3g}, median {median:.3g}, effective sample size {share:.2f} of "
+            f"all; repeated prompts get {repeated / weights.sum():.1%} of the draws"
+        )
     return {
+        "prompts/lines": float(lines.sum()),
+        "prompts/distinct": float(len(lines)),
+        "prompts/repeated": float(lines.sum() - len(lines)),
+        "prompts/most_lines": float(lines.max()),
         "weights/effective_sample_size": effective_sample_size(weights),
-        "weights/effective_share": effective_sample_size(weights) / len(weights),
+        "weights/effective_share": share,
         "weights/intrinsic_dimension": float(measured.dimension),
         "weights/recall": float(measured.recall),
         "weights/prompts": float(len(weights)),
         "weights/smallest": float(weights.min()),
+        "weights/median": float(median),
         "weights/largest": float(weights.max()),
+        "weights/repeated_share": float(repeated / weights.sum()),
     }
 
 
@@ -205,7 +231,8 @@ def weigh_rows(rows: Dataset, arguments: WeightArguments, seed: int, folder: Pat
     measured = measure_density(rows, arguments)
     weights = prompt_weights(rows, measured.density, arguments, strength, seed)
     write_weights_table(folder, rows, measured, weights)
-    return WeighedRows(with_weights(rows, weights), measured, arguments, seed, weight_metrics(measured, weights))
+    metrics = weight_metrics(measured, weights, *line_counts(rows, distinct_prompts(rows)[1]))
+    return WeighedRows(with_weights(rows, weights), measured, arguments, seed, metrics)
 
 
 def unweighed_rows(rows: Dataset, arguments: WeightArguments, seed: int) -> WeighedRows:

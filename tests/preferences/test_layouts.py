@@ -87,7 +87,7 @@ def test_a_transcript_and_its_continuation_stay_on_one_side_of_the_split(write):
     parts = split_by_prompt(data, test_share=0.3)
     first = [{prompt[0]["content"] for prompt in part["prompt"]} for part in parts.values()]
     assert not first[0] & first[1]
-    assert len(distinct_prompts(data)) == 120
+    assert len(distinct_prompts(data)[0]) == 120
 
 
 def test_json_that_datasets_stores_as_text_is_parsed(tmp_path):

@@ -48,7 +48,7 @@ def test_indentation_is_part_of_a_prompt():
     ]
     assert len({prompt_id(text) for text in (program, *others)}) == 6
     assert prompt_id(program) == prompt_id("if x:  \r\n    a()\r\n    b()\n\n") == prompt_id(conversation(program))
-    assert len(distinct_prompts(Dataset.from_dict({"prompt": [program, *others, program]}))) == 6
+    assert len(distinct_prompts(Dataset.from_dict({"prompt": [program, *others, program]}))[0]) == 6
     programs = [f"{program}\n# {number}" for number in range(100)]
     other = [text.replace("    b()", "b()") for text in programs]
     train = set(split_by_prompt(Dataset.from_dict({"prompt": programs + other}), test_share=0.3)["train"]["prompt"])
@@ -68,16 +68,14 @@ def test_text_cannot_pass_for_a_turn(contents):
 
 def test_distinct_prompts():
     dataset = Dataset.from_dict({"prompt": ["b", "a", " b ", "c", "a", "b"], "other": range(6)})
-    assert distinct_prompts(dataset).to_list() == [
-        {"prompt": "b", "prompt_id": prompt_id("b"), "count": 3},
-        {"prompt": "a", "prompt_id": prompt_id("a"), "count": 2},
-        {"prompt": "c", "prompt_id": prompt_id("c"), "count": 1},
-    ]
+    distinct, lines = distinct_prompts(dataset)
+    assert distinct.to_dict() == {"prompt": ["b", "a", "c"], "other": [0, 1, 3]}
+    assert list(lines.items()) == [(prompt_id("b"), 3), (prompt_id("a"), 2), (prompt_id("c"), 1)]
 
 
 def test_distinct_prompts_uses_ids_that_are_there_and_needs_a_prompt():
     dataset = Dataset.from_dict({"prompt": ["a", "b"], "prompt_id": ["same", "same"]})
-    assert distinct_prompts(dataset)["count"][:] == [2]
+    assert distinct_prompts(dataset)[1] == {"same": 2}
     for function in (distinct_prompts, split_by_prompt):
         with pytest.raises(ValueError, match=r"has the columns text: wanted a column 'prompt'"):
             function(Dataset.from_dict({"text": ["a"]}))
@@ -144,5 +142,5 @@ def test_the_real_file_splits_without_a_leak(hh_file):
     assert {side: len(part) for side, part in parts.items()} == {"train": 2075, "test": 233}
     for key in (prompt_id, first_turn):
         assert {key(p) for p in parts["train"]["prompt"]}.isdisjoint(key(p) for p in parts["test"]["prompt"])
-    prompts = distinct_prompts(dataset)
-    assert (len(prompts), sum(prompts["count"])) == (2306, 2308)
+    prompts, lines = distinct_prompts(dataset)
+    assert (len(prompts), len(lines), lines.total()) == (2306, 2306, 2308)

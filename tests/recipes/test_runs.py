@@ -25,10 +25,13 @@ WEIGHTS = [
     "effective_share",
     "intrinsic_dimension",
     "largest",
+    "median",
     "prompts",
     "recall",
+    "repeated_share",
     "smallest",
 ]
+LINES = ["distinct", "lines", "most_lines", "repeated"]
 
 
 def metrics(folder):
@@ -113,6 +116,7 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
     assert metrics(runs["reward"]).keys() == wanted | {
         *(f"pairs/{name}" for name in ("train", "held_out", "too_long")),
         *(f"weights/{name}" for name in WEIGHTS),
+        *(f"prompts/{name}" for name in LINES),
     }
     assert metrics(runs["dpo"]).keys() == metrics(runs["reward"]).keys() | {"margin/held_out"}
     assert "# DPO: learning from compared answers" in (runs["dpo"] / "report.md").read_text()

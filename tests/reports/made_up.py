@@ -46,6 +46,7 @@ def write_arm(
         "weights/effective_share": float(weights.sum() ** 2 / (weights**2).sum() / len(weights)),
         "weights/intrinsic_dimension": 4.25,
         "weights/smallest": float(weights.min()),
+        "weights/median": float(np.median(weights)),
         "weights/largest": float(weights.max()),
         "prompts/too_long": 3.0,
     }

@@ -145,7 +145,7 @@ def test_control_alone(tmp_path: Path, made_up: ModuleType) -> None:
     made_up.write_grpo(tmp_path, {0.0: [0.5] * 4})
     text = report(tmp_path)
     assert row(text, "control")[-2:] == ["0.125", "0.500 ± 0.062"]
-    assert row(text.split("## Sampling weights")[1], "control")[-2:] == ["1", "1"]
+    assert row(text.split("## Sampling weights")[1], "control")[-3:] == ["1", "1", "1"]
     assert "minus control" not in text
 
 
@@ -302,3 +302,17 @@ def test_a_torn_file_of_a_run_is_named(content: bytes, natural_run: Path, reward
             torn.append(path.name)
             path.write_bytes(whole)
     assert {"metrics.json", "prompts.parquet", "samples.parquet", "training_log.json", "config.json"} <= {*torn}
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_how_many_lines_became_how_many_prompts(tmp_path: Path, made_up: ModuleType) -> None:
+    """Nothing is said where no prompt is repeated."""
+    made_up.write_grpo(tmp_path, {1.0: [0.5] * 4})
+    assert "epeated prompts" not in report(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    metrics |= {"prompts/lines": 100.0, "prompts/distinct": 60.0, "prompts/repeated": 40.0, "prompts/most_lines": 3.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"weights/repeated_share": 0.25}))
+    text = report_text(tmp_path)
+    assert "100 lines have 60 distinct prompts, at most 3 lines one of them. Each prompt is kept once\n" in text
+    assert "| draws of repeated prompts |" in text
+    assert row(text.split("## Sampling weights")[1], "strength 1")[-1].startswith("25")

@@ -209,8 +209,9 @@ def own(path, **values):
 
 def test_own_prompts_are_distinct_and_split(write, tmp_path):
     lines = [{"prompt": f"Question {number % 60}?", "more": number} for number in range(100)]
-    training, held_out, repeated = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)
-    assert repeated == 40
+    training, held_out, counts = prompt_split(own(write(*lines), test_share=0.3), tmp_path, 1000)
+    assert counts.total() - len(counts) == 40
+    assert sorted(counts.values()) == [1] * 20 + [2] * 40
     assert not (tmp_path / REJECTED_ROWS).exists()
     assert sorted([*training["prompt"], *held_out["prompt"]]) == sorted(f"Question {number}?" for number in range(60))
     assert 5 < len(held_out) < 35

@@ -3,18 +3,22 @@
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
+from hf_synth.preferences import distinct_prompts
 from hf_synth.sampling import embed_texts, knn_density, rarity_weights
 from hf_synth.training import weighting as weighing
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.weighting import (
     WEIGHTS_TABLE,
+    PromptDensity,
     crowded_or_rare,
     held_out_density,
+    line_counts,
     measure_density,
     place_on_map,
     prompt_weights,
+    weigh_rows,
     weight_metrics,
     with_weights,
     write_weights_table,
@@ -113,12 +117,40 @@ def test_the_table_says_how_weights_came_about(prompts, tmp_path, monkeypatch):
 def test_numbers_of_weights(prompts):
     measured = measure_density(prompts, ARGUMENTS)
     weights = weights_of(prompts, measured)
-    found = weight_metrics(measured, weights)
+    found = weight_metrics(measured, weights, np.ones(34, int), np.ones(34, int))
     size = weights.sum() ** 2 / (weights**2).sum()
     assert found["weights/effective_sample_size"] == pytest.approx(size)
     assert found["weights/effective_share"] == pytest.approx(size / 34)
     assert (found["weights/smallest"], found["weights/largest"]) == (weights.min(), weights.max())
     assert found["weights/prompts"] == 34
+
+
+def test_how_many_lines_became_how_many_prompts(capsys):
+    """Five lines: one prompt three times (once with other spaces), and two prompts once."""
+    rows = Dataset.from_dict({"prompt": ["a b", "c d", "a  b", "e f", "a b"]})
+    weights = np.array([0.5, 2.0, 0.5, 1.5, 0.5])
+    copies, lines = line_counts(rows, distinct_prompts(rows)[1])
+    assert (copies.tolist(), lines.tolist()) == ([3, 1, 3, 1, 3], [3, 1, 1])
+    found = weight_metrics(PromptDensity(weights, np.zeros((5, 2)), 2.0), weights, copies, lines)
+    names = ("lines", "distinct", "repeated", "most_lines")
+    assert [found[f"prompts/{name}"] for name in names] == [5, 3, 2, 3]
+    assert [found[f"weights/{name}"] for name in ("smallest", "median", "largest")] == [0.5, 0.5, 2]
+    assert found["weights/repeated_share"] == pytest.approx(1.5 / 5)
+    assert (
+        "5 lines, 3 distinct prompts, at most 3 lines of one; weights 0.5 to 2, median 0.5" in capsys.readouterr().out
+    )
+
+
+def test_ten_copies_weigh_together_what_one_prompt_would(prompts, tmp_path):
+    arguments = WeightArguments(density_k=3, density_estimator="mean_distance", sampling_strength=[1.0])
+    once, often = (
+        weigh_rows(rows, arguments, 0, tmp_path)
+        for rows in (prompts, concatenate_datasets([prompts, prompts.select([33] * 9)]))
+    )
+    alone, copied = (np.array(weighed.rows["sampling_weight"]) for weighed in (once, often))
+    assert copied[33:].sum() / copied[0] == pytest.approx(alone[33] / alone[0])
+    assert often.metrics["weights/repeated_share"] == pytest.approx(alone[33] / alone.sum())
+    assert (once.metrics["weights/repeated_share"], often.metrics["prompts/repeated"]) == (0, 9)
 
 
 def test_an_embedder_that_is_not_there(prompts):

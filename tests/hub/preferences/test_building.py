@@ -155,6 +155,11 @@ def test_what_is_always_reported(folder, counts):
         assert facts["rows"] == len(weights)
         assert facts["effective_sample_size"] == pytest.approx(effective_sample_size(weights))
         assert (facts["smallest"], facts["largest"]) == (min(weights), max(weights))
+        assert facts["median"] == pytest.approx(np.median(weights))
+        pairs = Counter(row["prompt_id"] for row in table(folder, "pairs"))
+        assert facts["most_pairs"] == max(pairs.values()) > 1
+        several = [row["sampling_weight"] for row in table(folder, name) if pairs[row["prompt_id"]] > 1]
+        assert facts["repeated_share"] == pytest.approx(sum(several) / sum(weights))
     assert counts["density"]["recall"] == 1.0
     assert 0 < counts["density"]["dimension"] < 384
     assert counts["density"]["k"] == 4
