@@ -111,9 +111,9 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     if data.task or data.mixture:
         return _task_prompt_split(data, held_out)
     if data.preferences:
-        parts, lines = zip(*map(preferences.distinct_prompts, preference_split(data, folder)), strict=True)
-        parts = [part.select_columns([name for name in _PROMPT if name in part.column_names]) for part in parts]
-        return parts[0], parts[1], sum(lines, Counter())
+        train, test = map(preferences.distinct_prompts, preference_split(data, folder))
+        prompts, held_out_prompts = (part.select_columns(list(_PROMPT)) for part, _ in (train, test))
+        return prompts, held_out_prompts, train[1] + test[1]
     own, own_lines = preferences.distinct_prompts(_own_prompts(data, folder))
     if not data.test_share:
         return own, own.select([]), own_lines

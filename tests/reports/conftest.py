@@ -59,7 +59,6 @@ def reward_run(tmp_path_factory: pytest.TempPathFactory, made_up: ModuleType) ->
         "pairs/train": 200.0,
         "pairs/held_out": 240.0,
         "pairs/too_long": 7.0,
-        "weights/median": float(np.median(weights)),
         "weights/largest": float(weights.max()),
     }
     made_up.write(folder / "metrics.json", metrics)
