@@ -57,7 +57,7 @@ MEASURES = {  # of sampled answers, as the logs call them: what it is called, an
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """The weights table of a run, one row a prompt; `cluster` is None where no task made the prompts.
+    """The weights table of a run, one row a prompt; `cluster` and `source` are None where they are unknown.
 
     density: larger means more similar prompts near. weight: mean 1. position: [N, 2], the first two principal
     components.
@@ -65,6 +65,7 @@ class Prompts:
 
     text: list[str]
     cluster: np.ndarray | None
+    source: np.ndarray | None
     density: np.ndarray
     weight: np.ndarray
     position: np.ndarray
@@ -111,11 +112,13 @@ class Run:
         with reading(path, "remove its folder, and the same command makes the run again"):
             table = pq.read_table(path)
         number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
-        cluster = None
-        if "cluster" in table.column_names:
-            cluster = np.array([str(name) for name in table["cluster"].to_pylist()], dtype=object)
+        cluster, source = (
+            np.array(list(map(str, table[name].to_pylist())), dtype=object) if name in table.column_names else None
+            for name in ("cluster", "src")
+        )
         position = np.stack([number["x"], number["y"]], axis=1)
-        return Prompts(table["prompt"].to_pylist(), cluster, number["density"], number["sampling_weight"], position)
+        text, weight = table["prompt"].to_pylist(), number["sampling_weight"]
+        return Prompts(text, cluster, source, number["density"], weight, position)
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and logged values of one quantity; of two entries for a step the later counts."""

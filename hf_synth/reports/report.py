@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,7 @@ def weights_section(run: Run, quote_texts: bool) -> str:
     prompts = (run.weighted or run.arms)[0].prompts  # the first arm with weights, or the run itself
     if prompts is None or not len(prompts.text):
         return ""
+    sources = dict(Counter([] if prompts.source is None else prompts.source.tolist()).most_common())
     clusters = {name: prompts.density[prompts.cluster == name] for name in run.sizes}
     volume = run.config.get("density_estimator", "volume") == "volume"
     unit = "prompts per unit of volume" if volume else "1 / mean distance to neighbours"
@@ -372,7 +374,7 @@ def weights_section(run: Run, quote_texts: bool) -> str:
     )  # fmt: skip
     save(prompt_map(prompts.position, values, name, prompts.cluster), run.folder, "prompt_map")
     weighted = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
-    means = {arm.label: [cluster_weight(arm, name)[0] for name in run.sizes] for arm in weighted}
+    means = {arm.label: [group_weight(arm, "cluster", name)[0] for name in run.sizes] for arm in weighted}
     if len(run.sizes) > 1:
         styles = [(label(arm), arm_styles(run)[arm][0], of_arm) for arm, of_arm in means.items()]
         save(weight_against_frequency(run.sizes, styles), run.folder, "weight_against_frequency")
@@ -382,7 +384,8 @@ def weights_section(run: Run, quote_texts: bool) -> str:
         run=run,
         changing=changing if changing or {"pass_rate", "curriculum"} & set(run.kinds) else None,
         facts=_facts(run),
-        clusters=_clusters(run, weighted) if len(run.sizes) > 1 else "",
+        clusters=_groups("cluster", run.sizes, weighted) if len(run.sizes) > 1 else "",
+        sources=_groups("source", sources, weighted) if len(sources) > 1 else "",
         colour="density" if prompts.uniform else "weight",
         examples=_examples(prompts) if quote_texts and not run.sizes else {},
     )
@@ -404,28 +407,27 @@ def _facts(run: Run) -> str:
     return table(header, rows)
 
 
-def _clusters(run: Run, weighted: list[Run]) -> str:
-    """Each cluster's size, mean weight and fraction of the draws."""
-    header = ["cluster", "prompts", "fraction of prompts"]
+def _groups(kind: str, sizes: Mapping[str, int], weighted: list[Run]) -> str:
+    """Each cluster's or source's size, mean weight and fraction of the draws."""
+    header = [kind, "prompts", "fraction of prompts"]
     for arm in weighted:
         of_arm = f", {arm.label}" if len(weighted) > 1 else ""
         header += [f"mean weight{of_arm}", f"fraction of draws{of_arm}"]
     rows = []
-    for cluster, size in run.sizes.items():
-        cells = [escaped(cluster, 60), number(size), percent(size / sum(run.sizes.values()))]
+    for name, size in sizes.items():
+        cells = [escaped(name, 60), number(size), percent(size / sum(sizes.values()))]
         for arm in weighted:
-            mean, mass = cluster_weight(arm, cluster)
+            mean, mass = group_weight(arm, kind, name)
             cells += [fixed(mean, 3), percent(mass)]
         rows.append(cells)
     return table(header, rows)
 
 
-def cluster_weight(arm: Run, cluster: str) -> tuple[float, float]:
-    """The mean weight of a cluster's prompts, and its fraction of the draws."""
+def group_weight(arm: Run, kind: str, name: str) -> tuple[float, float]:
+    """The mean weight of the prompts of a cluster or source (`kind`), and their fraction of the draws."""
     prompts = arm.prompts
     assert prompts is not None
-    assert prompts.cluster is not None
-    members = prompts.weight[prompts.cluster == cluster]
+    members = prompts.weight[getattr(prompts, kind) == name]
     return float(members.mean()), float(members.sum() / prompts.weight.sum())
 
 

@@ -107,6 +107,9 @@ class WeightArguments:
         "to each cluster or `src`); pass_rate (learnt while GRPO trains); curriculum (easy first: the column "
         "difficulty, or else the prompt's length); uniform. Several multiply.",
     )
+    source_shares: list[str] | dict[str, float] | None = option(
+        None, "Of sampling_by source: NAME=FRACTION ..., the fraction of the draws; the others share the rest by rows."
+    )
     sampling_strength: list[float] = option(
         [1.0], "Weights are density**-strength; 0 is uniform. Several numbers: one arm of the run each."
     )
@@ -150,6 +153,7 @@ class WeightArguments:
             raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
         self.sampling_strength, self.embedding_cache = numbers, self.embedding_cache or None
         self._check_kinds()
+        self._read_shares()
         check_fields(self)
 
     @property
@@ -186,6 +190,23 @@ class WeightArguments:
                 f"sampling_strength: got {self.sampling_strength}, wanted one number: weights by {', '.join(kinds)} "
                 "have no strength, so the arms would not differ"
             )
+
+    def _read_shares(self) -> None:
+        """Read NAME=FRACTION; refuse what is no distribution over sources, or that nothing would use."""
+        given = self.source_shares or {}
+        pairs = list(given.items() if isinstance(given, dict) else (text.rpartition("=")[::2] for text in given))
+        try:
+            shares = {str(name): float(str(share)) for name, share in pairs if name}
+        except ValueError:
+            shares = {}
+        values = shares.values()
+        if len(shares) < len(pairs) or not all(0 <= share <= 1 for share in values) or sum(values) > 1 + 1e-9:
+            raise ValueError(
+                f"source_shares: got {given}, wanted NAME=FRACTION for each source once, at least 0, at most 1 in all"
+            )
+        if shares and "source" not in self.sampling_by:
+            raise ValueError(f"source_shares: got {shares} without source in sampling_by; add it, or leave them out")
+        self.source_shares = shares or None
 
 
 @dataclasses.dataclass
@@ -264,6 +285,9 @@ class RecipeParser(TrlParser):
         """Add the flag; argparse knows nothing of the limits that `option` gives a field."""
         plain = copy.copy(field)
         plain.metadata = types.MappingProxyType({k: v for k, v in field.metadata.items() if k in ("help", "aliases")})
+        kinds = {get_origin(kind): kind for kind in _kinds(field.type)}
+        if {list, dict} <= kinds.keys():  # YAML may have a mapping in place of words
+            plain.type = kinds[list]
         TrlParser._parse_dataclass_field(parser, plain)
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:

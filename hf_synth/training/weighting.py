@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
 from transformers import TrainerCallback
 
+from hf_synth.errors import nearest
 from hf_synth.io import is_main_process, load_json, reading, whole_file, write_json
 from hf_synth.preferences import distinct_prompts, prompt_id
 from hf_synth.sampling import (
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _FEWEST_DISTINCT = 3  # two neighbours are the least that a dimension can be read off
 _MAPPED = 10_000  # rows
+_COLUMN_OF = {"cluster": "cluster", "source": "src"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +132,14 @@ def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
 
 
 def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
-    """Write prompts.parquet: prompt, cluster where known, density, sampling_weight, and coordinates on the map.
+    """Write prompts.parquet: prompt, cluster and src where known, density, sampling_weight, place on the map.
 
     Only the main process writes.
     """
     if not is_main_process():
         return
     columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
-    if "cluster" in prompts.column_names:
-        columns["cluster"] = prompts["cluster"]
+    columns |= {name: prompts[name] for name in _COLUMN_OF.values() if name in prompts.column_names}
     x, y = measured.points.T
     columns |= {"density": measured.density, "sampling_weight": weights, "x": x, "y": y}
     pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
@@ -178,9 +181,6 @@ def weight_metrics(
         "weights/largest": float(weights.max()),
         "weights/repeated_share": float(repeated / weights.sum()),
     }
-
-
-_COLUMN_OF = {"cluster": "cluster", "source": "src"}
 
 
 def prompt_weights(
@@ -259,7 +259,9 @@ class _Kinds:
         if kind in ("density", "permuted"):
             return self._rarity(kind)
         if kind in _COLUMN_OF:
-            return FixedWeights(balanced_weights(self._column(_COLUMN_OF[kind], kind)), name=kind)
+            groups = list(map(str, self._column(_COLUMN_OF[kind], kind)))
+            shares: Any = self.arguments.source_shares if kind == "source" else None
+            return FixedWeights(balanced_weights(groups, shares and completed_shares(groups, shares)), name=kind)
         if kind == "pass_rate":
             return PassRates([prompt_text(prompt) for prompt in self.prompts["prompt"]])
         if kind == "curriculum":
@@ -293,6 +295,20 @@ class _Kinds:
                 f"{', '.join(self.prompts.column_names)}; leave it out, or take data that has it"
             )
         return list(self.prompts[name])
+
+
+def completed_shares(sources: Sequence[str], shares: Any) -> dict[str, float]:
+    """Return the fraction of the draws of every source [N]: as `shares` says, the others by rows in what remains.
+
+    Raises ValueError where a name has no row, and where all sources are named and nobody gets what remains.
+    """
+    sizes, left = Counter(sources), max(0.0, 1 - math.fsum(shares.values()))
+    others = sum(rows for name, rows in sizes.items() if name not in shares)
+    for name in shares.keys() - sizes.keys():
+        raise ValueError(f"source_shares: got {name!r}, which no row is from; {nearest(name, sizes)}")
+    if not others and left > 1e-9:
+        raise ValueError(f"source_shares: got {1 - left:g} for all sources together, wanted 1")
+    return {name: shares.get(name, left * rows / max(others, 1)) for name, rows in sizes.items()}
 
 
 TABLE, FACTS = "density.parquet", "density.json"

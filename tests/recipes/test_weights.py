@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_synth.models  # noqa: F401 (makes the auto classes know RopeGPT)
+from hf_synth import get_task
 
 pytestmark = pytest.mark.processes
 
@@ -91,6 +92,29 @@ def test_clusters_get_equal_mass(run, policy, tmp_path):
     assert table.groupby("cluster")["sampling_weight"].sum().tolist() == pytest.approx([40, 40])
     assert found["weights/effective_share"] == pytest.approx(0.75)
     assert "Sampling: weights by cluster" in (folder / "report.md").read_text()
+
+
+@pytest.mark.parametrize("form", ["flag", "mapping"])
+def test_sources_get_their_fractions_and_the_report_says_so(form, run, policy, tmp_path):
+    words, sources = get_task("agreement", dialect=1).vocabulary(), ["code"] * 4 + ["math"] * 10 + ["chat"] * 26
+    texts = [f"{words[number % 8]} {words[number // 8]}" for number in range(40)]
+    rows = [json.dumps({"prompt": text, "src": source}) for text, source in zip(texts, sources, strict=True)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(rows))
+    (tmp_path / "reward.py").write_text("def length(completions, **columns):\n    return [0.0 for _ in completions]\n")
+    own = {"mixture": None, "prompts": "prompts.jsonl", "test_share": 0, "reward": "reward.py:length"}
+    shares = {"source_shares": {"code": 0.2, "math": 0.5}} if form == "mapping" else {}
+    flags = ["--source_shares", "code=0.2", "math=0.5"] if form == "flag" else []
+    values = {"model_name_or_path": str(policy), **GRPO, **own, **shares, "sampling_by": ["source"], "eval_prompts": 0}
+    _, folder = ran(run, "grpo.py", tmp_path, *flags, **values)
+    table = pq.read_table(folder / "prompts.parquet").to_pandas()
+    mass = table.groupby("src")["sampling_weight"].sum().to_dict()
+    assert mass == pytest.approx({"code": 8, "math": 20, "chat": 12})
+    report = (folder / "report.md").read_text()
+    assert [line.split("|")[1:6] for line in report.split("### Sources")[1].splitlines()[4:7]] == [
+        [" chat ", " 26 ", " 65.0 % ", " 0.462 ", " 30.0 % "],
+        [" math ", " 10 ", " 25.0 % ", " 2.000 ", " 50.0 % "],
+        [" code ", " 4 ", " 10.0 % ", " 2.000 ", " 20.0 % "],
+    ]
 
 
 def test_pass_rates_and_a_rising_strength_change_from_round_to_round(run, policy, tmp_path):

@@ -1,10 +1,12 @@
 """The weights that `sampling_by` names, from a dataset's columns; unknown kinds and missing columns are errors."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_synth.sampling import effective_sample_size, rarity_weights
+from hf_synth.sampling import DensityWeightedSampler, effective_sample_size, rarity_weights
 from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.weighting import prompt_weights, weight_callbacks
 
@@ -43,6 +45,52 @@ def test_clusters_and_sources_get_equal_mass():
     np.testing.assert_allclose(weights("cluster"), [0.75] * 4 + [1.5] * 2)
     np.testing.assert_allclose(weights("source"), [3.0] + [0.6] * 5)
     np.testing.assert_allclose(weights("uniform"), np.ones(6))
+
+
+def test_named_sources_get_their_fraction_of_the_draws_and_the_others_the_rest_by_rows():
+    """Two draws a row for what is named; what is not shares 12 draws, its larger source twice as many."""
+    sources = ["code"] * 4 + ["math"] * 10 + ["hh"] * 16 + ["uf"] * 8 + [None] * 2
+    rows = Dataset.from_dict({"prompt": [str(n) for n in range(40)], "src": sources})
+    for given in (["code=0.2", "math=0.5"], {"code": 0.2, "math": 0.5}):
+        arguments = WeightArguments(sampling_by=["source"], source_shares=given)
+        found = prompt_weights(rows, np.ones(40), arguments, 1.0, 0)
+        np.testing.assert_allclose(found, [2.0] * 14 + [12 / 26] * 26)
+    sampler, drawn = DensityWeightedSampler(found, seed=3), Counter()
+    for each in range(50):
+        sampler.set_epoch(each)
+        drawn = Counter(sources[row] for row in sampler)
+        assert (drawn["code"], drawn["math"], drawn["hh"] + drawn["uf"] + drawn[None]) == (8, 20, 12)
+
+
+def test_a_source_may_get_nothing_or_all():
+    shares = {"sampling_by": ["source"], "source_shares": {"hh": 0.0, "uf": 1.0}}
+    assert prompt_weights(PROMPTS, DENSITY, WeightArguments(**shares), 1.0, 0).tolist() == [0.0] + [1.2] * 5
+    assert WeightArguments(sampling_by=["source"], source_shares=[]).source_shares is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        (["hhh=0.2"], "source_shares: got 'hhh', which no row is from; did you mean 'hh'"),
+        (["hh=0.2", "uf=0.7"], "source_shares: got 0.9 for all sources together, wanted 1"),
+        (["hh=0.2", "uf=0.9"], "wanted NAME=FRACTION for each source once, at least 0, at most 1 in all"),
+        (["hh=-0.2"], r"source_shares: got \['hh=-0.2'\], wanted NAME=FRACTION"),
+        ({"hh": -0.2}, "wanted NAME=FRACTION"),
+        ({"hh": "nan"}, "wanted NAME=FRACTION"),
+        ({"hh": True}, "wanted NAME=FRACTION"),
+        (["hh=0.1", "hh=0.2"], "wanted NAME=FRACTION for each source once"),
+        (["hh"], "wanted NAME=FRACTION"),
+        (["=0.5"], "wanted NAME=FRACTION"),
+    ],
+)
+def test_shares_that_are_none_are_errors(shares, message):
+    with pytest.raises(ValueError, match=message):
+        weights("source", source_shares=shares)
+
+
+def test_shares_need_weights_by_source():
+    with pytest.raises(ValueError, match=r"source_shares: got \{'hh': 0.5\} without source in sampling_by; add it"):
+        WeightArguments(source_shares=["hh=0.5"])
 
 
 def test_kinds_multiply():
