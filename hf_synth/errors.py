@@ -42,7 +42,9 @@ def user_errors(
     """
     # What TRL should call by another name is for TRL to know, not for whoever runs a recipe.
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
-    logging.getLogger("transformers.modeling_utils").addFilter(_is_useful)
+    # Its advice to mask padding: that stands on the right of a causal model, and is seen from nowhere.
+    unmasked = "passing in an `attention_mask`"
+    logging.getLogger("transformers.modeling_utils").addFilter(lambda record: unmasked not in str(record.msg))
     try:
         yield
     except ValueError as error:
@@ -83,11 +85,6 @@ def _one_line(error: Exception | str) -> str:
     """A message without line breaks and control characters, which a file's content or a library may bring in."""
     text = " ".join(str(error).split()) or type(error).__name__
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def _is_useful(record: logging.LogRecord) -> bool:
-    """Drop the advice to mask padding, where it stands on the right of a causal model and is seen from nowhere."""
-    return "passing in an `attention_mask`" not in str(record.msg)
 
 
 def disk_full_error(error: BaseException | None) -> BaseException | None:

@@ -27,6 +27,8 @@ _WORD = regex.compile(r"[\w\p{M}\p{N}]+")  # a word with its vowel signs, which 
 _ASCII_WORDS = bytes(code if chr(code).isalnum() or code == ord("_") else ord(" ") for code in range(256))
 _SPACES = re.compile(r"\s\s+")
 _DAMPED = 2**16  # counts whose damped value is read from a table; larger ones are as good as this one
+# Count -> weight of a word and of a run, integers: a word is worth two runs.
+_DAMPING = [np.rint(scale * np.sqrt(np.arange(_DAMPED))).astype(np.int32) for scale in (8, 4)]
 _BLOCK = 256  # texts a thread takes at a time
 
 
@@ -51,7 +53,7 @@ def _hash_block(texts: Sequence[str], start: int, signs: np.ndarray) -> np.ndarr
     lowered = [text.encode("utf-8", "replace").decode("utf-8").lower() for text in texts[start : start + _BLOCK]]
     words = _buffer([_words(text) for text in lowered])
     runs = _buffer([_SPACES.sub(" ", f"{_BEGIN}{text}{_END}").encode("utf-8") for text in lowered])
-    return unit_rows(_project(*words, *runs, signs, *_damping()))
+    return unit_rows(_project(*words, *runs, signs, *_DAMPING))
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -72,13 +74,6 @@ def _buffer(encoded: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(part) for part in encoded], out=offsets[1:])
     return np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets
-
-
-@functools.lru_cache(maxsize=1)
-def _damping() -> tuple[np.ndarray, np.ndarray]:
-    """Count -> weight of a word and of a run, integers: a word is worth two runs."""
-    counts = np.sqrt(np.arange(_DAMPED, dtype=np.float64))
-    return np.rint(8 * counts).astype(np.int32), np.rint(4 * counts).astype(np.int32)
 
 
 @functools.lru_cache(maxsize=2)

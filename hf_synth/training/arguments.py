@@ -157,11 +157,6 @@ class WeightArguments:
         check_fields(self)
 
     @property
-    def by_density(self) -> bool:
-        """Whether the strength means anything: weights follow the density, or a permutation of it."""
-        return bool({"density", "permuted"} & set(self.sampling_by))
-
-    @property
     def active(self) -> bool:
         """Whether any row could weigh more than another."""
         kinds = set(self.sampling_by) - {"uniform"}
@@ -185,7 +180,7 @@ class WeightArguments:
             raise ValueError(
                 f"sampling_by: got {kinds}, wanted one or more different kinds, of density and permuted at most one"
             )
-        if len(self.sampling_strength) > 1 and not self.by_density:
+        if len(self.sampling_strength) > 1 and not {"density", "permuted"} & set(kinds):
             raise ValueError(
                 f"sampling_strength: got {self.sampling_strength}, wanted one number: weights by {', '.join(kinds)} "
                 "have no strength, so the arms would not differ"

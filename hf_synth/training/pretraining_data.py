@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from torch.utils.data import Dataset, Subset, default_collate
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
@@ -77,18 +76,6 @@ class ScheduleArguments:
     decay_to: float | None = option(
         None, "Cosine: the fraction of learning_rate at which it ends and stays.", at_least=0, at_most=1
     )
-
-    @property
-    def own_cosine(self) -> bool:
-        """Tell whether the schedule is the cosine of these arguments."""
-        return self.decay_steps is not None or self.decay_to is not None
-
-    def optimizer_class(self, args: TrainingArguments) -> tuple[Any, dict[str, Any]] | None:
-        """Return Trainer's optimizer_cls_and_kwargs; None where `optim` names the optimizer."""
-        if self.optimizer != "adam":
-            return None
-        betas = (args.adam_beta1, args.adam_beta2)
-        return torch.optim.Adam, {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, "fused": True}
 
 
 @dataclasses.dataclass

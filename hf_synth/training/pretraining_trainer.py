@@ -54,6 +54,8 @@ class PretrainingTrainer(Trainer):
         args.logging_nan_inf_filter = False  # a NaN shall be seen, not averaged away
         self.schedule, self.epoch_steps = schedule, epoch_steps
         self._operations_per_token: int | None = None
+        betas = (args.adam_beta1, args.adam_beta2)
+        adam = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon, "fused": True}
         super().__init__(
             model,
             args,
@@ -62,7 +64,7 @@ class PretrainingTrainer(Trainer):
             eval_dataset=dict(eval_dataset),
             compute_metrics=lambda _: {},
             preprocess_logits_for_metrics=label_scores,
-            optimizer_cls_and_kwargs=schedule.optimizer_class(args),
+            optimizer_cls_and_kwargs=(torch.optim.Adam, adam) if schedule.optimizer == "adam" else None,
             **options,
         )
 
@@ -88,7 +90,8 @@ class PretrainingTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Create the cosine of ScheduleArguments where it is set, else Trainer's own schedule."""
-        if self.lr_scheduler is not None or not self.schedule.own_cosine:
+        cosine = self.schedule.decay_steps is not None or self.schedule.decay_to is not None
+        if self.lr_scheduler is not None or not cosine:
             return super().create_scheduler(num_training_steps, optimizer)
         factor = partial(
             cosine_factor,
