@@ -1,28 +1,24 @@
-"""A Hub on this machine, and clients of it in fresh processes."""
+"""A Hub on this machine, and clients of it in processes of their own."""
 
 import importlib.util
+import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-# First in every client: libraries that must not be needed are not there, whatever is installed.
-_PRELUDE = """\
-import sys
-class _Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}} (blocked in this client)", name=name)
-sys.meta_path.insert(0, _Blocked())
-"""
+# What a client that knows nothing of hf_synth has loaded before it starts, and one that may use it.
+_LOADED = {("hf_synth",): ("datasets",), (): ("datasets", "accelerate", "hf_synth.hub.command", "hf_synth.views")}
+_READ_LATE = {"HF_TOKEN", "OMP_NUM_THREADS", "RANK"}  # what libraries read when they need it, not when they load
 
 
 def _stand_in() -> ModuleType:
@@ -41,17 +37,79 @@ HubStandIn = _stand_in().HubStandIn
 
 
 class Client(Protocol):
-    """Runs Python code in a fresh process whose Hub is the stand-in."""
+    """Runs Python code in a process of its own whose Hub is the stand-in."""
 
     def __call__(
-        self, code: str, *, blocked: tuple[str, ...] = ("hf_synth",), check: bool = True, **env: str
+        self,
+        code: str,
+        *,
+        blocked: tuple[str, ...] = ("hf_synth",),
+        check: bool = True,
+        processes: int = 1,
+        **env: str,
     ) -> subprocess.CompletedProcess[str]: ...
 
 
+class Process:
+    """One order that a process of tests/warm.py carries out."""
+
+    def __init__(self, server: subprocess.Popen[str], order: dict[str, Any]) -> None:
+        self.server, self.order, self.code = server, order, None
+        server.stdin.write(json.dumps(order) + "\n")
+        server.stdin.flush()
+        self.pid = int(server.stdout.readline())
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs: `wait` is what learns of the end."""
+        return self.code
+
+    def wait(self) -> subprocess.CompletedProcess[str]:
+        """Its end."""
+        self.code = int(self.server.stdout.readline())
+        texts = [Path(self.order[name]).read_text(errors="replace") for name in ("stdout", "stderr")]
+        return subprocess.CompletedProcess(self.order["argv"], self.code, *texts)
+
+
+class Machine:
+    """Where the clients of a session run: one address of the Hub, one path for a cache that is another one each time.
+
+    Libraries read both when they load, and clients are forks of a process that has loaded them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.home, self.servers = folder / "home", {}
+        self.home.symlink_to(folder)
+
+    def server(self, hub: HubStandIn, blocked: tuple[str, ...]) -> subprocess.Popen[str]:
+        """The process that forks the clients of a kind."""
+        if blocked not in self.servers:
+            command = [sys.executable, str(Path(__file__).parents[1] / "warm.py"), *_LOADED[blocked]]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self.servers[blocked] = subprocess.Popen(command, env=_environment(hub, self.home), **pipes)
+        return self.servers[blocked]
+
+    def move(self, folder: Path) -> None:
+        """Let the path of the cache be a folder that is still empty."""
+        self.home.unlink()
+        self.home.symlink_to(folder)
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory) -> Iterator[Machine]:
+    """The machine of all clients."""
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    yield machine
+    for server in machine.servers.values():
+        server.stdin.close()
+        server.wait(timeout=60)
+
+
 @pytest.fixture
-def hub() -> Iterator[HubStandIn]:
+def hub(machine: Machine) -> Iterator[HubStandIn]:
     """An empty Hub of its own for each test."""
-    with HubStandIn() as server:
+    with HubStandIn(machine.port) as server:
         yield server
     unserved = [f"{request.method} {request.path}" for request in server.seen(status=501)]
     assert not unserved, f"clients asked for what tests/hub_stand_in does not serve: {unserved}"
@@ -60,38 +118,35 @@ def hub() -> Iterator[HubStandIn]:
 
 
 @pytest.fixture
-def client(hub: HubStandIn, tmp_path: Path) -> Client:
-    """Runs code as a client of `hub`: a fresh process, an empty folder and cache of its own, the Hub's token.
+def client(hub: HubStandIn, machine: Machine, tmp_path: Path) -> Client:
+    """Runs code as a client of `hub`: a process, an empty folder and cache of its own, the Hub's token.
 
     Libraries in `blocked` cannot be imported; `env` adds to the environment or replaces (HF_TOKEN="" is nobody). A
     client that fails makes the test fail with its standard error, except with check=False.
     """
 
     def run(
-        code: str, *, blocked: tuple[str, ...] = ("hf_synth",), check: bool = True, **env: str
+        code: str,
+        *,
+        blocked: tuple[str, ...] = ("hf_synth",),
+        check: bool = True,
+        processes: int = 1,
+        **env: str,
     ) -> subprocess.CompletedProcess[str]:
+        assert env.keys() <= _READ_LATE, "wanted a process that loads its libraries itself"
         folder = tmp_path / f"client_{len(hub.clients)}"
         folder.mkdir()
-        script = folder / "client.py"
-        script.write_text(_PRELUDE.format(blocked=blocked) + textwrap.dedent(code))
-        process = subprocess.Popen(
-            [sys.executable, script.name],
-            cwd=folder,
-            env=_environment(hub, folder) | env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        (folder / "client.py").write_text(textwrap.dedent(code))
+        server = machine.server(hub, blocked)
+        machine.move(folder)
+        files = {name: str(tmp_path / name) for name in ("stdout", "stderr")}
+        order = {"argv": ["client.py"], "cwd": str(folder), "env": env, "blocked": blocked, "session": True}
+        process = Process(server, {**order, "processes": processes, **files})
         hub.clients.append(process)
-        with process:
-            try:
-                out, err = process.communicate(timeout=300)
-            finally:
-                hub.kill_clients()
-        if check and process.returncode:
-            pytest.fail(f"The client ended with {process.returncode}.\n{out}\n{err}")
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        done = process.wait()
+        if check and done.returncode:
+            pytest.fail(f"The client ended with {done.returncode}.\n{done.stdout}\n{done.stderr}")
+        return done
 
     return run
 

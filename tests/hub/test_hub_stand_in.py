@@ -379,4 +379,15 @@ def test_clients_are_alone(hub, client):
     blocked = client("import hf_synth", check=False)
     assert "No module named 'hf_synth' (blocked in this client)" in blocked.stderr
     assert client("import hf_synth; print('there')", blocked=()).stdout == "there\n"
-    assert client("import os; print(os.environ['HF_HOME'])", HF_HOME="/elsewhere").stdout == "/elsewhere\n"
+    cached = """
+        from pathlib import Path
+        from datasets.config import HF_DATASETS_CACHE
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        for cache in map(Path, (HF_DATASETS_CACHE, HF_HUB_CACHE)):
+            cache.mkdir(parents=True, exist_ok=True)
+            print(*cache.iterdir())
+            (cache / "mine").touch()
+        """
+    assert client(cached).stdout == "\n\n"
+    assert client(cached).stdout == "\n\n", "no client sees what another one has cached"

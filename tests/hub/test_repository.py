@@ -45,15 +45,12 @@ def publish(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
 
 
 @pytest.fixture
-def publish_by_two(client, tmp_path) -> Callable[..., subprocess.CompletedProcess]:
+def publish_by_two(client) -> Callable[..., subprocess.CompletedProcess]:
     """Run the command line as two processes."""
 
     def run(*flags: str) -> subprocess.CompletedProcess:
-        worker = tmp_path / "worker.py"
-        worker.write_text(SCRIPT.format(runs=[list(flags)]))
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(worker)]
-        code = f"import subprocess, sys\nsys.exit(subprocess.run([sys.executable, *{launch}]).returncode)"
-        return client(code, blocked=(), check=False, OMP_NUM_THREADS="1")
+        code = SCRIPT.format(runs=[list(flags)])
+        return client(code, blocked=(), check=False, processes=2, OMP_NUM_THREADS="1")
 
     return run
 

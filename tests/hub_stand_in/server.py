@@ -47,16 +47,16 @@ class Failure:
 
 
 class HubStandIn:
-    """A Hub on a free port of this machine. `url` is its endpoint; `token` may write, in the namespace "user"."""
+    """A Hub on a port of this machine, 0 for a free one. `url` is its endpoint; `token` may write, as "user"."""
 
     token = TOKEN
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.clients: list[Popen[str]] = []
         self.failures: list[Failure] = []
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.api = Api(self.url)

@@ -15,6 +15,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
+LIBRARIES = (
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "matplotlib.pyplot",
+    "numba",
+    "peft",
+    "sklearn.decomposition",
+    "sklearn.feature_extraction.text",
+    "sklearn.neighbors",
+    "torch",
+    "transformers",
+    "trl.trainer.dpo_trainer",
+    "trl.trainer.grpo_trainer",
+    "trl.trainer.reward_trainer",
+    "trl.trainer.sft_trainer",
+)
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 LONGEST = 240  # seconds
 
@@ -64,16 +81,16 @@ class Running:
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory) -> Iterator[Callable[..., Running]]:
-    """Start a recipe with flags in a folder; one at a time."""
+    """Start a recipe with flags in a folder, on one process or several as torchrun would; one at a time."""
     logs = tmp_path_factory.mktemp("logs")
     environment = {**os.environ, **ENVIRONMENT}
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    server = subprocess.Popen([sys.executable, str(Path(__file__).with_name("warm.py"))], **options)
+    server = subprocess.Popen([sys.executable, str(ROOT / "tests" / "warm.py"), *LIBRARIES], **options)
 
-    def launch(recipe: str, *flags: object, cwd: Path, **env: str) -> Running:
+    def launch(recipe: str, *flags: object, cwd: Path, processes: int = 1, **env: str) -> Running:
         argv = [str(RECIPES / recipe), *map(str, flags)]
         files = {name: str(logs / name) for name in ("stdout", "stderr")}
-        return Running(server, {"argv": argv, "cwd": str(cwd), "env": env, **files})
+        return Running(server, {"argv": argv, "cwd": str(cwd), "env": env, "processes": processes, **files})
 
     yield launch
     server.stdin.close()

@@ -48,10 +48,9 @@ def test_loader_workers_change_nothing(one, run):
     assert stages(one.parent / "workers") == stages(one)
 
 
-def test_two_processes_see_the_rows_of_one(one, command, recipes):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def test_two_processes_see_the_rows_of_one(one, run):
     batch = ["--per_device_train_batch_size", "4", "--use_cpu", "true", "--output_dir", "two"]
-    done = command(*launch, recipes / "pretrain.py", *FLAGS, *batch, cwd=one.parent)
+    done = run("pretrain.py", *FLAGS, *batch, cwd=one.parent, processes=2)
     assert done.code == 0, done.err
     assert done.out.count("Report: ") == 1
     two = one.parent / "two"

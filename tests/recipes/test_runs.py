@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -192,13 +191,12 @@ def test_lora_leaves_an_adapter(hh_runs, hh_pairs, run, recipes):
     assert "'runs/lora', which holds an adapter and no whole model; merge it" in done.error
 
 
-def test_two_processes_train_one_model_and_write_once(quickstart, command, recipes, tmp_path):
+def test_two_processes_train_one_model_and_write_once(quickstart, run, tmp_path):
     """Groups are whole: of the 16 completions of a generation each prompt has 4, whichever process made them."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     sizes = "--num_rows 100 --eval_prompts 4 --sample_every 2 --max_steps 3 --save_steps 2 --logging_steps 1"
     batch = "--per_device_train_batch_size 8 --num_generations 4 --sampling_strength 1 --log_completions true"
     model = ["--warm_up", "", "--model_name_or_path", quickstart / "warmup", "--output_dir", "two"]
-    done = command(*launch, recipes / "grpo.py", *sizes.split(), *batch.split(), *model, cwd=tmp_path)
+    done = run("grpo.py", *sizes.split(), *batch.split(), *model, cwd=tmp_path, processes=2)
     assert done.code == 0, done.err
     assert done.out.count("Report: ") == 1
     folder = tmp_path / "two"
