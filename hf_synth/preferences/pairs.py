@@ -17,6 +17,7 @@ from hf_synth.preferences.prompts import prompt_id
 from hf_synth.preferences.readers import (
     CONTEXT,
     SCHEMAS,
+    UNREAD_KEYS,
     Pair,
     RowError,
     Schema,
@@ -73,6 +74,7 @@ class PairStream:
         self.read = self.joined = self.pairs = 0
         self.dropped: Counter[str] = Counter()
         self._columns_seen: dict[tuple[str, ...], None] = {}
+        self._unread_keys: set[str] = set()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each pair once. Raises ValueError with the counts where the source has no usable row."""
@@ -85,6 +87,7 @@ class PairStream:
         ):
             row, *_ = rows = list(group)
             self.read += len(rows)
+            UNREAD_KEYS.set(self._unread_keys)
             try:
                 pairs = _pairs(self._schema, rows)
                 kept = _kept(row.fields or {}, self._keep)
@@ -115,9 +118,12 @@ class PairStream:
     @property
     def unread(self) -> list[str]:
         """Return the fields of the rows so far that are not read, sorted."""
-        found = {name for columns in self._columns_seen for name in columns}
-        scores = {name for columns in self._columns_seen for pair in score_columns(columns) for name in pair}
-        return sorted(found - scores - self._schema.columns - self._schema.reads - CONTEXT - self._keep.keys())
+        unread = set(self._unread_keys)
+        for columns in self._columns_seen:
+            schema = _schema_of(columns, self._schema) or self._schema
+            scores = {name for pair in score_columns(columns) for name in pair}
+            unread |= set(columns) - schema.columns - schema.reads - scores - CONTEXT - self._keep.keys()
+        return sorted(unread)
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,22 @@ def _pairs(schema: Schema, rows: list[RawRow]) -> list[Pair]:
     fields = rows[0].fields
     if fields is None:
         raise RowError(rows[0].reason)
-    if schema.columns - fields.keys():
+    row_schema = _schema_of(fields, schema)
+    if row_schema is None:
         raise RowError("missing field")
     if schema.group:
         fields = {schema.group: fields[schema.group], "rows": [row.fields for row in rows]}
     refuse_other_context(fields)
     check_scores(fields)
-    return schema.read(fields)
+    return row_schema.read(fields)
+
+
+def _schema_of(columns: Iterable[str], expected: Schema) -> Schema | None:
+    """Return the source's schema, or that of a row in another layout; None where columns are missing."""
+    if expected.columns <= set(columns):
+        return expected
+    other = find_schema(columns)
+    return None if other is None or expected.group or other.group or other.columns < expected.columns else other
 
 
 def _columns(pair: Pair, src: str) -> dict[str, Any]:
@@ -233,6 +248,10 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
         if schema:
             return schema
         first = first or row.fields
+    if not problems:
+        raise ValueError(
+            f"{src}: none of 0 rows is usable: there is nothing in it, or nothing after the names of its columns."
+        )
     known = "; ".join(f"{name}: {', '.join(sorted(schema.columns))}" for name, schema in SCHEMAS.items())
     if first is None:
         raise ValueError(

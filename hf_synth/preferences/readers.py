@@ -16,6 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypedDict
@@ -112,8 +113,10 @@ _ROLES = {
     **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
     "observation": "tool",
 }
-_SPELT = re.compile(r"\s*[\[{].*['\"](role|from)['\"]\s*:.*[\]}]\s*", re.DOTALL)  # messages as JSON, or as Python
+_SPELT = re.compile(r"\s*\"?[\[{].*['\"](role|from)\\?['\"]\s*:.*[\]}]\"?\s*", re.DOTALL)  # messages as JSON or Python
 _OPENED = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from)\1\s*:\s*['\"]")
+_KEYS = frozenset(("role", "from", "content", "value", "type", "text"))  # that are read, of messages and their parts
+UNREAD_KEYS: ContextVar[set[str]] = ContextVar("UNREAD_KEYS")  # where a reader of rows collects the others
 _BETWEEN = re.compile(r"\}\s*\n\s*\{")  # two messages of a NumPy array, as pandas writes it into CSV
 _SYSTEM = ("system", "system_prompt", "system_message")
 _REFUSED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")  # context of another kind
@@ -164,8 +167,13 @@ def turns_of(value: Any, role: str) -> list[Message]:
                 raise RowError("messages as text that is neither JSON nor Python")
             return [{"role": role, "content": value}]
         value = spelt
-    if isinstance(value, Mapping):
-        value = [value]
+    if isinstance(value, Mapping) and "messages" in value:  # OpenAI's `input`
+        refuse_other_context(value)
+        value = value["messages"]
+    elif isinstance(value, Mapping):
+        columns = [value[name] for name in value if isinstance(value[name], list)]
+        transposed = len(columns) == len(value)  # a list of structs, as earlier versions of `datasets` store it
+        value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=False)] if transposed else [value]
     if not isinstance(value, list):
         raise RowError("wrong type")
     return [_message(_parsed(turn) if isinstance(turn, str) else turn) for turn in value]
@@ -178,6 +186,8 @@ def _parsed(text: str) -> Any:
             value = parse(spelt)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
+        if isinstance(value, str):  # JSON in JSON
+            return _parsed(value)
         some = [value] if isinstance(value, dict) else value
         if isinstance(some, list) and all(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in some):
             return value
@@ -193,15 +203,23 @@ def _message(turn: Any) -> Message:
         raise RowError("wrong type")
     if turn.get("tool_calls") or turn.get("function_call") or turn.get("from") == "function_call":
         raise RowError("tool calls, which are not read")
+    _collect_unread(turn)
     role = turn.get("role") or turn.get("from")
     content = turn["content"] if "content" in turn else turn.get("value")
     if isinstance(content, list):
         if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
             raise RowError("content other than text, which is not read")
+        for part in content:
+            _collect_unread(part)
         content = "\n".join(part["text"] for part in content)
     if not isinstance(role, str) or not isinstance(content, str):
         raise RowError("wrong type")
     return {"role": _ROLES.get(role.lower(), role), "content": content}
+
+
+def _collect_unread(message: Mapping[str, Any]) -> None:
+    names = [name for name in message if name not in _KEYS and message[name] not in (None, "", [], {})]
+    UNREAD_KEYS.get(set()).update(f"{name} (of messages)" for name in names)
 
 
 def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
@@ -211,9 +229,7 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
         RowError: a row without a usable prompt.
     """
     refuse_other_context(row)
-    column = next(
-        (name for name, kind in _PROMPTS.items() if row.get(name) is not None and isinstance(row[name], kind)), None
-    )
+    column = _prompt_column(row)
     if column is None:
         schema = find_schema(row)
         if schema is None or schema.group:
@@ -237,6 +253,21 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
     if turns[-1]["role"] not in ("user", "tool"):
         raise RowError("prompt does not end with the user")
     return turns[-1]["content"] if is_text and len(turns) == 1 else turns
+
+
+def prompt_fields(row: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the fields that `read_prompt` reads."""
+    column, schema = _prompt_column(row), find_schema(row)
+    if column is None:
+        return CONTEXT | (schema.columns if schema else frozenset())
+    return CONTEXT | {column, "history"} | ({"input"} if column == "instruction" else set())
+
+
+def _prompt_column(row: Mapping[str, Any]) -> str | None:
+    for name, kind in _PROMPTS.items():
+        if row.get(name) is not None and isinstance(row[name], kind):
+            return name
+    return None
 
 
 _PROMPTS: dict[str, Any] = {
@@ -434,9 +465,22 @@ _PAIRS = {
     "conversations": ("conversations", "chosen", "rejected"),  # ShareGPT pairs
     "responses": ("instruction", "chosen_response", "rejected_response"),  # argilla's
     "prompt-responses": ("prompt", "chosen_response", "rejected_response"),
+    "openai": ("input", "preferred_output", "non_preferred_output"),
 }
 for _name, _columns in _PAIRS.items():
     reader(_name, columns=_columns, reads=("input", "history"))(functools.partial(_read_pairs, _columns))
+
+
+def _read_continued(name: str, row: Mapping[str, Any]) -> list[Pair]:
+    """Read a pair of which the replies may follow a conversation in another column, or repeat it."""
+    alone = all(len(turns_of(row[side], "assistant")) == 1 for side in ("chosen", "rejected"))
+    return _read_pairs((name, "chosen", "rejected"), row) if alone else read_hh_rlhf(row)
+
+
+for _name in ("messages", "conversation"):
+    reader(_name, columns=(_name, "chosen", "rejected"), without=("prompt",))(
+        functools.partial(_read_continued, _name)
+    )
 read_messages = SCHEMAS["prompt-chosen-rejected"].read
 
 

@@ -15,10 +15,11 @@ import logging
 import lzma
 import re
 import sys
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,18 +32,35 @@ from hf_synth.errors import nearest
 
 logger = logging.getLogger(__name__)
 
+
+def _only_member(file: BinaryIO) -> Any:
+    archive = zipfile.ZipFile(file)
+    if len(names := [name for name in archive.namelist() if not name.endswith("/")]) != 1:
+        raise ValueError(f"got a zip archive of {len(names)} files, wanted one; unpack it and name its folder")
+    return archive.open(names[0])
+
+
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     "": lambda file: file,
     ".gz": gzip.open,
     ".zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file), "zstd"),
     ".bz2": bz2.open,
     ".xz": lzma.open,
+    ".zip": _only_member,
 }
 _TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parquet", ".arrow")
 PAIRS_FOLDER = "pairs"  # of what datasets_scripts/preferences.py writes
 _FIELDS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
 _CHUNK = 2**20
+_OTHER_KINDS = {  # the first bytes of what has the name of text or of a table, and is neither
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
+    b"\xff\xfe": "UTF-16: save it as UTF-8",
+    b"\xfe\xff": "UTF-16: save it as UTF-8",
+    b"\x1f\x8b": "gzip: add .gz to its name",
+    b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or save it as CSV",
+    b"PAR1": "Parquet: name it so",
+}
 _HUB_PLACE = re.compile(r"(?P<place>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 csv.field_size_limit(sys.maxsize)
 
@@ -68,21 +86,24 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
         ValueError: a file of no known kind, or a compressed file or a table that is damaged.
     """
     name = str(place).rpartition("/")[2]
-    if not name.endswith(SUFFIXES):
+    if not name.lower().endswith(SUFFIXES):
         raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
-    packed = next((suffix for suffix in _OPENERS if suffix and name.endswith(suffix)), "")
-    kind = Path(name.removesuffix(packed)).suffix
+    packed = next((suffix for suffix in _OPENERS if suffix and name.lower().endswith(suffix)), "")
+    kind = Path(name.lower().removesuffix(packed)).suffix
     opened = huggingface_hub.HfFileSystem().open if str(place).startswith("hf://") else open
     with opened(str(place), "rb") as file:
         try:
             if kind in (".parquet", ".arrow"):
+                _refuse_other_kinds(name, file.read(32).removeprefix(b"PAR1"))
+                file.seek(0)
                 batches = pq.ParquetFile(file).iter_batches(1024) if kind == ".parquet" else pa.ipc.open_stream(file)
                 values = (each for batch in batches for each in python_values(batch.to_struct_array()))
                 yield from (RawRow(name, number, each, each) for number, each in enumerate(values, start=1))
             else:
                 text = io.BufferedReader(_OPENERS[packed](file), _CHUNK)
+                _refuse_other_kinds(name, text.peek(32))
                 yield from _json_rows(name, text) if "json" in kind else _csv_rows(name, text, kind)
-        except (EOFError, zlib.error, lzma.LZMAError, pa.ArrowException, OSError) as error:
+        except (EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's
                 raise
             what = {".gz": "gzip", ".parquet": "Parquet", ".arrow": "Arrow"}.get(packed or kind, packed)
@@ -90,34 +111,58 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
             raise ValueError(f"{name} is not a whole {what} file ({reason}): download or write it again.") from error
 
 
+def _refuse_other_kinds(name: str, head: bytes) -> None:
+    for start, kind in _OTHER_KINDS.items():
+        if head.startswith(start):
+            raise ValueError(f"{name} is {kind}.")
+
+
 def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
     """Yield the rows of JSON lines, of an array, or of objects that are printed over several lines."""
     head = file.peek(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
-    if re.match(rb"\[\s*(\{|\r?\n|$)|\{\s*(\"\w*\"\s*:\s*\[\s*)?\r?\n", head):
+    if re.match(rb"\[\s*(\{|\]|\r?\n|$)|\{\s*(\"\w*\"\s*:\s*\[\s*)?\r?\n", head):
         yield from _array_rows(name, file)
         return
     # Bytes, so that only \n ends a line: text mode would also be stopped by one byte that is not UTF-8.
     for number, line in enumerate(file, start=1):
-        line = (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip()
+        line = line.removeprefix(codecs.BOM_UTF8).strip()  # files with a mark may have been joined
         if not line:
             continue
         raw = line.decode("utf-8", errors="surrogateescape")
         try:
-            fields = json.loads(raw)
+            fields = _DECODER.decode(raw)
+        except _RepeatedKeyError:
+            fields = _REPEATED
         except (ValueError, RecursionError):
             fields = None
         yield _json_row(name, number, raw, fields)
 
 
+class _RepeatedKeyError(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise _RepeatedKeyError
+    return fields
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+_REPEATED = "a key stands twice"
+
+
 def _json_row(name: str, number: int, raw: str, fields: Any) -> RawRow:
-    """Return the row, or the reason why it is none; `fields`: the parsed object, or None."""
+    """Return the row, or the reason why it is none; `fields`: the parsed object, None or _REPEATED."""
     if not raw.isascii():
         try:
             raw.encode("utf-8")
         except UnicodeEncodeError:  # bytes that are no UTF-8 were decoded as half of a surrogate pair each
             return RawRow(name, number, raw.encode("utf-8", "replace").decode(), None, "not UTF-8")
     if not isinstance(fields, dict):
-        return RawRow(name, number, raw, None, "not JSON" if fields is None else "not a JSON object")
+        reason = "not JSON" if fields is None else "not a JSON object"
+        return RawRow(name, number, raw, None, _REPEATED if fields is _REPEATED else reason)
     return RawRow(name, number, raw, fields)
 
 
@@ -126,7 +171,7 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
 
     A row that cannot be parsed ends where the next one begins: at a brace and the first field of the first row.
     """
-    decode, scan = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode, json.JSONDecoder().raw_decode
+    decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
     text, position, number, finished = decode(file.read(_CHUNK)), 0, 0, False
     opening = re.match(r'\s*(?:\{\s*"\w*"\s*:\s*)?\[', text)
     position = opening.end() if opening else 0
@@ -140,7 +185,9 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
             break
         if position < len(text):
             try:
-                fields, end = scan(text, position)
+                fields, end = _DECODER.raw_decode(text, position)
+            except _RepeatedKeyError:
+                fields, end = _REPEATED, json.JSONDecoder().raw_decode(text, position)[1]
             except json.JSONDecodeError as error:
                 failed_at = error.pos
             except (ValueError, RecursionError):  # digits or brackets without end
@@ -165,9 +212,16 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
 
 def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]:
     """Yield the rows of a CSV file whose first line names the columns; empty cells are None."""
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    table = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",", strict=True)
-    columns = next(table, [])
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    lines = (line.removeprefix("\ufeff") for line in text)  # files with a mark may have been joined
+    head, delimiter = next(lines, ""), "\t" if kind == ".tsv" else ","
+    if delimiter not in head:  # as spreadsheets write it where a comma is in numbers
+        delimiter = max(delimiter + ";\t|,", key=head.count)
+    table = csv.reader(chain([head], lines), delimiter=delimiter, strict=True)
+    try:
+        columns = [column.strip() for column in next(table, [])]
+    except csv.Error as error:
+        raise ValueError(f"{name}: the first line, {head[:80]!r}, names no columns ({error}).") from error
     if repeated := [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]:
         raise ValueError(f"{name} has the columns {', '.join(repeated)} more than once: wanted each once; rename one.")
     while True:

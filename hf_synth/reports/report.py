@@ -49,7 +49,7 @@ from hf_synth.reports.tables import (
     table,
     write_pages,
 )
-from hf_synth.training.data import rejected_rows
+from hf_synth.training.data import rejected_rows, unread_fields
 
 
 def write_report(folder: str | Path) -> Path:
@@ -86,6 +86,7 @@ def report_text(folder: Path, *, published: bool = False, quote_texts: bool = Tr
         diverged=[arm for arm in run.arms if not all(map(math.isfinite, arm.series("loss")[1]))],
         body=section(run, published, quote_texts),
         weights=weights_section(run, quote_texts),
+        unread=[code(name) for name in unread_fields(run.folder) if quote_texts],
         rejected=rejected,
         reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10) if quote_texts],
         own_code="auto_map" in (load_json(run.folder / "config.json") or {}),

@@ -18,10 +18,10 @@ from hf_synth import preferences
 from hf_synth.builder import load_dataset
 from hf_synth.errors import json_dict, nearest
 from hf_synth.evaluation.generation import prompt_ids
-from hf_synth.io import is_main_process, reading
+from hf_synth.io import is_main_process, load_json, reading, write_json
 from hf_synth.tasks import Task, get_task
 from hf_synth.training.arguments import DataArguments
-from hf_synth.training.run_directory import REJECTED_ROWS
+from hf_synth.training.run_directory import REJECTED_ROWS, UNREAD_FIELDS
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,7 @@ def preference_split(
     if data.preferences:
         pairs_read = _read_pairs(data, keep or {})
         forget_rejected(folder)
+        note_unread(folder, pairs_read.unread)
         if pairs_read.rejected_rows:
             reject(folder, pairs_read.rejected_rows)
             logger.warning(
@@ -246,7 +247,8 @@ def _task_prompts(
 
 def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
     """Return {prompt} and the other columns of the rows, but for those that Arrow cannot hold or that are taken."""
-    prompts, rows = zip(*usable_prompts(data.prompts or "", folder, data.prompts_split), strict=True)
+    usable = usable_prompts(data.prompts or "", folder, data.prompts_split, columns_are_read=True)
+    prompts, rows = zip(*usable, strict=True)
     columns: dict[str, Any] = {"prompt": list(prompts)}
     for name in dict.fromkeys(name for row in rows for name in row if name != "prompt"):
         values = [row.get(name) for row in rows]
@@ -256,17 +258,19 @@ def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
             pa.array(values)
         except (ValueError, TypeError, OverflowError) as error:
             logger.warning("prompts: the column %s does not go to the reward: %s", name, str(error).split("\n")[0])
+            note_unread(folder, [name])
         else:
             columns[name] = values
     return Dataset.from_dict(columns)
 
 
 def usable_prompts(
-    place: str, folder: Path, split: str | None = None
+    place: str, folder: Path, split: str | None = None, *, columns_are_read: bool = False
 ) -> Iterator[tuple[str | list[preferences.Message], Mapping[str, Any]]]:
     """Yield the prompts of a file, a folder or a Hub dataset, as text, or as messages where they are more than text.
 
-    Beside each, all columns of its row.
+    Beside each, all columns of its row. Fields that are not read are named at the end: keys of messages and, unless
+    the caller reads them, the other columns.
 
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
     as the first one is: text and one turn of a user are the same.
@@ -280,12 +284,13 @@ def usable_prompts(
         raise ValueError(f"prompts: got {place!r}, which cannot be read: {error}") from error
     counts: Counter[str] = Counter()
     first: type | None = None
-    usable = 0
+    usable, unread = 0, set[str]()
     forget_rejected(folder)
     for row in source.rows():
         try:
             if row.fields is None:
                 raise preferences.RowError(row.reason)
+            preferences.UNREAD_KEYS.set(unread)
             prompt = preferences.read_prompt(row.fields)
             first = first or type(prompt)
             if first is list and isinstance(prompt, str):
@@ -301,6 +306,8 @@ def usable_prompts(
             reason = "not valid Unicode"
         else:
             usable += 1
+            if not columns_are_read:
+                unread |= row.fields.keys() - preferences.prompt_fields(row.fields)
             yield prompt, row.fields
             continue
         counts[reason] += 1
@@ -313,12 +320,27 @@ def usable_prompts(
     if counts:
         total = counts.total() + usable
         logger.warning("%s: %d of %d rows left out: %s", place, counts.total(), total, dict(counts))
+    if unread:
+        logger.warning("%s: the fields %s are not read", place, ", ".join(sorted(unread)))
+        note_unread(folder, unread)
 
 
 def forget_rejected(folder: Path) -> None:
-    """Remove what an earlier start has written of the rows that were left out."""
+    """Remove what an earlier start has written of what was left out."""
     if is_main_process():
-        (folder / REJECTED_ROWS).unlink(missing_ok=True)
+        for name in (REJECTED_ROWS, UNREAD_FIELDS):
+            (folder / name).unlink(missing_ok=True)
+
+
+def note_unread(folder: Path, names: Iterable[str]) -> None:
+    """Add names of fields that are not read to the folder's list of them, for the report."""
+    if is_main_process() and (unread := {*unread_fields(folder), *names}):
+        write_json(folder / UNREAD_FIELDS, {"unread": sorted(unread)})
+
+
+def unread_fields(folder: Path) -> list[str]:
+    """Return the fields of the source that were not read, sorted."""
+    return (load_json(folder / UNREAD_FIELDS) or {}).get("unread", [])
 
 
 def reject(folder: Path, rows: Iterable[preferences.RejectedRow]) -> None:

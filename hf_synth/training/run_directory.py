@@ -23,6 +23,7 @@ from hf_synth.training.checkpoints import TRAINING_LOG
 RESOLVED_CONFIG = "resolved_config.yaml"
 METRICS = "metrics.json"
 WEIGHTS_TABLE = "prompts.parquet"
+UNREAD_FIELDS = "unread_fields.json"
 REJECTED_ROWS = "rejected_rows.jsonl"
 TRANSFER = "transfer.json"
 TRAINED_ON = "trained_on.json"
