@@ -105,7 +105,7 @@ def chosen_sources(
         paths[name] = path or name
     split = _by_name("splits", splits, "=", paths)
     named = {name: _columns(name, text) for name, text in _by_name("columns", columns, ":", paths).items()}
-    defaults = {name: known.split for name, known in KNOWN_SOURCES.items()}
+    defaults = {name: split for name, (_, split) in KNOWN_SOURCES.items()}
     return [
         Source(
             path,

@@ -230,7 +230,7 @@ def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:
 def _preferences(config: Mapping[str, Any]) -> str:
     """The preference pairs of a run by their name on the Hub, where they have one."""
     source = str(config.get("preferences") or "")
-    return KNOWN_SOURCES[source].repository if source in KNOWN_SOURCES else source
+    return KNOWN_SOURCES[source][0] if source in KNOWN_SOURCES else source
 
 
 def is_hub_id(value: Any) -> bool:

@@ -2,14 +2,14 @@
 
 from hf_synth.preferences.pairs import FEATURES, PairStream, RejectedRow, read_preferences, shortened
 from hf_synth.preferences.prompts import distinct_prompts, message_texts, prompt_id, split_by_prompt
-from hf_synth.preferences.readers import UNREAD_KEYS, Message, Pair, RowError, prompt_fields, read_prompt, reader
+from hf_synth.preferences.readers import UNREAD, Message, Pair, RowError, read_prompt, reader
 from hf_synth.preferences.sources import KNOWN_SOURCES, Source, is_published
 from hf_synth.preferences.tokenizer import read_plain_text, ready_for_chat, train_bpe_tokenizer
 
 __all__ = [
     "FEATURES",
     "KNOWN_SOURCES",
-    "UNREAD_KEYS",
+    "UNREAD",
     "Message",
     "Pair",
     "PairStream",
@@ -19,7 +19,6 @@ __all__ = [
     "distinct_prompts",
     "is_published",
     "message_texts",
-    "prompt_fields",
     "prompt_id",
     "read_plain_text",
     "read_preferences",

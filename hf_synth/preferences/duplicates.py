@@ -81,10 +81,9 @@ def _parts(text: str) -> _Parts:
 class NearDuplicates:
     """An index of texts, added batch by batch, that finds the first kept text that each nearly repeats.
 
-    Texts are compared in parts: sentences, lines, turns. Two are near duplicates where all parts but one are the same,
-    and in the part that differs the similarity is high enough: of all runs of three tokens of both, the share that
-    both have (Jaccard's). Numbers, symbols and indentation must be the same; case, and marks that only end a
-    sentence, do not count. So a long shared context makes no two questions alike.
+    Two texts are near duplicates where all parts (sentences, lines, turns) but one are the same, and of all runs of
+    three tokens of that part in both, the share that both have (Jaccard's similarity) is high enough. Numbers, symbols
+    and indentation must be the same; case, and marks that only end a sentence, do not count.
 
     The search is exact: of two sets of such a similarity, the first few runs in any fixed order have one in common
     (Chaudhuri et al., 2006, A primitive operator for similarity joins in data cleaning); long runs come first, as they
@@ -141,12 +140,6 @@ def _similarity(parts: _Parts, runs: frozenset[str], others: int, twin: _Parts) 
 
 
 def near_duplicates(texts: Iterable[str], *, similarity: float = SIMILARITY) -> np.ndarray:
-    """Return for each of N texts the row of the first kept text that it nearly repeats, or its own row: [N] int64.
-
-    A text is kept when it repeats none that was kept before it; see `NearDuplicates` for what similarity is.
-
-    Raises:
-        ValueError: a similarity that is not above 0 and at most 1.
-    """
+    """Return for each of N texts the row of the first kept text that it nearly repeats, or its own row: [N] int64."""
     index = NearDuplicates(similarity)
     return np.array([row for text in texts for row in index.add([text])], dtype=np.int64)

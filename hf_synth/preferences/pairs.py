@@ -17,7 +17,7 @@ from hf_synth.preferences.prompts import prompt_id
 from hf_synth.preferences.readers import (
     CONTEXT,
     SCHEMAS,
-    UNREAD_KEYS,
+    UNREAD,
     Pair,
     RowError,
     Schema,
@@ -74,7 +74,7 @@ class PairStream:
         self.read = self.joined = self.pairs = 0
         self.dropped: Counter[str] = Counter()
         self._columns_seen: dict[tuple[str, ...], None] = {}
-        self._unread_keys: set[str] = set()
+        self._unread: set[str] = set()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield each pair once. Raises ValueError with the counts where the source has no usable row."""
@@ -87,7 +87,7 @@ class PairStream:
         ):
             row, *_ = rows = list(group)
             self.read += len(rows)
-            UNREAD_KEYS.set(self._unread_keys)
+            UNREAD.set(self._unread)
             try:
                 pairs = _pairs(self._schema, rows)
                 kept = _kept(row.fields or {}, self._keep)
@@ -118,12 +118,10 @@ class PairStream:
     @property
     def unread(self) -> list[str]:
         """Return the fields of the rows so far that are not read, sorted."""
-        unread = set(self._unread_keys)
-        for columns in self._columns_seen:
-            schema = _schema_of(columns, self._schema) or self._schema
-            scores = {name for pair in score_columns(columns) for name in pair}
-            unread |= set(columns) - schema.columns - schema.reads - scores - CONTEXT - self._keep.keys()
-        return sorted(unread)
+        found = {name for columns in self._columns_seen for name in columns}
+        scores = {name for columns in self._columns_seen for pair in score_columns(columns) for name in pair}
+        read = self._schema.columns | self._schema.reads | CONTEXT | self._keep.keys() | scores
+        return sorted(found - read | self._unread)
 
 
 @dataclass(frozen=True)
@@ -148,17 +146,14 @@ class PreferenceData:
 
 
 def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = None, **options: Any) -> PreferenceData:
-    """Read preference pairs in TRL's conversational format from the Hub, a local folder or a local file, into memory.
+    """Read preference pairs in TRL's conversational format into memory.
 
     A bad row is left out, counted and kept for inspection; it never stops the run. Duplicate pairs stay, with one id.
 
     Args:
-        source: a Hub id ("Anthropic/hh-rlhf", or OWNER/NAME:CONFIG@REVISION), a short name ("hh", "uf", "se"), or the
-            path of a file (JSON, Parquet, CSV) or a folder. A folder that datasets_scripts/preferences.py wrote gives
-            its pairs.
+        source: the `place` of a `Source`; options: its other attributes.
         keep: further columns that the pairs shall have, str or float each; null where a row has none. One that no row
             has is left out.
-        options: split, name, data_dir, revision, src, columns, max_rows, as `Source` has them.
 
     Raises:
         ValueError: nothing at `source`, an unknown schema, or no usable row; the counts are in the message.
@@ -195,22 +190,13 @@ def _pairs(schema: Schema, rows: list[RawRow]) -> list[Pair]:
     fields = rows[0].fields
     if fields is None:
         raise RowError(rows[0].reason)
-    row_schema = _schema_of(fields, schema)
-    if row_schema is None:
+    if schema.columns - fields.keys():
         raise RowError("missing field")
     if schema.group:
         fields = {schema.group: fields[schema.group], "rows": [row.fields for row in rows]}
     refuse_other_context(fields)
     check_scores(fields)
-    return row_schema.read(fields)
-
-
-def _schema_of(columns: Iterable[str], expected: Schema) -> Schema | None:
-    """Return the source's schema, or that of a row in another layout; None where columns are missing."""
-    if expected.columns <= set(columns):
-        return expected
-    other = find_schema(columns)
-    return None if other is None or expected.group or other.group or other.columns < expected.columns else other
+    return schema.read(fields)
 
 
 def _columns(pair: Pair, src: str) -> dict[str, Any]:
@@ -248,18 +234,12 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
         if schema:
             return schema
         first = first or row.fields
-    if not problems:
-        raise ValueError(
-            f"{src}: none of 0 rows is usable: there is nothing in it, or nothing after the names of its columns."
-        )
     known = "; ".join(f"{name}: {', '.join(sorted(schema.columns))}" for name, schema in SCHEMAS.items())
+    what = f"the columns {', '.join(first or ())} are of no known schema"
     if first is None:
-        raise ValueError(
-            f"{src}: none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines "
-            f"(one object a line), an array, Parquet or CSV with the columns of a known schema ({known})."
-        )
+        what = f"none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines (one object a "
+        what += "line), an array, Parquet or CSV"
     raise ValueError(
-        f"{src}: the columns {', '.join(first)} are of no known schema. Known are: {known}. "
-        "Name your columns (columns={'prompt': 'question', ...}; on the command line --columns), or register a reader "
-        "with hf_synth.preferences.reader."
+        f"{src}: {what}. Known are: {known}. Name your columns (columns={{'prompt': 'question', ...}}; on the command "
+        "line --columns), or register a reader with hf_synth.preferences.reader."
     )

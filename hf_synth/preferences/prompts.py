@@ -41,9 +41,6 @@ def prompt_id(prompt: Prompt) -> str:
 
     A prompt of one user message has the id of its text as a plain string. Other conversations are hashed as the
     JSON of [[role, normalised content], ...], so that text cannot pass for a turn.
-
-    Args:
-        prompt: a string, or a list of {"role", "content"}.
     """
     if not isinstance(prompt, str) and [message["role"] for message in prompt] == ["user"]:
         prompt = prompt[0]["content"]
@@ -54,13 +51,9 @@ def prompt_id(prompt: Prompt) -> str:
 
 
 def distinct_prompts(dataset: Dataset) -> tuple[Dataset, Counter[str]]:
-    """Return the first row of each distinct prompt, in order, and by prompt_id the number of rows that have it.
+    """Return the first row of each distinct `prompt`, in order, and by prompt_id the number of rows that have it.
 
-    Args:
-        dataset: has a column `prompt` (string or messages); a column `prompt_id` is used where it is there.
-
-    Raises:
-        ValueError: no column `prompt`.
+    A column `prompt_id` is used where it is there.
     """
     _require_prompt(dataset)
     known = "prompt_id" in dataset.column_names
@@ -72,14 +65,12 @@ def distinct_prompts(dataset: Dataset) -> tuple[Dataset, Counter[str]]:
 def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0) -> DatasetDict:
     """Split into train and test parts that share no prompt, and no first user turn.
 
-    Conversations that begin with the same user turn are often one conversation, cut at several points: their rows
-    stay together. The side follows from a hash of (seed, first user turn) alone: rows that are added or reordered
-    move no other row, and the share is met on average, not exactly.
+    Conversations that begin with the same user turn are often one conversation, cut at several points. The side
+    follows from a hash of (seed, first user turn) alone: rows that are added or reordered move no other row.
 
     Args:
         dataset: has a column `prompt` (string or messages).
-        test_share: the expected share of distinct first turns in `test`, above 0 and below 1.
-        seed: another seed, another split.
+        test_share: the expected share of distinct first turns in `test`, above 0 and below 1; met on average.
 
     Raises:
         ValueError: a share out of range, no column `prompt`, or a side that got no row.

@@ -1,13 +1,4 @@
-"""The known layouts of preference data: tables of columns, and from a raw row to its pairs, in one registry.
-
-A new layout is one function:
-
-    @reader("my-layout", columns=("question", "good", "bad"))
-    def read_my_layout(row):
-        if not row["good"]:
-            raise RowError("empty reply")
-        return [Pair([{"role": "user", "content": row["question"]}], row["good"], row["bad"])]
-"""
+"""The known layouts of preference data: tables of columns, and from a raw row to its pairs, in one registry."""
 
 import ast
 import functools
@@ -79,11 +70,7 @@ def reader(
     reads: Sequence[str] = (),
     group: str | None = None,
 ) -> Callable[[RowReader], RowReader]:
-    """Register a function from one row to its pairs (or RowError) as the reader of a schema.
-
-    Raises:
-        ValueError: the name is taken.
-    """
+    """Register a function from one row to its pairs (or RowError) as the reader of a schema, as `Schema` has it."""
 
     def register(read: RowReader) -> RowReader:
         if name in SCHEMAS:
@@ -116,7 +103,7 @@ _ROLES = {
 _SPELT = re.compile(r"\s*\"?[\[{].*['\"](role|from)\\?['\"]\s*:.*[\]}]\"?\s*", re.DOTALL)  # messages as JSON or Python
 _OPENED = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from)\1\s*:\s*['\"]")
 _KEYS = frozenset(("role", "from", "content", "value", "type", "text"))  # that are read, of messages and their parts
-UNREAD_KEYS: ContextVar[set[str]] = ContextVar("UNREAD_KEYS")  # where a reader of rows collects the others
+UNREAD: ContextVar[set[str]] = ContextVar("UNREAD")  # what collects the others, and a prompt's other columns
 _BETWEEN = re.compile(r"\}\s*\n\s*\{")  # two messages of a NumPy array, as pandas writes it into CSV
 _SYSTEM = ("system", "system_prompt", "system_message")
 _REFUSED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")  # context of another kind
@@ -127,9 +114,6 @@ def parse_dialogue(text: str) -> list[Message]:
     r"""Parse the turns of a text `\n\nHuman: ...\n\nAssistant: ...`, contents stripped; [] where it has no turn.
 
     Windows line ends count as line ends. Consecutive turns of one role stay apart here.
-
-    Raises:
-        RowError: text before the first turn.
     """
     before, *parts = _MARKER.split("\n\n" + text.replace("\r\n", "\n").lstrip())
     if parts and before.strip():
@@ -153,9 +137,6 @@ def turns_of(value: Any, role: str) -> list[Message]:
 
     Messages are lists of {"role", "content"} or {"from", "value"}, or one of these, also written as JSON or Python;
     contents may be parts {"type": "text", "text"}.
-
-    Raises:
-        RowError: anything else, and what no text can stand for: tool calls, images.
     """
     if isinstance(value, str):
         if _TRANSCRIPT.match(value):
@@ -172,8 +153,8 @@ def turns_of(value: Any, role: str) -> list[Message]:
         value = value["messages"]
     elif isinstance(value, Mapping):
         columns = [value[name] for name in value if isinstance(value[name], list)]
-        transposed = len(columns) == len(value)  # a list of structs, as earlier versions of `datasets` store it
-        value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=False)] if transposed else [value]
+        transposed = len(columns) == len(value) and len(set(map(len, columns))) == 1  # as `datasets` stored Sequence
+        value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] if transposed else [value]
     if not isinstance(value, list):
         raise RowError("wrong type")
     return [_message(_parsed(turn) if isinstance(turn, str) else turn) for turn in value]
@@ -219,19 +200,19 @@ def _message(turn: Any) -> Message:
 
 def _collect_unread(message: Mapping[str, Any]) -> None:
     names = [name for name in message if name not in _KEYS and message[name] not in (None, "", [], {})]
-    UNREAD_KEYS.get(set()).update(f"{name} (of messages)" for name in names)
+    UNREAD.get(set()).update(f"{name} (of messages)" for name in names)
 
 
 def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
-    """Return the prompt of a row of any layout: text where it is nothing but text, or messages that end with the user.
-
-    Raises:
-        RowError: a row without a usable prompt.
-    """
+    """Return a row's prompt, or raise RowError: text if it is nothing but text, or messages that end with the user."""
     refuse_other_context(row)
-    column = _prompt_column(row)
+    column = next(
+        (name for name, kind in _PROMPTS.items() if row.get(name) is not None and isinstance(row[name], kind)), None
+    )
+    schema = None if column else find_schema(row)
+    read = schema.columns if schema else {column, "history", "input" if column == "instruction" else column}
+    UNREAD.get(set()).update(row.keys() - CONTEXT - read)
     if column is None:
-        schema = find_schema(row)
         if schema is None or schema.group:
             raise RowError("there is no `prompt`")
         return schema.read(row)[0].prompt
@@ -253,21 +234,6 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
     if turns[-1]["role"] not in ("user", "tool"):
         raise RowError("prompt does not end with the user")
     return turns[-1]["content"] if is_text and len(turns) == 1 else turns
-
-
-def prompt_fields(row: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of the fields that `read_prompt` reads."""
-    column, schema = _prompt_column(row), find_schema(row)
-    if column is None:
-        return CONTEXT | (schema.columns if schema else frozenset())
-    return CONTEXT | {column, "history"} | ({"input"} if column == "instruction" else set())
-
-
-def _prompt_column(row: Mapping[str, Any]) -> str | None:
-    for name, kind in _PROMPTS.items():
-        if row.get(name) is not None and isinstance(row[name], kind):
-            return name
-    return None
 
 
 _PROMPTS: dict[str, Any] = {
@@ -341,6 +307,8 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
         return [*prompt, *before], reply["content"]
     # A prompt is the beginning, or, as text, any of the user's turns
     if said[: len(asked)] != asked and not (len(asked) == 1 and asked[0] in said):
+        if asked[: len(said)] == said and prompt[len(before)]["role"] == "assistant":  # the prompt has a reply, too
+            return [*(system if before[0]["role"] != "system" else []), *before], reply["content"]
         if prompt[-1]["role"] == "assistant" and before[0]["role"] == "user":
             return [*prompt, *before], reply["content"]
         raise RowError("prompts differ")
@@ -465,22 +433,12 @@ _PAIRS = {
     "conversations": ("conversations", "chosen", "rejected"),  # ShareGPT pairs
     "responses": ("instruction", "chosen_response", "rejected_response"),  # argilla's
     "prompt-responses": ("prompt", "chosen_response", "rejected_response"),
+    "messages": ("messages", "chosen", "rejected"),  # axolotl
+    "conversation": ("conversation", "chosen", "rejected"),
     "openai": ("input", "preferred_output", "non_preferred_output"),
 }
 for _name, _columns in _PAIRS.items():
     reader(_name, columns=_columns, reads=("input", "history"))(functools.partial(_read_pairs, _columns))
-
-
-def _read_continued(name: str, row: Mapping[str, Any]) -> list[Pair]:
-    """Read a pair of which the replies may follow a conversation in another column, or repeat it."""
-    alone = all(len(turns_of(row[side], "assistant")) == 1 for side in ("chosen", "rejected"))
-    return _read_pairs((name, "chosen", "rejected"), row) if alone else read_hh_rlhf(row)
-
-
-for _name in ("messages", "conversation"):
-    reader(_name, columns=(_name, "chosen", "rejected"), without=("prompt",))(
-        functools.partial(_read_continued, _name)
-    )
 read_messages = SCHEMAS["prompt-chosen-rejected"].read
 
 
@@ -612,11 +570,9 @@ _BACKSLASH = "\ue05c"  # stands for what the converter would double
 
 
 def html_to_text(source: str) -> str:
-    r"""Convert HTML to Markdown: code blocks fenced and their text untouched, entities decoded, ends stripped.
+    """Convert HTML to Markdown, without scripts, forms and navigation; of text without a tag, decode the entities.
 
-    Exponents and indices become x^2 and x_1, with braces around more than one character; backslashes, and with them
-    LaTeX, stay as they are. Text without a tag of HTML comes back as it is, but for entities and line ends. Scripts,
-    forms and navigation are dropped.
+    Exponents and indices become x^2 and x_1, with braces around more than one character. LaTeX stays as it is.
     """
     if not _TAG.search(source):
         return html.unescape(source).strip()

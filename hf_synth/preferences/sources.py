@@ -15,7 +15,6 @@ import logging
 import lzma
 import re
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -33,20 +32,12 @@ from hf_synth.errors import nearest
 logger = logging.getLogger(__name__)
 
 
-def _only_member(file: BinaryIO) -> Any:
-    archive = zipfile.ZipFile(file)
-    if len(names := [name for name in archive.namelist() if not name.endswith("/")]) != 1:
-        raise ValueError(f"got a zip archive of {len(names)} files, wanted one; unpack it and name its folder")
-    return archive.open(names[0])
-
-
 _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
     "": lambda file: file,
     ".gz": gzip.open,
     ".zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file), "zstd"),
     ".bz2": bz2.open,
     ".xz": lzma.open,
-    ".zip": _only_member,
 }
 _TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parquet", ".arrow")
@@ -59,7 +50,6 @@ _OTHER_KINDS = {  # the first bytes of what has the name of text or of a table, 
     b"\xfe\xff": "UTF-16: save it as UTF-8",
     b"\x1f\x8b": "gzip: add .gz to its name",
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or save it as CSV",
-    b"PAR1": "Parquet: name it so",
 }
 _HUB_PLACE = re.compile(r"(?P<place>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 csv.field_size_limit(sys.maxsize)
@@ -92,29 +82,24 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
     kind = Path(name.lower().removesuffix(packed)).suffix
     opened = huggingface_hub.HfFileSystem().open if str(place).startswith("hf://") else open
     with opened(str(place), "rb") as file:
+        head = b"" if packed else file.read(24)
+        if other := next((other for start, other in _OTHER_KINDS.items() if head.startswith(start)), None):
+            raise ValueError(f"{name} is {other}.")
+        file.seek(0)
         try:
             if kind in (".parquet", ".arrow"):
-                _refuse_other_kinds(name, file.read(32).removeprefix(b"PAR1"))
-                file.seek(0)
                 batches = pq.ParquetFile(file).iter_batches(1024) if kind == ".parquet" else pa.ipc.open_stream(file)
                 values = (each for batch in batches for each in python_values(batch.to_struct_array()))
                 yield from (RawRow(name, number, each, each) for number, each in enumerate(values, start=1))
             else:
                 text = io.BufferedReader(_OPENERS[packed](file), _CHUNK)
-                _refuse_other_kinds(name, text.peek(32))
                 yield from _json_rows(name, text) if "json" in kind else _csv_rows(name, text, kind)
-        except (EOFError, zlib.error, zipfile.BadZipFile, lzma.LZMAError, pa.ArrowException, OSError) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, csv.Error, pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's
                 raise
-            what = {".gz": "gzip", ".parquet": "Parquet", ".arrow": "Arrow"}.get(packed or kind, packed)
+            what = {".gz": "gzip", ".parquet": "Parquet", ".arrow": "Arrow"}.get(packed or kind, packed or kind)
             reason = " ".join(str(error).split())
             raise ValueError(f"{name} is not a whole {what} file ({reason}): download or write it again.") from error
-
-
-def _refuse_other_kinds(name: str, head: bytes) -> None:
-    for start, kind in _OTHER_KINDS.items():
-        if head.startswith(start):
-            raise ValueError(f"{name} is {kind}.")
 
 
 def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
@@ -131,21 +116,17 @@ def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
         raw = line.decode("utf-8", errors="surrogateescape")
         try:
             fields = _DECODER.decode(raw)
-        except _RepeatedKeyError:
+        except KeyError:
             fields = _REPEATED
         except (ValueError, RecursionError):
             fields = None
         yield _json_row(name, number, raw, fields)
 
 
-class _RepeatedKeyError(ValueError):
-    pass
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise _RepeatedKeyError
+        raise KeyError
     return fields
 
 
@@ -186,7 +167,7 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
         if position < len(text):
             try:
                 fields, end = _DECODER.raw_decode(text, position)
-            except _RepeatedKeyError:
+            except KeyError:
                 fields, end = _REPEATED, json.JSONDecoder().raw_decode(text, position)[1]
             except json.JSONDecodeError as error:
                 failed_at = error.pos
@@ -218,10 +199,7 @@ def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]
     if delimiter not in head:  # as spreadsheets write it where a comma is in numbers
         delimiter = max(delimiter + ";\t|,", key=head.count)
     table = csv.reader(chain([head], lines), delimiter=delimiter, strict=True)
-    try:
-        columns = [column.strip() for column in next(table, [])]
-    except csv.Error as error:
-        raise ValueError(f"{name}: the first line, {head[:80]!r}, names no columns ({error}).") from error
+    columns = [column.strip() for column in next(table, [])]
     if repeated := [column for column in dict.fromkeys(columns) if column and columns.count(column) > 1]:
         raise ValueError(f"{name} has the columns {', '.join(repeated)} more than once: wanted each once; rename one.")
     while True:
@@ -265,18 +243,10 @@ def python_values(array: pa.Array) -> list[Any]:
 # --- Which files -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Known:
-    """A dataset that goes by a short name: where it is on the Hub, and which split has its pairs."""
-
-    repository: str
-    split: str
-
-
-KNOWN_SOURCES = {
-    "hh": Known("Anthropic/hh-rlhf", "train"),
-    "uf": Known("HuggingFaceH4/ultrafeedback_binarized", "train_prefs"),
-    "se": Known("HuggingFaceH4/stack-exchange-preferences", "train"),
+KNOWN_SOURCES = {  # short name -> Hub id, and the split that has its pairs
+    "hh": ("Anthropic/hh-rlhf", "train"),
+    "uf": ("HuggingFaceH4/ultrafeedback_binarized", "train_prefs"),
+    "se": ("HuggingFaceH4/stack-exchange-preferences", "train"),
 }
 
 
@@ -285,9 +255,9 @@ class Source:
     """Where preference pairs or prompts are read from.
 
     Attributes:
-        place: the path of a file or a folder (of data files, a clone of a Hub dataset, what `save_to_disk` wrote), a
-            Hub id, with a config and a revision if need be (OWNER/NAME:CONFIG@REVISION), or a short name ("hh", "uf",
-            "se").
+        place: the path of a file or a folder (of data files, a clone of a Hub dataset, what `save_to_disk` or
+            datasets_scripts/preferences.py wrote), a Hub id, with a config and a revision if need be
+            (OWNER/NAME:CONFIG@REVISION), or a short name ("hh", "uf", "se").
         split: a split as `datasets` finds it; not used for a single file. Without one, a place with one split is read
             whole.
         name: a config of a Hub dataset or of its clone.
@@ -347,7 +317,7 @@ class Source:
         if path.exists():
             return replace(self, data_dir=PAIRS_FOLDER) if is_published(path) and not self.data_dir else self
         if known := KNOWN_SOURCES.get(str(self.place)):
-            return replace(self, place=known.repository, default_split=known.split)
+            return replace(self, place=known[0], default_split=known[1])
         folder, colon, config = str(self.place).rpartition(":")
         if colon and Path(folder).is_dir():
             return replace(self, place=folder, name=self.name or config)

@@ -89,9 +89,6 @@ def train_bpe_tokenizer(texts: Iterable[str], *, vocab_size: int = 8192, chat: b
         texts: strings; read once.
         vocab_size: the most tokens there may be, special ones included; few texts give fewer: use len(tokenizer).
         chat: add the role tokens and the chat template.
-
-    Raises:
-        ValueError: no text, something that is no text, or a vocabulary without room for all bytes.
     """
     special = [*SPECIAL_TOKENS, *(ROLE_TOKENS if chat else ())]
     least = len(special) + 256

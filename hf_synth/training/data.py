@@ -267,11 +267,9 @@ def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
 def usable_prompts(
     place: str, folder: Path, split: str | None = None, *, columns_are_read: bool = False
 ) -> Iterator[tuple[str | list[preferences.Message], Mapping[str, Any]]]:
-    """Yield the prompts of a file, a folder or a Hub dataset, as text, or as messages where they are more than text.
+    """Yield the prompts of a file, a folder or a Hub dataset, as text or as messages, each beside its row's columns.
 
-    Beside each, all columns of its row. Fields that are not read are named at the end: keys of messages and, unless
-    the caller reads them, the other columns.
-
+    Fields that are not read are named at the end: keys of messages, and other columns unless `columns_are_read`.
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
     as the first one is: text and one turn of a user are the same.
 
@@ -290,7 +288,7 @@ def usable_prompts(
         try:
             if row.fields is None:
                 raise preferences.RowError(row.reason)
-            preferences.UNREAD_KEYS.set(unread)
+            preferences.UNREAD.set(unread)
             prompt = preferences.read_prompt(row.fields)
             first = first or type(prompt)
             if first is list and isinstance(prompt, str):
@@ -306,8 +304,7 @@ def usable_prompts(
             reason = "not valid Unicode"
         else:
             usable += 1
-            if not columns_are_read:
-                unread |= row.fields.keys() - preferences.prompt_fields(row.fields)
+            unread -= row.fields.keys() if columns_are_read else set()
             yield prompt, row.fields
             continue
         counts[reason] += 1

@@ -1,6 +1,7 @@
 """Raw rows: which files a split has, and nested columns as Python values."""
 
 import bz2
+import codecs
 import gzip
 import json
 import lzma
@@ -131,6 +132,64 @@ def test_compressed_files(tmp_path, suffix, name):
         fields(path)
 
 
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.csv", "|"), ("a.tsv", ",")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_first_line_of_a_table_says_what_separates_its_cells(write, name, mark, quote):
+    cells = [["a", " b"], [f"1.5{mark if quote else ''}", "x"]]
+    lines = [mark.join(f"{quote}{cell}{quote}" for cell in row) for row in cells]
+    assert fields(write(name, *lines)) == [{"a": cells[1][0], "b": "x"}]
+
+
+def test_a_first_line_that_is_no_csv_is_an_error_in_one_line(write):
+    with pytest.raises(ValueError, match=r"a\.csv is not a whole \.csv file \(.*expected after"):
+        fields(write("a.csv", '"a"x,"b"'))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_marks_of_files_that_were_joined_are_no_text(write, name):
+    lines = ["a", "1"] if "csv" in name else ['{"a": "1"}']
+    assert fields(
+        write(name, *(f"\ufeff{line}" for line in lines), "\ufeff2" if "csv" in name else '\ufeff{"a": "2"}')
+    ) == [
+        {"a": "1"},
+        {"a": "2"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "Git LFS pointer"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 9\n", "Git LFS pointer"),
+        ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16: save it as UTF-8"),
+        ("a.csv", codecs.BOM_UTF16_BE + "a,b\n".encode("utf-16-be"), "UTF-16: save it as UTF-8"),
+        ("a.jsonl", gzip.compress(b'{"a": 1}'), "gzip: add .gz to its name"),
+        ("a.csv", b"PK\x03\x04...", "a zip archive or a spreadsheet"),
+    ],
+)
+def test_what_has_the_name_of_another_kind_is_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} is (a )?{said}"):
+        fields(tmp_path / name)
+
+
+def test_names_in_capitals(write):
+    assert fields(write("A.JSONL", {"a": 1})) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["lines", "one line", "a row a line"])
+@pytest.mark.parametrize("row", ['{"prompt": "Q", "chosen": "a", "prompt": "R"}', '{"prompt": [{"a": 1, "a": 2}]}'])
+def test_a_key_that_stands_twice_breaks_its_row(tmp_path, kind, row):
+    rows = [json.dumps(ROWS[0]), row, json.dumps(ROWS[1])]
+    text = "\n".join(rows) if kind == "lines" else "[" + (",\n" if "a line" in kind else ", ").join(rows) + "]"
+    (tmp_path / "a.json").write_text(text)
+    assert fields(tmp_path / "a.json") == [ROWS[0], "a key stands twice", ROWS[1]]
+
+
+def test_an_empty_array_has_no_rows(write):
+    assert fields(write("a.json", "[]")) == []
+
+
 def test_messages_in_a_table_of_text(write):
     turns = json.dumps([{"role": "user", "content": "Q?"}])
     table = "prompt,chosen,rejected,score_chosen,score_rejected\n"
@@ -196,6 +255,25 @@ def test_parts_are_one_split(tmp_path):
     assert read(place(tmp_path, "part-0.jsonl", "part-1.jsonl")) == [0, 1]
 
 
+def test_of_several_kinds_of_files_one_is_read_and_the_others_are_named(tmp_path, caplog):
+    folder = place(tmp_path, "train-0.jsonl", "train-1.parquet")
+    assert read(folder) == [1]
+    assert "files in no split, which are not read:" in caplog.text
+    assert "train-0.jsonl" in caplog.text
+
+
+def test_a_clone_whose_card_names_patterns_gives_its_default_config(tmp_path, caplog):
+    names = ["data/train-0.jsonl", "data/train-1.jsonl", "raw/all.jsonl"]
+    card = "- config_name: default\n  data_files:\n  - split: train\n    path: data/train-*\n"
+    assert read(place(tmp_path, *names, readme=f"configs:\n{card}- config_name: raw\n  data_files: raw/*")) == [0, 1]
+    assert "raw/all.jsonl" in caplog.text
+    assert read(f"{tmp_path / 'repo'}:raw") == [2]
+
+
+def test_folders_in_folders(tmp_path):
+    assert read(place(tmp_path, "data/data/train.jsonl", ".ipynb_checkpoints/train-checkpoint.jsonl")) == [0]
+
+
 def test_a_folder_without_data(tmp_path):
     (tmp_path / "notes.xlsx").touch()
     with pytest.raises(ValueError, match=r"No (data file|split 'train') in"):
@@ -209,6 +287,11 @@ def test_saved_datasets(tmp_path):
     datasets.DatasetDict(train=rows, test=rows.select([3])).save_to_disk(tmp_path / "two")
     assert read(tmp_path / "two") == [0, 1, 2, 3, 4]
     assert read(tmp_path / "two", split="test") == [3]
+    saved = datasets.load_from_disk(tmp_path / "one")
+    saved.filter(lambda row: row["prompt"] == "Q1")
+    saved.map(lambda row: {"prompt": "Q9"})
+    assert len(list((tmp_path / "one").glob("cache-*.arrow"))) == 2
+    assert sorted(read(tmp_path / "one")) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="No split 'dev' in two: got train"):
         read(tmp_path / "two", split="dev")
 

@@ -100,3 +100,60 @@ def test_json_that_datasets_stores_as_text_is_parsed(tmp_path):
     table.to_parquet(tmp_path / "a.parquet")
     assert "arrow.json" in str(pq.read_schema(tmp_path / "a.parquet"))
     assert pairs(read_preferences(tmp_path / "a.parquet")) == [[["user: Q?"], "a", "b"]]
+
+
+def test_keys_of_messages_that_are_not_read_are_named_once(write, caplog):
+    """Not those that say nothing: `tool_calls` of a message without tool calls, as Parquet has it."""
+    turn = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "a", "cache_control": {"x": 1}}],
+        "tool_calls": [],
+    }
+    row = {"prompt": [{"role": "user", "content": "Q?", "name": "Ann", "weight": 0}], "rejected": "b", "lang": "en"}
+    row |= {"chosen": [turn | {"reasoning_content": "Hm.", "function_call": None}]}
+    spelt = row | {"prompt": json.dumps([{"role": "user", "content": "R?", "date": "now"}])}
+    data = read_preferences(write("a.jsonl", row, row, spelt))
+    names = [f"{name} (of messages)" for name in ("cache_control", "date", "name", "reasoning_content", "weight")]
+    assert list(data.unread) == sorted([*names, "lang"])
+    assert caplog.text.count("name (of messages)") == 1
+    assert [turns[0]["content"] for turns in data.dataset["prompt"]] == ["Q?", "Q?", "R?"]
+
+
+U, A, B = ({"role": role, "content": text} for role, text in (("user", "Q?"), ("assistant", "a"), ("assistant", "b")))
+SPELLINGS = {
+    "JSON in JSON": {
+        "prompt": "Q?",
+        **{s: json.dumps(json.dumps([U, t])) for s, t in (("chosen", A), ("rejected", B))},
+    },
+    "lists in a struct": {
+        "prompt": "Q?",
+        **{s: {"role": ["user", "assistant"], "content": ["Q?", t]} for s, t in (("chosen", "a"), ("rejected", "b"))},
+    },
+    "axolotl, replies": {"messages": [U], "chosen": A, "rejected": B},
+    "axolotl, texts": {"conversation": [U], "chosen": "a", "rejected": "b"},
+    "messages that are chosen, too": {"messages": [U, A], "chosen": [U, A], "rejected": [U, B]},
+    "ShareGPT with its answer": {
+        "conversations": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "a"}],
+        "chosen": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "a"}],
+        "rejected": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "b"}],
+    },
+    "OpenAI": {"input": {"messages": [U], "tools": []}, "preferred_output": [A], "non_preferred_output": [B]},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_spellings_of_one_pair(write, spelling):
+    assert pairs(read_preferences(write("a.jsonl", SPELLINGS[spelling]))) == [[["user: Q?"], "a", "b"]]
+
+
+def test_replies_without_an_order(write):
+    """Equal scores are never compared; a list of texts is no conversation."""
+    scored = [{"response": text, "overall_score": score} for text, score in zip("abcd", (5, 5, 3, 3), strict=True)]
+    rows = [{"instruction": "Q?", "completions": scored}, {"instruction": "R?", "completions": scored[:2]}]
+    data = read_preferences(write("a.jsonl", *rows))
+    assert (pairs(data), data.dropped) == ([[["user: Q?"], "a", "c"]], {"no two answers of different scores": 1})
+    rows = [
+        {"prompt": "Q?", "chosen": ["a", "b"], "rejected": ["c"]},
+        {"prompt": "Q?", "chosen": "a", "rejected": "b"},
+    ]
+    assert read_preferences(write("b.jsonl", *rows)).dropped == {"wrong type": 1}

@@ -23,6 +23,8 @@ from hf_synth.training.data import (
     pair_length,
     preference_split,
     prompt_split,
+    unread_fields,
+    usable_prompts,
     without_long_prompts,
 )
 
@@ -232,6 +234,19 @@ def test_columns_of_own_prompts_stay_beside_them(write, tmp_path, caplog):
         "mixed",
         "completion",
     ]
+
+
+def test_fields_that_are_not_read_are_named_and_kept_for_the_report(write, tmp_path, caplog):
+    """A reward gets the columns; density.py reads none of them."""
+    message = {"role": "user", "content": "Hi", "name": "Ann"}
+    path = write({"prompt": [message], "answer": 1, "completion": "x"})
+    prompt_split(own(path, test_share=0.0), tmp_path, 0)
+    assert unread_fields(tmp_path) == ["completion", "name (of messages)"]
+    assert "the fields name (of messages) are not read" in caplog.text
+    list(usable_prompts(str(path), tmp_path))
+    assert unread_fields(tmp_path) == ["answer", "completion", "name (of messages)"]
+    list(usable_prompts(str(write({"instruction": "Hi", "input": "Ho", "system": "S"})), tmp_path))
+    assert unread_fields(tmp_path) == []
 
 
 def test_the_split_of_own_prompts(tmp_path):
