@@ -102,7 +102,7 @@ _ROLES = {
 }
 _SPELT = re.compile(r"\s*\"?[\[{].*['\"](role|from)\\?['\"]\s*:.*[\]}]\"?\s*", re.DOTALL)  # messages as JSON or Python
 _OPENED = re.compile(r"\s*\[\s*\{\s*(['\"])(role|from)\1\s*:\s*['\"]")
-_KEYS = frozenset(("role", "from", "content", "value", "type", "text"))  # that are read, of messages and their parts
+_KEYS = frozenset(("role", "from", "content", "value", "type", "text", "messages"))  # of messages, that are read
 UNREAD: ContextVar[set[str]] = ContextVar("UNREAD")  # what collects the others, and a prompt's other columns
 _BETWEEN = re.compile(r"\}\s*\n\s*\{")  # two messages of a NumPy array, as pandas writes it into CSV
 _SYSTEM = ("system", "system_prompt", "system_message")
@@ -150,6 +150,7 @@ def turns_of(value: Any, role: str) -> list[Message]:
         value = spelt
     if isinstance(value, Mapping) and "messages" in value:  # OpenAI's `input`
         refuse_other_context(value)
+        _collect_unread(value)
         value = value["messages"]
     elif isinstance(value, Mapping):
         columns = [value[name] for name in value if isinstance(value[name], list)]
@@ -199,8 +200,9 @@ def _message(turn: Any) -> Message:
 
 
 def _collect_unread(message: Mapping[str, Any]) -> None:
-    names = [name for name in message if name not in _KEYS and message[name] not in (None, "", [], {})]
-    UNREAD.get(set()).update(f"{name} (of messages)" for name in names)
+    for name, value in message.items():
+        if name not in _KEYS and value is not None and value not in ("", [], {}):
+            UNREAD.get(set()).add(f"{name} (of messages)")
 
 
 def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:

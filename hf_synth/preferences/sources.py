@@ -115,7 +115,8 @@ def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
             continue
         raw = line.decode("utf-8", errors="surrogateescape")
         try:
-            fields = _DECODER.decode(raw)
+            fields, end = _DECODER.raw_decode(raw)
+            fields = fields if end == len(raw) else None
         except KeyError:
             fields = _REPEATED
         except (ValueError, RecursionError):

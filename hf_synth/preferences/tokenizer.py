@@ -40,8 +40,7 @@ CHAT_TEMPLATE = (
 )
 
 # For checkpoints that were never taught to chat, in words that they know. The generation prompt ends before the space
-# that opens the reply, so that its ids are a prefix of the conversation's in vocabularies that join space and word.
-# A special token that a text spells out gets a space: `< eos>`.
+# that opens the reply, so that its ids are a prefix of the conversation's. A special token in a text: `< eos>`.
 _PLAIN = "message['content']SPACED"
 PLAIN_CHAT_TEMPLATE = (
     "{{ bos_token if bos_token and bos_token != eos_token else '' }}"

@@ -153,10 +153,9 @@ def line_counts(prompts: Dataset, lines: Mapping[str, int]) -> tuple[np.ndarray,
 def weight_metrics(
     measured: PromptDensity, weights: np.ndarray, copies: np.ndarray, lines: np.ndarray
 ) -> dict[str, float]:
-    """Return the metrics of weights, and of how many lines became how many prompts; the main process prints them.
+    """Return, and print, metrics of the weights [N], and of how many lines became how many prompts.
 
-    weights, copies: [N], of each row; copies is the number of lines that have its prompt. lines: [P], of each distinct
-    prompt, held-out ones included.
+    copies: [N], the number of lines that have the row's prompt. lines: [P], of each prompt, held-out ones included.
     """
     share, median = effective_sample_size(weights) / len(weights), np.median(weights)
     repeated = weights[copies > 1].sum()

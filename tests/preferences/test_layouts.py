@@ -146,6 +146,13 @@ def test_spellings_of_one_pair(write, spelling):
     assert pairs(read_preferences(write("a.jsonl", SPELLINGS[spelling]))) == [[["user: Q?"], "a", "b"]]
 
 
+def test_tools_beside_messages_are_refused(write):
+    row = SPELLINGS["OpenAI"]
+    tools = row | {"input": {"messages": [U], "tools": [{"type": "function"}]}}
+    data = read_preferences(write("a.jsonl", row, tools))
+    assert (len(data.dataset), data.dropped) == (1, {"tools, which are not read": 1})
+
+
 def test_replies_without_an_order(write):
     """Equal scores are never compared; a list of texts is no conversation."""
     scored = [{"response": text, "overall_score": score} for text, score in zip("abcd", (5, 5, 3, 3), strict=True)]

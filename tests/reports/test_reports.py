@@ -18,6 +18,7 @@ from hf_synth.experiments.statistics import clipped
 from hf_synth.metrics.intervals import Interval, wilson_interval
 from hf_synth.reports import write_report
 from hf_synth.reports.report import report_text
+from hf_synth.training.data import note_unread
 
 
 class Page(HTMLParser):
@@ -316,3 +317,12 @@ def test_how_many_lines_became_how_many_prompts(tmp_path: Path, made_up: ModuleT
     assert "100 lines have 60 distinct prompts, at most 3 lines one of them. Each prompt is kept once\n" in text
     assert "| draws of repeated prompts |" in text
     assert row(text.split("## Sampling weights")[1], "strength 1")[-1].startswith("25")
+
+
+@pytest.mark.usefixtures("unpainted")
+def test_fields_that_were_not_read_are_in_the_notes(tmp_path: Path, made_up: ModuleType) -> None:
+    made_up.write_grpo(tmp_path, {1.0: [0.5] * 4})
+    note_unread(tmp_path, ["lang", "name (of messages)"])
+    note_unread(tmp_path, ["date"])
+    assert "were not read: `date`, `lang` and `name (of messages)`." in report_text(tmp_path)
+    assert "were not read" not in report_text(tmp_path, quote_texts=False)
