@@ -1,6 +1,7 @@
 """Shared by all tests: no network, no user's cache, no progress bars, and where the real data files lie."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -50,3 +51,15 @@ def shared_data() -> Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the recipes first: their files take longest, and a worker that begins one last leaves the others idle."""
     items.sort(key=lambda item: item.path.parent.name != "recipes")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is loaded out of garbage collections: Trainer calls one in every run, over all that there is."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen() -> None:
+    """The same for what the tests before have loaded."""
+    gc.collect()
+    gc.freeze()

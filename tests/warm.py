@@ -9,6 +9,7 @@ group of processes, and `processes`, how many run it together as `torchrun` star
 the first process, and when all have ended, the exit code.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -97,5 +98,8 @@ def carry_out(order: dict) -> None:
 
 for library in sys.argv[1:]:
     importlib.import_module(library)
+if "numba" in sys.modules:
+    sys.modules["numba"].njit(lambda: 0)()  # the first kernel loads what all of them need
+gc.freeze()  # so that no fork looks through all of this for garbage
 for line in sys.stdin:
     carry_out(json.loads(line))
