@@ -313,8 +313,8 @@ def test_closed_pipe_ends_quietly():
 
 
 @pytest.mark.processes
-def test_colour_is_for_terminals_alone():
-    piped = subprocess.run([COMMAND, "tasks"], capture_output=True, text=True, check=True).stdout
+def test_colour_is_for_terminals_alone(printed):
+    piped = printed("tasks")
     plain = on_terminal([COMMAND, "tasks"], NO_COLOR="1")
     assert "\x1b" not in piped + plain
     assert plain.replace("\r\n", "\n") == piped
@@ -322,10 +322,11 @@ def test_colour_is_for_terminals_alone():
 
 
 @pytest.mark.processes
-def test_progress_bar_is_for_terminals_alone(tmp_path):
-    command = [COMMAND, "export", "tivari", "--size", "20000", "--overwrite", "--output", str(tmp_path / "a.parquet")]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
-    assert "tivari: 100%" in on_terminal(command)
+def test_progress_bar_is_for_terminals_alone(tmp_path, capsys):
+    flags = ["export", "tivari", "--size", "20000", "--overwrite", "--output", str(tmp_path / "a.parquet")]
+    main(flags)
+    assert capsys.readouterr().err == ""
+    assert "tivari: 100%" in on_terminal([COMMAND, *flags])
 
 
 def on_terminal(command: list[str], **environment: str) -> str:

@@ -174,14 +174,18 @@ def test_batches_add_up(name, monkeypatch):
 
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 sys.modules["hf_synth"] = None  # importing it would fail
 import evaluate
-number, cache, *files = sys.argv[1:]
+other = os.fork()  # two processes from here on
+number, (cache, *files) = int(other == 0), sys.argv[1:]
 loaded = [type(evaluate.load(file, cache_dir=cache)).__name__ for file in files]
-accuracy = evaluate.load(files[0], num_process=2, process_id=int(number), experiment_id="both", cache_dir=cache)
-accuracy.add_batch(predictions=[[1, 2]], references=[[1, int(number)]])
-print(json.dumps([loaded, accuracy.compute()]))
+accuracy = evaluate.load(files[0], num_process=2, process_id=number, experiment_id="both", cache_dir=cache)
+accuracy.add_batch(predictions=[[1, 2]], references=[[1, number]])
+with open(f"{number}.json", "w") as file:
+    json.dump([loaded, accuracy.compute()], file)
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
 
 
@@ -190,18 +194,9 @@ def test_two_processes_elsewhere_and_without_the_package(tmp_path, monkeypatch):
     """Both fill one empty cache at once, load every metric, and share the rows of one: 2 of 4 tokens are right."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     files = [metrics.path(name) for name in ("token_accuracy", *metrics.NAMES)]
-    run = [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(number), str(tmp_path / "cache"), *files],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    (first, shared), (second, nothing) = (
-        json.loads(process.communicate(timeout=300)[0].splitlines()[-1]) for process in run
-    )
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache"), *files]
+    subprocess.run(command, cwd=tmp_path, timeout=300, check=True)
+    (first, shared), (second, nothing) = (json.loads((tmp_path / f"{number}.json").read_text()) for number in range(2))
     assert len(first) == len(files)
     assert first == second
     assert shared == {"token_accuracy": 2 / 4}

@@ -38,6 +38,7 @@ def test_hashing(bed):
     assert effective_sample_size(rarity_weights(knn_density(vectors, k=20))) <= len(texts) / 2
 
 
+@pytest.mark.nightly
 def test_a_sentence_embedder(bed):
     """Its clusters differ in width, so that one neighbourhood says less, and smoothing more."""
     texts, sizes = bed

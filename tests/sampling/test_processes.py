@@ -1,8 +1,6 @@
 """Two real processes: whole groups, disjoint parts, exact resume, and weights that differ are noticed."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +9,14 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(start_script, tmp_path_factory):
     """What the two processes of worker.py report, by rank."""
-    return two_processes(tmp_path_factory.mktemp("ranks"))
+    return two_processes(start_script, tmp_path_factory.mktemp("ranks"))
 
 
-def two_processes(out, *words):
-    worker = Path(__file__).with_name("worker.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*launch, str(worker), str(out), *words], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+def two_processes(start_script, out, *flags):
+    done = start_script(Path(__file__).with_name("worker.py"), out, *flags, cwd=out, processes=2).wait()
+    assert done.code == 0, done
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -93,9 +89,9 @@ def test_weights_that_differ_between_processes_are_an_error(ranks):
 
 
 @pytest.mark.nightly
-def test_a_weighted_trainer_is_the_stock_one_on_two_processes(tmp_path):
+def test_a_weighted_trainer_is_the_stock_one_on_two_processes(start_script, tmp_path):
     """As test_stock.py has it on one: every loss and weight of SFT, Reward, DPO, GRPO and RLOO, to the last bit."""
-    ranks = two_processes(tmp_path, "stock")
+    ranks = two_processes(start_script, tmp_path, "stock")
     assert len(ranks[0]) >= 17
     for case, found in ranks[0].items():
         for rank in (found, ranks[1][case]):

@@ -3,9 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -353,7 +350,7 @@ print(json.dumps({name: [one["acc,none"], one["loss,none"]] for name, one in fou
 
 
 @pytest.mark.processes
-def test_lm_eval_gives_the_same_numbers(run_folder, speaker, tmp_path):
+def test_lm_eval_gives_the_same_numbers(run_folder, speaker, start_script, tmp_path):
     """Inputs of several lengths, a language whose prompts are empty, and facts without `<eos>`."""
     analogy = get_task("analogy", num_relations=60)
     models = {
@@ -368,16 +365,10 @@ def test_lm_eval_gives_the_same_numbers(run_folder, speaker, tmp_path):
         metrics = json.loads((folder / "metrics.json").read_text())
         ours[f"hf_synth_{task}_test"] = [metrics["row_accuracy/test"], metrics["loss/test"]]
         asked.append([model, f"hf_synth_{task}", options["lm_eval"]])
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    theirs = json.loads(done.stdout.strip().splitlines()[-1])
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = start_script(tmp_path / "program.py", json.dumps(asked), cwd=tmp_path).wait()
+    assert done.code == 0, done.err[-3000:]
+    theirs = json.loads(done.out.strip().splitlines()[-1])
     assert theirs.keys() == ours.keys()
     for name, (accuracy, loss) in ours.items():
         assert theirs[name][0] == pytest.approx(accuracy, abs=1e-9), name
