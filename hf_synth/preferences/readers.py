@@ -106,6 +106,7 @@ _KEYS = frozenset(("role", "from", "content", "value", "type", "text", "messages
 UNREAD: ContextVar[set[str]] = ContextVar("UNREAD")  # what collects the others, and a prompt's other columns
 _BETWEEN = re.compile(r"\}\s*\n\s*\{")  # two messages of a NumPy array, as pandas writes it into CSV
 _SYSTEM = ("system", "system_prompt", "system_message")
+_INPUTS = ("input", "context")  # of an instruction: Alpaca's, Dolly's
 _REFUSED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")  # context of another kind
 CONTEXT = frozenset((*_SYSTEM, *_REFUSED, "status"))  # columns that every layout reads, where a row has them
 
@@ -212,8 +213,8 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
         (name for name, kind in _PROMPTS.items() if row.get(name) is not None and isinstance(row[name], kind)), None
     )
     schema = None if column else find_schema(row)
-    read = schema.columns if schema else {column, "history", "input" if column == "instruction" else column}
-    UNREAD.get(set()).update(row.keys() - CONTEXT - read)
+    read = schema.columns if schema else {column, "history", *(_INPUTS if column == "instruction" else ())}
+    UNREAD.get(set()).update(name for name in row.keys() - CONTEXT - read if row[name] is not None)
     if column is None:
         if schema is None or schema.group:
             raise RowError("there is no `prompt`")
@@ -226,8 +227,8 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
     turns = turns_of(value, "user")
     is_text = turns == [{"role": "user", "content": value}]
     turns = [*_before(row), *turns]
-    if is_text and column == "instruction" and isinstance(row.get("input"), str) and not is_blank(row["input"]):
-        turns[-1] = {"role": "user", "content": f"{value}\n\n{row['input']}"}
+    if is_text and column == "instruction":
+        turns[-1] = _with_input(value, row)
     turns = _with_system(turns, row)
     while turns and turns[-1]["role"] == "assistant":
         turns.pop()
@@ -266,6 +267,13 @@ def _with_system(turns: list[Message], row: Mapping[str, Any]) -> list[Message]:
                 return turns
             return [{"role": "system", "content": text}, *turns]
     return turns
+
+
+def _with_input(instruction: str, row: Mapping[str, Any]) -> Message:
+    """Return the user's turn of an instruction and what a column adds to it."""
+    more = (row.get(name) for name in _INPUTS)
+    texts = [instruction, *(text for text in more if isinstance(text, str) and not is_blank(text))]
+    return {"role": "user", "content": "\n\n".join(texts)}
 
 
 def _before(row: Mapping[str, Any]) -> list[Message]:
@@ -308,9 +316,8 @@ def _context_and_reply(value: Any, prompt: list[Message]) -> tuple[list[Message]
     if before[0]["role"] == "assistant" and said[: len(asked)] != asked:
         return [*prompt, *before], reply["content"]
     # A prompt is the beginning, or, as text, any of the user's turns
-    if said[: len(asked)] != asked and not (len(asked) == 1 and asked[0] in said):
-        if asked[: len(said)] == said and prompt[len(before)]["role"] == "assistant":  # the prompt has a reply, too
-            return [*(system if before[0]["role"] != "system" else []), *before], reply["content"]
+    answered = asked[: len(said)] == said and [role for role, _ in asked[len(said) :]] == ["assistant"]
+    if said[: len(asked)] != asked and not answered and not (len(asked) == 1 and asked[0] in said):
         if prompt[-1]["role"] == "assistant" and before[0]["role"] == "user":
             return [*prompt, *before], reply["content"]
         raise RowError("prompts differ")
@@ -417,8 +424,8 @@ def _dialogue(text: str) -> tuple[list[Message], str, bool]:
 def _read_pairs(columns: Sequence[str], row: Mapping[str, Any]) -> list[Pair]:
     prompt, chosen, rejected = columns[:3]
     turns = [*_before(row), *turns_of(row[prompt], "user")]
-    if prompt == "instruction" and isinstance(row.get("input"), str) and not is_blank(row["input"]):
-        turns[-1] = {"role": "user", "content": f"{row[prompt]}\n\n{row['input']}"}
+    if prompt == "instruction" and isinstance(row[prompt], str):
+        turns[-1] = _with_input(row[prompt], row)
     sides = [row[chosen], row[rejected]]
     if isinstance(row[prompt], str) and _TRANSCRIPT.match(row[prompt]):  # whose markers are followed by a space
         sides = [side.strip() if isinstance(side, str) else side for side in sides]
@@ -440,7 +447,7 @@ _PAIRS = {
     "openai": ("input", "preferred_output", "non_preferred_output"),
 }
 for _name, _columns in _PAIRS.items():
-    reader(_name, columns=_columns, reads=("input", "history"))(functools.partial(_read_pairs, _columns))
+    reader(_name, columns=_columns, reads=(*_INPUTS, "history"))(functools.partial(_read_pairs, _columns))
 read_messages = SCHEMAS["prompt-chosen-rejected"].read
 
 

@@ -44,11 +44,13 @@ SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parque
 PAIRS_FOLDER = "pairs"  # of what datasets_scripts/preferences.py writes
 _FIELDS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
 _CHUNK = 2**20
+_VERIFIED: dict[str, Any] = {"page_checksum_verification": True}  # of Parquet, where it has checksums
 _OTHER_KINDS = {  # the first bytes of what has the name of text or of a table, and is neither
     b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
     b"\xff\xfe": "UTF-16: save it as UTF-8",
     b"\xfe\xff": "UTF-16: save it as UTF-8",
     b"\x1f\x8b": "gzip: add .gz to its name",
+    b"ARROW1": "Arrow's file format (Feather): save it as Parquet",
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or save it as CSV",
 }
 _HUB_PLACE = re.compile(r"(?P<place>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
@@ -70,11 +72,7 @@ class RawRow:
 
 
 def read_rows(place: Path | str) -> Iterator[RawRow]:
-    """Yield the rows of one file in order: a path, or an address `hf://...`, which is read without downloading it.
-
-    Raises:
-        ValueError: a file of no known kind, or a compressed file or a table that is damaged.
-    """
+    """Yield the rows of one file in order: a path, or an address `hf://...`, which is read without downloading it."""
     name = str(place).rpartition("/")[2]
     if not name.lower().endswith(SUFFIXES):
         raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
@@ -88,7 +86,8 @@ def read_rows(place: Path | str) -> Iterator[RawRow]:
         file.seek(0)
         try:
             if kind in (".parquet", ".arrow"):
-                batches = pq.ParquetFile(file).iter_batches(1024) if kind == ".parquet" else pa.ipc.open_stream(file)
+                parquet = kind == ".parquet"
+                batches = pq.ParquetFile(file, **_VERIFIED).iter_batches(1024) if parquet else pa.ipc.open_stream(file)
                 values = (each for batch in batches for each in python_values(batch.to_struct_array()))
                 yield from (RawRow(name, number, each, each) for number, each in enumerate(values, start=1))
             else:

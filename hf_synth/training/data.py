@@ -108,20 +108,16 @@ def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Data
     for the reward. Held out are `held_out` prompts of every cluster, or of natural prompts their `test_share`.
     `duplicates="keep"` keeps the repeated prompts of a task.
     """
-    if data.task or data.mixture:
-        return _task_prompt_split(data, held_out)
     if data.preferences:
         train, test = map(preferences.distinct_prompts, preference_split(data, folder))
         prompts, held_out_prompts = (part.select_columns(list(_PROMPT)) for part, _ in (train, test))
         return prompts, held_out_prompts, train[1] + test[1]
-    own, own_lines = preferences.distinct_prompts(_own_prompts(data, folder))
-    if not data.test_share:
-        return own, own.select([]), own_lines
-    split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
-    return split["train"], split["test"], own_lines
-
-
-def _task_prompt_split(data: DataArguments, held_out: int) -> tuple[Dataset, Dataset, Counter[str]]:
+    if data.prompts:
+        own, own_lines = preferences.distinct_prompts(_own_prompts(data, folder))
+        if not data.test_share:
+            return own, own.select([]), own_lines
+        split = preferences.split_by_prompt(own, test_share=data.test_share, seed=data.rows_seed)
+        return split["train"], split["test"], own_lines
     known = clusters(data)
     draw = _task_prompts if data.duplicates == "replace" else _drawn_prompts
     training = [draw(name, cluster, "train", _count(data, cluster), data.rows_seed) for name, cluster in known.items()]
@@ -247,8 +243,7 @@ def _task_prompts(
 
 def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
     """Return {prompt} and the other columns of the rows, but for those that Arrow cannot hold or that are taken."""
-    usable = usable_prompts(data.prompts or "", folder, data.prompts_split, columns_are_read=True)
-    prompts, rows = zip(*usable, strict=True)
+    prompts, rows = zip(*usable_prompts(data.prompts or "", folder, data.prompts_split, all_read=True), strict=True)
     columns: dict[str, Any] = {"prompt": list(prompts)}
     for name in dict.fromkeys(name for row in rows for name in row if name != "prompt"):
         values = [row.get(name) for row in rows]
@@ -265,11 +260,11 @@ def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
 
 
 def usable_prompts(
-    place: str, folder: Path, split: str | None = None, *, columns_are_read: bool = False
+    place: str, folder: Path, split: str | None = None, *, all_read: bool = False
 ) -> Iterator[tuple[str | list[preferences.Message], Mapping[str, Any]]]:
     """Yield the prompts of a file, a folder or a Hub dataset, as text or as messages, each beside its row's columns.
 
-    Fields that are not read are named at the end: keys of messages, and other columns unless `columns_are_read`.
+    Fields that are not read are named at the end: keys of messages, and other columns unless `all_read`.
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
     as the first one is: text and one turn of a user are the same.
 
@@ -282,7 +277,7 @@ def usable_prompts(
         raise ValueError(f"prompts: got {place!r}, which cannot be read: {error}") from error
     counts: Counter[str] = Counter()
     first: type | None = None
-    usable, unread = 0, set[str]()
+    usable, unread, columns = 0, set[str](), set[str]()
     forget_rejected(folder)
     for row in source.rows():
         try:
@@ -304,7 +299,7 @@ def usable_prompts(
             reason = "not valid Unicode"
         else:
             usable += 1
-            unread -= row.fields.keys() if columns_are_read else set()
+            columns |= row.fields.keys() if all_read else set()
             yield prompt, row.fields
             continue
         counts[reason] += 1
@@ -318,8 +313,8 @@ def usable_prompts(
         total = counts.total() + usable
         logger.warning("%s: %d of %d rows left out: %s", place, counts.total(), total, dict(counts))
     if unread:
-        logger.warning("%s: the fields %s are not read", place, ", ".join(sorted(unread)))
-        note_unread(folder, unread)
+        logger.warning("%s: the fields %s are no part of the prompt", place, ", ".join(sorted(unread)))
+        note_unread(folder, unread - columns)
 
 
 def forget_rejected(folder: Path) -> None:
@@ -366,11 +361,7 @@ def rejected_rows(folder: Path) -> list[dict[str, Any]]:
 def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Dataset:
     """Return the rows whose conversation the chat template renders; the others are left out with the template's words.
 
-    A template may know no `tool` or `developer`, refuse a system turn, or two turns of one role. Rows of text have no
-    template.
-
-    Raises:
-        ValueError: no row is left.
+    A template may know no `tool` or `developer`, refuse a system turn, or two turns of one role.
     """
     if not len(rows) or isinstance(rows[0]["prompt"], str):
         return rows

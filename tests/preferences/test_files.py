@@ -164,6 +164,7 @@ def test_marks_of_files_that_were_joined_are_no_text(write, name):
         ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "UTF-16: save it as UTF-8"),
         ("a.csv", codecs.BOM_UTF16_BE + "a,b\n".encode("utf-16-be"), "UTF-16: save it as UTF-8"),
         ("a.jsonl", gzip.compress(b'{"a": 1}'), "gzip: add .gz to its name"),
+        ("a.arrow", b"ARROW1\x00\x00", "Arrow's file format"),
         ("a.csv", b"PK\x03\x04...", "a zip archive or a spreadsheet"),
     ],
 )
@@ -171,6 +172,20 @@ def test_what_has_the_name_of_another_kind_is_named(tmp_path, name, content, sai
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} is (a )?{said}"):
         fields(tmp_path / name)
+
+
+def test_parquet_with_checksums_is_verified(tmp_path):
+    """Without them, one changed letter of a text is a text like any other."""
+    path = tmp_path / "a.parquet"
+    for checksums in (False, True):
+        options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(pa.table({"a": ["Where?", "Here."]}), path, write_page_checksum=checksums, **options)
+        assert path.read_bytes().count(b"Where?") == 1
+        path.write_bytes(path.read_bytes().replace(b"Where?", b"There?"))
+        if not checksums:
+            assert fields(path) == [{"a": "There?"}, {"a": "Here."}]
+    with pytest.raises(ValueError, match=r"a\.parquet is not a whole Parquet file .*CRC"):
+        fields(path)
 
 
 def test_names_in_capitals(write):

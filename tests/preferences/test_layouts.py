@@ -137,13 +137,26 @@ SPELLINGS = {
         "chosen": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "a"}],
         "rejected": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": "b"}],
     },
+    "ShareGPT with a system turn and its answer": {
+        "conversations": [
+            {"from": "system", "value": "S"},
+            {"from": "human", "value": "Q?"},
+            {"from": "gpt", "value": "a"},
+        ],
+        "chosen": [U, A],
+        "rejected": [U, B],
+    },
+    "Dolly": {"instruction": "S", "context": "Q?", "chosen": "a", "rejected": "b"},
     "OpenAI": {"input": {"messages": [U], "tools": []}, "preferred_output": [A], "non_preferred_output": [B]},
 }
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings_of_one_pair(write, spelling):
-    assert pairs(read_preferences(write("a.jsonl", SPELLINGS[spelling]))) == [[["user: Q?"], "a", "b"]]
+    prompt = {"Dolly": ["user: S\n\nQ?"]}.get(
+        spelling, ["system: S", "user: Q?"] if "system" in spelling else ["user: Q?"]
+    )
+    assert pairs(read_preferences(write("a.jsonl", SPELLINGS[spelling]))) == [[prompt, "a", "b"]]
 
 
 def test_tools_beside_messages_are_refused(write):

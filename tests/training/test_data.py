@@ -242,10 +242,11 @@ def test_fields_that_are_not_read_are_named_and_kept_for_the_report(write, tmp_p
     path = write({"prompt": [message], "answer": 1, "completion": "x"})
     prompt_split(own(path, test_share=0.0), tmp_path, 0)
     assert unread_fields(tmp_path) == ["completion", "name (of messages)"]
-    assert "the fields name (of messages) are not read" in caplog.text
+    assert "the fields answer, completion, name (of messages) are no part of the prompt" in caplog.text
     list(usable_prompts(str(path), tmp_path))
     assert unread_fields(tmp_path) == ["answer", "completion", "name (of messages)"]
-    list(usable_prompts(str(write({"instruction": "Hi", "input": "Ho", "system": "S"})), tmp_path))
+    row = {"instruction": "Hi", "context": "Ho", "system": "S", "answer": None}
+    assert [prompt[-1]["content"] for prompt, _ in usable_prompts(str(write(row)), tmp_path)] == ["Hi\n\nHo"]
     assert unread_fields(tmp_path) == []
 
 
