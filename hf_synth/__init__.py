@@ -7,10 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.builder import load_dataset
-    from hf_synth.corpora import load_corpus
-    from hf_synth.tasks import get_task, list_tasks
-    from hf_synth.tokenization import build_tokenizer
+    from hf_synth.builder import load_dataset  # noqa: F401
+    from hf_synth.corpora import load_corpus  # noqa: F401
+    from hf_synth.sampling import weighted_stream  # noqa: F401
+    from hf_synth.tasks import get_task, list_tasks  # noqa: F401
+    from hf_synth.tokenization import build_tokenizer  # noqa: F401
 
 __version__ = "0.1.0.dev0"
 
@@ -20,9 +21,10 @@ _HOMES = {
     "list_tasks": "hf_synth.tasks",
     "load_corpus": "hf_synth.corpora",
     "load_dataset": "hf_synth.builder",
+    "weighted_stream": "hf_synth.sampling",
 }
 
-__all__ = ["__version__", "build_tokenizer", "get_task", "list_tasks", "load_corpus", "load_dataset"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
     from hf_synth.sampling.mixin import WeightedSamplingMixin  # noqa: F401
     from hf_synth.sampling.samplers import DensityWeightedSampler  # noqa: F401
+    from hf_synth.sampling.streams import weighted_stream  # noqa: F401
     from hf_synth.sampling.trainers import (  # noqa: F401
         WeightedDPOTrainer,
         WeightedGRPOTrainer,
@@ -59,6 +60,7 @@ _HOMES = {
     "embeddings": "embed_texts prompt_text",
     "mixin": "WeightedSamplingMixin",
     "samplers": "DensityWeightedSampler",
+    "streams": "weighted_stream",
     "trainers": ("WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer"),
     "weights": (
         "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
