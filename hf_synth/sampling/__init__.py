@@ -25,11 +25,7 @@ if TYPE_CHECKING:
         WeightFactor,
         policy_density,
     )
-    from hf_synth.sampling.density import (  # noqa: F401
-        intrinsic_dimension,
-        knn_density,
-        measure_knn_density,
-    )
+    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density  # noqa: F401
     from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
     from hf_synth.sampling.mixin import WeightedSamplingMixin  # noqa: F401
     from hf_synth.sampling.samplers import DensityWeightedSampler  # noqa: F401
@@ -61,11 +57,9 @@ _HOMES = {
     "mixin": "WeightedSamplingMixin",
     "samplers": "DensityWeightedSampler",
     "streams": "weighted_stream",
-    "trainers": ("WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer"),
-    "weights": (
-        "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
-        "pass_rate_weights permuted rarity_weights scheduled_strength"
-    ),
+    "trainers": "WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer",
+    "weights": "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
+    "pass_rate_weights permuted rarity_weights scheduled_strength",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
@@ -76,7 +70,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -47,11 +47,8 @@ class WeightedSamplingMixin(_TrainerBase):
     (epoch) on. The seed is `data_seed`, or `seed`. `round_size`: draws in a round where it is not to be as many as
     there are rows; a round is an epoch to the trainer, so `num_train_epochs` counts rounds.
 
-    Raises:
-        ValueError: a train_dataset that is streamed, not a `datasets.Dataset`, or without the column; weights that are
-            missing in rows, NaN, negative or all 0; fewer rows than one batch of prompts; SFT packing (it makes new
-            rows out of several); an order asked for that weights would overrule (`train_sampling_strategy` other than
-            "random", GRPO with `shuffle_dataset=False`, KTO with a KL term).
+    Raises ValueError for a stream (`weighted_stream` makes one for stock trainers), a dataset without the column or
+    with fewer rows than a batch, for packing (it makes new rows), and for an order that weights would overrule.
     """
 
     weighted_sampler: DensityWeightedSampler | None = None
@@ -77,11 +74,7 @@ class WeightedSamplingMixin(_TrainerBase):
         return self._sampling_weights.copy() if self.weighted_sampler is None else self.weighted_sampler.weights
 
     def set_sampling_weights(self, weights: ArrayLike) -> None:
-        """Take new weights [N] from the next round on (from the first, before training).
-
-        Raises:
-            ValueError: not one finite number of at least 0 for each row of `self.train_dataset`, or all 0.
-        """
+        """Take new weights [N], one for each row of `train_dataset`, from the next round on."""
         checked = check_weights(weights)
         if len(checked) != len(self._sampling_weights):
             raise ValueError(

@@ -49,18 +49,14 @@ class DensityWeightedSampler(Sampler[int]):
     resumed run draws what an uninterrupted one would have. `set_epoch` sets the round; a round iterated twice is the
     same twice. Nothing is read from or written to a global random state.
 
-    Args:
-        weights: [N] numbers of at least 0, not all 0, any scale; 0 is never drawn.
-        group_size: times each index comes in a row (GRPO: num_generations).
-        batch_size: draws in a batch, each a whole group.
-        repeat_count: times each batch comes (GRPO: num_iterations * steps_per_generation).
-        seed: at least 0.
-        round_size: n before it is cut to whole batches; N where not given. A shorter round lets weights that change
-            act sooner; each round permutes all N rows anew, and equal weights draw a row at most once in a round only.
-
-    Raises:
-        ValueError: weights empty, NaN, infinite, negative or all 0; fewer rows than batch_size; a count below 1; a
-            round shorter than one batch.
+    weights: [N] numbers of at least 0, not all 0, any scale; 0 is never drawn.
+    group_size: times each index comes in a row (GRPO: num_generations).
+    batch_size: draws in a batch, each a whole group.
+    repeat_count: times each batch comes (GRPO: num_iterations * steps_per_generation).
+    seed: at least 0.
+    round_size: n before it is cut to whole batches; N where not given. A shorter round lets weights that change
+        act sooner; each round permutes all N rows anew, and equal weights draw a row at most once in a round only.
+    Raises ValueError also for fewer rows than batch_size, a count below 1, and a round shorter than one batch.
 
     Source: J. Carpenter, P. Clifford and P. Fearnhead (1999) for systematic resampling; TRL for the structure.
     """
@@ -97,17 +93,12 @@ class DensityWeightedSampler(Sampler[int]):
             )
         self.round = 0
         self._started = False  # has this round drawn anything?
-        self._changed = False
+        self.changed = False  # set or loaded after construction: a checkpoint must hold the weights
 
     @property
     def weights(self) -> np.ndarray:
         """[N] weights of the current round (a copy)."""
         return self._weights.copy()
-
-    @property
-    def changed(self) -> bool:
-        """True once the weights differ from what the constructor got, or were loaded: what a checkpoint must hold."""
-        return self._changed
 
     def set_epoch(self, epoch: int) -> None:
         """Set the round to draw next. Weights set since the last round started take effect with a new round."""
@@ -117,15 +108,11 @@ class DensityWeightedSampler(Sampler[int]):
             self.round, self._started, self._weights = epoch, False, self._next_weights
 
     def set_weights(self, weights: ArrayLike) -> None:
-        """Take new weights [N] from the next round on; at once where the current round has drawn nothing yet.
-
-        Raises:
-            ValueError: another number of rows, or weights the constructor would refuse.
-        """
+        """Take new weights [N] from the next round on; at once where the current round has drawn nothing yet."""
         checked = check_weights(weights)
         if len(checked) != len(self._weights):
             raise ValueError(f"weights: got {len(checked)}, wanted {len(self._weights)}, one for each row.")
-        self._next_weights, self._changed = checked, True
+        self._next_weights, self.changed = checked, True
         if not self._started:
             self._weights = checked
 
@@ -168,11 +155,7 @@ class DensityWeightedSampler(Sampler[int]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a saved state.
-
-        Raises:
-            ValueError: it was saved with another seed, other counts or another number of rows.
-        """
+        """Take up a saved state; ValueError where it has another seed, other counts or another number of rows."""
         current, following = check_weights(state["weights"]), check_weights(state["next_weights"])
         if not len(current) == len(following) == len(self._weights):
             raise ValueError(
@@ -186,7 +169,7 @@ class DensityWeightedSampler(Sampler[int]):
                     "where the saved one stopped. Resume with the settings of the saved run."
                 )
         self._weights, self._next_weights = current, following
-        self.round, self._started, self._changed = int(state["round"]), bool(state["started"]), True
+        self.round, self._started, self.changed = int(state["round"]), bool(state["started"]), True
 
     def save(self, path: str) -> None:
         """Write `state_dict` to a safetensors file; a process killed meanwhile leaves the old file or the new one."""

@@ -41,7 +41,11 @@ class _Draws(_BaseExamplesIterable):
 
     def __init__(self, dataset: datasets.Dataset, sampler: DensityWeightedSampler, first: int = 0) -> None:
         super().__init__()
-        self.dataset, self.sampler, self.first, self.features = dataset, sampler, first, dataset.features
+        self.dataset, self.sampler, self.first = dataset, sampler, first
+
+    @property
+    def features(self) -> datasets.Features:
+        return self.dataset.features
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         state: dict[str, Any] = self._state_dict or self._init_state_dict()

@@ -1,8 +1,4 @@
-"""Sampling weights, each kind by a small function [N] -> [N] of mean 1; kinds multiply (`combined_weights`).
-
-By density (`rarity_weights`: the one place where "crowded" turns into "drawn less often"), by group
-(`balanced_weights`), by pass rate (`pass_rate_weights`), by difficulty (`curriculum_weights`).
-"""
+"""Sampling weights, each kind by a small function [N] -> [N] of mean 1; kinds multiply (`combined_weights`)."""
 
 from __future__ import annotations
 
@@ -23,18 +19,12 @@ SCHEDULES = ("constant", "rising", "falling")
 def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: float = 100.0) -> np.ndarray:
     """Sampling weights that favour the rare: proportional to density**-strength, with mean 1.
 
-    Args:
-        density: [N] positive numbers, LARGER = MORE CROWDED, any unit (`knn_density` gives them).
-        strength: 0 makes every weight exactly 1 (the control of an experiment); 1 undoes the density.
-        max_ratio: bound on max / min, kept by RAISING the smallest weights, never by cutting the largest.
+    density: [N] positive numbers, LARGER = MORE CROWDED, any unit (`knn_density` gives them).
+    strength: 0 makes every weight exactly 1 (the control of an experiment); 1 undoes the density.
+    max_ratio: bound on max / min, kept by RAISING the smallest weights, never by cutting the largest.
 
-    Returns:
-        [N] float64, mean 1; a row rarer than average gets more than 1. Equal densities: exactly 1 everywhere.
-        At strength 1 and before the bound, m copies of a row weigh together what one would.
-
-    Raises:
-        ValueError: density empty, not one-dimensional, NaN, infinite or not positive; strength negative or not
-            finite; max_ratio below 1.
+    At strength 1 and before the bound, m copies of a row weigh together what one would. Equal densities: exactly 1.
+    Raises ValueError where a density is not positive and finite, a strength is negative, or max_ratio is below 1.
 
     Example:
         >>> rarity_weights([1.0, 4.0])
@@ -58,15 +48,9 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
 def balanced_weights(groups: Sequence[str], shares: Mapping[str, float] | None = None) -> np.ndarray:
     """Weights that give each group of rows a share of all draws, however many rows it has; rows of a group are equal.
 
-    Args:
-        groups: [N] names, such as clusters or sources.
-        shares: group -> its part of the draws, any scale, none below 0, for each group; equal parts where not given.
-
-    Returns:
-        [N] float64, mean 1.
-
-    Raises:
-        ValueError: no rows; shares that are negative, all 0, or do not name exactly the groups there are.
+    groups: [N] names, such as clusters or sources. shares: each group -> its part of the draws, any scale; equal parts
+    where not given. Returns [N] float64, mean 1.
+    Raises ValueError for shares that are negative, all 0, or do not name exactly the groups there are.
 
     Example:
         >>> balanced_weights(["a", "a", "a", "b"])
@@ -99,11 +83,7 @@ def pass_rate_weights(rates: ArrayLike, *, floor: float = 0.1) -> np.ndarray:
     prompt that is always or never passed teaches nothing while that lasts. `floor`, above 0 and at most 1, keeps it
     drawable, so that a prompt that became passable is found: max / min is at most 1 / floor.
 
-    Args:
-        rates: [N] pass rates, 0 to 1.
-
-    Raises:
-        ValueError: a rate or the floor out of range.
+    rates: [N] pass rates. Raises ValueError for one outside 0 to 1, or such a floor.
     """
     rates = _vector(rates, "rates")
     _refuse_rows(~((rates >= 0) & (rates <= 1)), rates, "rates", "numbers from 0 to 1")
@@ -121,12 +101,8 @@ def curriculum_weights(
     c(t) = sqrt(t (1 - begin^2) + begin^2): from the share `begin` at the start to all rows at the end. Rows of equal
     difficulty enter together.
 
-    Args:
-        difficulty: [N] finite numbers, larger is harder, any unit: only their order counts.
-        progress: 0 at the start of training, 1 at its end.
-
-    Raises:
-        ValueError: difficulty not finite; progress, begin or floor outside 0 to 1, or both of the latter 0.
+    difficulty: [N] finite numbers, larger is harder, any unit: only their order counts. progress: 0 at the start of
+    training, 1 at its end. Raises ValueError where progress, begin or floor is outside 0 to 1.
 
     Source: Platanios et al. (2019), Competence-based Curriculum Learning for NMT, equation 7 (c_sqrt).
     """
@@ -144,8 +120,7 @@ def curriculum_weights(
 def combined_weights(*factors: ArrayLike) -> np.ndarray:
     """The product of several weights [N], scaled to mean 1.
 
-    Raises:
-        ValueError: none given, different lengths, no valid weights, or a product that is 0 in each row.
+    Raises ValueError for different lengths, weights that are none, or a product that is 0 in each row.
     """
     checked = [check_weights(factor, name=f"weights {number}") for number, factor in enumerate(factors, start=1)]
     if not checked:
@@ -162,12 +137,7 @@ def scheduled_strength(strength: float, schedule: str, progress: float) -> float
 
     `constant`: always `strength`. `rising`: linear from 0 to it, crowded prompts first, the rare later. `falling`:
     from it to 0. A strength of 0 stays the control under each.
-
-    Args:
-        progress: 0 at the start of training, 1 at its end.
-
-    Raises:
-        ValueError: an unknown schedule, or a progress outside 0 to 1.
+    progress: 0 at the start of training, 1 at its end. Raises ValueError for another, or an unknown schedule.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule: got {schedule!r}, wanted one of {', '.join(SCHEDULES)}.")
@@ -179,11 +149,7 @@ def scheduled_strength(strength: float, schedule: str, progress: float) -> float
 def effective_sample_size(weights: ArrayLike) -> float:
     """Kish's effective sample size (sum w)**2 / sum w**2, in rows: N for equal weights, 1 if one row has all.
 
-    Args:
-        weights: [N] numbers of at least 0, not all 0; their scale does not matter.
-
-    Raises:
-        ValueError: as `check_weights`.
+    weights: [N], as `check_weights` wants them; their scale does not matter.
 
     Source: L. Kish, Survey Sampling (1965), section 11.7.
     """
@@ -193,10 +159,9 @@ def effective_sample_size(weights: ArrayLike) -> float:
 
 
 def check_weights(weights: ArrayLike, *, name: str = "weights") -> np.ndarray:
-    """The weights as a new float64 array [N], or a ValueError that says what is wrong with which rows.
+    """The weights as a new float64 array [N], or a ValueError that says which rows are not finite or below 0.
 
-    Raises:
-        ValueError: empty, not one-dimensional, not numbers, NaN, infinite, negative, or all zero.
+    No rows, and weights that are all 0, are a ValueError too.
     """
     array = _vector(weights, name)
     _refuse_rows(~(np.isfinite(array) & (array >= 0)), array, name, "finite numbers of at least 0")
@@ -208,8 +173,7 @@ def check_weights(weights: ArrayLike, *, name: str = "weights") -> np.ndarray:
 def as_numbers(values: Any, name: str) -> np.ndarray:
     """Whatever NumPy can take as real numbers: lists, tables, tensors of any device, memory maps; not a copy of these.
 
-    Raises:
-        ValueError: text, complex numbers, dates, rows of several lengths, or whatever else is no array of numbers.
+    Raises ValueError for text, complex numbers, dates, rows of several lengths, and whatever else is no such array.
     """
     try:
         if hasattr(values, "detach"):  # a tensor, which NumPy takes on the CPU, without its gradient, not in bfloat16

@@ -258,7 +258,13 @@ class _Kinds:
         if kind in ("density", "permuted"):
             return self._rarity(kind)
         if kind in _COLUMN_OF:
-            groups = list(map(str, self._column(_COLUMN_OF[kind], kind)))
+            column = _COLUMN_OF[kind]
+            if column not in self.prompts.column_names:
+                raise ValueError(
+                    f"sampling_by: got {kind!r}, and the prompts have no column {column!r}, only "
+                    f"{', '.join(self.prompts.column_names)}; leave it out, or take data that has it"
+                )
+            groups = list(map(str, self.prompts[column]))
             shares: Any = self.arguments.source_shares if kind == "source" else None
             return FixedWeights(balanced_weights(groups, shares and completed_shares(groups, shares)), name=kind)
         if kind == "pass_rate":
@@ -286,14 +292,6 @@ class _Kinds:
 
     def _dealt(self, kind: str, density: np.ndarray) -> np.ndarray:
         return permuted(density, seed=self.seed) if kind == "permuted" else density
-
-    def _column(self, name: str, kind: str) -> list[Any]:
-        if name not in self.prompts.column_names:
-            raise ValueError(
-                f"sampling_by: got {kind!r}, and the prompts have no column {name!r}, only "
-                f"{', '.join(self.prompts.column_names)}; leave it out, or take data that has it"
-            )
-        return list(self.prompts[name])
 
 
 def completed_shares(sources: Sequence[str], shares: Any) -> dict[str, float]:
