@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density  # noqa: F401
     from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
     from hf_synth.sampling.mixin import WeightedSamplingMixin  # noqa: F401
-    from hf_synth.sampling.samplers import DensityWeightedSampler  # noqa: F401
-    from hf_synth.sampling.streams import weighted_stream  # noqa: F401
+    from hf_synth.sampling.samplers import DensityWeightedSampler, weighted_stream  # noqa: F401
     from hf_synth.sampling.trainers import (  # noqa: F401
         WeightedDPOTrainer,
         WeightedGRPOTrainer,
@@ -55,8 +54,7 @@ _HOMES = {
     "density": "intrinsic_dimension knn_density measure_knn_density",
     "embeddings": "embed_texts prompt_text",
     "mixin": "WeightedSamplingMixin",
-    "samplers": "DensityWeightedSampler",
-    "streams": "weighted_stream",
+    "samplers": "DensityWeightedSampler weighted_stream",
     "trainers": "WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer",
     "weights": "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
     "pass_rate_weights permuted rarity_weights scheduled_strength",
