@@ -192,16 +192,20 @@ class DensityWeightedSampler(Sampler[int]):
         self.load_state_dict(state)
 
 
-def weighted_stream(dataset: datasets.Dataset, sampler: DensityWeightedSampler) -> datasets.IterableDataset:
+def weighted_stream(
+    dataset: datasets.Dataset, sampler: DensityWeightedSampler, *, rank: int = 0, world_size: int = 1
+) -> datasets.IterableDataset:
     """Return a stream of a dataset's rows in the sampler's order: round after round, without end.
 
     It has what every stream of `datasets` has. `state_dict` and `load_state_dict` resume at any row, and `set_epoch`
-    sets the first round. It is one shard: `split_dataset_by_node` deals its draws out to ranks in turn, and of several
-    loader workers one reads. The sampler draws single rows: whoever needs groups repeats each row that it reads, as
-    TRL's trainers do, so that groups stay whole on every rank.
+    sets the first round. It is one shard: of several loader workers one reads. The sampler draws single rows: whoever
+    needs groups repeats each row that it reads, as TRL's trainers do.
+    rank, world_size: for loops of one's own; a rank reads every world_size-th draw, so that its groups are whole.
 
-    Raises ValueError for a sampler of another number of rows, or one that repeats rows.
+    Raises ValueError for a sampler of another number of rows, one that repeats rows, and a rank that there is not.
     """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank: got {rank} of world_size {world_size}, wanted 0 to world_size - 1.")
     if len(sampler.weights) != len(dataset):
         raise ValueError(f"sampler: got {len(sampler.weights)} weights, wanted one for each of {len(dataset)} rows.")
     if sampler.group_size * sampler.repeat_count > 1:
@@ -209,7 +213,9 @@ def weighted_stream(dataset: datasets.Dataset, sampler: DensityWeightedSampler) 
             f"sampler: got group_size={sampler.group_size} and repeat_count={sampler.repeat_count}, wanted 1: the "
             "trainer repeats the rows of a stream."
         )
-    return datasets.IterableDataset(_Draws(dataset, sampler), datasets.DatasetInfo(features=dataset.features))
+    return datasets.IterableDataset(
+        _Draws(dataset, sampler, rank, world_size), datasets.DatasetInfo(features=dataset.features)
+    )
 
 
 class _Draws(_BaseExamplesIterable):
@@ -217,9 +223,9 @@ class _Draws(_BaseExamplesIterable):
 
     is_typed, num_shards = True, 1
 
-    def __init__(self, dataset: datasets.Dataset, sampler: DensityWeightedSampler, first: int = 0) -> None:
+    def __init__(self, dataset: Any, sampler: DensityWeightedSampler, rank: int, ranks: int, first: int = 0) -> None:
         super().__init__()
-        self.dataset, self.sampler, self.first = dataset, sampler, first
+        self.dataset, self.sampler, self.rank, self.ranks, self.first = dataset, sampler, rank, ranks, first
 
     @property
     def features(self) -> datasets.Features:
@@ -230,6 +236,8 @@ class _Draws(_BaseExamplesIterable):
         for number in itertools.count(self.first + state["round"]):
             self.sampler.set_epoch(number)
             rows = self.sampler.round_rows().tolist()
+            before = (number - self.first) * len(rows)  # the ranks take draws in turn over all rounds
+            rows = rows[(self.rank - before) % self.ranks :: self.ranks]
             while part := rows[state["draw"] : state["draw"] + _ROWS_READ_AT_ONCE]:
                 for row in self.dataset.__getitems__(part):
                     state["draw"] += 1
@@ -241,7 +249,7 @@ class _Draws(_BaseExamplesIterable):
         return self._state_dict
 
     def shift_rngs(self, value: int) -> _Draws:  # what `set_epoch` comes to
-        return _Draws(self.dataset, self.sampler, self.first + value)
+        return _Draws(self.dataset, self.sampler, self.rank, self.ranks, self.first + value)
 
     def shuffle_data_sources(self, generator: Any) -> _Draws:
         return self

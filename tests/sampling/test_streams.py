@@ -82,12 +82,25 @@ def test_weights_may_change_between_rounds(tiny):
     assert taken(rows, 13) == [7] * 13
 
 
-def test_ranks_share_the_draws_and_keep_groups_whole(stream):
-    """Each rank repeats what it reads; taken in turn, their groups are those of one process."""
-    ranks = [repeat_iterable_dataset(split_dataset_by_node(stream, rank, 2), 3) for rank in range(2)]
-    read = [np.reshape(taken(rank, 60), (-1, 3)) for rank in ranks]
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_share_the_draws_and_keep_groups_whole(ranks, tiny):
+    """Each rank repeats what it reads; taken in turn, their groups are those of one process. 13 draws a round."""
+    read = []
+    for rank in range(ranks):
+        stream = hf_synth.weighted_stream(tiny.prompts(WEIGHTS), sampler(), rank=rank, world_size=ranks)
+        first = taken(repeat_iterable_dataset(stream, 3), 60)
+        again = hf_synth.weighted_stream(tiny.prompts(WEIGHTS), sampler(), rank=rank, world_size=ranks)
+        assert taken(stream, 7) == first[:21:3]
+        again.load_state_dict(stream.state_dict())
+        assert taken(again, 13) == first[21::3]
+        read.append(np.reshape(first, (-1, 3)))
     assert all((groups == groups[:, :1]).all() for groups in read)
-    assert np.stack([groups[:, 0] for groups in read], axis=1).ravel().tolist() == order(40)
+    assert np.stack([groups[:, 0] for groups in read], axis=1).ravel().tolist() == order(20 * ranks)
+
+
+def test_the_split_of_datasets_deals_out_single_rows(stream):
+    ranks = [taken(split_dataset_by_node(stream, rank, 2), 20) for rank in range(2)]
+    assert np.stack(ranks, axis=1).ravel().tolist() == order(40)
 
 
 def test_trainers_slices_of_two_processes_hold_whole_groups(stream):
@@ -195,3 +208,8 @@ def test_the_worker_of_asynchronous_grpo_draws_by_weight(stream):
 def test_what_is_no_order_of_single_rows_is_refused(weights, options, message, tiny):
     with pytest.raises(ValueError, match=message):
         hf_synth.weighted_stream(tiny.prompts(WEIGHTS), DensityWeightedSampler(weights, **options))
+
+
+def test_a_rank_that_there_is_not_is_refused(tiny):
+    with pytest.raises(ValueError, match="rank: got 2 of world_size 2, wanted 0 to world_size - 1"):
+        hf_synth.weighted_stream(tiny.prompts(WEIGHTS), sampler(), rank=2, world_size=2)
