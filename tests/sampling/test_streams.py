@@ -142,7 +142,7 @@ def test_a_trainer_of_transformers_streams_what_the_weighted_one_draws(tiny, tmp
 
 
 def test_sft_resumes_within_a_stream(tiny, tmp_path):
-    rows = tiny.rows(WEIGHTS, text="{} {}")
+    rows = tiny.rows(WEIGHTS, text="{0} {0}")
     seen = {}
     for name, steps, resume in (("whole", 6, False), ("cut", 3, False), ("resumed", 6, True)):
         args = tiny.arguments(
