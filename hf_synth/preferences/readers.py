@@ -159,7 +159,8 @@ def turns_of(value: Any, role: str) -> list[Message]:
         value = [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)] if transposed else [value]
     if not isinstance(value, list):
         raise RowError("wrong type")
-    return [_message(_parsed(turn) if isinstance(turn, str) else turn) for turn in value]
+    turns = [_message(_parsed(turn) if isinstance(turn, str) else turn) for turn in value]
+    return turns[1:] if turns and turns[0]["role"] == "system" and is_blank(turns[0]["content"]) else turns
 
 
 def _parsed(text: str) -> Any:

@@ -226,8 +226,10 @@ def python_values(array: pa.Array) -> list[Any]:
     """
     rows: list[Any]
     if pa.types.is_struct(array.type):
-        columns = [python_values(column) for column in array.flatten()]
-        rows = [dict(zip(array.type.names, row, strict=True)) for row in zip(*columns, strict=True)]
+        columns, names = [python_values(column) for column in array.flatten()], array.type.names
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise pa.ArrowInvalid(f"the columns {', '.join(repeated)} stand in it more than once")
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{} for _ in array]
     elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         flat, offsets = python_values(array.values), array.offsets.to_pylist()
         rows = [flat[start:stop] for start, stop in pairwise(offsets)]

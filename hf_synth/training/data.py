@@ -266,10 +266,7 @@ def usable_prompts(
 
     Fields that are not read are named at the end: keys of messages, and other columns unless `all_read`.
     Rows without a usable prompt are left out, and kept in rejected_rows.jsonl. All prompts are text, or all messages,
-    as the first one is: text and one turn of a user are the same.
-
-    Raises:
-        ValueError: nothing at `place`, or no usable row; the counts are in the message.
+    as the first one is: text and one turn of a user are the same. ValueError without a usable row.
     """
     try:
         source = preferences.Source(place, split=split).open()
@@ -396,8 +393,7 @@ def fitting_pairs(
 ) -> tuple[Dataset, Dataset, dict[str, float]]:
     """Return the pairs that the chat template takes, of at most `most` tokens on either side, and their counts.
 
-    TRL's trainers would leave the others out, or cut them, without a word; and weights must keep their rows. Raises
-    ValueError where a part is left with none.
+    TRL's trainers would leave the others out, or cut them, without a word; and weights must keep their rows.
     """
     train, test = (accepted_by_template(part, tokenizer, folder) for part in (train, test))
     kept = []

@@ -41,6 +41,13 @@ def test_other_lists(values):
         assert python_values(pa.array(values, kind)) == values
 
 
+@pytest.mark.parametrize("rows", [[], [{}], [{}, None, {}]])
+def test_dictionaries_without_keys(rows):
+    assert python_values(pa.array(rows, pa.struct([]))) == rows
+    inside = [{"a": 1, "meta": row} for row in rows]
+    assert python_values(pa.array(inside, pa.struct({"a": pa.int8(), "meta": pa.struct([])}))) == inside
+
+
 ROWS = [{"prompt": f"Q{number}", "chosen": "a", "rejected": "b"} for number in range(100)]
 
 
@@ -311,6 +318,16 @@ def test_saved_datasets(tmp_path):
         read(tmp_path / "two", split="dev")
 
 
-def test_a_column_that_stands_twice_is_no_choice_of_ours(write):
+def test_metadata_without_keys_is_saved_and_read(tmp_path):
+    datasets.Dataset.from_list([row | {"meta": {}} for row in ROWS]).save_to_disk(tmp_path / "saved")
+    assert read(tmp_path / "saved") == list(range(100))
+
+
+def test_a_column_that_stands_twice_is_no_choice_of_ours(write, tmp_path):
+    columns = [pa.array([text]) for text in "qabc"]
+    table = pa.Table.from_arrays(columns, names=["prompt", "chosen", "rejected", "chosen"])
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    with pytest.raises(ValueError, match=r"pairs\.parquet is .*the columns chosen stand in it more than once"):
+        read_preferences(tmp_path / "pairs.parquet")
     with pytest.raises(ValueError, match="columns chosen more than once"):
         read_preferences(write("pairs.csv", b"prompt,chosen,chosen,rejected\nq,a,b,c\n"))

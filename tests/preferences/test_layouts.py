@@ -146,6 +146,11 @@ SPELLINGS = {
         "chosen": [U, A],
         "rejected": [U, B],
     },
+    "no words in the system turn": {
+        "prompt": [{"role": "system", "content": " "}, U],
+        "chosen": [{"role": "system", "content": ""}, U, A],
+        "rejected": [B],
+    },
     "Dolly": {"instruction": "S", "context": "Q?", "chosen": "a", "rejected": "b"},
     "OpenAI": {"input": {"messages": [U], "tools": []}, "preferred_output": [A], "non_preferred_output": [B]},
 }
@@ -154,7 +159,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_spellings_of_one_pair(write, spelling):
     prompt = {"Dolly": ["user: S\n\nQ?"]}.get(
-        spelling, ["system: S", "user: Q?"] if "system" in spelling else ["user: Q?"]
+        spelling, ["system: S", "user: Q?"] if "a system" in spelling else ["user: Q?"]
     )
     assert pairs(read_preferences(write("a.jsonl", SPELLINGS[spelling]))) == [[prompt, "a", "b"]]
 
