@@ -15,6 +15,7 @@ The primary measure, and what the seeds can detect in it, are written down befor
 import dataclasses
 import fnmatch
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,14 +47,17 @@ from hf_synth.training.arguments import parse_recipe, yaml_text
 from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
-PLAN = "plan.json"
+PLAN, SCRIPT = "plan.json", "plan.sh"
+MADE_BY = (hf_synth, torch, transformers, trl, accelerate)  # half of the runs by others would compare those
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run what is missing of a comparison, then report; returns the output directory."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"--help", "-h"} & set(argv):
-        print(usage())
+        fields = dataclasses.fields(CompareArguments)
+        lines = [f"  --{field.name:16} {field.metadata['help']}" for field in fields]
+        print(__doc__, *lines, "", "and every flag of the recipe: python recipes/grpo.py --help", sep="\n")
         return Path()
     own, base = split_config(argv, {field.name for field in dataclasses.fields(CompareArguments)})
     arguments = CompareArguments(**own)
@@ -64,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         check(runs)
         preregister(arguments, base, folder, begun=len({run.arm for run in runs if run.arm and run.finished}) > 1)
         if arguments.plan:
+            if isinstance(arguments.plan, str) and is_main_process():
+                write_text(folder / SCRIPT, text := script(arguments.plan, runs, folder))
+                print(text)
             return folder
         having: list[bool] = []  # of the runs so far, whether they have the primary metric; one may have diverged
         for run in in_turn(runs):
@@ -80,13 +87,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return folder
 
 
-def usage() -> str:
-    """What the command line takes beside the recipe's own flags."""
-    fields = dataclasses.fields(CompareArguments)
-    lines = [f"  --{field.name:16} {field.metadata['help']}" for field in fields]
-    return "\n".join([str(__doc__), *lines, "", "and every flag of the recipe: python recipes/grpo.py --help"])
-
-
 def check(runs: Sequence[PlannedRun]) -> None:
     """Refuse a plan with a run that its recipe would refuse, or that a folder holds with other values."""
     for run in runs:
@@ -96,6 +96,30 @@ def check(runs: Sequence[PlannedRun]) -> None:
     PartialState().wait_for_everyone()
     for run in runs:
         parse_recipe(importlib.import_module(run.recipe).CLASSES, run.argv)
+
+
+def script(kind: str, runs: Sequence[PlannedRun], folder: Path) -> str:
+    """Write the runs as a SLURM array or as jobs of the Hub: what arms share, then the arms, then the comparison."""
+    if kind == "jobs" and not folder.is_absolute():
+        raise ValueError(f"output_dir: got {str(folder)!r}, wanted an absolute path: jobs mount their bucket there")
+    recipes = Path("/tmp/recipes") if kind == "jobs" else Path(__file__).parent
+    runs = [*(run for run in runs if run.arm is None), *(run for run in runs if run.arm is not None)]
+    commands = [shlex.join(["accelerate", "launch", f"{recipes / run.recipe}.py", *run.argv]) for run in runs]
+    commands.append(shlex.join(["hf-synth", "report", str(folder)]))
+    ends = sorted({sum(run.arm is None for run in runs), len(runs), len(commands)} - {0})
+    stages = list(zip([0, *ends], ends, strict=False))
+    if kind == "slurm":
+        submit = "# job=$(sbatch --parsable --array={}-{} ${{job:+--dependency=afterok:$job}} {})"
+        lines = ["#!/bin/bash", f"#SBATCH --job-name={folder.name} --requeue --open-mode=append"]
+        lines += [submit.format(first, end - 1, folder / SCRIPT) for first, end in stages]
+        cases = [f"{number}) {command} ;;" for number, command in enumerate(commands)]
+        return "\n".join([*lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac\n"])
+    lines = ["#!/bin/bash", f'hf buckets sync {folder} "hf://buckets/$BUCKET"']
+    flags = f'--with hf_synth --secrets HF_TOKEN --volume "hf://buckets/$BUCKET:{folder}" $JOB_FLAGS'
+    for first, end in stages:
+        inside = (shlex.quote(f"hf-synth recipes {recipes}; {command};") for command in commands[first:end])
+        lines += [*(f"hf jobs uv run {flags} sh -c {each} &" for each in inside), "wait"]
+    return "\n".join([*lines, ""])
 
 
 def check_measured(arguments: CompareArguments, base: dict[str, Any]) -> None:
@@ -123,7 +147,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
         "noise": arguments.noise,
         "pairs": [list(pair) for pair in arguments.pairs],
         "seeds": arguments.seeds,
-        "versions": versions(),
+        "versions": {package.__name__: str(package.__version__) for package in MADE_BY},
     }
     path = folder / PLAN
     kept = found
@@ -148,12 +172,6 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
     write_text(folder / COMPARISON, yaml_text(whole, allow_unicode=True))
     print(f"Primary metric: {arguments.primary}, {arguments.better} is better.")
     print(power_statement(arguments))
-
-
-def versions() -> dict[str, str]:
-    """What the runs are made by: half of them by other versions would be a comparison of those."""
-    packages = (hf_synth, torch, transformers, trl, accelerate)
-    return {package.__name__: str(package.__version__) for package in packages}
 
 
 def train(run: PlannedRun) -> None:

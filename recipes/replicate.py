@@ -70,7 +70,9 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
         if left is not None and left < 1:
             break
         if first := STUDIES[study].first:
-            make_first(first, run.seed, arguments)
+            for model in plan(first, arguments):  # those of another config, where they are not there
+                if model.seed == run.seed:
+                    pretrain.train_run(model, study_argv(first, arguments))
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
         metrics = pretrain.train_run(run, study_argv(STUDIES[study].config, arguments))
         key = run_key(config, run.arm, run.seed)
@@ -84,13 +86,6 @@ def digest(path: str | None) -> str:
     if path is None or not Path(path).is_file():
         raise ValueError(f"canonical: got {path!r}, wanted a file of natural text")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
-def make_first(config: str, seed: int, arguments: ReplicateArguments) -> None:
-    """Train the models of another config with this seed, where they are not there."""
-    for run in plan(config, arguments):
-        if run.seed == seed:
-            pretrain.train_run(run, study_argv(config, arguments))
 
 
 def plan(config: str, arguments: ReplicateArguments) -> list[PlannedRun]:

@@ -60,13 +60,12 @@ def counts_lines(sources: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ..
     for src, counts in sources.items():
         numbers = (counts[name] for name in ("rows_read", "pairs_made", "pairs_kept", "prompts_kept"))
         read, made, kept, prompts = (f"{number:,}" for number in numbers)
-        dropped = (_reasons(counts[name]) for name in ("rows_dropped", "pairs_dropped"))
+        dropped = (
+            ", ".join(f"{reason}: {number:,}" for reason, number in counts[name].items()) or "0"
+            for name in ("rows_dropped", "pairs_dropped")
+        )
         lines.append((src, counts["schema"], read, next(dropped), made, next(dropped), kept, prompts))
     return lines
-
-
-def _reasons(dropped: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason}: {number:,}" for reason, number in dropped.items()) or "0"
 
 
 def _loading(name: str) -> Iterator[str]:

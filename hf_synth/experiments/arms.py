@@ -17,6 +17,7 @@ from hf_synth.training.run_directory import is_finished
 
 RECIPES = ("grpo", "sft", "reward", "dpo", "pretrain")
 DIRECTIONS = ("higher", "lower")
+PLANS = (False, True, "slurm", "jobs")
 COMPARISON = "comparison.yaml"  # the comparison's own values, and under `base` the recipe's
 CONFIG = "config.yaml"  # in the folder of a run of a comparison: all that its recipe is given
 SHARED = "shared"
@@ -26,7 +27,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 # What recipes put beside the folders of arms, and so no name for one.
 _TAKEN = re.compile(
     rf"{SHARED}|figures|warmup|work|runs|(seed|checkpoint)-\d+|\.lock"
-    r"|.*\.(json|jsonl|yaml|md|html|csv|parquet|safetensors|bin|txt)",
+    r"|.*\.(json|jsonl|yaml|md|html|csv|parquet|safetensors|bin|txt|sh)",
     re.IGNORECASE,
 )
 _NOT_AN_ARMS = {
@@ -111,7 +112,9 @@ class CompareArguments:
         None, "The standard deviation over seeds of a paired difference in it, from earlier runs.",
         above=0, below=math.inf,
     )  # fmt: skip
-    plan: bool = option(False, "Write the configs of all runs and stop: each is a job of its own for its recipe.")
+    plan: bool | str = option(
+        False, "Write the configs of all runs and stop; slurm or jobs: and a script of them.", choices=PLANS
+    )
     title: str = option("A comparison", "The heading of the report.")
     page: str | None = option(None, "Write the report to this Markdown file too, its figures beside it.")
     page_prompts: int = option(

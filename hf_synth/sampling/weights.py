@@ -159,10 +159,7 @@ def effective_sample_size(weights: ArrayLike) -> float:
 
 
 def check_weights(weights: ArrayLike, *, name: str = "weights") -> np.ndarray:
-    """The weights as a new float64 array [N], or a ValueError that says which rows are not finite or below 0.
-
-    No rows, and weights that are all 0, are a ValueError too.
-    """
+    """The weights as a new float64 array [N]; ValueError for none, all 0, and those not finite or below 0, by row."""
     array = _vector(weights, name)
     _refuse_rows(~(np.isfinite(array) & (array >= 0)), array, name, "finite numbers of at least 0")
     if not array.any():

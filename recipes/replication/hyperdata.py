@@ -87,10 +87,6 @@ def _claims(arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
     return claimed
 
 
-def _short(arm: str) -> str:
-    return arm if arm == "examples" else arm.replace("explanations-", "expl. ") + " %"
-
-
 @matplotlib.rc_context(STYLE)
 def _figure(arms: Mapping[str, Sequence[Record]]) -> Figure:
     """Draw each run as a dot, and each arm's mean with its interval beside them."""
@@ -108,6 +104,7 @@ def _figure(arms: Mapping[str, Sequence[Record]]) -> Figure:
                 else [[interval.mean - interval.low], [interval.high - interval.mean]]
             )
             ax.errorbar([position + 0.25], [interval.mean], yerr=reach, fmt="D", color=colour, markersize=5, capsize=3)
-        ax.set_xticks(range(len(arms)), list(map(_short, arms)), rotation=20)
+        names = [arm if arm == "examples" else arm.replace("explanations-", "expl. ") + " %" for arm in arms]
+        ax.set_xticks(range(len(arms)), names, rotation=20)
         ax.set_title(_MEASURES[name], loc="left")
     return figure

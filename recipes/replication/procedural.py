@@ -52,7 +52,8 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
          share_over_units([run.metrics["row_accuracy/test"] for run in runs], 3),
          f"{runs[0].metrics['floor/test']:.4f}",
          over_units([run.metrics["excess/test"] for run in runs], 4),
-         *(", ".join(_learned(run, bar) for run in runs) for bar in _LEARNED),
+         *(", ".join("never" if (step := _first_step(run, bar)) is None else f"{step:,}" for run in runs)
+           for bar in _LEARNED),
          ", ".join(f"{run.metrics['steps']:,.0f}" for run in runs)]
         for task, runs in arms.items()
     ]  # fmt: skip
@@ -71,11 +72,6 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
         _reached(arms),
         "![Token accuracy over steps, of the first seed](reproduction/figures/procedural.png)",
     ]
-
-
-def _learned(run: Record, bar: float) -> str:
-    step = _first_step(run, bar)
-    return "never" if step is None else f"{step:,}"
 
 
 def _first_step(run: Record, bar: float) -> int | None:

@@ -4,12 +4,18 @@ import csv
 import fnmatch
 import importlib
 import json
+import os
+import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.cli.jobs import uv_app
 
 from hf_synth.experiments.statistics import known_measures, recipe_measures
 from hf_synth.reports import write_report
@@ -211,6 +217,74 @@ def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
         *(f"uniform/seed-{seed}/config.yaml" for seed in (0, 1)),
     ]
     assert not list(folder.rglob("metrics.json"))
+
+
+def results(folder):
+    """What a comparison's answer rests on, without the times that runs took."""
+    table = csv.DictReader((folder / "differences.csv").read_text().splitlines())
+    metrics = {
+        path.parent.relative_to(folder): {
+            name: value for name, value in json.loads(path.read_text()).items() if "second" not in name
+        }
+        for path in folder.rglob("metrics.json")
+    }
+    return [row for row in table if "second" not in row["measure"]], metrics
+
+
+@pytest.mark.processes
+def test_the_lines_of_a_slurm_array_make_the_comparison(compare, tmp_path, capsys):
+    words = write(seeds=[0])
+    plain = compare.main([*words, "--output_dir", "plain"])
+    capsys.readouterr()
+    folder = compare.main([*words, "--output_dir", "out", "--plan", "slurm"])
+    text = (folder / "plan.sh").read_text()
+    assert text in capsys.readouterr().out
+    assert re.findall(r"--array=(\S+)", text) == ["0-0", "1-2", "3-3"], "the shared policy, the arms, the comparison"
+    assert len(re.findall(r"^\d\) ", text, re.MULTILINE)) == 4
+    bin_ = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    for task in (0, 2, 1, 3):  # arms in any order
+        line = {**environment, "SLURM_ARRAY_TASK_ID": str(task)}
+        done = subprocess.run(["bash", str(folder / "plan.sh")], env=line, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert results(folder) == results(plain)
+    assert len(results(folder)[1]) == 3
+
+
+def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, capsys):
+    with pytest.raises(ValueError, match="output_dir: got 'out', wanted an absolute path: jobs mount their bucket"):
+        compare.main([*write(), "--plan", "jobs"])
+    folder = compare.main([*write(), "--output_dir", str(tmp_path / "jobs"), "--plan", "jobs"])
+    lines = (folder / "plan.sh").read_text().splitlines()
+    assert lines[1] == f'hf buckets sync {folder} "hf://buckets/$BUCKET"'
+    runs = [line for line in lines if line.startswith("hf jobs uv run ")]
+    assert [bool(line.startswith("hf jobs")) for line in lines[2:]] == [
+        *[True] * 2,
+        False,
+        *[True] * 4,
+        False,
+        True,
+        False,
+    ]
+    assert all(line == "wait" for line in lines[2:] if line not in runs)
+    inside = [shlex.split(line.removesuffix(" &"))[-1] for line in runs]
+    config = folder / "shared" / "policy" / "seed-0" / "config.yaml"
+    launch = f"accelerate launch /tmp/recipes/sft.py --config {config};"
+    assert inside[0] == f"hf-synth recipes /tmp/recipes; {launch}"
+    assert inside[-1] == f"hf-synth recipes /tmp/recipes; hf-synth report {folder};"
+    for line in runs:  # read by the command itself, up to what it would send
+        argv = shlex.split(line.removesuffix(" &").replace("$BUCKET", "me/runs").replace("$JOB_FLAGS", "--timeout 1d"))
+        given = uv_app.commands["run"].make_context("run", argv[4:]).params
+        assert (given["secrets"], given["volume"]) == (["HF_TOKEN"], (f"hf://buckets/me/runs:{folder}",))
+        sent = {"dependencies": list(given["with_"]), "python": None, "env": None, "secrets": None, "token": None}
+        script = {"script": given["script"], "script_args": list(given["script_args"]), "namespace": "me"}
+        command, *_ = HfApi()._create_uv_command_env_and_secrets(**script, **sent)
+        assert command == ["uv", "run", "--with", "hf_synth", "sh", "-c", argv[-1]]
+
+
+def test_a_plan_of_another_kind_is_refused(compare):
+    with pytest.raises(ValueError, match="plan: got 'slrm'; did you mean 'slurm'"):
+        compare.main([*write(), "--plan", "slrm"])
 
 
 SMALL = {
