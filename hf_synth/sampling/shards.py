@@ -92,7 +92,7 @@ def sharded_density(
     Raises ValueError as `knn_density` does, for no prompts, for a folder with work on other prompts or on the same in
     another order, on another embedder or with other settings, and for a damaged file in it.
     """
-    work = _Work(folder, embedder, settings, ranks or Ranks())
+    work = DensityStages(folder, embedder, settings, ranks or Ranks())
     work.first_only(lambda: work.plan(texts))
     work.embed()
     work.first_only(work.find_points)
@@ -100,7 +100,7 @@ def sharded_density(
     return work.finish() if work.ranks.rank == 0 else None
 
 
-class _Work:
+class DensityStages:
     """The stages, each of which leaves out what is done."""
 
     def __init__(self, folder: Path, embedder: Embedder, settings: DensitySettings, ranks: Ranks) -> None:
