@@ -326,9 +326,9 @@ def distributed(samples: Samples) -> Iterator[Problem]:
         floors = np.exp(np.take_along_axis(task.optimal_log_probs(rows), positions, axis=1))
         first: dict[bytes, np.ndarray] = {}
         others = [
-            np.abs(values - first.setdefault(tokens[:place].tobytes(), values)).max() > 1e-9
-            for tokens, row_places, row_values in zip(rows.tokens, positions, probs, strict=True)
-            for place, values in zip(row_places, row_values, strict=True)
+            np.abs(values - first.setdefault(tokens[:position].tobytes(), values)).max() > 1e-9
+            for tokens, row_positions, row_values in zip(rows.tokens, positions, probs, strict=True)
+            for position, values in zip(row_positions, row_values, strict=True)
         ]
         alone = task.optimal_distribution(rows.select(np.array([0])), np.arange(start[0], last[0] + 1))[
             0, positions[0] - start[0]
@@ -346,12 +346,12 @@ def distributed(samples: Samples) -> Iterator[Problem]:
             > 1e-9,
         }.items():
             yield from sample.problems(wrong.reshape(len(rows), -1).any(axis=1), what)
-        for place in (int(start[0]) - 1, int(rows.loss_stop[0])):
+        for position in (int(start[0]) - 1, int(rows.loss_stop[0])):
             try:
-                task.optimal_distribution(rows.select(np.array([0])), [place])
+                task.optimal_distribution(rows.select(np.array([0])), [position])
             except ValueError:
                 continue
-            yield Problem(f"position {place} of a row carries no loss and is not refused")
+            yield Problem(f"position {position} of a row carries no loss and is not refused")
 
 
 def gold(samples: Samples) -> Iterator[Problem]:

@@ -111,11 +111,11 @@ def raised_at(error: BaseException) -> str:
 
     Of a ValueError of this package its words alone.
     """
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    if isinstance(error, ValueError) and place.filename.startswith(os.path.dirname(__file__)):
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, ValueError) and frame.filename.startswith(os.path.dirname(__file__)):
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{os.path.basename(place.filename)}: line {place.lineno}: {text}"
+    return f"{os.path.basename(frame.filename)}: line {frame.lineno}: {text}"
 
 
 def nearest(name: str, known: Any) -> str:

@@ -238,8 +238,8 @@ class Passes(Batches):
         return getattr(self.dataset, "width", None)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        places = shuffled(np.asarray(indices, np.int64), len(self.dataset), f"{self.seed}\0passes")
-        return self.dataset.__getitems__(places.tolist())
+        numbers = shuffled(np.asarray(indices, np.int64), len(self.dataset), f"{self.seed}\0passes")
+        return self.dataset.__getitems__(numbers.tolist())
 
 
 def concatenated(parts: Sequence[Rows]) -> Rows:

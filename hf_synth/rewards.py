@@ -286,13 +286,13 @@ def load_rewards(
     head of a reward model with several counts for. ends: the ids that end an answer, for the verifier.
     Raises ValueError where natural prompts, of no task, have no reward, or a source is named twice.
     """
-    given = ", ".join(sources) or "none"
+    named = ", ".join(sources) or "none"
     sources = list(sources) or [VERIFIER]
     if len(set(sources)) < len(sources):
-        raise ValueError(f"reward: got {given}, wanted each once; reward_weights sets the weight of each")
+        raise ValueError(f"reward: got {named}, wanted each once; reward_weights sets the weight of each")
     if VERIFIER in sources and not tasks:
         raise ValueError(
-            f"reward: got {given}, but natural prompts have no verifier; set `reward` to a reward model or a function"
+            f"reward: got {named}, but natural prompts have no verifier; set `reward` to a reward model or a function"
         )
     rewards: list[RewardFunction] = []
     for number, source in enumerate(sources, start=1):

@@ -116,8 +116,8 @@ def _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets):  # ty
             cursor += 1
         for at in range(start[row], stop[row]):
             word = tokens[row, at]
-            for place in range(begins[word], begins[word] + sizes[word]):
+            for byte_at in range(begins[word], begins[word] + sizes[word]):
                 if cursor < end:
-                    text[cursor] = blob[place]
+                    text[cursor] = blob[byte_at]
                     cursor += 1
     return text

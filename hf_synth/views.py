@@ -94,8 +94,8 @@ def _distribution(task: Task, rows: Rows, random: _Random) -> _Columns:
     ends = np.concatenate([[0], np.cumsum(rows.loss_stop - rows.loss_start)]).astype(np.int32)
     values = np.empty((ends[-1], len(all_words(task))), np.float32)
     for index, positions in rows.by_span():
-        places = ends[index, None] + np.arange(positions.size)
-        values[places] = task.optimal_distribution(rows.select(index), positions)
+        lines = ends[index, None] + np.arange(positions.size)
+        values[lines] = task.optimal_distribution(rows.select(index), positions)
     each = pa.ListArray.from_arrays(np.arange(0, values.size + 1, values.shape[1], dtype=np.int32), values.ravel())
     return {**_tokens(task, rows, random), "distribution": pa.ListArray.from_arrays(ends, each)}
 

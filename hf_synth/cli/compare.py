@@ -58,9 +58,9 @@ def run(arguments: argparse.Namespace) -> None:
     results = {arm: {seed: by_seed[seed][0] for seed in seeds} for arm, by_seed in arms.items()}
     known = [name for name in statistics.known_measures(results) if not _NO_MEASURE.search(name)]
     first = arguments.against or next(iter(arms))
-    for given, names in ((arguments.primary, known), (first, list(arms))):
-        if given is not None and given not in names:
-            raise ValueError(f"got {given!r}, which no run has; {likely(given, names)}")
+    for asked, names in ((arguments.primary, known), (first, list(arms))):
+        if asked is not None and asked not in names:
+            raise ValueError(f"got {asked!r}, which no run has; {likely(asked, names)}")
     pairs = [(arm, first) for arm in arms if arm != first]
     measures = [arguments.primary] if arguments.primary else known
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
@@ -103,10 +103,10 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
     """Seed -> (numbers, settings) of an arm."""
     seen: dict[str, Path] = {}
     for path in _runs(folder):
-        place = path.relative_to(folder).as_posix()
+        inside = path.relative_to(folder).as_posix()
         values, settings = _read(path)
-        numbers = _SEED.findall(place) or re.findall(r"^\D*(\d+)$", path.stem)
-        seed = str(numbers[-1] if numbers else settings.get("seed", settings.get("config/random_seed", place)))
+        numbers = _SEED.findall(inside) or re.findall(r"^\D*(\d+)$", path.stem)
+        seed = str(numbers[-1] if numbers else settings.get("seed", settings.get("config/random_seed", inside)))
         if (other := seen.setdefault(seed, path)) != path:
             raise ValueError(f"got two files for seed {seed} of one arm: {other} and {path}; wanted one per seed")
         yield seed, (values, settings)

@@ -22,9 +22,9 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"accelerate launch {folder / 'grpo.py'}    # the quickstart; configs are in {folder / 'configs'}")
 
 
-def shipped(*place: str) -> Path:
+def shipped(*parts: str) -> Path:
     """Return the path of a file that comes with the package: beside an installation's data, or in the clone."""
     for file in importlib.metadata.files("hf_synth") or []:
-        if file.parts[-len(place) - 1 :] == ("hf_synth", *place):
+        if file.parts[-len(parts) - 1 :] == ("hf_synth", *parts):
             return Path(str(file.locate())).resolve()
-    return Path(hf_synth.__file__).resolve().parents[1].joinpath(*place)
+    return Path(hf_synth.__file__).resolve().parents[1].joinpath(*parts)

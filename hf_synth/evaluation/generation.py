@@ -282,8 +282,8 @@ def sample_strings(
                     own = ids[1:] + row
                     at = next((number for number, token in enumerate(own) if token in ends), None)
                     text = tokenizer.decode(own[:at])
-                    sentence, found, _ = text.partition(closing) if closing is not None else (text, at, "")
-                    strings.append(None if found in (None, "") else sentence + (closing or ""))
+                    sentence, closed, _ = text.partition(closing) if closing is not None else (text, at, "")
+                    strings.append(None if closed in (None, "") else sentence + (closing or ""))
                 bar.update(len(prompts))
     return strings
 

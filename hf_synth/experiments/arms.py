@@ -124,8 +124,8 @@ class CompareArguments:
     def __post_init__(self) -> None:
         """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
         check_fields(self)
-        given: Any = self.vary
-        self.vary = given if isinstance(given, list) else [given] if given else []
+        vary: Any = self.vary
+        self.vary = vary if isinstance(vary, list) else [vary] if vary else []
         if bool(self.vary) == bool(self.arms):
             raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
         self.seeds = seed_numbers(self.seeds)
@@ -169,23 +169,23 @@ class CompareArguments:
                 raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
 
 
-def seed_numbers(given: Any) -> list[int]:
+def seed_numbers(seeds: Any) -> list[int]:
     """8 -> 0 ... 7; a list -> these; nothing -> 0 alone."""
-    numbers = given if isinstance(given, list) else [0] if given is None else given
+    numbers = seeds if isinstance(seeds, list) else [0] if seeds is None else seeds
     if isinstance(numbers, int) and not isinstance(numbers, bool) and 0 < numbers <= _MOST_SEEDS:
         return list(range(numbers))
     if not isinstance(numbers, list) or not numbers or not all(type(seed) is int and seed >= 0 for seed in numbers):
-        raise ValueError(f"seeds: got {given!r}, wanted a number of seeds, or a list of seeds of at least 0")
+        raise ValueError(f"seeds: got {seeds!r}, wanted a number of seeds, or a list of seeds of at least 0")
     return numbers
 
 
-def varied(given: list[str]) -> dict[str, dict[str, Any]]:
+def varied(texts: list[str]) -> dict[str, dict[str, Any]]:
     """["sampling_strength=0,1", ...] as arms: all combinations of the values, the first ones first.
 
     A dot in a name is an underscore: sampling.strength is sampling_strength.
     """
     axes = []
-    for text in given:
+    for text in texts:
         name, equals, values = str(text).partition("=")
         parts = re.split(r",(?![^\[]*\])", values)  # not at the commas of a list
         if not equals or not name or not all(value.strip() for value in parts):
@@ -195,7 +195,7 @@ def varied(given: list[str]) -> dict[str, dict[str, Any]]:
     for chosen in itertools.product(*axes):
         label = "-".join(f"{name}-{re.sub('[^A-Za-z0-9_.-]', '_', value)}" for name, value in chosen)
         if label in arms:
-            raise ValueError(f"vary: got {', '.join(given)}, in which a value comes twice")
+            raise ValueError(f"vary: got {', '.join(texts)}, in which a value comes twice")
         arms[label] = {name: _parsed(value) for name, value in chosen}
     return arms
 
@@ -286,13 +286,13 @@ def planned_runs(
     runs = []
     for arm, values in arms.items():
         for number in seeds:
-            place = run_folder(folder, arm, number if several else None)
-            own = {**(values or {}), "seed": number, "output_dir": str(place)}
+            run_dir = run_folder(folder, arm, number if several else None)
+            own = {**(values or {}), "seed": number, "output_dir": str(run_dir)}
             if len(arms) * len(seeds) > 1:
                 own |= names_for_trackers(folder, arm, number, project=project, run_name=run_name)
             if hub_model_id:
-                own["hub_model_id"] = "-".join([hub_model_id, *place.relative_to(folder).parts])
-            runs.append(PlannedRun(arm, number, place, own, push and (push_arms or arm == next(iter(arms)))))
+                own["hub_model_id"] = "-".join([hub_model_id, *run_dir.relative_to(folder).parts])
+            runs.append(PlannedRun(arm, number, run_dir, own, push and (push_arms or arm == next(iter(arms)))))
     return runs
 
 
@@ -311,16 +311,16 @@ def compared_runs(
     arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub, **names)
     runs = []
     for seed in arguments.seeds:
-        places = {name: run_folder(folder / SHARED, name, seed) for name in arguments.shared}
-        known = {"seed": seed, **{name: str(place) for name, place in places.items()}}
+        shared_dirs = {name: run_folder(folder / SHARED, name, seed) for name in arguments.shared}
+        known = {"seed": seed, **{name: str(shared_dir) for name, shared_dir in shared_dirs.items()}}
         of_seed = []
-        for name, place in places.items():
+        for name, shared_dir in shared_dirs.items():
             own = {key: value for key, value in arguments.shared[name].items() if key not in ("recipe", "config")}
             config = Path(arguments.shared[name]["config"])
             own = {**read_yaml(config if config.is_file() else configs / config), **own, "seed": seed}
             own |= names_for_trackers(folder, name, seed, project=base.get("project"))
             recipe = arguments.shared[name]["recipe"]
-            of_seed.append(PlannedRun(None, seed, place, {**own, "output_dir": str(place)}, recipe=recipe))
+            of_seed.append(PlannedRun(None, seed, shared_dir, {**own, "output_dir": str(shared_dir)}, recipe=recipe))
         for run in arms:
             if run.seed == seed:
                 values = {**base, **run.values}
@@ -387,20 +387,20 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 
 def read_flags(argv: Sequence[str]) -> dict[str, Any]:
     """`--name value`, `--name=value` and `--name value value` as values; an underscore or a hyphen is the same."""
-    given: dict[str, list[Any]] = {}
+    flags: dict[str, list[Any]] = {}
     name = None
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             name = name.replace("-", "_")
-            if name in given:
+            if name in flags:
                 raise ValueError(f"got --{name} twice; give all its values after one")
-            given[name] = [_parsed(value)] if equals else []
+            flags[name] = [_parsed(value)] if equals else []
         elif name is None:
             raise ValueError(f"got unexpected argument {word!r}, wanted --name value")
         else:
-            given[name].append(_parsed(word))
-    return {name: values[0] if len(values) == 1 else values or True for name, values in given.items()}
+            flags[name].append(_parsed(word))
+    return {name: values[0] if len(values) == 1 else values or True for name, values in flags.items()}
 
 
 def _parsed(word: str) -> Any:
@@ -417,8 +417,8 @@ def split_config(argv: Sequence[str], own: set[str]) -> tuple[dict[str, Any], di
     path = flags.pop("config", None)
     if path is not None and not isinstance(path, str):
         raise ValueError(f"--config: got {path!r}, wanted one YAML file")
-    given = {**(read_yaml(Path(path)) if path is not None else {}), **flags}
+    values = {**(read_yaml(Path(path)) if path is not None else {}), **flags}
     return (
-        {name: value for name, value in given.items() if name in own},
-        {name: value for name, value in given.items() if name not in own},
+        {name: value for name, value in values.items() if name in own},
+        {name: value for name, value in values.items() if name not in own},
     )

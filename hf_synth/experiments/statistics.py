@@ -99,7 +99,7 @@ def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> lis
 
     results: those of each pair. Left out are measures that fewer than two seeds have in both arms.
     """
-    found = []
+    raw = []
     for measure in measures:
         for (arm, other), of_pair in results.items():
             mine, theirs = paired_values(of_pair, measure, arm, other)
@@ -110,11 +110,9 @@ def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> lis
             p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
             interval = paired_interval(mine, theirs)
             interval = _within(interval, -1.0, 1.0) if _RATE.search(measure) else interval
-            found.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
-    corrected = holm([difference.p for difference in found])
-    return [
-        dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(found, corrected, strict=True)
-    ]
+            raw.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
+    corrected = holm([difference.p for difference in raw])
+    return [dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(raw, corrected, strict=True)]
 
 
 def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple[list[float], list[float]]:
@@ -170,14 +168,14 @@ def detectable(seeds: int, pairs: int) -> dict[int, float]:
 _MEASURES = {"loss", "accuracy", "row_accuracy", "excess", "perplexity", "probability", "language"}
 
 
-def over_seeds(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+def over_seeds(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
     """Each arm's metrics as means over its seeds, `ARM/NAME`, with 95 % intervals `_low` and `_high` from two on.
 
     Intervals are of measures: sizes, times and bounds of intervals over the rows of one run have none. Where a seed
     has no finite value, `ARM/NAME_seeds` says how many have, and the mean is theirs.
     """
     means: dict[str, float] = {}
-    for arm, runs in found.items():
+    for arm, runs in metrics.items():
         prefix = f"{arm}/" if arm else ""
         for name in set.union(*(set(run) for run in runs)):
             if len(runs) > 1 and name.endswith(("_low", "_high")):
@@ -207,11 +205,11 @@ def all_measures(results: Results) -> list[str]:
 
     A run that lacks a measure is left out of what is said of it.
     """
-    told: dict[tuple[str, tuple[float | None, ...]], str] = {}
+    first_names: dict[tuple[str, tuple[float | None, ...]], str] = {}
     for name in sorted(known_measures(results), key=_rank):
         kind = name.rpartition("/")[0].replace("reward", "validity")
-        told.setdefault((kind, tuple(run.get(name) for run in _runs(results))), name)
-    return sorted(told.values())
+        first_names.setdefault((kind, tuple(run.get(name) for run in _runs(results))), name)
+    return sorted(first_names.values())
 
 
 def _runs(results: Results) -> list[Metrics]:
@@ -288,7 +286,7 @@ def at_equal_kl(
     if low > high:
         return {}, {}
     at = np.linspace(low, high, 101)
-    found = []
+    at_equal = []
     for steps, measures in arms:
         kl = measures.pop(_KL)
         first = np.append(True, np.diff(kl) > 0)
@@ -298,8 +296,8 @@ def at_equal_kl(
             name: np.trapezoid(values, at) / (high - low) if high > low else values[0] for name, values in read.items()
         }
         named = {EQUAL_KL + name.removeprefix("held_out/"): float(mean) for name, mean in sorted(means.items())}
-        found.append({**named, EQUAL_KL + "kl": float(high)})
-    return found[0], found[1]
+        at_equal.append({**named, EQUAL_KL + "kl": float(high)})
+    return at_equal[0], at_equal[1]
 
 
 def _evaluations(history: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

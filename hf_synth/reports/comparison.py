@@ -102,20 +102,20 @@ def head_to_tail(comparison: Comparison) -> tuple[str, list[tuple[str, str]]] | 
 
 
 @matplotlib.rc_context(STYLE)
-def groups_figure(comparison: Comparison, title: str, places: Sequence[tuple[str, str]]) -> Figure:
+def groups_figure(comparison: Comparison, title: str, groups: Sequence[tuple[str, str]]) -> Figure:
     """A measure at each place from head to tail, a line an arm."""
     figure, (ax,) = blank(3.4)
-    x = np.arange(len(places))
+    x = np.arange(len(groups))
     arms = list(comparison.runs)[:_MOST_CURVES]
     for index, arm in enumerate(arms):
         colour, style = _style(comparison, arm)
-        intervals = [comparison.interval(arm, name) for name, _ in places]
+        intervals = [comparison.interval(arm, name) for name, _ in groups]
         shift = (index - (len(arms) - 1) / 2) * 0.06
         known = [(x[i] + shift, *value) for i, value in enumerate(intervals) if value is not None]
         at, mean, low, high = np.array(known).reshape(-1, 4).T
         ax.errorbar(at, mean, [mean - low, high - mean], color=colour, linestyle=style, marker="o", markersize=3,
                     linewidth=1.2, elinewidth=1)  # fmt: skip
-        ax.set_xticks(x, [label(name, 14) for _, name in places], rotation=30, ha="right")
+        ax.set_xticks(x, [label(name, 14) for _, name in groups], rotation=30, ha="right")
     ax.set_title(title, loc="left")
     arm_legend(figure, [_style(comparison, arm) for arm in arms], [label(arm, 24) for arm in arms])
     return figure

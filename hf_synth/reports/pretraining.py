@@ -200,8 +200,8 @@ _POINT_ENDS = ("p_valid", "p_invalid", "passed")
 def language_scores(metrics: Mapping[str, float]) -> list[list[str]]:
     """What was measured on a language, in words and in numbers."""
     return [
-        [words, (score if fraction else number)(metrics[f"language/{name}"])]
-        for name, (words, fraction) in SCORES.items()
+        [what, (score if fraction else number)(metrics[f"language/{name}"])]
+        for name, (what, fraction) in SCORES.items()
         if f"language/{name}" in metrics
     ]
 

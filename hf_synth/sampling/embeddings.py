@@ -246,17 +246,17 @@ class EmbeddingCache:
 
     def _places(self) -> dict[bytes, tuple[Path, int]]:
         """Key -> its part and its row there."""
-        places = {}
+        row_of = {}
         for path in sorted(self.folder.glob("part-*.safetensors")):
             with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
                 keys = part.get_tensor("keys")
-            places.update({key.tobytes(): (path, row) for row, key in enumerate(keys)})
-        return places
+            row_of.update({key.tobytes(): (path, row) for row, key in enumerate(keys)})
+        return row_of
 
-    def _read(self, keys: list[bytes], places: Mapping[bytes, tuple[Path, int]]) -> np.ndarray:
+    def _read(self, keys: list[bytes], row_of: Mapping[bytes, tuple[Path, int]]) -> np.ndarray:
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for row, key in enumerate(keys):
-            path, its_row = places[key]
+            path, its_row = row_of[key]
             wanted.setdefault(path, []).append((row, its_row))
         out = None
         for path, rows in wanted.items():

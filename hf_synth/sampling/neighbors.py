@@ -214,15 +214,15 @@ class ExactIndex:
         ids = np.full((len(queries), wanted), -1, np.int64)
         for start in range(0, len(self.frame), _CHUNK):
             chunk = self.frame[start : start + _CHUNK]
-            squares, places = _search_chunk(self.backend, queries, chunk, min(wanted, len(chunk)))
-            squares, places = np.concatenate([best, squares], axis=1), np.concatenate([ids, places + start], axis=1)
+            squares, near = _search_chunk(self.backend, queries, chunk, min(wanted, len(chunk)))
+            squares, near = np.concatenate([best, squares], axis=1), np.concatenate([ids, near + start], axis=1)
             order = np.argsort(squares, axis=1, kind="stable")[:, :wanted]
-            best, ids = np.take_along_axis(squares, order, axis=1), np.take_along_axis(places, order, axis=1)
+            best, ids = np.take_along_axis(squares, order, axis=1), np.take_along_axis(near, order, axis=1)
         return ids
 
 
 def _search_chunk(backend: str, queries: np.ndarray, chunk: np.ndarray, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances and places of the nearest of a chunk, [n, wanted] each."""
+    """Squared distances and rows of the nearest of a chunk, [n, wanted] each."""
     if backend == "sklearn":
         from sklearn.neighbors import NearestNeighbors
 
@@ -237,8 +237,8 @@ def _search_chunk(backend: str, queries: np.ndarray, chunk: np.ndarray, wanted: 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     from_, among = (torch.from_numpy(array).to(device) for array in (queries, chunk))
     squares = torch.addmm(among.square().sum(dim=1), from_, among.T, alpha=-2)  # minus the query's own length
-    best, places = squares.topk(wanted, dim=1, largest=False)
-    return best.cpu().numpy(), places.cpu().numpy()
+    best, rows = squares.topk(wanted, dim=1, largest=False)
+    return best.cpu().numpy(), rows.cpu().numpy()
 
 
 class ApproximateIndex:

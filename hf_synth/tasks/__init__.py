@@ -120,9 +120,9 @@ class _OwnModules(MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if (file := self.files.get(fullname)) is None:
             return None
-        places = [str(file.parent)] if file.name == "__init__.py" else None
+        inside = [str(file.parent)] if file.name == "__init__.py" else None
         loader = _FreshLoader(fullname, str(file))
-        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=places)
+        return importlib.util.spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=inside)
 
 
 _OWN_MODULES = _OwnModules()
@@ -233,8 +233,8 @@ def _specs(name: str, folder: Path) -> list[ModuleSpec]:
     specs = []
     while spec:
         specs.append(spec)
-        places = spec.submodule_search_locations
-        spec = PathFinder.find_spec(f"{spec.name}.{others.pop(0)}", places) if others and places else None
+        folders = spec.submodule_search_locations
+        spec = PathFinder.find_spec(f"{spec.name}.{others.pop(0)}", folders) if others and folders else None
     return specs
 
 

@@ -76,11 +76,11 @@ class Agreement(Grammar[AgreementConfig]):
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); nouns are uniform, verbs certain."""
-        place, kinds = positions[:, :, None] - _FIRST_NOUN, self.config.kinds
-        end = end_chance(place // 2, self.config.max_pairs)
+        word, kinds = positions[:, :, None] - _FIRST_NOUN, self.config.kinds
+        end = end_chance(word // 2, self.config.max_pairs)
         noun = (tokens >= _NOUNS) & (tokens < _NOUNS + kinds)
         chance = np.where(tokens == _CLOSE, end, (1.0 - end) / kinds * noun)
-        drawn = (place >= 0) & (place % 2 == 0) & (place < rows.lengths[:, None, None] - _FIRST_NOUN - 1)
+        drawn = (word >= 0) & (word % 2 == 0) & (word < rows.lengths[:, None, None] - _FIRST_NOUN - 1)
         return np.where(drawn, chance, rows.have(positions, tokens))
 
     def statements(self) -> tuple[str, ...]:

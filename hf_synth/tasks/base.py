@@ -213,12 +213,12 @@ class Violation(NamedTuple):
 
 def shuffled(index: np.ndarray, size: int, address: str) -> np.ndarray:
     """The numbers 0 .. size - 1 in an order that `address` and the pass (index // size) choose, int64 like `index`."""
-    passes, places = np.divmod(index.astype(np.int64), size)
-    out = np.empty_like(places)
+    passes, positions = np.divmod(index.astype(np.int64), size)
+    out = np.empty_like(positions)
     for number in np.unique(passes):
         key = hashlib.blake2b(f"{address}\0{number}".encode(), digest_size=8).digest()
         inside = passes == number
-        out[inside] = permute(places[inside], size, np.uint64(int.from_bytes(key, "little")))
+        out[inside] = permute(positions[inside], size, np.uint64(int.from_bytes(key, "little")))
     return out
 
 
@@ -308,19 +308,19 @@ class Task(ABC, Generic[ConfigT]):
         others are a ValueError. ids: those of the rows, special tokens first. Probabilities, not their logarithms:
         what cannot follow has exactly 0, and the row's own token exp(optimal_log_probs).
         """
-        places: np.ndarray = np.asarray(positions)
-        shape: tuple[int, ...] = places.shape
-        if shape not in (shape[-1:], (len(rows), *shape[-1:])) or not shape or places.dtype.kind not in "iu":
+        at: np.ndarray = np.asarray(positions)
+        shape: tuple[int, ...] = at.shape
+        if shape not in (shape[-1:], (len(rows), *shape[-1:])) or not shape or at.dtype.kind not in "iu":
             wanted = f"whole numbers, [positions] or [{len(rows)}, positions]"
-            raise ValueError(f"task {self.name}: got positions {places.dtype} {list(shape)}, wanted {wanted}")
-        places = np.broadcast_to(places.astype(np.int64), (len(rows), shape[-1]))
-        outside = (places < rows.loss_start[:, None]) | (places >= rows.loss_stop[:, None])
-        for row, place in np.argwhere(outside)[:1]:
+            raise ValueError(f"task {self.name}: got positions {at.dtype} {list(shape)}, wanted {wanted}")
+        at = np.broadcast_to(at.astype(np.int64), (len(rows), shape[-1]))
+        outside = (at < rows.loss_start[:, None]) | (at >= rows.loss_stop[:, None])
+        for row, column in np.argwhere(outside)[:1]:
             wanted = f"{rows.loss_start[row]} to {rows.loss_stop[row] - 1}"
-            got = f"got position {places[row, place]} of row {row}, which carries no loss"
+            got = f"got position {at[row, column]} of row {row}, which carries no loss"
             raise ValueError(f"task {self.name}: {got}; wanted {wanted}")
         ids = np.arange(self._known_ids, dtype=np.int32)
-        return self.optimal_probs(rows, places, np.broadcast_to(ids, (*places.shape, ids.size)))
+        return self.optimal_probs(rows, at, np.broadcast_to(ids, (*at.shape, ids.size)))
 
     def to_json(self) -> str:
         """What a dataset's column `task` says of a row: the name and the whole config; `task_from_json` reads it."""
@@ -431,9 +431,9 @@ class Task(ABC, Generic[ConfigT]):
         """How many distinct contents a split can have; None where they are not counted."""
         if self.config.holdout == "none" or self._content_position is None:
             return self.contents() if self.config.holdout == "none" else None
-        places = (np.arange(self._content_position.size) + 0.5) / self._content_position.size
+        shares = (np.arange(self._content_position.size) + 0.5) / self._content_position.size
         ends = [_SPLIT_ENDS[name] for name in SPLITS[:-1]]
-        return int((np.searchsorted(ends, places, side="right") == SPLITS.index(split)).sum())
+        return int((np.searchsorted(ends, shares, side="right") == SPLITS.index(split)).sum())
 
     @functools.cached_property
     def _content_position(self) -> np.ndarray | None:

@@ -72,11 +72,11 @@ class ColorShape(Grammar[ColorShapeConfig]):
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); colors and shapes are uniform."""
-        place = positions[:, :, None] - 1
-        end = end_chance(place // 2, self.config.max_pairs)
+        word = positions[:, :, None] - 1
+        end = end_chance(word // 2, self.config.max_pairs)
         color = np.where(tokens == EOS, end, (1.0 - end) / 2 * ((tokens >= _COLOR) & (tokens < _SHAPE)))
         before = np.take_along_axis(rows.tokens, positions - 1, axis=1)[:, :, None] - _COLOR
-        return np.where(place % 2 == 0, color, 0.5 * ((tokens - _SHAPE) // 2 == before))
+        return np.where(word % 2 == 0, color, 0.5 * ((tokens - _SHAPE) // 2 == before))
 
     def statements(self) -> tuple[str, ...]:
         """The pairs, what goes with each color, and how many pairs there may be."""

@@ -143,14 +143,14 @@ class WeightArguments:
     density_from: str | None = option(None, "A folder written by recipes/density.py: use its densities, measure none.")
 
     def __post_init__(self) -> None:
-        """Take one number for a list of one; refuse repeated and negative strengths."""
-        given: Any = self.sampling_strength
+        """Take one number for a list of one; refuse repeated and negative value."""
+        value: Any = self.sampling_strength
         try:
-            numbers = [float(strength) for strength in (given if isinstance(given, list) else [given])]
+            numbers = [float(strength) for strength in (value if isinstance(value, list) else [value])]
         except (TypeError, ValueError):
             numbers = []
         if not numbers or len(set(numbers)) < len(numbers) or not all(0 <= number < math.inf for number in numbers):
-            raise ValueError(f"sampling_strength: got {given!r}, wanted one or more different numbers of at least 0")
+            raise ValueError(f"sampling_strength: got {value!r}, wanted one or more different numbers of at least 0")
         self.sampling_strength, self.embedding_cache = numbers, self.embedding_cache or None
         self._check_kinds()
         self._read_shares()
@@ -188,8 +188,8 @@ class WeightArguments:
 
     def _read_shares(self) -> None:
         """Read NAME=FRACTION; refuse what is no distribution over sources, or that nothing would use."""
-        given = self.source_shares or {}
-        pairs = list(given.items() if isinstance(given, dict) else (text.rpartition("=")[::2] for text in given))
+        named = self.source_shares or {}
+        pairs = list(named.items() if isinstance(named, dict) else (text.rpartition("=")[::2] for text in named))
         try:
             shares = {str(name): float(str(share)) for name, share in pairs if name}
         except ValueError:
@@ -197,7 +197,7 @@ class WeightArguments:
         values = shares.values()
         if len(shares) < len(pairs) or not all(0 <= share <= 1 for share in values) or sum(values) > 1 + 1e-9:
             raise ValueError(
-                f"source_shares: got {given}, wanted NAME=FRACTION for each source once, at least 0, at most 1 in all"
+                f"source_shares: got {named}, wanted NAME=FRACTION for each source once, at least 0, at most 1 in all"
             )
         if shares and "source" not in self.sampling_by:
             raise ValueError(f"source_shares: got {shares} without source in sampling_by; add it, or leave them out")
@@ -310,14 +310,14 @@ def parse_recipe(
     range, and for one that the recipe does not use. A dataclass whose values must fit those of the others has a
     method `check_beside(parsed)`.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    for number, word in enumerate(words):  # argparse knows flags with hyphens, too, and what follows compares names
+    rest = list(sys.argv[1:] if argv is None else argv)
+    for number, word in enumerate(rest):  # argparse knows flags with hyphens, too, and what follows compares names
         name, equals, value = word.partition("=")
-        words[number] = f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
-    path, words = _split_config(words)
+        rest[number] = f"--{name[2:].replace('-', '_')}{equals}{value}" if word.startswith("--") else word
+    path, rest = _split_config(rest)
     path = path or default
     config = {} if path is None else _read_config(path, classes)
-    flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")}
+    flags = {word[2:].partition("=")[0] for word in rest if word.startswith("--")}
     for flag in flags:  # it says something else than the file does
         for name in set(_RULES["clears"].get(flag, "").split()) - flags:
             config.pop(name, None)
@@ -325,7 +325,7 @@ def parse_recipe(
     parser.named |= flags | config.keys()
     parser.set_defaults_with_config(**config)
     try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        *parsed, unknown = parser.parse_args_into_dataclasses(rest, return_remaining_strings=True)
     except (ArithmeticError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError) as error:
         # Of a library's own dataclass: a file that is not there, a package that is not installed, values that clash.
         raise ValueError(f"got values that do not go together: {' '.join(str(error).split())}") from error
@@ -370,12 +370,12 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
     """
     kinds = {kind.__name__ for part in classes for kind in part.__mro__}
     kinds |= {f"only:{part.__name__}" for part in classes}
-    given = {name: value for name, value in settings.items() if value not in (None, "", {}, [])}
+    values = {name: value for name, value in settings.items() if value not in (None, "", {}, [])}
 
     def idle(rule: Mapping[str, Any]) -> list[str]:
         ours = "of" not in rule or kinds & set(rule["of"].split())
-        shown = {**given, "hub_token": "a token"}
-        return [f"{name}: got {shown[name]!r}" for name in rule["fields"].split() if ours and name in given]
+        shown = {**values, "hub_token": "a token"}
+        return [f"{name}: got {shown[name]!r}" for name in rule["fields"].split() if ours and name in values]
 
     for rule in _RULES["refused"]:
         for got in idle(rule):
@@ -385,7 +385,7 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
         for got in [] if set(beside) & set(named) else idle(rule):
             raise ValueError(f"{got}, which says nothing without {' or '.join(beside)}; give both, or none")
     for rule in _RULES["clashes"]:
-        for got in idle(rule) if rule["given"] in given else []:
+        for got in idle(rule) if rule["given"] in values else []:
             raise ValueError(f"{got} beside {rule['given']}, which leaves it nothing to say; give one of them")
     steps, epochs = settings.get("max_steps", -1), settings.get("num_train_epochs", 1)
     if steps != -1 and steps < 1:
@@ -398,7 +398,7 @@ def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: 
 
 def check_schedule(args: TrainingArguments) -> None:
     """Raise ValueError for a learning rate schedule that does not take its arguments: Trainer learns it last."""
-    given, name = args.lr_scheduler_kwargs or {}, SchedulerType(args.lr_scheduler_type)
+    extra, name = args.lr_scheduler_kwargs or {}, SchedulerType(args.lr_scheduler_type)
     plateau = name == SchedulerType.REDUCE_ON_PLATEAU  # it hands them on to torch
     schedule: Any = ReduceLROnPlateau if plateau else TYPE_TO_SCHEDULER_FUNCTION[name]
     parameters = inspect.signature(schedule).parameters
@@ -408,9 +408,9 @@ def check_schedule(args: TrainingArguments) -> None:
         raise ValueError(f"optim_args: got {args.optim_args!r}, wanted name=value, several with a comma between")
     if args.warmup_steps > 1 and args.warmup_steps % 1:  # Trainer would cut what stands behind the point
         raise ValueError(f"warmup_steps: got {args.warmup_steps}, wanted a whole number, or a fraction below 1")
-    if not isinstance(given, dict) or not needed <= given.keys() or not ("kwargs" in known or given.keys() <= known):
+    if not isinstance(extra, dict) or not needed <= extra.keys() or not ("kwargs" in known or extra.keys() <= known):
         raise ValueError(
-            f"lr_scheduler_kwargs: got {given!r}, wanted a mapping with names that the schedule {name.value} takes: "
+            f"lr_scheduler_kwargs: got {extra!r}, wanted a mapping with names that the schedule {name.value} takes: "
             f"{', '.join(sorted(known)) or 'it takes none, so leave them out'}"
             + (f"; it needs {', '.join(sorted(needed))}" if needed else "")
         )
@@ -514,17 +514,17 @@ def _likely_config(path: Path) -> str:
     return f"; did you mean {likely}?" if likely != path and likeness(likely)[0] else ""
 
 
-def _split_config(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """The file after `--config`, and the other words; ValueError for none or several."""
-    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    places = [place for place, part in enumerate(parts) if part == "--config"]
-    if not places:
+def _split_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file after `--config`, and the other arguments; ValueError for none or several."""
+    parts = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    positions = [position for position, part in enumerate(parts) if part == "--config"]
+    if not positions:
         return None, parts
-    if places[-1] + 1 == len(parts):
+    if positions[-1] + 1 == len(parts):
         raise ValueError("--config: got nothing after it, wanted a YAML file")
-    if len(places) > 1:
-        raise ValueError(f"--config: got {len(places)} files, wanted one; put their values into one file")
-    return Path(parts[places[0] + 1]), parts[: places[0]] + parts[places[0] + 2 :]
+    if len(positions) > 1:
+        raise ValueError(f"--config: got {len(positions)} files, wanted one; put their values into one file")
+    return Path(parts[positions[0] + 1]), parts[: positions[0]] + parts[positions[0] + 2 :]
 
 
 def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from hf_synth.io import load_json, write_json
 
 
 def log_without_resetting_interval(
-    log: Callable[[dict[str, float]], None], control: TrainerControl, found: Mapping[str, float], prefix: str = ""
+    log: Callable[[dict[str, float]], None], control: TrainerControl, numbers: Mapping[str, float], prefix: str = ""
 ) -> None:
     """Log numbers of our own, NaN left out; the training loss of this step is logged as if they had not been.
 
     `log`: a trainer's.
     """
     due = control.should_log
-    log({prefix + name: value for name, value in found.items() if math.isfinite(value)})
+    log({prefix + name: value for name, value in numbers.items() if math.isfinite(value)})
     control.should_log = due  # a log of any kind counts as this step's
 
 
@@ -77,8 +77,8 @@ class TrackedRun(NamedTuple):
 
 def tracked_run(args: TrainingArguments) -> TrackedRun:
     """The names of a run: those that were given, or the output directory as project and the seed as name."""
-    given = args.project if args.project != _DEFAULT_PROJECT else None
-    project, name = given or Path(args.output_dir).resolve().name, args.run_name or f"seed-{args.seed}"
+    named = args.project if args.project != _DEFAULT_PROJECT else None
+    project, name = named or Path(args.output_dir).resolve().name, args.run_name or f"seed-{args.seed}"
     return TrackedRun(project, name, re.sub(r"-?seed-\d+$", "", name) or project)
 
 
@@ -89,9 +89,9 @@ def names_for_trackers(
 
     folder: of all runs; its name is the project where none is given. WANDB_NAME takes precedence over `run_name`.
     """
-    given = project if project != _DEFAULT_PROJECT else None
+    named = project if project != _DEFAULT_PROJECT else None
     parts = [os.environ.get("WANDB_NAME") or run_name, arm, f"seed-{seed}"]
-    return {"project": given or folder.resolve().name, "run_name": "-".join(filter(None, parts))}
+    return {"project": named or folder.resolve().name, "run_name": "-".join(filter(None, parts))}
 
 
 class WandbRun(WandbCallback):
@@ -108,8 +108,8 @@ class WandbRun(WandbCallback):
             if self._wandb.run is not None and self._wandb.run is WandbRun.opened:
                 self._wandb.finish()
             if self._wandb.run is None:
-                names, given = tracked_run(args), os.environ.get("WANDB_NAME")
-                name = given if given and not names.name.startswith(f"{given}-") else names.name
+                names, wanted = tracked_run(args), os.environ.get("WANDB_NAME")
+                name = wanted if wanted and not names.name.startswith(f"{wanted}-") else names.name
                 group = None if os.environ.get("WANDB_RUN_GROUP") else names.group
                 # W&B refuses some characters in the name of a project.
                 project = os.environ.get("WANDB_PROJECT") or re.sub(r"[/\\#?%:]", "-", names.project)

@@ -82,18 +82,18 @@ class CheckpointCallback(TrainerCallback):
             if problem := _problem(best):
                 raise ValueError(f"{best} is the best model so far, for load_best_model_at_end, and {problem}")
             state.best_model_checkpoint = str(best)
-        found = load_json(self.checkpoint / _SINCE_LOG.format(rank=args.process_index))
-        if found is None:  # of an older version
+        since_log = load_json(self.checkpoint / _SINCE_LOG.format(rank=args.process_index))
+        if since_log is None:  # of an older version
             return
-        self.seconds_before = found["seconds"]
-        trainer._tr_loss.fill_(found["loss"])
-        trainer.model.train(found["training"])
-        for name, value in found["attributes"].items():
+        self.seconds_before = since_log["seconds"]
+        trainer._tr_loss.fill_(since_log["loss"])
+        trainer.model.train(since_log["training"])
+        for name, value in since_log["attributes"].items():
             setattr(trainer, name, value)
-        if "metrics" in found:
-            trainer._metrics["train"].update(found["metrics"])
-        if "tallies" in found:
-            trainer._tallies["train"] += torch.tensor(found["tallies"])
+        if "metrics" in since_log:
+            trainer._metrics["train"].update(since_log["metrics"])
+        if "tallies" in since_log:
+            trainer._tallies["train"] += torch.tensor(since_log["tallies"])
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Seal the last checkpoint again where new weights of rows were added to it when a round began."""
@@ -119,17 +119,17 @@ class CheckpointCallback(TrainerCallback):
         """Write what is left out, and the manifest last, when every process has saved its part."""
         trainer: Any = self.trainer
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        found = {
+        since_log = {
             "seconds": self.seconds,
             "loss": trainer._tr_loss.item(),
             "training": trainer.model.training,  # TRL logs by it
             "attributes": {name: getattr(trainer, name) for name in _COUNTS if hasattr(trainer, name)},
         }
         if hasattr(trainer, "_metrics"):  # TRL's means
-            found["metrics"] = trainer._metrics["train"]
+            since_log["metrics"] = trainer._metrics["train"]
         if hasattr(trainer, "_tallies"):  # those of reward models with several heads
-            found["tallies"] = trainer._tallies["train"].tolist()
-        write_json(folder / _SINCE_LOG.format(rank=args.process_index), found)
+            since_log["tallies"] = trainer._tallies["train"].tolist()
+        write_json(folder / _SINCE_LOG.format(rank=args.process_index), since_log)
         if getattr(args, "sync_ref_model", False) and state.is_world_process_zero:
             with whole_file(folder / _REFERENCE) as part:
                 save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(part))
@@ -326,12 +326,12 @@ def _problem(folder: Path) -> str | None:
         wanted = None
     if not isinstance(wanted, dict):
         return f"its {MANIFEST} is damaged"
-    found = _files(folder)
+    files = _files(folder)
     if TRAINER_STATE_NAME not in wanted:
         return f"its {MANIFEST} names no {TRAINER_STATE_NAME}"
     for name, digest in wanted.items():
-        if name not in found:
+        if name not in files:
             return f"{name} is missing"
-        if _digest(found[name]) != digest:
+        if _digest(files[name]) != digest:
             return f"{name} is damaged"
     return None

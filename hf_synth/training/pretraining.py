@@ -144,10 +144,10 @@ def final_metrics(
         metrics |= {f"rows/test/{group}": float(count) for group, count in zip(groups, counts, strict=True)}
     if isinstance(data.test, HeldRows) and data.test.optimal is not None:
         log_probs, mask = output.predictions[0], target_mask(output.label_ids)
-        found = excess_loss(np.where(mask, log_probs, 0.0), data.test.optimal[:, : log_probs.shape[1]], mask)
+        against_floor = excess_loss(np.where(mask, log_probs, 0.0), data.test.optimal[:, : log_probs.shape[1]], mask)
         names = {"floor": "floor/test", "excess": "excess/test", "excess_share": "excess/test_share"}
         names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
-        metrics |= {names[name]: value for name, value in found.items() if name in names}
+        metrics |= {names[name]: value for name, value in against_floor.items() if name in names}
     if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
         compared = min(int(metrics["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
         metrics["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)

@@ -110,8 +110,8 @@ class GeometryCallback(TrainerCallback):
         table = model.get_input_embeddings().weight.detach()
         if isinstance(table, DTensor):  # under FSDP2 each rank holds a part
             table = table.full_tensor()
-        found = geometry(table.float().cpu().numpy(), self.pairs, self.functor_id)
-        log_without_resetting_interval(self.trainer.log, control, found, "geometry/")
+        measures = geometry(table.float().cpu().numpy(), self.pairs, self.functor_id)
+        log_without_resetting_interval(self.trainer.log, control, measures, "geometry/")
 
 
 class CurriculumCallback(TrainerCallback):
@@ -151,12 +151,12 @@ class CurriculumCallback(TrainerCallback):
             return
         rows = self.curriculum.task_of(stage).rows(step // every * size, size, split="validation", seed=self.seed)
         accuracy = score_rows(self.trainer.model, rows).token_accuracy
-        found = {"curriculum/stage": float(stage), "curriculum/accuracy": accuracy}
+        logs = {"curriculum/stage": float(stage), "curriculum/accuracy": accuracy}
         if accuracy >= self.arguments.curriculum_threshold:
             first_row = (step + self.arguments.curriculum_delay) * self.trainer.rows_per_step
             self.stages.begin(stage + 1, first_row)
-            found |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
-        log_without_resetting_interval(self.trainer.log, control, found)
+            logs |= {"curriculum/next_stage": float(stage + 1), "curriculum/first_row": float(first_row)}
+        log_without_resetting_interval(self.trainer.log, control, logs)
 
 
 def logged(state: TrainerState, name: str) -> list[tuple[int, float]]:

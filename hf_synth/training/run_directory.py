@@ -111,18 +111,18 @@ def record_data_fingerprint(
     claim(folder, rows=len(rows), fingerprint=_fingerprint(rows.select_columns(read)), **named)
 
 
-def claim(folder: Path, **found: Any) -> None:
-    """Keep what a run trains on in trained_on.json: the values `found`, and how many processes read it.
+def claim(folder: Path, **trained_on: Any) -> None:
+    """Keep what a run trains on in trained_on.json: the values `trained_on`, and how many processes read it.
 
     Raises ValueError where a run that has begun had other values, or other processes.
     """
-    found["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+    trained_on["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
     if not _has_steps(folder):
         if is_main_process():
-            write_json(folder / TRAINED_ON, found)
+            write_json(folder / TRAINED_ON, trained_on)
         return
-    before = read_trained_on(folder) or found  # of a run that kept nothing, nothing is known
-    if differing := changes(before, found, [name for name in found if name in before]):
+    before = read_trained_on(folder) or trained_on  # of a run that kept nothing, nothing is known
+    if differing := changes(before, trained_on, [name for name in trained_on if name in before]):
         raise ValueError(
             f"output_dir {str(folder)!r} holds a run that began otherwise ({differing}): give it the data, models and "
             "number of processes that it began with, or give another --output_dir"

@@ -109,14 +109,14 @@ def next_brackets(tokens, lengths, positions, order, asked, share, k, nested, cl
             free = 0 < depth < deepest and (depth < stop - at or not closes)
             opens = share if free else np.float64(depth == 0)
             while reached < positions.shape[1] and positions[row, order[row, reached]] <= at:
-                place = order[row, reached]
+                column = order[row, reached]
                 reached += 1
                 for candidate in range(asked.shape[2]):
-                    kind = asked[row, place, candidate] - FIRST_CONTENT
+                    kind = asked[row, column, candidate] - FIRST_CONTENT
                     if 0 <= kind < k:
-                        out[row, place, candidate] = opens / k
+                        out[row, column, candidate] = opens / k
                     elif kind >= k and depth and (stack[depth - 1] == kind - k if nested else counts[kind - k] > 0):
-                        out[row, place, candidate] = (1.0 - opens) / (1 if nested else kinds)
+                        out[row, column, candidate] = (1.0 - opens) / (1 if nested else kinds)
             kind = words[at] - FIRST_CONTENT
             if kind < k:
                 stack[depth] = kind
@@ -127,6 +127,6 @@ def next_brackets(tokens, lengths, positions, order, asked, share, k, nested, cl
                 depth -= 1
                 counts[kind - k] -= 1
                 kinds -= counts[kind - k] == 0
-        for place in order[row, reached:]:
-            out[row, place] = asked[row, place] == EOS
+        for column in order[row, reached:]:
+            out[row, column] = asked[row, column] == EOS
     return out

@@ -31,10 +31,10 @@ class Inside:
             alone, before = self._pairs.sum(axis=1), leaves[:, :1, None]
             second = self._pairs[before, symbols] / alone[before]
             return np.where(positions[:, :, None] == 0, alone[symbols], second)
-        wanted, places = np.unique(positions, return_inverse=True)
+        wanted, slot_of = np.unique(positions, return_inverse=True)
         slots = np.full(leaves.shape[1], -1)  # where a leaf's distribution goes
         slots[wanted] = np.arange(wanted.size)
-        out, places = np.empty(symbols.shape), places.reshape(positions.shape)
+        out, slot_of = np.empty(symbols.shape), slot_of.reshape(positions.shape)
         levels = leaves.shape[1].bit_length() - 2  # on each of them one [R, V, V] is held
         block = max(1, _BLOCK_BYTES // (8 * self.symbols * (self.symbols * levels + wanted.size)))
         for start in range(0, len(leaves), block):
@@ -42,7 +42,7 @@ class Inside:
             count = len(leaves[part])
             probs = np.empty((count, wanted.size, self.symbols))
             self._read(leaves[part], slots, probs, np.broadcast_to(self.root, (count, self.symbols)))
-            out[part] = probs[np.arange(count)[:, None, None], places[part, :, None], symbols[part]]
+            out[part] = probs[np.arange(count)[:, None, None], slot_of[part, :, None], symbols[part]]
         return out
 
     def strings(self, depth: int) -> np.ndarray:

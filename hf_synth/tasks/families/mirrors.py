@@ -40,19 +40,19 @@ def mirror_probs(tokens, lengths, positions, asked, start, ends, centre, most, m
             if words[end] != opening:  # from here on all is the mirror image of what was
                 break
             begin, depth = end + 1, depth + 1
-        for place in range(asked.shape[1]):
-            at = positions[row, place]
+        for column in range(asked.shape[1]):
+            at = positions[row, column]
             total = weights[at].sum()
             for candidate in range(asked.shape[2]):
-                token = asked[row, place, candidate]
+                token = asked[row, column, candidate]
                 if at < start or at > end:
-                    out[row, place, candidate] = token == words[at]
+                    out[row, column, candidate] = token == words[at]
                 elif first <= token < first + LETTERS:
-                    out[row, place, candidate] = (weights[at, token - first] + weights[at, _ANY] / LETTERS) / total
+                    out[row, column, candidate] = (weights[at, token - first] + weights[at, _ANY] / LETTERS) / total
                 elif token == opening:
-                    out[row, place, candidate] = weights[at, _OPENS] / total
+                    out[row, column, candidate] = weights[at, _OPENS] / total
                 elif token == closing:
-                    out[row, place, candidate] = weights[at, _CLOSES] / total
+                    out[row, column, candidate] = weights[at, _CLOSES] / total
     return out
 
 
@@ -101,16 +101,16 @@ def break_mirror(tokens, lengths, loss_start, keys, begin, first, instead):  # t
     Rows are symmetric about their middle, delimiters and `<bos>` and `<eos>` included. Without a letter the last two
     words change places, or the last one becomes `instead`.
     """
-    places = np.empty(tokens.shape[1], np.int64)
+    letters = np.empty(tokens.shape[1], np.int64)
     for row in range(tokens.shape[0]):
         words, key, length = tokens[row], keys[row], lengths[row]
         count = 0
         for at in range(max(loss_start[row], begin), length - 1):
             if first <= words[at] < first + LETTERS:
-                places[count] = at
+                letters[count] = at
                 count += 1
         if count:
-            _break_letters(words, places, count, key, length, first)
+            _break_letters(words, letters, count, key, length, first)
         elif loss_start[row] <= length - 3:
             words[length - 3], words[length - 2] = words[length - 2], words[length - 3]
         else:
@@ -118,16 +118,16 @@ def break_mirror(tokens, lengths, loss_start, keys, begin, first, instead):  # t
 
 
 @kernel
-def _break_letters(words, places, count, key, length, first):  # type: ignore[no-untyped-def]
+def _break_letters(words, letters, count, key, length, first):  # type: ignore[no-untyped-def]
     many = np.uint64(count)
     chosen, offset = np.int64(draw(key, 0) % many), np.int64(draw(key, 1) % many)
-    one = places[chosen]
+    one = letters[chosen]
     for step in range(count):
-        other = places[(offset + step) % count]
+        other = letters[(offset + step) % count]
         if words[other] != words[one]:
             words[one], words[other] = words[other], words[one]
             return
     if 2 * one == length - 1:  # the centre is its own mirror image: take the next
-        one = places[chosen + 1]
+        one = letters[chosen + 1]
     shift = 1 + np.int64(draw(key, 2) % np.uint64(LETTERS - 1))
     words[one] = first + (words[one] - first + shift) % LETTERS
