@@ -85,9 +85,17 @@ def shared_data() -> Path:
     return _DATA
 
 
+FIRST = ("recipes", "hub", "test_notebooks.py", "test_readme.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the recipes first: their files take longest, and a worker that begins one last leaves the others idle."""
-    items.sort(key=lambda item: item.path.parent.name != "recipes")
+    """Put the files first that take longest: a worker that begins one of them last leaves the others idle."""
+
+    def rank(item: pytest.Item) -> int:
+        parts = item.path.relative_to(ROOT).parts
+        return next((number for number, name in enumerate(FIRST) if name in parts), len(FIRST))
+
+    items.sort(key=rank)
 
 
 def pytest_collection_finish() -> None:

@@ -10,10 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_synth.evaluation.generation import Completion, Decoding, sample_completions
 from hf_synth.io import is_main_process, whole_file

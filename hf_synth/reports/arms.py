@@ -30,7 +30,6 @@ from hf_synth.reports.pretraining import (
     log_spaced,
     read_transfer,
     trained_text,
-    transfer_notes,
     transfer_rows,
     trial,
 )
@@ -161,7 +160,7 @@ def arms_report(comparison: Comparison) -> str:
             f"{code(arm)}: {fact}"
             for arm, reports in transfers.items()
             for report in reports[:1]
-            for fact in filter(None, [trained_text(report), *transfer_notes(report)])
+            for fact in filter(None, [trained_text(report), *(escaped(note, 400) for note in report["notes"])])
         ],
         result=_result(comparison),
         lacking=_lacking(comparison),

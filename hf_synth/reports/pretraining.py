@@ -284,11 +284,6 @@ def trained_text(report: dict[str, Any]) -> str:
     return sentence("trained", parts=parts, fraction=many / max(1, many + few))
 
 
-def transfer_notes(report: dict[str, Any]) -> list[str]:
-    """What was noted while weights were copied, as Markdown."""
-    return [escaped(note, 400) for note in report["notes"]]
-
-
 def _geometry(arm: Run) -> list[list[str]]:
     """What each measure is, what to compare it with, and its values at the first and the last evaluation."""
     rows = []
@@ -347,7 +342,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
             "text": transfer_text(transfer),
             "header": PART,
             "rows": transfer_rows([transfer]),
-            "notes": transfer_notes(transfer),
+            "notes": [escaped(note, 400) for note in transfer["notes"]],
         },
         geometry=_geometry(arm),
     )

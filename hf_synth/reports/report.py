@@ -77,9 +77,6 @@ def report_text(folder: Path, *, published: bool = False, quote_texts: bool = Tr
     text = render(
         "run",
         run=run,
-        metrics=run.metrics,
-        config=run.config,
-        log=run.log,
         model=model_facts(run.folder, run.metrics),
         seconds=run.metrics.get("seconds/total", run.log.get("seconds")),
         missing=[code(name) for name in run.missing],
