@@ -156,6 +156,7 @@ def _environment(hub: HubStandIn, folder: Path) -> dict[str, str]:
     theirs = ("HF_", "HUGGING_FACE_", "TRANSFORMERS_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return kept | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,
         "HF_HOME": str(folder / "hf_home"),
