@@ -36,5 +36,5 @@ def test_rows_without_duplicates_and_their_density(tmp_path):
     expected = dict(zip(texts, knn_density(embed_texts(texts)), strict=True))
     np.testing.assert_allclose(density, [expected[text] for text in made], rtol=1e-6)
     assert recall == 1.0
-    drawn = prompt_split(DataArguments(task="agreement", num_rows=200), tmp_path, 0)[0]["prompt"]
+    drawn = prompt_split(DataArguments(task="agreement", num_rows=100), tmp_path, 0)[0]["prompt"]
     read_density(folder, list(drawn))  # what `--density_from` reads for training
