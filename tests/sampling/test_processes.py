@@ -62,6 +62,11 @@ def test_grpo_resume_is_exact_on_two_processes(ranks):
         assert r["grpo_resumed"]["sum"] == r["grpo"]["sum"]
 
 
+def test_a_stream_gives_stock_grpo_the_same_groups_on_each_process(ranks):
+    for r in ranks:
+        assert r["streamed"]["calls"] == r["grpo"]["calls"]
+
+
 def test_learnt_weights_are_the_same_on_two_processes(ranks):
     """Two prompts a step, one on each: rates are of both; and each embeds half of 13 prompts, one of them twice."""
     first, second = (r["changing"] for r in ranks)

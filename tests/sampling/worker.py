@@ -9,15 +9,17 @@ import numpy as np
 import tiny
 import torch
 from transformers import TrainingArguments
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
 from hf_synth.sampling import (
     DensityRefreshCallback,
+    DensityWeightedSampler,
     PassRates,
     WeightedGRPOTrainer,
     WeightedTrainer,
     knn_density,
     policy_density,
+    weighted_stream,
 )
 
 WEIGHTS = np.array([5.0, 0.0, 1.0, 1.0, 1.0, 0.5, 2.0, 1.5, 0.0, 3.0, 1.0, 1.0, 1.0])
@@ -44,6 +46,16 @@ def run_plain(directory, resume=None, weights=WEIGHTS, change=None):
     trainer.train(resume_from_checkpoint=resume)
     steps = [[row - 3 for row in batch] for batch in seen]
     return {"steps": steps, "sum": checksum(trainer), "world": trainer.args.world_size}
+
+
+def run_streamed_grpo(directory):
+    """The stock trainer on the stream: what `run_grpo` draws in 12 steps."""
+    recorded = tiny.Recorded()
+    options = {"num_generations": 4, "steps_per_generation": 2, "max_completion_length": 3, "max_steps": 12}
+    args = tiny.arguments(GRPOConfig, directory, gradient_accumulation_steps=1, shuffle_dataset=False, **options)
+    stream = weighted_stream(tiny.prompts(WEIGHTS), DensityWeightedSampler(WEIGHTS, seed=args.seed, batch_size=4))
+    GRPOTrainer(tiny.model(), recorded, args=args, train_dataset=stream, processing_class=tiny.tokenizer()).train()
+    return {"calls": recorded.calls}
 
 
 def run_grpo(directory, resume=None):
@@ -149,6 +161,7 @@ if __name__ == "__main__":
         out / "changed2", str(out / "changed" / "checkpoint-6"), weights=np.ones(len(WEIGHTS))
     )
     results["grpo"] = run_grpo(out / "grpo")
+    results["streamed"] = run_streamed_grpo(out / "streamed")
     results["grpo_resumed"] = run_grpo(out / "grpo2", str(out / "grpo" / "checkpoint-8"))
     results["changing"] = run_changing(out / "learnt")
     results["changing_resumed"] = run_changing(out / "learnt2", str(out / "learnt" / "checkpoint-6"))
