@@ -364,7 +364,7 @@ class Source:
             if local:
                 raise ValueError(
                     f"No data file in the folder {where}{f'/{self.data_dir}' if self.data_dir else ''}: wanted files "
-                    f"that end in {', '.join(SUFFIXES)}."
+                    f"that end in {', '.join(SUFFIXES)}, and no *, ? or [ in the folder's name."
                 ) from error
             raise ValueError(
                 f"There is neither a local path nor a dataset on the Hub called {where}"

@@ -302,6 +302,13 @@ def test_a_folder_without_data(tmp_path):
         read(tmp_path)
 
 
+def test_a_folder_whose_name_is_a_pattern(write, tmp_path):
+    """`datasets` takes it for one."""
+    write("a[1]/train.jsonl", ROWS[0])
+    with pytest.raises(ValueError, match=r"No data file in the folder a\[1\]: wanted .*, and no \*, \? or \[ in the"):
+        read(tmp_path / "a[1]")
+
+
 def test_saved_datasets(tmp_path):
     rows = datasets.Dataset.from_list(ROWS[:5])
     rows.shuffle(seed=1).save_to_disk(tmp_path / "one")
