@@ -26,6 +26,7 @@ import datasets
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from hf_synth.errors import nearest
 
@@ -261,7 +262,7 @@ class Source:
             datasets_scripts/preferences.py wrote), a Hub id, with a config and a revision if need be
             (OWNER/NAME:CONFIG@REVISION), or a short name ("hh", "uf", "se").
         split: a split as `datasets` finds it; not used for a single file. Without one, a place with one split is read
-            whole.
+            whole, and of one with more `default_split`.
         name: a config of a Hub dataset or of its clone.
         data_dir: a subfolder, on the Hub ("harmless-base") or of a local folder.
         revision: a branch, tag or commit on the Hub.
@@ -269,7 +270,6 @@ class Source:
         columns: your columns for ours: {"prompt": "question", "chosen": "good", "rejected": "bad"}; also `system`,
             `score_chosen` and `score_rejected`. No other column is read then, and no scores but those.
         max_rows: read no more than the first so many.
-        default_split: the split where none is named.
     """
 
     place: str | Path
@@ -378,9 +378,10 @@ class Source:
                 )
                 return replace(self, place=downloaded)._splits_found(where)
             raise
-        except ValueError as error:  # a config that has to be named, or is none
+        except (ValueError, RuntimeError, yaml.YAMLError) as error:  # a config to be named; a script; a damaged card
             what = " ".join(line.strip() for line in str(error).split("\n")[:2])
-            raise ValueError(f"{where}: {what} Write {where}:CONFIG.") from error
+            advice = f"Write {where}:CONFIG" if "onfig" in what else "Give the path of a data file"
+            raise ValueError(f"{where}: {what} {advice}.") from error
         splits = (config.data_files or {}).items()
         return {str(split): [file for file in files if file.endswith(SUFFIXES)] for split, files in splits}
 

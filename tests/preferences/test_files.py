@@ -302,6 +302,26 @@ def test_a_folder_without_data(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("README.md", "---\nconfigs: [\n---\n", r"repo: while parsing a flow node .*Give the path of a data file\."),
+        (
+            "repo.py",
+            "raise SystemExit\n",
+            r"repo: Dataset scripts are no longer supported.*Give the path of a data file\.",
+        ),
+        ("README.md", "---\nconfigs: one\n---\n", r"repo: Expected configs to be a list"),
+    ],
+)
+def test_damaged_cards_and_scripts_are_one_line(tmp_path, name, text, said):
+    folder = place(tmp_path, "train.jsonl")
+    (tmp_path / "repo" / name).write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        read(folder)
+    assert "\n" not in str(error.value)
+
+
 def test_a_folder_whose_name_is_a_pattern(write, tmp_path):
     """`datasets` takes it for one."""
     write("a[1]/train.jsonl", ROWS[0])
