@@ -1,8 +1,10 @@
 """A Hub on this machine, and clients of it in processes of their own."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -77,8 +79,11 @@ class Machine:
     """
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = 0
+        while not self.port:  # below those that connections get, so that it is still free for the next test
+            port = random.randrange(20_000, 32_000)
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                self.port = port
         self.home, self.servers = folder / "home", {}
         self.home.symlink_to(folder)
 
