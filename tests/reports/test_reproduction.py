@@ -41,6 +41,7 @@ def made_up(study, arm, seed):
     rng = np.random.default_rng([seed, *arm.encode()])
     names = ["loss/test", "accuracy/test", "row_accuracy/test", "excess/test", "language/validity", "language/auroc"]
     names += ["language/perplexity/ratio", "language/auroc/same_length", "language/completion"]
+    names += ["all_right/validation/ood_analogical"]
     metrics = {name: float(rng.uniform(0.3, 0.9)) for name in names}
     metrics |= {"floor/test": 0.5, "steps": 40.0, "rows/trained": 200.0, "rows/test": 50.0}
     steps = [10, 20, 40]
