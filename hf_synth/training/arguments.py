@@ -24,7 +24,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from trl import ModelConfig, TrlParser
 
-from hf_synth.errors import check_fields, nearest, option, read_json
+from hf_synth.errors import check_fields, json_dict, nearest, option, read_json
 from hf_synth.sampling.neighbors import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
 
@@ -188,7 +188,9 @@ class WeightArguments:
 
     def _read_shares(self) -> None:
         """Read NAME=FRACTION; refuse what is no distribution over sources, or that nothing would use."""
-        named = self.source_shares or {}
+        named: Any = [self.source_shares] if isinstance(self.source_shares, str) else self.source_shares or {}
+        if isinstance(named, list) and named[0].startswith("{"):  # a mapping among flags is JSON
+            named = json_dict(" ".join(named), "source_shares")
         pairs = list(named.items() if isinstance(named, dict) else (text.rpartition("=")[::2] for text in named))
         try:
             shares = {str(name): float(str(share)) for name, share in pairs if name}

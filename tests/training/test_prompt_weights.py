@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from hf_synth.sampling import DensityWeightedSampler, effective_sample_size, rarity_weights
-from hf_synth.training.arguments import WeightArguments
+from hf_synth.training.arguments import WeightArguments, parse_recipe
 from hf_synth.training.weighting import prompt_weights, weight_callbacks
 
 DENSITY = np.array([9.0, 8, 7, 3, 2, 1])
@@ -60,6 +60,19 @@ def test_named_sources_get_their_fraction_of_the_draws_and_the_others_the_rest_b
         sampler.set_epoch(each)
         drawn = Counter(sources[row] for row in sampler)
         assert (drawn["code"], drawn["math"], drawn["hh"] + drawn["uf"] + drawn[None]) == (8, 20, 12)
+
+
+@pytest.mark.parametrize("text", ["hh=0.25", "[hh=0.25]", "{hh: 0.25}"])
+def test_shares_in_yaml_are_one_text_several_or_a_mapping(text, tmp_path):
+    (tmp_path / "my.yaml").write_text(f"sampling_by: source\nsource_shares: {text}\n")
+    (arguments,) = parse_recipe([WeightArguments], ["--config", str(tmp_path / "my.yaml")])
+    assert arguments.source_shares == {"hh": 0.25}
+
+
+@pytest.mark.parametrize("words", [["hh=0.25"], ['{"hh": 0.25}']])
+def test_shares_as_flags_are_words_or_json(words):
+    (arguments,) = parse_recipe([WeightArguments], ["--sampling_by", "source", "--source_shares", *words])
+    assert arguments.source_shares == {"hh": 0.25}
 
 
 def test_a_source_may_get_nothing_or_all():
