@@ -223,7 +223,7 @@ def read_prompt(row: Mapping[str, Any]) -> str | list[Message]:
     value = _texts(row[column])
     if value is not row[column] and value and all(isinstance(text, str) for text in value):
         value = value[0]  # the user's turns alone: what follows the first is a reply to replies
-    if column == "question" and {"qid", "answers"} <= row.keys():
+    if column == "question" and {"qid", "answers"} <= row.keys() and isinstance(value, str):
         value = html_to_text(value)
     turns = turns_of(value, "user")
     is_text = turns == [{"role": "user", "content": value}]
@@ -379,7 +379,7 @@ def _number(value: Any) -> float | None:
         value = (graded[1] if graded else value).replace(",", ".")
     try:
         return None if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -425,7 +425,7 @@ def _dialogue(text: str) -> tuple[list[Message], str, bool]:
 def _read_pairs(columns: Sequence[str], row: Mapping[str, Any]) -> list[Pair]:
     prompt, chosen, rejected = columns[:3]
     turns = [*_before(row), *turns_of(row[prompt], "user")]
-    if prompt == "instruction" and isinstance(row[prompt], str):
+    if prompt == "instruction" and turns and turns[-1]["content"] == row[prompt]:
         turns[-1] = _with_input(row[prompt], row)
     sides = [row[chosen], row[rejected]]
     if isinstance(row[prompt], str) and _TRANSCRIPT.match(row[prompt]):  # whose markers are followed by a space
@@ -536,11 +536,12 @@ def _read_ranked(layout: tuple[str, str, str, str, int, bool], row: Mapping[str,
         for reply in listed
     ):
         raise RowError("wrong type")
-    if any(math.isnan(float(reply[score])) for reply in listed):
+    graded = [(sign * (_number(reply[score]) or 0.0), reply) for reply in listed]
+    if any(math.isnan(grade) for grade, _ in graded):
         raise RowError("a score is missing or NaN")
     plain = html_to_text if is_html else str
-    ranked = sorted(listed, key=lambda reply: (-sign * float(reply[score]), not reply.get("selected")))
-    levels = [next(group) for _, group in groupby(ranked, key=lambda reply: float(reply[score]))]
+    graded.sort(key=lambda each: (-each[0], not each[1].get("selected")))
+    levels = [next(group)[1] for _, group in groupby(graded, key=lambda each: each[0])]
     if len(levels) < 2:
         raise RowError("no two answers of different scores")
     if is_html and not isinstance(row[prompt], str):

@@ -182,3 +182,35 @@ def test_replies_without_an_order(write):
         {"prompt": "Q?", "chosen": "a", "rejected": "b"},
     ]
     assert read_preferences(write("b.jsonl", *rows)).dropped == {"wrong type": 1}
+
+
+ANSWERS = [{"text": "a", "pm_score": 1}, {"text": "b", "pm_score": 0}]
+SCORED = {"prompt": "Q?", "chosen": "a", "rejected": "b", "score_chosen": 2, "score_rejected": 1}
+ODD_ROWS = [  # a row, what is wrong with it, and the reason as a pair and as a prompt
+    ({"qid": 1, "question": "Q?", "answers": ANSWERS}, {"question": ["Q?"]}, "wrong type", "wrong type"),
+    (
+        {"instruction": "Q?", "chosen": "a", "rejected": "b"},
+        {"instruction": '{"role": "user", "messages": []}'},
+        "empty prompt",
+        "the prompt is empty",
+    ),
+    (SCORED, {"score_chosen": 10**400}, "a score is missing or NaN", None),
+]
+
+
+@pytest.mark.parametrize(("row", "wrong", "of_pair", "of_prompt"), ODD_ROWS)
+def test_values_of_another_type_cost_their_row_alone(write, row, wrong, of_pair, of_prompt):
+    data = read_preferences(write("a.jsonl", row, row | wrong))
+    assert (len(data.dataset), data.dropped) == (1, {of_pair: 1})
+    if of_prompt:
+        with pytest.raises(RowError, match=of_prompt):
+            read_prompt(row | wrong)
+
+
+def test_scores_of_ranked_replies_may_be_graded_as_text(write):
+    """As those of two replies; a number that no float holds is none."""
+    replies = [{"response": text, "overall_score": score} for text, score in (("a", "7/10"), ("b", "9/10"), ("c", 8))]
+    rows = [{"instruction": "Q?", "completions": replies}]
+    rows.append({"instruction": "R?", "completions": [*replies, {"response": "d", "overall_score": 10**400}]})
+    data = read_preferences(write("a.jsonl", *rows))
+    assert (pairs(data), data.dropped) == ([[["user: Q?"], "b", "c"], [["user: Q?"], "b", "a"]], {"wrong type": 1})
