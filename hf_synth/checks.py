@@ -29,7 +29,7 @@ from hf_synth.tasks.base import (
     UnknownIdsError,
 )
 from hf_synth.tokenization import all_words, build_tokenizer, render
-from hf_synth.views import IGNORED, view_table, with_prompts
+from hf_synth.views import IGNORED, ended, view_table, with_prompts
 
 _FLOOR_TOKENS = 5_000  # fewer long rows are checked: their exact floor can be expensive
 _LONGEST_PASS = 2_000
@@ -70,7 +70,7 @@ class Sample(NamedTuple):
         """(prompt, completion) of each of these rows or of others, `<bos>` and `<eos>` left out."""
         rows, words = self.rows if rows is None else rows, all_words(self.task)
         prompts = render(rows.tokens, np.ones_like(rows.lengths), rows.loss_start, words)
-        completions = render(rows.tokens, rows.loss_start, rows.lengths - _ended(rows), words)
+        completions = render(rows.tokens, rows.loss_start, rows.lengths - ended(rows), words)
         return list(zip(prompts.to_pylist(), completions.to_pylist(), strict=True))
 
     def scores(self, texts: Iterable[tuple[str, str]]) -> np.ndarray:
@@ -221,8 +221,8 @@ def tokenised(samples: Samples) -> Iterator[Problem]:
         except ValueError as error:
             yield Problem(str(error))
             continue
-        ended = [[*row, EOS] if end else row for row, end in zip(ids, _ended(rows), strict=True)]
-        yield from sample.problems(_unequal(ended, [row[0] for row in _as_lists(rows)]), "other token ids")
+        whole = [[*row, EOS] if end else row for row, end in zip(ids, ended(rows), strict=True)]
+        yield from sample.problems(_unequal(whole, [row[0] for row in _as_lists(rows)]), "other token ids")
         starts = [row[:start] for row, _, start, *_ in _as_lists(rows)]
         yield from sample.problems(_unequal(prompts, starts), "other token ids of the prompt")
 
@@ -584,14 +584,9 @@ def _copy(rows: Rows) -> Rows:
     return rows.select(np.arange(len(rows)))
 
 
-def _ended(rows: Rows) -> np.ndarray:
-    """Whether each row ends with `<eos>`, bool [rows]."""
-    return np.asarray(rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS)
-
-
 def _single_words(rows: Rows) -> np.ndarray:
     """Whether each row has loss on its first word and no second one, bool [rows]."""
-    return np.asarray((rows.loss_start == 1) & (rows.lengths - 1 - _ended(rows) < 2))
+    return np.asarray((rows.loss_start == 1) & (rows.lengths - 1 - ended(rows) < 2))
 
 
 def _as_lists(rows: Rows) -> list[tuple]:

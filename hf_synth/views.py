@@ -26,8 +26,11 @@ VIEW_FEATURES = {
 }
 
 
+FLOOR = {"floor": Features({"floor": Value("float32")})}  # no view of its own: stands behind another, as "+floor"
+
+
 def view_table(task: Task, view: str, start: int, count: int, *, split: str, seed: int) -> pa.Table:
-    """Make rows start .. start + count - 1 of a split in a view of VIEW_FEATURES, or "tokens+text": both at once.
+    """Make rows start .. start + count - 1 of a split in a view of VIEW_FEATURES, or several at once, "tokens+text".
 
     `holdout="content"` keeps whole strings apart, and so every pair of prompt and completion. Prompts that are
     beginnings of strings do recur in other splits, as do the invalid strings of `labelled`.
@@ -54,7 +57,7 @@ def block_rows(task: Task, split: str, most: int, view: str = "tokens") -> int:
 
 def view_features(task: Task, view: str) -> Features:
     """Return the columns of a view of a task: those that the view has for all tasks, then the task's own."""
-    features = {name: feature for part in view.split("+") for name, feature in VIEW_FEATURES[part].items()}
+    features = {name: feature for part in view.split("+") for name, feature in (VIEW_FEATURES | FLOOR)[part].items()}
     return Features({**features, **{name: Value(dtype) for name, dtype in task.columns.items()}})
 
 
@@ -66,9 +69,9 @@ def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
     whole = rows.loss_start == 1
     if not whole.any():
         return rows
-    words = rows.lengths - 1 - _ended(rows)
+    words = rows.lengths - 1 - ended(rows)
     if words[whole].min() < 2:
-        raise ValueError("a row of fewer than two words has no proper prefix to be its prompt")
+        raise ValueError('a row of fewer than two words has no proper prefix to be its prompt; view="text" needs none')
     prefix = 1 + np.floor(rng.random(1)[:, 0] * (words - 1)).astype(np.int32)
     cut = rows.select(np.arange(len(rows)))
     cut.loss_start = np.where(whole, 1 + prefix, rows.loss_start).astype(np.int32)
@@ -101,7 +104,7 @@ def _distribution(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 
 def _text_view(task: Task, rows: Rows, random: _Random) -> _Columns:
-    return {"text": _words(task, rows, np.ones_like(rows.lengths))}
+    return {"text": render(rows.tokens, np.ones_like(rows.lengths), rows.lengths - ended(rows), all_words(task))}
 
 
 def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
@@ -135,6 +138,11 @@ def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:
     return {"prompt": _prompts(task, cut), "chosen": _completions(task, cut), "rejected": _completions(task, wrong)}
 
 
+def floors(task: Task, rows: Rows) -> np.ndarray:
+    """Return what the best predictor loses on each row's tokens that carry loss, float64 [rows], in nats."""
+    return np.where(rows.loss_mask, -task.optimal_log_probs(rows), 0.0).sum(axis=1) + 0.0
+
+
 def _refuse_unverifiable(task: Task, view: str) -> None:
     if not task.verifiable:
         raise ValueError(f'task {task.name}: got view "{view}", but no text of this task is wrong')
@@ -146,14 +154,10 @@ def _prompts(task: Task, rows: Rows) -> pa.Array:
 
 def _completions(task: Task, rows: Rows) -> pa.Array:
     """Return completions with a space before them: trainers glue prompt and completion together."""
-    return _words(task, rows, rows.loss_start, lead=" ")
+    return render(rows.tokens, rows.loss_start, rows.lengths - ended(rows), all_words(task), lead=" ")
 
 
-def _words(task: Task, rows: Rows, start: np.ndarray, lead: str = "") -> pa.Array:
-    return render(rows.tokens, start, rows.lengths - _ended(rows), all_words(task), lead)
-
-
-def _ended(rows: Rows) -> np.ndarray:
+def ended(rows: Rows) -> np.ndarray:
     """Tell whether each row ends with `<eos>`, bool [rows]."""
     return rows.tokens[np.arange(len(rows)), rows.lengths - 1] == EOS
 
@@ -166,4 +170,5 @@ _VIEWS: dict[str, Callable[[Task, Rows, _Random], _Columns]] = {
     "prompt": _prompt,
     "preference": _preference,
     "distribution": _distribution,
+    "floor": lambda task, rows, random: {"floor": pa.array(floors(task, rows).astype(np.float32))},
 }

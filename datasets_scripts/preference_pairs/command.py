@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import logging
 import re
@@ -150,23 +149,25 @@ def publish(
     overwrite_card: bool = False,
 ) -> None:
     """Make the folder, print the counts of each source, and upload where a repository is named."""
-    from hf_synth.hub.repository import CARD, Repository, card_in, read_manifests, refuse_card, sent_shards
+    from hf_synth.hub.repository import CARD, Repository, read_manifests, refuse_card, sent_shards, text_in
     from hf_synth.io import write_text
     from preference_pairs.building import COUNTS, DROPPED, FEATURES_OF, build
     from preference_pairs.card import card, counts_lines, weight_lines
 
-    refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
+    refuse_card(text_in(folder, CARD), f"output_dir: {folder}", overwrite_card)
     repository = Repository(repo_id) if repo_id else None
     url = repository.open(private, overwrite_card) if repository else None
     built = build(sources, folder, weighing, jsonl=jsonl)
     for line in (*counts_lines(built["sources"]), *weight_lines(built["weights"])):
         print(" | ".join(line))
     manifests = {name: manifest for name, manifest in read_manifests(folder).items() if name in FEATURES_OF}
-    write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests, card_in(folder)))
+    write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests, text_in(folder, CARD)))
     if repository:
         extras = {name: _content(folder / name) for name in (COUNTS, DROPPED)}
         repository.send_shards(folder, {**sent_shards(manifests), **extras})
-        repository.finish(manifests, functools.partial(card, repository.id, built, weighing))
+        repository.finish(
+            manifests, lambda known, text: {CARD: card(repository.id, built, weighing, known, text(CARD)).encode()}
+        )
     print(url or folder / CARD)
 
 

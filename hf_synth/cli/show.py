@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser, size=5, size_help="how many rows (default: 5)")
     parser.add_argument("--words", type=int, default=80, help="words shown of a longer text; 0: all (default: 80)")
     parser.add_argument("--violations", action="store_true", help="add a text of each kind of violation")
-    parser.add_argument(
-        "--tree", action="store_true", help="draw the tree of each row; those of rlm and dyck have one"
-    )
+    parser.add_argument("--tree", action="store_true", help="draw the tree of each row, of rlm and dyck")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="draw how often each token comes in 20,000 rows")
 
 

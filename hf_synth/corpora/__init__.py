@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.corpora.arms import Arm, Corpus, arm_stream, load_corpus, published_corpora  # noqa: F401
+    from hf_synth.corpora.arms import Arm, arm_stream, load_corpus  # noqa: F401
     from hf_synth.corpora.blocks import Packed  # noqa: F401
     from hf_synth.corpora.interleaving import interleave  # noqa: F401
     from hf_synth.corpora.streams import Numbered, Stream, Streamed, count_words, token_counter  # noqa: F401
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hf_synth.corpora.writing import write_corpus  # noqa: F401
 
 _HOMES = {
-    "arms": "Arm Corpus arm_stream load_corpus published_corpora",
+    "arms": "Arm arm_stream load_corpus",
     "blocks": "Packed",
     "interleaving": "interleave",
     "streams": "Numbered Stream Streamed count_words token_counter",

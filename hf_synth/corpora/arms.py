@@ -1,9 +1,8 @@
 """Arms: a language's examples with explanations of its rule among them, in any share, as streams and datasets."""
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -203,38 +202,3 @@ def corpus_spec(
     rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
     ratio = str(share_of("explanation_ratio", explanation_ratio))
     return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **chosen}
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """An arm as a config of a dataset on the Hub: columns text and kind."""
-
-    name: str
-    task: Task
-    explanation_ratio: Ratio
-    splits: Mapping[str, int]
-    seed: int = 0
-    content: ClassVar[str] = "text"
-    features: ClassVar[datasets.Features] = FEATURES
-
-    @property
-    def group(self) -> str:
-        """Return the task's name."""
-        return self.task.name
-
-    def table(self, split: str, start: int, count: int) -> pa.Table:
-        """Return documents start .. start + count - 1 of a split."""
-        return Arm(self.task, self.explanation_ratio, seed=self.seed, split=split).table(start, count)
-
-    def spec(self, split: str) -> dict[str, Any]:
-        """Return all that a split's documents depend on, as JSON has it."""
-        chosen: dict[str, Any] = {"size": self.splits[split], "split": split, "seed": self.seed}
-        return corpus_spec(self.task.name, self.task, self.explanation_ratio, **chosen)
-
-
-def published_corpora(task: Task, splits: Mapping[str, int], *, seed: int = 0) -> tuple[Corpus, ...]:
-    """Return the arms of a task that are published: examples alone, and 1, 5, 10 and 100 % explanations.
-
-    Their names are TASK-examples, TASK-explanations-1 and so on.
-    """
-    return tuple(Corpus(f"{task.name}-{arm}", task, ratio, splits, seed) for arm, ratio in RATIOS.items())

@@ -89,11 +89,23 @@ def language_scores(
     strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
     log_probs = token_log_probs(model, sequences, batch_size=batch_size)
+    right = _texts(task, test)
+    sampled = sample_strings(
+        model,
+        tokenizer,
+        [right[number % rows].split()[0] for number in range(samples)],  # the opening delimiter, or first words
+        closing=task.delimiters[1] if task.delimiters else None,
+        start_token_id=start_token_id,
+        max_new_tokens=2 * max(map(len, encode(right))),
+        seed=seed,
+        batch_size=batch_size,
+    )
+    drawn = task.rows(0, samples, split=split, seed=seed)
     metrics = {
         **_contrasts(strings, log_probs),
         **_above_floor(task, encode, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
         **_completion_tests(measured, task, encode),
-        **_generation(measured, task, encode, start_token_id, test, split, samples, seed, trained, trained_seed),
+        **_generation(task, test, drawn, sampled, trained, trained_seed),
     }
     return {**metrics, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
 
@@ -167,30 +179,9 @@ def _completion_tests(measured: Measured, task: Task, encode: Encode) -> dict[st
 
 
 def _generation(
-    measured: Measured,
-    task: Grammar,
-    encode: Encode,
-    start_token_id: int,
-    test: Rows,
-    split: str,
-    samples: int,
-    seed: int,
-    trained: int,
-    trained_seed: int,
+    task: Grammar, test: Rows, drawn: Rows, sampled: list[str | None], trained: int, trained_seed: int
 ) -> dict[str, float]:
-    """Measure strings sampled from the opening delimiter, or from the first words of the language."""
-    texts = _texts(task, test)
-    longest = max(map(len, encode(texts)))
-    sampled = sample_strings(
-        measured.model,
-        measured.tokenizer,
-        [texts[number % len(texts)].split()[0] for number in range(samples)],
-        closing=task.delimiters[1] if task.delimiters else None,
-        start_token_id=start_token_id,
-        max_new_tokens=2 * longest,
-        seed=seed,
-        batch_size=measured.batch_size,
-    )
+    """Measure strings that a model sampled; drawn: as many rows of the language."""
     strings = [None if text is None else " ".join(text.split()) for text in sampled]
     valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
     seen = _seen(task, {text for text in strings if text is not None}, trained, trained_seed) if trained else None
@@ -200,8 +191,7 @@ def _generation(
     most = int(test.lengths.max()) - 2
     different = {text for text, right in zip(strings, valid, strict=True) if text and right}
     metrics["coverage"] = sum(len(text.split()) <= most for text in different) / contents
-    rows = task.rows(0, samples, split=split, seed=seed)
-    return {**metrics, "coverage/of_rows": len(set(_texts(task, rows))) / contents}
+    return {**metrics, "coverage/of_rows": len(set(_texts(task, drawn))) / contents}
 
 
 def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:

@@ -12,19 +12,29 @@ from typing import Any
 
 from datasets import DatasetInfo, Features
 from datasets.info import DatasetInfosDict
-from datasets.splits import SplitDict, SplitInfo
+from datasets.splits import SplitDict
 from huggingface_hub import DatasetCardData
 from huggingface_hub.utils import yaml_dump
 
 from hf_synth.hub.publication import Publication
-from hf_synth.hub.repository import TAG, TEMPLATES, card_metadata, lines_of
+from hf_synth.hub.repository import TAG, card_metadata, lines_of, prose
+from hf_synth.reports.tables import templates_beside
+from hf_synth.tasks import list_tasks
 
+_TEMPLATES = templates_beside(__file__)
+_TEMPLATES.filters |= {"prose": prose, "lines": lines_of}
 _UNITS = ("1", "10", "100", "1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 _COLUMNS = {
     "input_ids": "token ids; 0 to 3 are `<pad>` `<bos>` `<eos>` `<sep>`, and `published.json` of a config lists the "
     "word of every id under `words`",
     "labels": "the same ids where the token carries loss, -100 elsewhere; not shifted, as `transformers` wants them",
     "text": "the words of the row, without `<bos>` and `<eos>`; of a corpus the document",
+    "prompt": "the beginning of the text: the input, or of strings a random proper prefix",
+    "completion": "the rest of the text, after a space",
+    "task": "the JSON of the task's name and config, which the reward `hf_synth.rewards.verified` reads",
+    "floor": "what the best predictor loses on the row's loss-bearing tokens, in nats; null where it was not computed",
+    "chosen": "a right completion",
+    "rejected": "a plausible wrong one",
 }
 
 _LISTED = ("configs", "dataset_info")  # what the YAML of a card says of each config
@@ -33,10 +43,12 @@ _OF_TASKS = {"group", "features", "splits", "overlap", "facts"}  # what the mani
 Manifest = Mapping[str, Any]  # see hf_synth.hub.repository
 
 
-def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifest], there: str = "") -> str:
+def card(
+    publication: Publication, repo_id: str, manifests: Mapping[str, Manifest], there: str = "", tokenizer: bool = True
+) -> str:
     """The README.md of a repository, or of a folder, that holds these configs; `there`: the one that it has.
 
-    Configs that other scripts published stay in the order that they have there.
+    Configs that other scripts published stay in the order that they have there. `tokenizer`: AutoTokenizer finds it.
     """
     ours = {name: one for name, one in manifests.items() if one.keys() >= _OF_TASKS}
     configs = {name: {"publication": publication.described(), **one} for name, one in ours.items()}
@@ -52,13 +64,16 @@ def card(publication: Publication, repo_id: str, manifests: Mapping[str, Manifes
     ordered = [configs[name] for name in sorted(configs, key=place)]
     publications = list({one["publication"]["name"]: one["publication"] for one in ordered}.values())
     floors, bounds = floor_tables(ordered)
-    text = TEMPLATES.get_template("dataset_card.md.j2").render(
+    worded = [one["name"] for one in ordered if "words" in one["facts"]]
+    known = [one for one in ordered if "task" in one["features"] and one["facts"]["task"] in list_tasks()]
+    text = _TEMPLATES.get_template("dataset_card.md.j2").render(
         publications=publications,
         repo_id=repo_id,
         manifests=ordered,
         first=ordered[0],
+        config=worded[0] if worded and tokenizer else "",
+        judged=[one["name"] for one in known if _violations([one])][:1],
         columns=_columns(publications, ordered),
-        example=_example,
         configs=_configs(ordered),
         floors=floors,
         bounds=bounds,
@@ -129,12 +144,13 @@ def _metadata(card: str) -> dict[str, Any]:
 
 
 def dataset_info(manifest: Manifest) -> DatasetInfo:
-    splits = SplitDict()
-    for split, content in manifest["splits"].items():
-        splits.add(SplitInfo(split, num_bytes=content["num_bytes"], num_examples=content["rows"]))
+    splits = [
+        {"name": split, "num_bytes": content["num_bytes"], "num_examples": content["rows"]}
+        for split, content in manifest["splits"].items()
+    ]
     return DatasetInfo(
         features=Features.from_dict(manifest["features"]),
-        splits=splits,
+        splits=SplitDict.from_split_dict(splits),
         download_size=sum(shard["size"] for content in manifest["splits"].values() for shard in content["shards"]),
         dataset_size=sum(content["num_bytes"] for content in manifest["splits"].values()),
         config_name=manifest["name"],
@@ -144,9 +160,7 @@ def dataset_info(manifest: Manifest) -> DatasetInfo:
 def size_category(rows: int) -> str:
     """The Hub's word for a number of rows: "n<1K", "1K<n<10K" and so on up to "n>1T"."""
     digits = len(str(rows))
-    if digits < 4 or digits > 12:
-        return "n<1K" if digits < 4 else "n>1T"
-    return f"{_UNITS[digits - 1]}<n<{_UNITS[digits]}"
+    return "n<1K" if digits < 4 else "n>1T" if digits > 12 else f"{_UNITS[digits - 1]}<n<{_UNITS[digits]}"
 
 
 def table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -165,11 +179,6 @@ def _columns(publications: Sequence[Mapping[str, Any]], manifests: Sequence[Mani
     }
     lines = ((f"`{name}`", kind, words.get(name, "the task's own")) for name, kind in types.items())
     return table(("column", "type", "what it is"), lines)
-
-
-def _example(manifest: Manifest) -> Iterator[str]:
-    shown = manifest["facts"]["example"]
-    return lines_of({name: shown[name] for name in ("prompt", "target") if name in shown} | shown["row"])
 
 
 def _configs(manifests: Sequence[Manifest]) -> str:
@@ -195,32 +204,20 @@ def floor_tables(manifests: Sequence[Manifest]) -> tuple[str, str]:
     """The floor of each config that has one, and by how much less can be lost where splits are kept apart; or ""."""
     known = [manifest for manifest in manifests if manifest["facts"].get("floor")]
     splits = list(dict.fromkeys(split for manifest in known for split in manifest["facts"]["floor"]))
-    lines = []
+    lines, bounds = [], []
     for manifest in known:
-        floors = manifest["facts"]["floor"]
-        means = (
-            f"{floors[split]['nats_per_token']:.4f} ± {floors[split]['standard_error']:.4f} "
-            f"({floors[split]['rows']:,} rows)"
-            if split in floors
-            else ""
-            for split in splits
-        )
-        lines.append((f"`{manifest['name']}`", *means, f"{list(floors.values())[-1]['tokens_per_row']:.1f}"))
+        name, floors, shares = f"`{manifest['name']}`", manifest["facts"]["floor"], manifest["facts"].get("shares", {})
+        means, lowered = dict.fromkeys(splits, ""), dict.fromkeys(splits, "")
+        for split, floor in floors.items():
+            nats, tokens, share = floor["nats_per_token"], floor["tokens_per_row"], shares.get(split)
+            means[split] = f"{nats:.4f} ± {floor['standard_error']:.4f} ({floor['rows']:,} rows)"
+            if share is not None:
+                most = min(-math.log(share) if share else math.inf, nats * tokens)
+                lowered[split] = f"{share:.3f}, {most + 0.0:.2f}"
+        lines.append((name, *means.values(), f"{tokens:.1f}"))
+        if shares and any(floor["nats_per_token"] for floor in floors.values()):
+            bounds.append((name, *lowered.values()))
     titles = (*(f"floor on {split} rows, nats per token" for split in splits), "loss-bearing tokens a row")
-
-    def nats(floor: Manifest) -> float:
-        return floor["nats_per_token"] * floor["tokens_per_row"]
-
-    lowered = [m for m in known if m["facts"].get("shares") and any(map(nats, m["facts"]["floor"].values()))]
-    splits = list(dict.fromkeys(split for manifest in lowered for split in manifest["facts"]["floor"]))
-
-    def bound(facts: Manifest, split: str) -> str:
-        share, floor = (facts[name].get(split) for name in ("shares", "floor"))
-        if share is None or floor is None:
-            return ""
-        return f"{share:.3f}, {min(-math.log(share) if share else math.inf, nats(floor)) + 0.0:.2f}"
-
-    bounds = ((f"`{m['name']}`", *(bound(m["facts"], split) for split in splits)) for m in lowered)
     return table(("config", *titles), lines), table(("config", *(f"{s}: share, at most" for s in splits)), bounds)
 
 

@@ -5,9 +5,9 @@ import datetime
 import difflib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -17,11 +17,11 @@ from hf_synth.hub.repository import (
     CARD,
     MANIFEST,
     Repository,
-    card_in,
     manifest_text,
     read_manifests,
     refuse_card,
     sent_shards,
+    text_in,
 )
 from hf_synth.hub.shards import ensure, manifest, plan, refuse_others
 from hf_synth.io import directory_lock, write_text
@@ -60,19 +60,12 @@ def run(publication: Publication, arguments: argparse.Namespace) -> None:
 def parser_of(publication: Publication) -> argparse.ArgumentParser:
     """Return what all scripts that publish understand."""
     parser = argparse.ArgumentParser(
-        description=f"{publication.about} Written as Parquet with a dataset card, and with --repo_id published on the "
-        "Hub. Killed, the same command goes on with the missing shards. Under `accelerate launch --multi_gpu "
-        "--num_processes N` (which needs no GPU here; `--cpu` runs one process), on one machine or many, each process "
-        "makes and sends its own shards, of the same bytes as one process would.",
+        description=f"{publication.about} Written as Parquet with a dataset card. Killed, the same command goes on."
     )
-    parser.add_argument(
-        "--repo_id", metavar="USER/REPO", help="publish there; without it only --output_dir is written"
-    )
+    parser.add_argument("--repo_id", metavar="USER/REPO", help="publish there; else only --output_dir is written")
     parser.add_argument("--configs", nargs="+", metavar="CONFIG", help="TASK-PRESET ... (default: all; see --list)")
     parser.add_argument("--output_dir", default=f"published/{publication.name}", help="default: %(default)s")
-    parser.add_argument(
-        "--rows", nargs="+", default=[], metavar="SPLIT=NUMBER", help="such as train=100000 test=10000"
-    )
+    parser.add_argument("--rows", nargs="+", default=[], metavar="SPLIT=NUMBER", help="such as train=1000 test=100")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the rows (default: 0)")
     parser.add_argument(
         "--holdout",
@@ -80,11 +73,7 @@ def parser_of(publication: Publication) -> argparse.ArgumentParser:
         default="auto",
         help="content: no two splits share a row; auto: so where contents suffice and some texts are wrong (default)",
     )
-    parser.add_argument(
-        "--view",
-        default="",
-        help="another view than ids and text, such as preference; the config is named TASK-PRESET-VIEW",
-    )
+    parser.add_argument("--view", default="", help="another view, such as text, as the config TASK-PRESET-VIEW")
     parser.add_argument("--private", action="store_true", help="make the repository a private one, where it is new")
     parser.add_argument("--overwrite_card", action="store_true", help="replace the text of a card that others wrote")
     parser.add_argument("--list", action="store_true", help="print what would be published, and how large it is")
@@ -113,14 +102,16 @@ def chosen(publication: Publication, names: Sequence[str] | None, choices: Choic
         if name in offers:
             continue
         # The configs of the task of this name, or that begin so, or the nearest; else some.
-        starts = ([other for other in offers if other.startswith(start)] for start in (f"{name}-", name) if name)
-        close = next(filter(None, starts), None) or difflib.get_close_matches(name, offers)
-        shown = close or list(offers)
+        known = [other for other in offers if "-preference" in name or not other.endswith("-preference")]
+        starts = ([other for other in known if other.startswith(start)] for start in (f"{name}-", name) if name)
+        close = next(filter(None, starts), None) or difflib.get_close_matches(name, known)
+        shown = close or known
         more = f", ... ({len(shown) - _SHOWN_NAMES} more)" if len(shown) > _SHOWN_NAMES else ""
         listed = ", ".join(shown[:_SHOWN_NAMES]) + more
         hint = f"did you mean {listed}?" if close else f"known: {listed};"
         raise ValueError(f"configs: got unknown config {name!r}; {hint} --list names all")
-    return [offer(choices) for name, offer in offers.items() if names is None or name in names]
+    configs = (offer(choices) for name, offer in offers.items() if names is None or name in names)
+    return list({config.name: config for config in configs}.values())  # one, where --view replaces a config's own
 
 
 def publish(
@@ -138,11 +129,12 @@ def publish(
     from accelerate.utils import gather_object
 
     from hf_synth.hub.cards import card
+    from hf_synth.hub.tokenizers import TOKENIZER, open_tokenizer, send, tokenizer_files
 
     state = PartialState(cpu=True, timeout=_LONGEST_WAIT)
     shards = plan(configs)
     refuse_others(shards, folder)
-    refuse_card(card_in(folder), f"output_dir: {folder}", overwrite_card)
+    refuse_card(text_in(folder, CARD), f"output_dir: {folder}", overwrite_card)
     url = repository.open(private, overwrite_card) if repository and state.is_main_process else None
     with directory_lock(str(folder)):  # made here: an error before leaves no folder
         state.wait_for_everyone()
@@ -154,18 +146,26 @@ def publish(
                 measured[shard.path] = ensure(shard, folder, bar.update)
         if repository:
             repository.send_shards(folder, {path: (shard.size, shard.sha256) for path, shard in measured.items()})
-        own = []
-        with tqdm(configs[state.process_index :: state.num_processes], unit=" configs", disable=quiet) as bar:
-            for config in bar:
-                bar.set_description(f"measuring {config.name}")
-                own.append((config.name, config.facts()))
-        facts, made = dict(gather_object(own)), dict(gather_object(list(measured.items())))
+        own = tqdm(configs[state.process_index :: state.num_processes], "measuring", unit=" configs", disable=quiet)
+        measures = [(config.name, config.facts()) for config in own]
+        facts, made = dict(gather_object(measures)), dict(gather_object(list(measured.items())))
         if state.is_main_process:
             described = {"publication": publication.described()}
             manifests = {config.name: manifest(config, made, facts[config.name]) | described for config in configs}
             name = repository.id if repository else folder.as_posix()
+            worded = any("words" in each for each in facts.values())
+            model = open_tokenizer(name, private) if repository and worded else None
+            tokenizers: dict[str, bytes] = {}
+
+            def beside(known: Mapping[str, Any], text: Callable[[str], str]) -> dict[str, bytes]:
+                tokenizers.update(tokenizer_files(known, text(TOKENIZER)))
+                page = card(publication, name, known, text(CARD), model is not None or repository is None)
+                return {CARD: page.encode(), **tokenizers}
+
             if repository:
-                repository.finish(manifests, functools.partial(card, publication, name))
+                repository.finish(manifests, beside)
+                if model:
+                    send(tokenizers, model)
             elif missing := [path for path in sent_shards(manifests) if not (folder / path).exists()]:
                 raise ValueError(
                     f"output_dir: {len(missing)} shards, such as {missing[0]}, are on other machines; wanted a folder "
@@ -173,9 +173,9 @@ def publish(
                 )
             for config_name, content in manifests.items():
                 write_text(folder / config_name / MANIFEST, manifest_text(content))
-            write_text(
-                folder / CARD, card(publication, name, {**read_manifests(folder), **manifests}, card_in(folder))
-            )
+            known = {**read_manifests(folder), **manifests}
+            for path, file in beside(known, functools.partial(text_in, folder)).items():
+                write_text(folder / path, file.decode())
             print(url or folder / CARD)
         state.wait_for_everyone()
     state.destroy_process_group()

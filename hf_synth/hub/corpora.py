@@ -1,15 +1,18 @@
 """Corpora as configs on the Hub: a language's examples with explanations of its rule among them."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from hf_synth.corpora import Arm, Corpus
-from hf_synth.corpora.arms import FORMS, RATIOS
-from hf_synth.corpora.streams import UNITS
+import datasets
+import pyarrow as pa
+
+from hf_synth.corpora.arms import FORMS, RATIOS, Arm, corpus_spec
+from hf_synth.corpora.streams import FEATURES, UNITS
 from hf_synth.hub.facts import said
 from hf_synth.hub.publication import ROWS, Choices, Offer, held_out
-from hf_synth.tasks import get_task
+from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import words_of
 
 _EXPLAINED = "explanations are the same statements in every split; examples are {}"
@@ -20,13 +23,31 @@ _WHOLE = "An explanation is the whole rule."
 _SINGLE = "An explanation is one of {} statements; all come once, in random order, before any comes again."
 
 
-class PublishedCorpus(Corpus):
-    """An arm with what the card says of it."""
+@dataclasses.dataclass(frozen=True)
+class PublishedCorpus:
+    """An arm as a config of a dataset on the Hub: columns text and kind."""
+
+    name: str
+    task: Task
+    explanation_ratio: float
+    splits: Mapping[str, int]
+    seed: int = 0
+    content: ClassVar[str] = "text"
+    features: ClassVar[datasets.Features] = FEATURES
 
     @property
     def group(self) -> str:
         """The task's corpora."""
         return f"{self.task.name} corpora"
+
+    def table(self, split: str, start: int, count: int) -> pa.Table:
+        """Documents start .. start + count - 1 of a split."""
+        return Arm(self.task, self.explanation_ratio, seed=self.seed, split=split).table(start, count)
+
+    def spec(self, split: str) -> dict[str, Any]:
+        """All that a split's documents depend on, as JSON has it."""
+        where: dict[str, Any] = {"size": self.splits[split], "split": split, "seed": self.seed}
+        return corpus_spec(self.task.name, self.task, self.explanation_ratio, **where)
 
     def facts(self) -> dict[str, Any]:
         """Without a floor: what follows an explanation is not the generator's to know."""

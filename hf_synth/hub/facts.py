@@ -2,49 +2,51 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from hf_synth.hub.publication import MEASURED_ROWS
+from hf_synth.hub.publication import MEASURED_ROWS, PublishedTask
 from hf_synth.hub.repository import example
-from hf_synth.tasks import Task, TaskConfig
+from hf_synth.tasks import Task
 from hf_synth.tasks.base import SPLITS, about, words_of
 from hf_synth.tokenization import all_words
-from hf_synth.views import view_table
+from hf_synth.views import floors, view_table
 
 _MEASURED_TOKENS = 4_000_000
 _BLOCK_TOKENS = 1 << 20
 
 
-def task_facts(
-    task: Task,
-    preset: str,
-    splits: Mapping[str, int],
-    seed: int,
-    measured: int = MEASURED_ROWS,
-    view: str = "tokens+text",
-) -> dict[str, Any]:
+def task_facts(config: PublishedTask) -> dict[str, Any]:
     """All that the card says of a task's config, in values that JSON holds; `measured` rows a split are looked at."""
-    first, evaluated = next(iter(splits)), "test" if "test" in splits else list(splits)[-1]
-    finite = task.size(evaluated) is not None
-    sizes = {split: min(size, measured) for split, size in splits.items()}
-    return {
+    task, splits, seed = config.task, list(config.splits), config.seed
+    first, evaluated = splits[0], "test" if "test" in splits else splits[-1]
+    sizes = {split: min(size, config.measured) for split, size in config.splits.items()}
+    facts = {
         **said(task, seed),
-        "preset": preset,
+        "preset": config.preset,
         "row": words_of(type(task)),
-        "finite": finite,
         "words": list(all_words(task)),
-        "example": example(task, first, seed, view),
+        "overlap": config.overlap,
+        "example": {"words": example(task, first, seed), "row": config.table(first, 0, 1).to_pylist()[0]},
+    }
+    if config.view == "preference":  # of the same rows as the task's other config
+        return facts
+    drawn = task.size(evaluated) is None and task.config.holdout != "none"
+    return facts | {
         "floor": {split: floor(task, split, sizes[split], seed) for split in dict.fromkeys((first, evaluated))},
-        "shares": {} if finite or task.config.holdout == "none" else split_shares(task, list(splits), seed),
+        "shares": split_shares(task, splits, seed) if drawn else {},
         "violations": violation_counts(task, evaluated, sizes[evaluated], seed),
     }
 
 
 def said(task: Task, seed: int) -> dict[str, Any]:
-    """What is known of a task's config without looking at its rows."""
+    """What is known of a task's config without looking at its rows; `legal`: what each field takes, in words."""
+    legal = {}
+    for field in dataclasses.fields(task.config_class):
+        choices, bounds = field.metadata.get("choices"), field.metadata.get("range")
+        others = "false, true" if isinstance(field.default, bool) else "numbers"
+        legal[field.name] = ", ".join(choices) if choices else "{} to {}".format(*bounds) if bounds else others
     return {
         "task": task.name,
         "config": dataclasses.asdict(task.config),
@@ -53,7 +55,7 @@ def said(task: Task, seed: int) -> dict[str, Any]:
         "source": task.source,
         "about": about(task),
         "parameters": words_of(task.config_class),
-        "legal": legal_values(task.config_class),
+        "legal": legal,
         "explanations": list(task.explanations()),
         "holdout": task.config.holdout,
     }
@@ -67,9 +69,8 @@ def floor(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:
     nats, tokens = [], []
     for start, number in spans(task, split, size, seed):
         rows = task.rows(start, number, split=split, seed=seed)
-        mask = rows.loss_mask
-        nats.append(-np.where(mask, task.optimal_log_probs(rows), 0.0).sum(axis=1))
-        tokens.append(mask.sum(axis=1))
+        nats.append(floors(task, rows))
+        tokens.append(rows.loss_stop - rows.loss_start)
     loss, count = np.concatenate(nats), np.concatenate(tokens)
     mean = loss.sum() / count.sum()
     spread = np.square(loss - mean * count).sum() * loss.size / max(loss.size - 1, 1)
@@ -117,13 +118,3 @@ def spans(task: Task, split: str, size: int, seed: int) -> list[tuple[int, int]]
     rows = min(size, max(_MEASURED_TOKENS // width, 100))
     block = max(_BLOCK_TOKENS // width, 1)
     return [(start, min(block, rows - start)) for start in range(0, rows, block)]
-
-
-def legal_values(config_class: type[TaskConfig]) -> dict[str, str]:
-    """What each field of a config takes, in words."""
-    legal = {}
-    for field in dataclasses.fields(config_class):
-        choices, bounds = field.metadata.get("choices"), field.metadata.get("range")
-        others = "false, true" if isinstance(field.default, bool) else "numbers"
-        legal[field.name] = ", ".join(choices) if choices else "{} to {}".format(*bounds) if bounds else others
-    return legal

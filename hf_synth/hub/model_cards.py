@@ -13,7 +13,7 @@ import trl
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_synth import __version__
-from hf_synth.hub.repository import TAG, TEMPLATES, example, lines_of, prose
+from hf_synth.hub.repository import TAG, example, lines_of, prose
 from hf_synth.io import load_json
 from hf_synth.preferences.sources import KNOWN_SOURCES, SUFFIXES
 from hf_synth.reports.pretraining import (
@@ -39,12 +39,14 @@ from hf_synth.reports.tables import (
     settings_of_task,
     settings_yaml,
     table,
+    templates_beside,
 )
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
 
 ADAPTER = "adapter_config.json"
+_TEMPLATES = templates_beside(__file__)
 _MEASURED = {  # name in metrics.json -> (type and name for the Hub)
     "loss/test": ("loss", "Loss on test rows, nats per token"),
     "excess/test": ("excess_loss", "Loss above the exact floor, nats per token"),
@@ -66,7 +68,6 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     """
     config, metrics = run.config, run.metrics
     task = _task(config)
-    shown = example(task, "test", config.get("rows_seed", 0), "text") if task else {}
     transfer = ""
     if copied := read_transfer(run):
         names = dict.fromkeys(path_name(part["source"]) for part in copied["parts"] if part["source"])
@@ -75,23 +76,16 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
             transfer += " Their numbers were shuffled first."
     found = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
-    text = TEMPLATES.get_template("model_card.md.j2").render(
+    text = _TEMPLATES.get_template("model_card.md.j2").render(
         metadata=model_metadata(run, repo_id, task).to_yaml(),
-        name=repo_id.split("/")[-1],
         repo_id=repo_id,
-        recipe=run.recipe,
-        config=config,
-        metrics=metrics,
+        run=run,
         task=task,
         # A run counts its whole model, and an adapter is only what its file holds.
         parameters=number((not base and metrics.get("parameters")) or count_parameters(run.folder)),
         steps=number(run.log["steps"]),
         data=_data(config),
         verified=run.measure == "validity",
-        kinds=run.kinds,
-        strength=run.strength,
-        ends=run.ends if run.recipe == "grpo" else {},
-        clusters=bool(run.sizes),
         report=report,
         results=_results(run),
         verdict=verdict(metrics),
@@ -101,7 +95,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         adapter=(run.folder / ADAPTER).exists(),
         chat=(run.folder / "chat_template.jinja").exists(),
         words=len(all_words(task)) if task and not config.get("canonical") else None,
-        example=code_block("\n".join(lines_of({"input": shown["prompt"], "target": shown["target"]}))) if task else "",
+        example=code_block("\n".join(lines_of(example(task, "test", config.get("rows_seed", 0))))) if task else "",
         facts=_facts(run, task),
         corpus=corpus_table(metrics) if "tokens/canonical" in metrics else "",
         base=base,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a config's name is checked without the libraries that make 
 
 ROWS = {"train": 100_000, "validation": 10_000, "test": 10_000}
 MEASURED_ROWS = 10_000  # of a split, where nothing else is said
-_VIEW = "tokens+text"
+_VIEW = "tokens+text+prompt_completion+prompt+floor"
 _TRIED_ROWS = 16
 
 Holdout = Literal["auto", "content", "none"]
@@ -65,11 +65,12 @@ class Publication:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedTask:
-    """A preset of a task: token ids with labels and the text, or another view; and the task's own columns.
+    """A preset of a task: ids, labels, text, prompt, completion, task and floor, or another view; its own columns.
 
-    measured: how many rows of a split the card's facts are measured on. overlap: why splits share rows, where that
-    is meant to be. place: the path of the task's file, if it is the user's own. firsts: of a split with fewer
-    contents than rows asked for, the number of the first row of each content, int64 [contents].
+    measured: how many rows of a split the card's facts are measured on. slow: test rows alone have a floor, where it
+    takes over 0.6 ms a row. overlap: why splits share rows, where that is meant to be. place: the path of the task's
+    file, if it is the user's own. firsts: of a split with fewer contents than rows asked for, the number of the first
+    row of each content, int64 [contents].
     """
 
     name: str
@@ -78,6 +79,7 @@ class PublishedTask:
     splits: Mapping[str, int]
     seed: int
     measured: int = MEASURED_ROWS
+    slow: bool = False
     overlap: str = ""
     view: str = _VIEW
     place: str = ""
@@ -100,16 +102,25 @@ class PublishedTask:
 
         return view_features(self.task, self.view)
 
+    def view_of(self, split: str) -> str:
+        """The view of a split, without floors where they take too long."""
+        return self.view.removesuffix("+floor") if self.slow and split != "test" else self.view
+
     def table(self, split: str, start: int, count: int) -> "pa.Table":
-        """Rows start .. start + count - 1 of a split."""
+        """Rows start .. start + count - 1 of a split; null where they have no floor."""
+        import pyarrow as pa
+
         from hf_synth.views import view_table
 
-        if split not in self.firsts:
-            return view_table(self.task, self.view, start, count, split=split, seed=self.seed)
-        rows = self.firsts[split][start : start + count]
-        span = int(rows[-1] - rows[0]) + 1
-        table = view_table(self.task, self.view, int(rows[0]), span, split=split, seed=self.seed)
-        return table.take(rows - rows[0])
+        made = functools.partial(view_table, self.task, self.view_of(split), split=split, seed=self.seed)
+        if split in self.firsts:
+            rows = self.firsts[split][start : start + count]
+            table = made(int(rows[0]), int(rows[-1] - rows[0]) + 1).take(rows - rows[0])
+        else:
+            table = made(start, count)
+        if self.view_of(split) != self.view:
+            table = table.append_column("floor", pa.nulls(count, pa.float32())).select(list(self.features))
+        return table
 
     def spec(self, split: str) -> dict[str, Any]:
         """The cache key of the same rows in a local dataset, with both views."""
@@ -118,27 +129,26 @@ class PublishedTask:
         size, place = self.splits[split], self.place or self.task.name
         spec = dataset_spec(place, self.task, split=split, size=size, seed=self.seed, view="tokens")
         once = {"contents": "each once"} if split in self.firsts else {}
-        return {**spec, "task": self.task.name, "view": self.view, **once}
+        return {**spec, "task": self.task.name, "view": self.view_of(split), **once}
 
     def facts(self) -> dict[str, Any]:
         """Measured on the rows themselves."""
         from hf_synth.hub.facts import task_facts
 
-        facts = task_facts(self.task, self.preset, self.splits, self.seed, self.measured, self.view)
-        return {**facts, "overlap": self.overlap}
+        return task_facts(self)
 
 
 def offered_tasks(
     *names: str,
     presets: Sequence[str] = (),
     rows: Mapping[str, int] = ROWS,
-    measured: int = MEASURED_ROWS,
-    overlap: str = "",
+    **more: Any,
 ) -> dict[str, Offer]:
     """The presets of tasks (all of them where none is named) under their names on the Hub, TASK-PRESET.
 
+    Behind each its preference pairs, TASK-PRESET-preference, where some texts are wrong.
     names: of installed tasks, or paths of files; the task of a file cannot have the name of one that is installed.
-    rows: of each split, where the command line says nothing else. measured, overlap: see PublishedTask.
+    rows: of each split, where the command line says nothing else. more: measured, slow, overlap of PublishedTask.
     """
     offers: dict[str, Offer] = {}
     for name in names:
@@ -146,12 +156,15 @@ def offered_tasks(
         if name.endswith(".py") and kind.name in list_tasks():
             raise ValueError(f"{name}: got the name {kind.name!r}, which an installed task has; wanted another")
         for preset in presets or kind.presets:
-            offers[f"{kind.name}-{preset}"] = functools.partial(published_task, name, preset, rows, measured, overlap)
+            offer = functools.partial(published_task, name, preset, rows, more)
+            offers[f"{kind.name}-{preset}"] = functools.partial(offer, "")
+            if kind.verifiable:
+                offers[f"{kind.name}-{preset}-preference"] = functools.partial(offer, "preference")
     return offers
 
 
 def published_task(
-    name: str, preset: str, rows: Mapping[str, int], measured: int, overlap: str, choices: Choices
+    name: str, preset: str, rows: Mapping[str, int], more: Mapping[str, Any], view: str, choices: Choices
 ) -> PublishedTask:
     """A preset of a task, with as many rows as `choices` say, or else `rows`; a finite task has its own sizes.
 
@@ -165,15 +178,15 @@ def published_task(
     found = {split: _firsts(task, split, number, choices.seed) for split, number in splits.items()}
     firsts = {split: rows for split, rows in found.items() if rows is not None}
     splits |= {split: len(rows) for split, rows in firsts.items()}
-    more: dict[str, Any] = {"place": name if name.endswith(".py") else "", "firsts": firsts}
+    more = {**more, "place": name if name.endswith(".py") else "", "firsts": firsts}
     called = f"{task.name}-{preset}"
-    if choices.view:
+    if view := choices.view or view:
         from hf_synth.views import VIEW_FEATURES
 
-        if choices.view not in VIEW_FEATURES:
-            raise ValueError(f"view: got {choices.view!r}; {nearest(choices.view, VIEW_FEATURES)}")
-        more["view"], called = choices.view, f"{called}-{choices.view}"
-    return PublishedTask(called, preset, task, splits, choices.seed, measured, overlap, **more)
+        if view not in VIEW_FEATURES:
+            raise ValueError(f"view: got {view!r}; {nearest(view, VIEW_FEATURES)}")
+        more["view"], called = view, f"{called}-{view}"
+    return PublishedTask(called, preset, task, splits, choices.seed, **more)
 
 
 def _firsts(task: Task, split: str, number: int, seed: int) -> np.ndarray | None:

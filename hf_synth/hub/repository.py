@@ -1,8 +1,7 @@
 """A repository on the Hub, and the one way to write into it: commits that are tried again, errors in one line.
 
-Of datasets only what is not there yet is sent, a few shards a commit, the card last. What was measured on a config's
-shards and rows is its manifest, kept beside them as CONFIG/published.json: the card is made of manifests alone, so
-that configs published at different times end up in one card.
+Of datasets only what is not there yet is sent, a few shards a commit, the card last. What was measured on a config is
+its manifest, CONFIG/published.json: cards are made of manifests, so that configs of different times end up in one.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
@@ -32,9 +30,8 @@ _SHARDS_A_COMMIT = 16
 _PAUSES = (1, 2, 4, 8, 16, 32)  # seconds; one commit at a time is taken of a repository
 _PASSING = {None, 408, 409, 412, 429, 500, 502, 503, 504}  # None: the connection broke before an answer came
 
-_FLAGS = {"dataset": "repo_id", "model": "hub_model_id"}  # what an error calls the name
-
 Operation = CommitOperationAdd | CommitOperationDelete
+Others = Callable[[Mapping[str, Any], Callable[[str], str]], Mapping[str, bytes]]  # files of manifests, and of texts
 
 
 class Repository:
@@ -45,6 +42,7 @@ class Repository:
     ) -> None:
         """Ask nothing of the Hub yet. `repo_id`: user/name; `revision`: the branch that is written to."""
         validate_repo_id(repo_id)
+        self.flag = {"dataset": "repo_id", "model": "hub_model_id"}[repo_type]  # what an error calls the name
         self.id, self._type, self._revision, self._api = repo_id, repo_type, revision, HfApi(token=token)
         self._seen = revision  # what is read: the branch, or the one commit that another will be put upon
 
@@ -58,7 +56,7 @@ class Repository:
             self.id = url.repo_id
             if self._revision:
                 self._api.create_branch(self.id, repo_type=self._type, branch=self._revision, exist_ok=True)
-            refuse_card(self.text(CARD), f"{_FLAGS[self._type]}: {self.id}", overwrite_card)
+            refuse_card(self.text(CARD), f"{self.flag}: {self.id}", overwrite_card)
             return str(url)
 
     def files(self) -> dict[str, tuple[int, str | None]]:
@@ -83,17 +81,11 @@ class Repository:
             )
         return len(missing)
 
-    def finish(
-        self,
-        manifests: Mapping[str, dict[str, Any]],
-        card: Callable[[Mapping[str, dict[str, Any]], str], str],
-        more: Callable[[Mapping[str, dict[str, Any]]], Mapping[str, bytes]] = lambda manifests: {},
-    ) -> None:
+    def finish(self, manifests: Mapping[str, dict[str, Any]], others: "Others") -> None:
         """Check that every shard is there, then commit the manifests and the card, and remove shards of before.
 
-        `card` makes the card from the manifests of all configs in the repository, those published earlier included,
-        and from the card that is there; `more` makes other files from the manifests. All of it is made of one commit,
-        and again where another one came in between.
+        `others` makes the card and its like from the manifests of all configs, those published earlier included, and
+        from what is there: on top of one commit, and again where another one came in between.
         """
         shards, known = sent_shards(manifests), dict(manifests)
 
@@ -105,7 +97,7 @@ class Repository:
             earlier = {name: as_manifest(self.text(path, there), name) for name, path in found.items()}
             known.update({name: one for name, one in earlier.items() if one and name not in manifests})
             files = {f"{name}/{MANIFEST}": manifest_text(manifest).encode() for name, manifest in manifests.items()}
-            files |= {CARD: card(known, self.text(CARD, there)).encode(), **more(known)}
+            files |= others(known, lambda path: self.text(path, there))
             ours = (path for path in there if path.endswith(".parquet") and path.split("/")[0] in manifests)
             added = [CommitOperationAdd(path, content) for path, content in files.items()]
             return [*added, *(CommitOperationDelete(path) for path in ours if path not in shards)]
@@ -165,7 +157,7 @@ class Repository:
             refused = error.__cause__ if isinstance(error, RuntimeError) else ""  # an HTTPError has its cause's words
             said = " ".join(f"{error} {refused}".split())
             raise ValueError(
-                f"{_FLAGS[self._type]}: the Hub did not take {self.id}: {said} (what is made, or sent, is kept; "
+                f"{self.flag}: the Hub did not take {self.id}: {said} (what is made, or sent, is kept; "
                 "HF_TOKEN or `hf auth login` says who you are)"
             ) from error
 
@@ -180,21 +172,14 @@ def prose(text: str) -> str:
     return "`".join(parts)
 
 
-def example(task: Task, split: str, seed: int, view: str) -> dict[str, Any]:
-    """The first row of a split as words and as ids, with the task's own columns."""
+def example(task: Task, split: str, seed: int) -> dict[str, str]:
+    """The first row of a split in words: what stands before the tokens that carry loss, and the rest."""
     from hf_synth.tokenization import all_words
-    from hf_synth.views import view_table
 
     rows = task.rows(0, 1, split=split, seed=seed)
-    words, tokens = all_words(task), rows.tokens[0, : rows.lengths[0]].tolist()
-    cut = int(rows.loss_start[0])
-    table = view_table(task, view, 0, 1, split=split, seed=seed)
-    return {
-        "split": split,
-        "prompt": " ".join(words[token] for token in tokens[:cut]),
-        "target": " ".join(words[token] for token in tokens[cut:]),
-        "row": table.to_pylist()[0],
-    }
+    words = [all_words(task)[token] for token in rows.tokens[0, : rows.lengths[0]]]
+    cut = rows.loss_start[0]
+    return {"input": " ".join(words[:cut]), "target": " ".join(words[cut:])}
 
 
 def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
@@ -205,9 +190,9 @@ def lines_of(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name + ':':11} {' '.join(map(str, items[:_SHOWN_WORDS]))}{more}"
 
 
-def card_in(folder: Path) -> str:
-    """The text of the card that lies in a folder; empty where there is none."""
-    path = folder / CARD
+def text_in(folder: Path, name: str) -> str:
+    """The text of a file that lies in a folder; empty where there is none."""
+    path = folder / name
     return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
@@ -262,13 +247,3 @@ def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:
     """The manifests that lie in a folder, by config."""
     texts = {path.parent.name: path.read_text("utf-8", "replace") for path in sorted(folder.glob(f"*/{MANIFEST}"))}
     return {name: one for name, text in texts.items() if (one := as_manifest(text, name))}
-
-
-TEMPLATES = jinja2.Environment(  # of the cards of datasets and of models
-    loader=jinja2.PackageLoader("hf_synth.hub"),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-TEMPLATES.filters["prose"] = prose

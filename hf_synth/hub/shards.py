@@ -27,37 +27,18 @@ SHARD_ROWS = 50_000  # the number of shards follows from a split's size alone
 _GROUP_ROWS = 5_000
 _SPEC = b"hf_synth"
 # Nothing that depends on time or host; a checksum for each page, so that a torn one is noticed.
-FORMAT: dict[str, Any] = {
-    "version": "2.6",
-    "compression": "zstd",
-    "compression_level": 3,
-    "write_page_checksum": True,
-}
+FORMAT: dict[str, Any] = {"version": "2.6", "compression": "zstd", "compression_level": 3, "write_page_checksum": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Shard `number` of the `of` shards of a split."""
+    """Rows start .. start + rows - 1 of a split; `path` is where they lie, in a folder and on the Hub."""
 
     config: "Published"
     split: str
-    number: int
-    of: int
-
-    @property
-    def path(self) -> str:
-        """Where it lies, in a folder and on the Hub: CONFIG/SPLIT-00000-of-00003.parquet."""
-        return f"{self.config.name}/{self.split}-{self.number:05d}-of-{self.of:05d}.parquet"
-
-    @property
-    def start(self) -> int:
-        """The number of its first row."""
-        return self.number * SHARD_ROWS
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-        return min(SHARD_ROWS, self.config.splits[self.split] - self.start)
+    start: int
+    rows: int
+    path: str
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -80,11 +61,11 @@ class Measured:
 def plan(configs: Iterable["Published"]) -> list[Shard]:
     """Every shard of the configs, in an order that all processes agree on."""
     return [
-        Shard(config, split, number, of)
+        Shard(config, split, start, min(SHARD_ROWS, size - start), f"{config.name}/{split}-{number:05d}-{of}.parquet")
         for config in configs
         for split, size in config.splits.items()
-        for of in [-(-size // SHARD_ROWS)]
-        for number in range(of)
+        for of in [f"of-{-(-size // SHARD_ROWS):05d}"]
+        for number, start in enumerate(range(0, size, SHARD_ROWS))
     ]
 
 

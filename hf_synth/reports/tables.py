@@ -142,13 +142,18 @@ def in_order(groups: Iterable[str]) -> list[str]:
     return sorted(groups, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))
 
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+def templates_beside(file: str) -> jinja2.Environment:
+    """Return the folder `templates` beside a file."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(file).with_name("templates")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+_TEMPLATES = templates_beside(__file__)
 
 
 def render(template: str, **values: Any) -> str:

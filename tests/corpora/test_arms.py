@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth import get_task
-from hf_synth.corpora import Arm, Corpus, arm_stream, load_corpus, published_corpora
+from hf_synth.corpora import Arm, arm_stream, load_corpus
+from hf_synth.hub.corpora import PublishedCorpus, offered_corpora
+from hf_synth.hub.publication import Choices
 from hf_synth.tasks.start_mid_end import StartMidEnd
 from hf_synth.views import view_table
 
@@ -248,15 +250,17 @@ def test_a_misspelt_argument_names_the_one_that_is_nearest_and_a_field_the_field
 
 
 def test_published_arms_hold_0_1_5_10_and_100_percent(tivari):
-    corpora = published_corpora(tivari, {"train": 1_000, "test": 100}, seed=2)
-    assert [corpus.name for corpus in corpora] == [
+    offers = offered_corpora("tivari", rows={"train": 1_000, "test": 100})
+    assert [*offers] == [
         "tivari-examples",
         "tivari-explanations-1",
         "tivari-explanations-5",
         "tivari-explanations-10",
         "tivari-explanations-100",
     ]
-    for corpus, share in zip(corpora, (0, 10, 50, 100, 1_000), strict=True):
+    for name, share in zip(offers, (0, 10, 50, 100, 1_000), strict=True):
+        corpus = offers[name](Choices(seed=2, holdout="none"))
+        assert corpus.name == name
         table = corpus.table("train", 0, 1_000)
         assert flags(table).count(True) == share
         assert table.schema.names == list(corpus.features)
@@ -266,8 +270,8 @@ def test_published_arms_hold_0_1_5_10_and_100_percent(tivari):
 def test_published_specs_differ_in_all_that_documents_depend_on(tivari):
     base = {"name": "a", "task": tivari, "explanation_ratio": 0.1, "splits": {"train": 10, "test": 10}}
     changes = [{}, {"explanation_ratio": 0.2}, {"seed": 1}, {"task": get_task("tivari", max_middle=3)}]
-    specs = [Corpus(**{**base, **change}).spec("train") for change in changes]
-    specs.append(Corpus(**base).spec("test"))
+    specs = [PublishedCorpus(**{**base, **change}).spec("train") for change in changes]
+    specs.append(PublishedCorpus(**base).spec("test"))
     assert all(one != other for one, other in itertools.combinations(specs, 2))
 
 

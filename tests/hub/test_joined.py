@@ -54,7 +54,7 @@ def push_pairs(folder: str, *flags: str) -> None:
 
 def configs(hub) -> dict[str, bool]:
     """The configs of the card, and whether each is the default; each has its files and its sizes."""
-    files = hub.files(REPO)
+    files = hub.files(REPO, repo_type="dataset")
     data = DatasetCard(files["README.md"].decode()).data.to_dict()
     infos = data["dataset_info"] if isinstance(data["dataset_info"], list) else [data["dataset_info"]]
     found = {config["config_name"]: config.get("default", False) for config in data["configs"]}
@@ -73,7 +73,7 @@ def test_tasks_and_pairs_in_one_repository(here, order):
     }
     for name in order:
         pushes[name]()
-    found, card = configs(here), DatasetCard(here.files(REPO)["README.md"].decode())
+    found, card = configs(here), DatasetCard(here.files(REPO, repo_type="dataset")["README.md"].decode())
     assert found.keys() == {"sort-8", "tivari3-short", "pairs", "prompts", "id_to_prompt"}
     assert [name for name, default in found.items() if default] == ["sort-8" if order[0] == "tasks" else "pairs"]
     assert card.text.count("\n# Tasks, Other tasks\n") == 1
@@ -85,12 +85,12 @@ def test_tasks_and_pairs_in_one_repository(here, order):
 
 def test_what_a_person_adds_to_our_card_stays(here):
     push(TASKS, "sort-8", "a")
-    card = here.files(REPO)["README.md"].decode()
+    card = here.files(REPO, repo_type="dataset")["README.md"].decode()
     added = "- config_name: theirs\n  data_files: a.csv\ndataset_info:"
     mine = card.replace("---\n\n<!--", "---\n\nBefore.\n\n<!--").replace("dataset_info:", added, 1) + "\nBehind.\n"
     here.put(REPO, {"README.md": mine})
     push(TASKS, "reverse-8", "a")
-    text = here.files(REPO)["README.md"].decode()
+    text = here.files(REPO, repo_type="dataset")["README.md"].decode()
     assert configs(here) == {"sort-8": True, "reverse-8": False, "theirs": False}
     assert "---\n\nBefore.\n\n<!-- hf_synth: tasks -->" in text
     assert text.endswith("<!-- hf_synth: end of tasks -->\n\nBehind.\n")
@@ -105,12 +105,12 @@ def test_a_card_of_others_is_replaced_only_when_asked_for(here, card):
         push(TASKS, "sort-8", "a")
     with pytest.raises(SystemExit):
         push_pairs("c")
-    assert here.files(REPO)["README.md"].decode() == card
-    assert here.files(REPO).keys() == {".gitattributes", "README.md", "a.csv"}
+    assert here.files(REPO, repo_type="dataset")["README.md"].decode() == card
+    assert here.files(REPO, repo_type="dataset").keys() == {".gitattributes", "README.md", "a.csv"}
     push(TASKS, "sort-8", "a", overwrite_card=True)
     assert configs(here) == ({"theirs": True, "sort-8": False} if card == FOREIGN else {"sort-8": True})
-    assert "# My words" not in here.files(REPO)["README.md"].decode()
-    assert here.files(REPO)["a.csv"] == b"text\n1\n"
+    assert "# My words" not in here.files(REPO, repo_type="dataset")["README.md"].decode()
+    assert here.files(REPO, repo_type="dataset")["a.csv"] == b"text\n1\n"
 
 
 @pytest.mark.parametrize("content", [b"not JSON", b"[1]", b"{}", b"\xff\xfe", b'{"name": "x", "splits": 3}'])
@@ -118,8 +118,26 @@ def test_files_of_others_under_our_name_are_left_alone(here, content):
     here.put(REPO, {"theirs/published.json": content, "theirs/train-0.parquet": b"PAR1"})
     push(TASKS, "sort-8", "a")
     assert configs(here) == {"sort-8": True}
-    assert here.files(REPO)["theirs/published.json"] == content
-    assert here.files(REPO)["theirs/train-0.parquet"] == b"PAR1"
+    assert here.files(REPO, repo_type="dataset")["theirs/published.json"] == content
+    assert here.files(REPO, repo_type="dataset")["theirs/train-0.parquet"] == b"PAR1"
+
+
+def test_a_model_of_the_same_name_keeps_its_tokenizer(here, capsys):
+    here.put(REPO, {"tokenizer.json": "theirs", "README.md": FOREIGN}, repo_type="model")
+    push(TASKS, "sort-8", "a")
+    assert "user/repo is also a model, whose tokenizer stays" in capsys.readouterr().out
+    assert here.files(REPO, repo_type="model")["tokenizer.json"] == b"theirs"
+    files = here.files(REPO, repo_type="dataset")
+    assert {"tokenizer.json", "sort-8/tokenizer.json"} <= files.keys()
+    assert "AutoTokenizer" not in files["README.md"].decode()
+
+
+@pytest.mark.parametrize("content", ["not JSON", "[1]", "{}", '{"model": {"vocab": {"a": 0}}}'])
+def test_a_tokenizer_of_others_beside_the_data_is_refused(here, content):
+    here.put(REPO, {"tokenizer.json": content})
+    with pytest.raises(ValueError, match=r"got a tokenizer.json that hf_synth did not write"):
+        push(TASKS, "sort-8", "a")
+    assert here.files(REPO, repo_type="dataset")["tokenizer.json"] == content.encode()
 
 
 def test_a_push_between_the_look_and_the_commit_of_another_is_in_the_card(here, monkeypatch):
@@ -180,7 +198,10 @@ def test_own_tasks_are_published_by_path_with_any_view(here, tmp_path, capsys):
     views = ("text", "labelled", "prompt_completion", "prompt", "preference")
     names = {"my_reverse-8", "sort-8", *(f"my_reverse-8-{view}" for view in views)}
     assert configs(here).keys() == names
-    assert not [path for path, content in here.files(REPO).items() if str(tmp_path).encode() in content]
+    files = here.files(REPO, repo_type="dataset")
+    assert b"--dataset_config sort-8 --reward_funcs hf_synth.rewards.verified" in files["README.md"]
+    assert b"--dataset_config my_reverse-8" not in files["README.md"], "no one else has that task"
+    assert not [path for path, content in files.items() if str(tmp_path).encode() in content]
     (tmp_path / "sort.py").write_text(text.replace('"my_reverse"', '"sort"'))
     (tmp_path / "bad.py").write_text(text.replace("import numpy", "import no_numpy"))
     for file, said in (("sort.py", "got the name 'sort', which an installed task has"), ("bad.py", "bad.py: line 5")):

@@ -31,6 +31,7 @@ BOTH = (*SORT, "tivari3-short")
 SHARDS = {f"train-0000{number}-of-00003" for number in range(3)} | {
     f"{split}-00000-of-00001" for split in ("validation", "test")
 }
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ def error_of(done: subprocess.CompletedProcess) -> str:
 def test_published_configs_load_without_this_package(hub, client, publish):
     done = publish(BOTH)
     assert done.stdout == f"{hub.url}/datasets/user/repo\n", "where the data went, not where most data go"
-    files = set(hub.files("user/repo"))
-    assert files == {".gitattributes", "README.md"} | {
+    files = set(hub.files("user/repo", repo_type="dataset"))
+    assert files == {".gitattributes", "README.md", *TOKENIZER} | {
         f"{name}/{file}"
         for name in ("sort-8", "tivari3-short")
-        for file in {f"{shard}.parquet" for shard in SHARDS} | {"published.json"}
+        for file in {f"{shard}.parquet" for shard in SHARDS} | {"published.json", *TOKENIZER}
     }
     rows = get_task("sort", "8", holdout="content").rows(0, 100)
     test = get_task("tivari3", "short", holdout="content").rows(0, 20, split="test")
@@ -111,7 +112,7 @@ def test_published_configs_load_without_this_package(hub, client, publish):
 def test_what_is_there_is_not_sent_again(hub, publish):
     """Neither by the same command, nor by one that has lost its folder and makes all shards again."""
     publish(BOTH, BOTH, (*BOTH, "--output_dir", "elsewhere"))
-    assert [commit.title for commit in hub.commits("user/repo")] == [
+    assert [commit.title for commit in hub.commits("user/repo", repo_type="dataset")] == [
         "Card of 2 configs",
         "tivari3-short/validation-00000-of-00001.parquet and 1 more",
         "tivari3-short/train-00001-of-00003.parquet and 1 more",
@@ -128,9 +129,9 @@ def test_what_is_there_is_not_sent_again(hub, publish):
 def test_killed_while_it_uploads_it_goes_on(method, path, after, hub, publish):
     hub.kill_next(method, path=path, after=after)
     assert publish(BOTH, check=False).returncode == -9
-    assert "README.md" not in hub.files("user/repo")
+    assert "README.md" not in hub.files("user/repo", repo_type="dataset")
     publish(BOTH)
-    assert len(hub.files("user/repo")) == 14
+    assert len(hub.files("user/repo", repo_type="dataset")) == 20
     assert set(sent(hub).values()) == {1}, "what had arrived was not sent again"
 
 
@@ -139,8 +140,8 @@ def test_commit_that_meets_a_busy_hub_is_tried_again(hub, publish):
         hub.fail_next("POST", path="/commit/", status=status, after=after)
     hub.fail_next("POST", path="/commit/", status=0, after=4, done=True)
     publish(BOTH)
-    assert len(hub.files("user/repo")) == 14
-    assert len(hub.commits("user/repo")) == 7, "a commit whose answer was lost was not made twice"
+    assert len(hub.files("user/repo", repo_type="dataset")) == 20
+    assert len(hub.commits("user/repo", repo_type="dataset")) == 7, "a commit whose answer was lost was not made twice"
     assert set(sent(hub).values()) == {1}
 
 
@@ -155,7 +156,7 @@ def test_upload_that_the_hub_turns_down_is_one_line(hub, publish):
     assert message.startswith("trial.py: error: repo_id: the Hub did not take user/repo: ")
     assert "403" in message
     publish(SORT)
-    assert len(hub.files("user/repo")) == 8
+    assert len(hub.files("user/repo", repo_type="dataset")) == 12
 
 
 def test_wrong_token_is_one_line_before_anything_is_made(publish, tmp_path):
@@ -167,9 +168,9 @@ def test_wrong_token_is_one_line_before_anything_is_made(publish, tmp_path):
 
 def test_configs_published_later_join_the_card(hub, client, publish):
     publish((*SORT, "--private"), (*SORT[:-1], "tivari3-short"))
-    assert len(hub.files("user/repo")) == 14
-    assert hub.repository("user/repo").private
-    assert hub.commits("user/repo")[0].title == "Card of 2 configs"
+    assert len(hub.files("user/repo", repo_type="dataset")) == 20
+    assert all(hub.repository("user/repo", kind).private for kind in ("dataset", "model"))
+    assert hub.commits("user/repo", repo_type="dataset")[0].title == "Card of 2 configs"
     client(
         """
         from datasets import load_dataset
@@ -182,17 +183,17 @@ def test_configs_published_later_join_the_card(hub, client, publish):
 
 def test_other_sizes_replace_the_shards_of_before(hub, client, publish):
     publish(SORT, (*SORT, "--rows", "train=60", "validation=20", "test=20", "--output_dir", "elsewhere"))
-    names = {path for path in hub.files("user/repo") if path.startswith("sort-8/train")}
+    names = {path for path in hub.files("user/repo", repo_type="dataset") if path.startswith("sort-8/train")}
     assert names == {"sort-8/train-00000-of-00002.parquet", "sort-8/train-00001-of-00002.parquet"}
     client("from datasets import load_dataset\nassert len(load_dataset('user/repo', 'sort-8', split='train')) == 60")
 
 
 def test_repository_of_others_is_left_alone(hub, publish):
     hub.put("user/repo", {"README.md": "# My own words\n", "sort-8/train-00000-of-00001.parquet": b"PAR1"})
-    before = hub.files("user/repo")
+    before = hub.files("user/repo", repo_type="dataset")
     message = error_of(publish(SORT, check=False))
     assert "user/repo has a README.md that was not written by hf_synth" in message
-    assert hub.files("user/repo") == before
+    assert hub.files("user/repo", repo_type="dataset") == before
 
 
 def test_two_machines_without_a_shared_disk_publish_what_one_does(hub, publish, publish_by_two, tmp_path):
@@ -200,7 +201,7 @@ def test_two_machines_without_a_shared_disk_publish_what_one_does(hub, publish, 
     publish(BOTH)
     done = publish_by_two(*BOTH, "--repo_id", "user/two", "--output_dir", f"{tmp_path}/rankRANK")
     assert done.returncode == 0, done.stderr
-    one, two = hub.files("user/repo"), hub.files("user/two")
+    one, two = hub.files("user/repo", repo_type="dataset"), hub.files("user/two", repo_type="dataset")
     assert {path: text.replace(b"user/two", b"user/repo") for path, text in two.items()} == one
     made = [{path.name for path in (tmp_path / f"rank{rank}").rglob("*.parquet")} for rank in (0, 1)]
     assert [len(names) for names in made] == [5, 5], "no shard was made twice"

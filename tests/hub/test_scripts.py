@@ -89,7 +89,9 @@ def test_every_task_is_published_by_one_script_in_each_of_its_presets():
     presets = {task: {f"{task}-{preset}" for preset in task_class(task).presets} for task in list_tasks()}
     missing = [task for task, names in presets.items() if task not in NOT_PUBLISHED and not names <= set(offered)]
     assert not missing, f"add {missing} to a script of datasets_scripts/, or to NOT_PUBLISHED in {__file__}"
-    unknown = sorted(set(offered) - corpora - set().union(*presets.values()))
+    pairs = {f"{name}-preference" for task, names in presets.items() for name in names if get_task(task).verifiable}
+    assert pairs == {name for name in offered if name.endswith("-preference")}
+    unknown = sorted(set(offered) - corpora - pairs - set().union(*presets.values()))
     assert not unknown, f"no task has these presets any more: {unknown}"
     both = [task for task in NOT_PUBLISHED if task not in presets or presets[task] & set(offered)]
     assert not both, f"remove {both} from NOT_PUBLISHED: they are published, or are no tasks"
@@ -110,9 +112,11 @@ def test_every_config_has_the_columns_that_it_declares(name):
             table = config.table(split, 0, rows)
             assert table.num_rows == rows
             assert table.schema.equals(config.features.arrow_schema)
-            columns = {"text", "kind"} if config.group.endswith(" corpora") else {"input_ids", "labels", "text"}
+            columns = {"input_ids", "labels", "text", "prompt", "completion", "task", "floor"}
+            columns = {"text", "kind"} if config.group.endswith(" corpora") else columns
+            columns = {"prompt", "chosen", "rejected"} if config.name.endswith("-preference") else columns
             assert columns <= set(table.column_names)
-            assert config.content in columns
+            assert set(config.content.split("+")) <= columns
 
 
 @pytest.mark.parametrize("name", ["sort-64", "sort-16-to-64", "dyck-k2-l16"])
@@ -146,7 +150,8 @@ def test_list_names_what_would_be_published(capsys, tmp_path, monkeypatch):
     main(module("procedural").PUBLICATION, ["--list", "--configs", "sort-8", "--rows", "train=60000"])
     line = capsys.readouterr().out
     assert line.startswith("sort-8: train 60,000, validation 10,000, test 10,000; 4 shards, about ")
-    assert float(line.split()[-4]) == pytest.approx(80_000 * 220 / 1e6, rel=0.05), "19 ids, 19 labels and the text"
+    row = 2 * (19 * 4 + 4) + (49 + 4) + (26 + 4) + (25 + 4) + (118 + 4) + 4  # ids, labels, four texts and a floor
+    assert float(line.split()[-4]) == pytest.approx(80_000 * row / 1e6, rel=0.05)
     assert list(tmp_path.iterdir()) == []
 
 

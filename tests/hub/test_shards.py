@@ -66,14 +66,31 @@ def test_rows_are_those_of_the_task(tmp_path):
         assert len(read) == size
         for row, tokens in zip(read, rows.tokens.tolist(), strict=True):
             words = [["<pad>", "<bos>", "<eos>", "<sep>", *task.vocabulary()][token] for token in tokens]
-            assert row == {"input_ids": tokens, "labels": [-100] * 10 + tokens[10:], "text": " ".join(words[1:-1])}
+            ids = {"input_ids": tokens, "labels": [-100] * 10 + tokens[10:], "text": " ".join(words[1:-1])}
+            halves = {"prompt": " ".join(words[1:10]), "completion": " " + " ".join(words[10:-1])}
+            assert row == {**ids, **halves, "task": task.to_json(), "floor": 0.0}
 
 
 def test_features_travel_with_the_file(tmp_path):
     make(published(), tmp_path)
     schema = pq.read_schema(tmp_path / "sort-8" / "train-00000-of-00004.parquet")
-    ids = List(Value("int32"))
-    assert Features.from_arrow_schema(schema) == {"input_ids": ids, "labels": ids, "text": Value("string")}
+    features = {name: List(Value("int32")) for name in ("input_ids", "labels")}
+    features |= {name: Value("string") for name in ("text", "prompt", "completion", "task")}
+    assert Features.from_arrow_schema(schema) == {**features, "floor": Value("float32")}
+
+
+def test_rows_whose_floor_takes_long_have_one_in_the_test_split_alone():
+    offers = offered_tasks("tivari3", presets=["short"])
+    slow = offered_tasks("tivari3", presets=["short"], slow=True)
+    quick, slow = (one["tivari3-short"](Choices(rows=ROWS)) for one in (offers, slow))
+    for split in ROWS:
+        rows, other = quick.table(split, 0, 20), slow.table(split, 0, 20)
+        assert rows.schema.equals(other.schema)
+        assert rows.drop_columns("floor").equals(other.drop_columns("floor"))
+        nats = -quick.task.optimal_log_probs(quick.task.rows(0, 20, split=split)).sum(axis=1)
+        assert rows["floor"].to_pylist() == pytest.approx(nats, rel=1e-6)
+        assert other["floor"].null_count == (0 if split == "test" else 20)
+        assert (quick.spec(split) == slow.spec(split)) is (split == "test")
 
 
 def test_measures_are_those_of_the_file(tmp_path):
@@ -83,8 +100,9 @@ def test_measures_are_those_of_the_file(tmp_path):
     found = measure(path, "input_ids")
     assert (found.rows, found.size, len(found.hashes)) == (10, path.stat().st_size, 10)
     ids = 10 * 19
-    text = sum(len(text) for text in pq.read_table(path)["text"].to_pylist())
-    bare = 2 * 4 * ids + text + 4 * 3 * (10 + 2)  # values, and the offsets of three columns in two row groups
+    texts = [pq.read_table(path)[name].to_pylist() for name in ("text", "prompt", "completion", "task")]
+    text = sum(len(text) for column in texts for text in column)
+    bare = 2 * 4 * ids + text + 4 * 10 + 4 * 6 * (10 + 2)  # values, and the offsets of six columns in two row groups
     assert bare <= found.num_bytes <= 1.05 * bare, "nothing more than what says that no value is missing"
 
 

@@ -1,7 +1,9 @@
 """The stand-in as a test sees it: started, filled, made to fail, read."""
 
+import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,6 +57,7 @@ class HubStandIn:
         self.requests: list[Request] = []
         self.clients: list[Popen[str]] = []
         self.failures: list[Failure] = []
+        self.connections: list[socket.socket] = []
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
@@ -70,6 +73,9 @@ class HubStandIn:
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
+        for connection in self.connections:  # or clients would keep them, and ask this Hub when they mean the next
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def repository(self, repo_id: str, repo_type: str | None = None) -> Repository:
         """The repository of this name; `repo_type` is needed only where a model and a dataset share it."""
@@ -135,6 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
     hub: HubStandIn
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def setup(self) -> None:
+        """Note the connection."""
+        super().setup()
+        self.hub.connections.append(self.connection)
 
     def serve(self) -> None:
         """Answer one request."""
