@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hf_synth.io import directory_lock
 
@@ -98,6 +99,7 @@ def with_policy(quickstart, quick_flags):
         (["--max_prompt_tokens", "1"], "got 200 prompts, all longer than 1 tokens"),
         (["--mixture", "{}", "--task", "start_mid_end"], "start_mid_end: got 11 distinct train prompts in 40000 rows"),
         (["--embedder", "no/such-model"], "embedder: got 'no/such-model', which cannot be loaded"),
+        (["--embedder", ""], "embedder: got '', wanted hashing, or the path or Hub id of a model"),
         (["--reward", "no/such-model"], "got checkpoint 'no/such-model', which is neither here nor on the Hub"),
         (["--reward", "mine.py"], "reward: got 'mine.py', wanted path.py:function"),
     ],
@@ -106,6 +108,39 @@ def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_p
     done = fail("grpo.py", *with_policy(quickstart, quick_flags), *flags, "--output_dir", "out", cwd=tmp_path)
     assert done.error.startswith("grpo.py: error: ")
     assert wanted in done.error
+
+
+def test_a_head_that_trl_does_not_know(fail, quickstart, quick_flags, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(quickstart / "warmup")
+    shape = GPT2Config(len(tokenizer), n_embd=8, n_layer=1, n_head=1, pad_token_id=tokenizer.pad_token_id)
+    GPT2LMHeadModel(shape).save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    flags = [
+        "--warm_up",
+        "",
+        "--mixture",
+        "{}",
+        "--task",
+        "sort",
+        "--model_name_or_path",
+        "gpt2",
+        "--cast_lm_head_to_fp32",
+        "true",
+        "--output_dir",
+        "out",
+    ]
+    done = fail("grpo.py", *quick_flags, *flags, cwd=tmp_path)
+    assert "cast_lm_head_to_fp32: got true, and TRL knows no such head of a GPT2LMHeadModel" in done.error
+
+
+def test_a_best_model_by_a_metric_that_is_never_measured(fail, config, tmp_path):
+    best = ["--load_best_model_at_end", "true", "--metric_for_best_model", "beauty", "--test_share", "0.5"]
+    steps = ["--eval_strategy", "steps", "--eval_steps", "1", "--save_steps", "1", "--max_steps", "1"]
+    shape = ["--new_model", '{"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}']
+    done = fail("reward.py", "--config", config(), *best, *steps, *shape, "--output_dir", "out", cwd=tmp_path)
+    assert "metric_for_best_model: " in done.error
+    assert "eval_beauty" in done.error
+    assert "eval_accuracy" in done.error
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from hf_synth import build_tokenizer, get_task
 from hf_synth.training.arguments import _RULES as RULES
@@ -187,6 +187,14 @@ def test_nonsense_is_refused_as_it_is_parsed(recipe, name, value, tmp_path):
     with pytest.raises(ValueError, match=rf"{name}|do not go together") as caught:
         parse_recipe(CLASSES[recipe], [*argv, f"--{name}={value}"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_reference_computed_before_wants_one_process(tmp_path, monkeypatch):
+    argv = f"--output_dir {tmp_path} --task sort --use_cpu true --bf16 false --precompute_ref_log_probs true".split()
+    parse_recipe(CLASSES["dpo"], argv)
+    monkeypatch.setattr(DPOConfig, "world_size", 2)
+    with pytest.raises(ValueError, match=r"^precompute_ref_log_probs: got true on several processes, wanted one"):
+        parse_recipe(CLASSES["dpo"], argv)
 
 
 @pytest.mark.parametrize("recipe", CLASSES)
