@@ -112,7 +112,7 @@ def test_mistakes_about_grpo(flags, wanted, fail, quickstart, quick_flags, tmp_p
 
 def test_a_head_that_trl_does_not_know(fail, quickstart, quick_flags, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(quickstart / "warmup")
-    shape = GPT2Config(len(tokenizer), n_embd=8, n_layer=1, n_head=1, pad_token_id=tokenizer.pad_token_id)
+    shape = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, pad_token_id=tokenizer.pad_token_id)
     GPT2LMHeadModel(shape).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     flags = [
