@@ -115,20 +115,7 @@ def test_a_head_that_trl_does_not_know(fail, quickstart, quick_flags, tmp_path):
     shape = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, pad_token_id=tokenizer.pad_token_id)
     GPT2LMHeadModel(shape).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
-    flags = [
-        "--warm_up",
-        "",
-        "--mixture",
-        "{}",
-        "--task",
-        "sort",
-        "--model_name_or_path",
-        "gpt2",
-        "--cast_lm_head_to_fp32",
-        "true",
-        "--output_dir",
-        "out",
-    ]
+    flags = ["--warm_up", "", "--model_name_or_path", "gpt2", "--cast_lm_head_to_fp32", "true", "--output_dir", "out"]
     done = fail("grpo.py", *quick_flags, *flags, cwd=tmp_path)
     assert "cast_lm_head_to_fp32: got true, and TRL knows no such head of a GPT2LMHeadModel" in done.error
 
