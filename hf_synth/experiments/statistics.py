@@ -244,8 +244,8 @@ RECIPE_MEASURES = {
     "reward": "accuracy/held_out accuracy/held_out/* loss/held_out",
     "dpo": "accuracy/held_out margin/held_out loss/held_out",
     "pretrain": """excess/test loss/test accuracy/test row_accuracy/test excess/test_share seen/test loss/test/*
-        accuracy/test/* row_accuracy/test/* perplexity/test/* probability/test/* best/validation/*
-        all_right/validation/* tokens/* documents/*
+        accuracy/test/* row_accuracy/test/* perplexity/test/* probability/test/* best/validation*
+        mean/validation* all_right/validation* tokens/* documents/*
         """
     + " ".join(f"language/{name}" for name in _LANGUAGE.split()),
     "grpo": """validity/PART reward/PART halves/validity/rare halves/validity/common halves/sampled_reward/rare

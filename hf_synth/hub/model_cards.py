@@ -74,6 +74,8 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         transfer = transfer_text(copied) + (f" Source: {', '.join(map(code, names))}." if names else "")
         if any(part["shuffled"] for part in copied["parts"]):
             transfer += " Their numbers were shuffled first."
+        if any(part.get("noise") for part in copied["parts"]):
+            transfer += " They are noise of the same norms or singular values."
     found = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
     text = _TEMPLATES.get_template("model_card.md.j2").render(

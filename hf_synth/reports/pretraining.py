@@ -257,6 +257,7 @@ def transfer_rows(reports: Sequence[dict[str, Any]], *, copied: bool = False) ->
             if part["source"] is not None:
                 how = f", {code(report['embeddings'])}" if part["part"] in ("embeddings", "head") else ""
                 source = code(short_path(part["source"])) + how + (", shuffled" if part["shuffled"] else "")
+                source += f", {part['noise']} noise" if part.get("noise") else ""
             counted = [
                 MISSING if part[name] is None else f"{number(part[name])} of {number(part[f'of_{name}'])}"
                 for name in ("tensors", "parameters", "rows")

@@ -173,15 +173,17 @@ def final_metrics(
 
 
 def looks(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return of each group of validation rows the best accuracy at any evaluation, and how often it was 1.
+    """Return of the validation rows and each group of them the best and the mean accuracy, and how often it was 1.
 
-    That is a fraction of the evaluations while training: what was learned and lost again has a low one.
+    Over the evaluations while training: what was learned and lost again is rarely 1, what is learned early has a high
+    mean (the area under the curve of accuracies).
     """
-    prefix, metrics = "eval_validation_accuracy/", {}
+    prefix, metrics = "eval_validation_accuracy", {}
     for name in {name: None for entry in history for name in entry if name.startswith(prefix)}:
         accuracies, group = [entry[name] for entry in history if name in entry], name.removeprefix(prefix)
-        metrics[f"best/validation/{group}"] = max(accuracies)
-        metrics[f"all_right/validation/{group}"] = sum(value == 1 for value in accuracies) / len(accuracies)
+        metrics[f"best/validation{group}"] = max(accuracies)
+        metrics[f"mean/validation{group}"] = sum(accuracies) / len(accuracies)
+        metrics[f"all_right/validation{group}"] = sum(value == 1 for value in accuracies) / len(accuracies)
     return metrics
 
 

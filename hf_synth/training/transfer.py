@@ -102,6 +102,7 @@ def _part_by_name(name: str) -> str | None:
     return "positions" if _POSITIONS.search(path[-1]) else None
 
 
+NOISE = ("gaussian", "spectrum")
 _NO_DIFFERENCE = {"architectures", "auto_map", "dtype", "transformers_version", "use_cache", "vocab_size"}
 
 
@@ -109,17 +110,22 @@ _NO_DIFFERENCE = {"architectures", "auto_map", "dtype", "transformers_version", 
 class Source:
     """A checkpoint, by path or Hub id, and the parts taken from it.
 
-    `shuffled` is a control: the numbers of each copied tensor (of its copied rows) are permuted within it, as the
-    seed of the transfer says. What was learned is lost, the distribution of the numbers is not.
+    Controls, drawn by the seed of the transfer, in which what was learned is lost. `shuffled`: the numbers of each
+    copied tensor (of its copied rows) are permuted within it, so their distribution stays. `noise`: each becomes
+    normal numbers of its norm ("gaussian"), or a random matrix with its singular values ("spectrum").
     """
 
     path: str
     parts: str | Sequence[str] = EVERYTHING  # a tuple, once checked
     revision: str | None = None
     shuffled: bool = False
+    noise: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the parts."""
+        """Check the parts and the control."""
+        if self.noise is not None and (self.noise not in NOISE or self.shuffled):
+            got = f"got {self.noise!r}" + (" beside shuffled" if self.shuffled else "")
+            raise ValueError(f"source {self.path!r}: noise: {got}, wanted {' or '.join(NOISE)}, or shuffled")
         object.__setattr__(self, "parts", check_parts(self.parts, f"source {self.path!r}: parts"))
 
 
@@ -227,14 +233,14 @@ def transfer(
     differs from the model: name -> [the source's, the model's], ids and size of the vocabulary aside; `embeddings` and
     `seed`, as given; `notes`, sentences about what a reader may not expect; and of each of the model's `parts`:
 
-    - source: the checkpoint that it came from, None if it stayed fresh; shuffled
+    - source: the checkpoint that it came from, None if it stayed fresh; shuffled, noise
     - tensors, parameters: how many were copied, and of_tensors, of_parameters, how many the part has
     - rows, of_rows: rows written of the embeddings, the positions or the head, and how many there are; else None
     - norm_before, norm_after: Euclidean norm of all numbers of the part, fresh and after the transfer
     - change: norm of (after - before) over norm_before; 0 means that nothing moved, None that norm_before is 0
 
     A source has the model's architecture, width, layers and heads; vocabulary and number of positions may differ.
-    `seed` is that of shuffled sources. Global random state is left as it was, and on an error the model too.
+    `seed` is that of controls. Global random state is left as it was, and on an error the model too.
 
     Errors: ValueError for parts that two sources claim or the model does not have, for a checkpoint that cannot be
     loaded or lacks a tensor, for tensors that do not fit, and for tokenizers without a token in common.
@@ -300,10 +306,21 @@ def _copy(
     elif part in _OF_TOKENS:
         rows, theirs = _shared_tokens(origin, tokenizer, len(tensor), len(values))
         values = values[theirs]
-    if origin.source.shuffled:  # the same numbers in an order that follows from seed and name
-        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(values.numel())
-        values = values.flatten()[torch.from_numpy(order)].view_as(values)
-    return origin.source, values, rows
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return origin.source, _control(origin.source, values, rng), rows
+
+
+def _control(source: Source, values: Tensor, rng: np.random.Generator) -> Tensor:
+    """Return the numbers as they are, in another order, or noise with their norm or singular values."""
+    if source.shuffled:
+        return values.flatten()[torch.from_numpy(rng.permutation(values.numel()))].view_as(values)
+    if source.noise is None:
+        return values
+    noise = torch.from_numpy(rng.standard_normal(values.shape)).to(values.dtype)
+    if source.noise == "gaussian" or values.dim() < 2:  # the one singular value of a vector is its norm
+        return noise * values.norm() / noise.norm()
+    left, _, right = torch.linalg.svd(noise, full_matrices=False)
+    return left * torch.linalg.svdvals(values) @ right
 
 
 def _shared_tokens(
@@ -355,6 +372,7 @@ def _write(model: PreTrainedModel, parts: Mapping[str, str], copies: Mapping[str
                 "part": part,
                 "source": source.path if source else None,
                 "shuffled": source is not None and source.shuffled,
+                "noise": source.noise if source else None,
                 "tensors": len(copied),
                 "of_tensors": len(now),
                 "parameters": sum(tensor.numel() for tensor in copied.values()),
@@ -378,6 +396,7 @@ _FIELDS = {
     "parts": (str | list | tuple, "a part or a list of parts"),
     "revision": (str | None, "a branch, tag or commit in quotes"),
     "shuffled": (bool, "true or false"),
+    "noise": (str | None, "gaussian or spectrum"),
 }
 
 
@@ -388,7 +407,7 @@ class TransferArguments:
     init_from: list[dict[str, Any]] | str | None = option(
         None,
         "A checkpoint whose weights are transferred, by path or Hub id, or a list of {path, parts, revision, "
-        "shuffled}, as JSON. Parts: attention, mlp, norms, embeddings, positions, head, everything.",
+        "shuffled, noise}, as JSON. Parts: attention, mlp, norms, embeddings, positions, head, everything.",
     )
     init_embeddings: str = option(
         "by_token",

@@ -308,13 +308,18 @@ SMALL = {
         "density/testbed_verifier.yaml",
         "density/testbed_proxy.yaml",
         "density/preferences_compare.yaml",
+        "procedural/structure.yaml",
     ],
 )
 def test_shipped_comparisons_are_launched(config, compare):
     values = yaml.safe_load((ROOT / "recipes" / "configs" / config).read_text())
-    values |= {**SMALL, "seeds": [0]}
+    pretrain = values["recipe"] == "pretrain"
+    values |= {
+        **({"max_steps": 4, "eval_steps": 2, "eval_rows": 16, "test_rows": 16} if pretrain else SMALL),
+        "seeds": [0],
+    }
     for shared in values.get("shared", {}).values():
-        shared |= {"max_steps": 2, "per_device_train_batch_size": 8, "num_rows": 300}
+        shared |= {"max_steps": 2, "per_device_train_batch_size": 8} | ({} if pretrain else {"num_rows": 300})
     if "preferences" in values:
         pairs = [
             {

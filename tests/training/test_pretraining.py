@@ -269,7 +269,10 @@ def test_a_rate_that_waits_for_the_validation_loss(tmp_path):
 def test_what_was_learned_and_lost_again():
     name = "eval_validation_accuracy/one"
     history = [{"loss": 1.0}, {name: 0.5}, {name: 1.0, "eval_loss": 0.1}, {name: 1.0}, {name: 0.0}]
-    assert looks(history) == {"best/validation/one": 1.0, "all_right/validation/one": 0.5}
+    one = {"best/validation/one": 1.0, "mean/validation/one": 0.625, "all_right/validation/one": 0.5}
+    assert looks(history) == one
+    all_rows = {"best/validation": 0.25, "mean/validation": 0.25, "all_right/validation": 0.0}
+    assert looks([*history, {"eval_validation_accuracy": 0.25}]) == one | all_rows
 
 
 def test_a_loss_without_a_perplexity():

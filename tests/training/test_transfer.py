@@ -243,6 +243,25 @@ def test_shuffled_keeps_the_numbers_and_changes_their_order(tokenizers, saved):
     assert not torch.equal(*orders), "each tensor has an order of its own"
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "spectrum"])
+def test_noise_keeps_norms_or_singular_values_and_nothing_else(noise, tokenizers, saved):
+    warm, drawn = tensors(make("rope_gpt", tokenizers[0], 1)), []
+    for seed in (0, 0, 1):
+        model = make("rope_gpt", tokenizers[0], 2)
+        report = transfer(model, tokenizers[0], [Source(saved["rope_gpt"], noise=noise)], seed=seed)
+        drawn.append(tensors(model))
+    assert {each["noise"] for each in report["parts"]} == {noise}
+    for name, old in warm.items():
+        first, again, other = (each[name] for each in drawn)
+        torch.testing.assert_close(first.norm(), old.norm())
+        assert torch.equal(first, again), "the same seed, the same numbers"
+        assert not torch.equal(first, other), "another seed, other numbers"
+        if old.dim() == 2:
+            singular = [torch.linalg.svdvals(each) for each in (first, old)]
+            assert torch.allclose(*singular, rtol=1e-3, atol=1e-5) == (noise == "spectrum"), name
+            assert not torch.allclose(first.flatten().sort().values, old.flatten().sort().values, rtol=1e-3), name
+
+
 def test_shuffled_rows_stay_in_the_rows_that_were_copied(tokenizers, saved, gpt2):
     fresh, plain = tensors(gpt2)["transformer.wte.weight"], make("gpt2", tokenizers[1], 2)
     transfer(plain, tokenizers[1], [Source(saved["gpt2"], ("embeddings",))])
@@ -516,6 +535,8 @@ def test_arguments_from_yaml_and_from_flags(tmp_path):
             r"init_from\[1\]: got .*wanted a path or a mapping",
         ),
         ({"init_from": [{"path": "a", "shuffled": "no"}]}, r"init_from\[0\].shuffled: got 'no', wanted true or false"),
+        ({"init_from": [{"path": "a", "noise": "white"}]}, "noise: got 'white', wanted gaussian or spectrum"),
+        ({"init_from": [{"path": "a", "noise": "gaussian", "shuffled": True}]}, "got 'gaussian' beside shuffled"),
         ({"init_from": [3]}, r"init_from\[0\]: got 3, wanted a path"),
         ({"init_from": 3}, r"init_from\[0\]: got 3, wanted a path"),
         ({"init_from": "[{"}, "init_from: got .*wanted JSON"),
