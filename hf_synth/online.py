@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from hf_synth.tasks.base import PAD, Rows, Task, shuffled
@@ -217,7 +218,8 @@ class TokenColumns(Batches):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
         columns = self.dataset[list(map(int, indices))]
-        return [{"input_ids": _padded(columns["input_ids"], PAD), "labels": _padded(columns["labels"], IGNORED)}]
+        rows = {name: [torch.tensor(row) for row in columns[name]] for name in ("input_ids", "labels")}
+        return [{name: pad_sequence(rows[name], True, IGNORED if name == "labels" else PAD) for name in rows}]
 
 
 class Passes(Batches):
@@ -250,8 +252,3 @@ def concatenated(parts: Sequence[Rows]) -> Rows:
     fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     return Rows(np.concatenate(tokens), columns=columns, **fields)
-
-
-def _padded(lists: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    width = max(map(len, lists))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in lists])

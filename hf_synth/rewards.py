@@ -157,7 +157,8 @@ def own_reward(name: str) -> RewardFunction:
 
     @functools.wraps(function)
     def score(prompts: Sequence[Prompt], completions: Sequence[Any], **columns: Any) -> list[Any]:
-        columns = {"trainer_state": TrainerState(), "log_extra": _ignore, "log_metric": _ignore} | columns
+        loggers = dict.fromkeys(("log_extra", "log_metric"), lambda name, value: None)  # held-out answers: no training
+        columns = {"trainer_state": TrainerState(), **loggers} | columns
 
         def call(rows: slice) -> list[Any]:
             own = {name: values[rows] if isinstance(values, list) else values for name, values in columns.items()}
@@ -341,10 +342,6 @@ def _check_verifiable(task: Task) -> None:
 def _last_text(prompt: Any) -> str:
     """Return a text, or that of the last message; a message without any is empty."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"] or ""
-
-
-def _ignore(name: str, value: Any) -> None:
-    """Log nothing: what a reward says of held-out answers is no part of training."""
 
 
 def _words(task: Task, ids: Sequence[int]) -> list[str]:

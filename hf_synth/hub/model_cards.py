@@ -21,7 +21,6 @@ from hf_synth.reports.pretraining import (
     excess,
     groups_table,
     language_scores,
-    read_transfer,
     result_table,
     transfer_text,
     trial,
@@ -44,6 +43,7 @@ from hf_synth.reports.tables import (
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import about, words_of
 from hf_synth.tokenization import all_words
+from hf_synth.training.run_directory import TRANSFER
 
 ADAPTER = "adapter_config.json"
 _TEMPLATES = templates_beside(__file__)
@@ -69,7 +69,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
     config, metrics = run.config, run.metrics
     task = _task(config)
     transfer = ""
-    if copied := read_transfer(run):
+    if copied := load_json(run.folder / TRANSFER):
         names = dict.fromkeys(path_name(part["source"]) for part in copied["parts"] if part["source"])
         transfer = transfer_text(copied) + (f" Source: {', '.join(map(code, names))}." if names else "")
         if any(part["shuffled"] for part in copied["parts"]):

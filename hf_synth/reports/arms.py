@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hf_synth.io import load_json
 from hf_synth.reports.figures import (
     STYLE,
     WIDTH,
@@ -28,7 +29,6 @@ from hf_synth.reports.pretraining import (
     PART,
     floor_level,
     log_spaced,
-    read_transfer,
     trained_text,
     transfer_rows,
     trial,
@@ -46,7 +46,7 @@ from hf_synth.reports.tables import (
     spread,
     table,
 )
-from hf_synth.training.run_directory import read_metrics
+from hf_synth.training.run_directory import TRANSFER, read_metrics
 
 _OVER_STEPS = {
     "eval_validation_loss": ("Validation loss", "nats per token"),
@@ -125,7 +125,8 @@ def arms_report(comparison: Comparison) -> str:
     config, first = comparison.config, comparison.first
     arms = {name_of(arm): runs for arm, runs in comparison.runs.items()}
     transfers = {
-        arm: [report for run in by_seed.values() if (report := read_transfer(run))] for arm, by_seed in arms.items()
+        arm: [report for run in by_seed.values() if (report := load_json(run.folder / TRANSFER))]
+        for arm, by_seed in arms.items()
     }
     nothing = [["nothing", *[MISSING] * (len(PART) - 1)]]
     floors = {run.metrics.get("floor/test") for run in comparison.all_runs}

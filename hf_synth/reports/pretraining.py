@@ -235,11 +235,6 @@ def stages(run: Run) -> list[tuple[float, float, float | None]]:
     return begun
 
 
-def read_transfer(run: Run) -> dict[str, Any] | None:
-    """What was copied, as the run wrote it down."""
-    return load_json(run.folder / TRANSFER)
-
-
 PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")
 
 
@@ -306,7 +301,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
         learned = steps[0], 1 - excesses[-1] / excesses[0]
     begun = stages(run) if run.config.get("curriculum_field") else []
     final = (run.config.get("task_args") or {}).get(run.config.get("curriculum_field"))
-    transfer = read_transfer(run)
+    transfer = load_json(run.folder / TRANSFER)
     groups = groups_table(metrics)
     figures = {
         "learning_curves": learning_figure(run),

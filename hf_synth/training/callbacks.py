@@ -155,11 +155,3 @@ class TrackioRun(TrackioCallback):
         """Leave the run open, except on a Space."""
         if self._space_id:
             super().on_train_end(args, state, control, **rest)
-
-
-def name_tracked_runs(trainer: Trainer) -> None:
-    """Put runs named by arm and seed in place of those that Trainer opens for W&B and trackio."""
-    for stock, own in ((WandbCallback, WandbRun), (TrackioCallback, TrackioRun)):
-        if any(type(callback) is stock for callback in trainer.callback_handler.callbacks):
-            trainer.remove_callback(stock)
-            trainer.add_callback(own())

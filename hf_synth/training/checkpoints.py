@@ -24,13 +24,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TrackioCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging as transformers_logging
 
 from hf_synth.errors import disk_full_error
 from hf_synth.io import load_json, whole_file, write_json
 from hf_synth.sampling.mixin import SAMPLER_FILE
-from hf_synth.training.callbacks import name_tracked_runs
+from hf_synth.training.callbacks import TrackioRun, WandbRun
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,10 @@ def train(
     _check_resumable(trainer.args)
     # TRL's card names no data and no result; hf_synth.hub makes one from the run.
     trainer.create_model_card = lambda *_, **__: None
-    name_tracked_runs(trainer)
+    for stock, own in ((WandbCallback, WandbRun), (TrackioCallback, TrackioRun)):  # a run is named by arm and seed
+        if any(type(callback) is stock for callback in trainer.callback_handler.callbacks):
+            trainer.remove_callback(stock)
+            trainer.add_callback(own())
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressBar())

@@ -110,9 +110,8 @@ _NO_DIFFERENCE = {"architectures", "auto_map", "dtype", "transformers_version", 
 class Source:
     """A checkpoint, by path or Hub id, and the parts taken from it.
 
-    Controls, drawn by the seed of the transfer, in which what was learned is lost. `shuffled`: the numbers of each
-    copied tensor (of its copied rows) are permuted within it, so their distribution stays. `noise`: each becomes
-    normal numbers of its norm ("gaussian"), or a random matrix with its singular values ("spectrum").
+    Controls, drawn by the transfer's seed: `shuffled` permutes the numbers of each copied tensor (of its copied rows).
+    `noise` makes normal numbers of its norm ("gaussian"), or a random matrix of its singular values ("spectrum").
     """
 
     path: str
@@ -124,8 +123,9 @@ class Source:
     def __post_init__(self) -> None:
         """Check the parts and the control."""
         if self.noise is not None and (self.noise not in NOISE or self.shuffled):
-            got = f"got {self.noise!r}" + (" beside shuffled" if self.shuffled else "")
-            raise ValueError(f"source {self.path!r}: noise: {got}, wanted {' or '.join(NOISE)}, or shuffled")
+            raise ValueError(
+                f"source {self.path!r}: noise: got {self.noise!r}, wanted gaussian, spectrum or shuffled alone"
+            )
         object.__setattr__(self, "parts", check_parts(self.parts, f"source {self.path!r}: parts"))
 
 
@@ -156,10 +156,7 @@ class SourceModel:
             tokenizer = None
         # Where there is none, transformers makes up one of the architecture's special tokens.
         if tokenizer is None or tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
-            raise self.error(
-                "no tokenizer beside the model, which embeddings by_token need; save it there, or choose averaged "
-                "or fresh"
-            )
+            raise self.error("no tokenizer beside the model, as by_token needs; save one, or choose averaged or fresh")
         return tokenizer
 
     def error(self, got: str) -> ValueError:
@@ -211,10 +208,8 @@ class SourceModel:
 
 
 EMBEDDINGS = ("by_token", "averaged", "fresh")
-
 _OF_TOKENS = ("embeddings", "head")
 _BY_ROWS = (*_OF_TOKENS, "positions")
-
 
 _Copy = tuple[Source, Tensor, Tensor | slice]  # values of a source for rows of a tensor
 
@@ -287,14 +282,9 @@ def _claims(sources: Sequence[Source], present: set[str], embeddings: str) -> di
 
 
 def _copy(
-    origin: SourceModel,
-    model: PreTrainedModel,
-    part: str,
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    embeddings: str,
-    seed: int,
-) -> _Copy:
+    origin: SourceModel, model: PreTrainedModel, part: str, name: str, tokenizer: PreTrainedTokenizerBase,
+    embeddings: str, seed: int,
+) -> _Copy:  # fmt: skip
     tensor = model.get_parameter(name)
     values = origin.values(name, tensor, by_rows=part in _BY_ROWS)
     rows: Tensor | slice = slice(None)
@@ -443,9 +433,9 @@ def apply_transfer(
     if not arguments.init_from and everything_trains:
         return None
     report = transfer(model, tokenizer, arguments.sources(), embeddings=arguments.init_embeddings, seed=seed)
-    if everything_trains:
-        return report
-    return {**report, "trained": {"parts": arguments.train_parts, **freeze(model, arguments.train_parts)}}
+    if not everything_trains:
+        report["trained"] = {"parts": arguments.train_parts, **freeze(model, arguments.train_parts)}
+    return report
 
 
 def _entries(value: Any) -> list[dict[str, Any]] | None:

@@ -535,8 +535,14 @@ def test_arguments_from_yaml_and_from_flags(tmp_path):
             r"init_from\[1\]: got .*wanted a path or a mapping",
         ),
         ({"init_from": [{"path": "a", "shuffled": "no"}]}, r"init_from\[0\].shuffled: got 'no', wanted true or false"),
-        ({"init_from": [{"path": "a", "noise": "white"}]}, "noise: got 'white', wanted gaussian or spectrum"),
-        ({"init_from": [{"path": "a", "noise": "gaussian", "shuffled": True}]}, "got 'gaussian' beside shuffled"),
+        (
+            {"init_from": [{"path": "a", "noise": "white"}]},
+            "noise: got 'white', wanted gaussian, spectrum or shuffled alone",
+        ),
+        (
+            {"init_from": [{"path": "a", "noise": "gaussian", "shuffled": True}]},
+            "noise: got 'gaussian', wanted gaussian, spectrum or shuffled alone",
+        ),
         ({"init_from": [3]}, r"init_from\[0\]: got 3, wanted a path"),
         ({"init_from": 3}, r"init_from\[0\]: got 3, wanted a path"),
         ({"init_from": "[{"}, "init_from: got .*wanted JSON"),
