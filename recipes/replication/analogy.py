@@ -69,9 +69,11 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
 def transience_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show at which rates, depths and decays both held-out analogies are right, and lost again by the end."""
     arms, name = by_arm(records), Path(str(config["output_dir"])).name
-    panels = [Panel(arm, "accuracy", [_line(runs, _NAME.format("ood_analogical"), "held-out analogies", COLOURS[0])])
+    panels = [Panel(arm, "fraction right", [_line(runs, _NAME.format("ood_analogical"), arm, COLOURS[0])])
               for arm, runs in arms.items()]  # fmt: skip
-    save(curves(panels, share_y=True), folder, name)
+    if figure := curves(panels, share_y=True):
+        figure.axes[0].set_ylim(-0.04, 1.04)  # the bands of a mean may reach beyond 0 and 1
+    save(figure, folder, name)
     steps, epoch = int(config["max_steps"]), _epoch(config, records[0])
     return [
         sample_size_note(min(len(runs) for runs in arms.values()), "graphs"),
@@ -99,10 +101,10 @@ def _both(runs: Sequence[Record]) -> list[str]:
 
 
 def _against(arm: str, arms: Mapping[str, Sequence[Record]]) -> Claim:
-    """Return the claim that an arm has both right less often than `published`, graph by graph."""
-    published, other = ({run.seed: run.metrics[_BOTH] for run in arms[name]} for name in ("published", arm))
-    shows = f"evaluations with both right, published minus {arm}"
-    claim = mean_claim(f"{arm} has both right less often than published", shows, seed_by_seed(published, other))
+    """Return the claim that an arm has both right more often than `published`, graph by graph."""
+    own, published = ({run.seed: run.metrics[_BOTH] for run in arms[name]} for name in (arm, "published"))
+    shows = f"fraction of evaluations with both right, {arm} minus published"
+    claim = mean_claim(f"`{arm}` has both right more often than `published`", shows, seed_by_seed(own, published))
     return dataclasses.replace(claim, own=True)
 
 

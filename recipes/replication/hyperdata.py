@@ -36,8 +36,9 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
     """Show all arms in one table and one figure, and each against examples alone, seed by seed."""
     arms = by_arm(records)
     rows = [[arm, *(_cell(runs, name) for name in _MEASURES), _PUBLISHED.get(arm, "-")] for arm, runs in arms.items()]
-    gains = [[arm, *(_gain(runs, arms["examples"], name) for name in _MEASURES)] for arm, runs in arms.items()
-             if arm != "examples"]  # fmt: skip
+    alone = {name: _by_seed(arms["examples"], name) for name in _MEASURES}
+    gains = [[arm, *(over_units(seed_by_seed(_by_seed(runs, name), alone[name])) for name in _MEASURES)]
+             for arm, runs in arms.items() if arm != "examples"]  # fmt: skip
     save(_figure(arms), folder, "hyperdata")
     return [
         sample_size_note(min(map(len, arms.values()))),
@@ -59,10 +60,6 @@ def _cell(runs: Sequence[Record], name: str) -> str:
     if not values:
         return MISSING
     return over_units(values) if name in ("language/perplexity/ratio", "loss/test") else share_over_units(values, 3)
-
-
-def _gain(runs: Sequence[Record], control: Sequence[Record], name: str) -> str:
-    return over_units(seed_by_seed(_by_seed(runs, name), _by_seed(control, name)))
 
 
 def _by_seed(runs: Sequence[Record], name: str) -> dict[int, float]:

@@ -85,7 +85,7 @@ STUDIES: dict[str, Study] = {
         transience_section,
         settings=(
             ("first token", "none", "`<bos>`"),
-            ("batches of an epoch", "64, 64 and the rest", "64, across epochs"),
+            ("training", "1,000 epochs of batches of 64, 64 and the rest", "975 epochs, batches of 64 across them"),
         ),
     ),
     "procedural": Study(
