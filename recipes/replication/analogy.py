@@ -46,7 +46,7 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
         "The next table shows when each fact type is learned: the first evaluation with an accuracy of at least "
         f"{_LEARNED:g}, as the median step over the graphs that reach it. The published order is memorise "
         "(id_atomic), then compose (near_ood_compositional), then analogise (ood_analogical). Evaluations are "
-        f"{every} steps apart. Types learned at the same evaluation count as in order.",
+        f"{every} steps apart. Ties count as in order. Only the id_ types are in training.",
         table(["weight decay", *_HEAD], [[_decay(arm), *_order(runs)] for arm, runs in arms.items()]),
         "Held-out analogies by step, mean over graphs; an epoch is "
         f"{epoch:.3g} steps:",

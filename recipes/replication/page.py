@@ -39,8 +39,8 @@ STUDIES: dict[str, Study] = {
     "rlm_v128": Study(
         "rlm/replicate_v128.yaml",
         "RLM: 128 symbols, depth 1, beta 2",
-        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess the same on 8 "
-        "grammars?",
+        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess (loss "
+        "minus floor) the same on 8 grammars?",
         v128_section,
     ),
     "rlm_l3": Study(
