@@ -30,7 +30,7 @@ from hf_synth.errors import check_fields, option, user_errors
 from hf_synth.evaluation.collapse import sample_metrics
 from hf_synth.evaluation.generation import Decoding
 from hf_synth.evaluation.held_out import HeldOutPrompts, write_samples
-from hf_synth.experiments.arms import run_folder, strength_arms, strength_name
+from hf_synth.experiments.arms import arm_label, run_folder, strength_arms, strength_name
 from hf_synth.hub.publish import PublishArguments, open_repository, publish_run
 from hf_synth.io import is_main_process
 from hf_synth.preferences import read_plain_text
@@ -142,12 +142,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         for number, (name, strength) in enumerate(zip(strength_arms(strengths), strengths, strict=True), start=1):
             arm = run_folder(folder, name)
             if is_main_process():
-                print(f"Arm {number} of {len(strengths)}: sampling strength {strength:g}, in {arm}")
+                print(f"Arm {number} of {len(strengths)}: {arm_label(strength, weights.sampling_by)}, in {arm}")
             measured = train_arm(arm, shared, strength, grpo, weights, policy, args)
             metrics |= {f"{name}/{key}".lstrip("/"): value for key, value in measured.items()}
         write_metrics(folder, {**metrics, **rejected_counts(folder), "seconds/total": time.monotonic() - started})
         if is_main_process():
-            print(results_table(metrics, weights.sampling_strength))
+            print(results_table(metrics, strengths, weights.sampling_by))
             print(f"Report: {write_report(folder)}")
         publish_run(folder, publishing)
     return folder
@@ -172,21 +172,21 @@ def warm_up(config: str, data: DataArguments, args: GRPOConfig, folder: Path) ->
     return str(sft.main(flags))
 
 
-def results_table(metrics: Mapping[str, float], strengths: Sequence[float]) -> str:
+def results_table(metrics: Mapping[str, float], strengths: Sequence[float], kinds: Sequence[str]) -> str:
     """Return the held-out measures before and after each arm, a line each: over all prompts, at the head and the tail.
 
     Empty where no prompts were held out.
     """
-    columns = ["before"] + [f"strength {strength:g}" for strength in strengths]
-    lines = []
+    columns = ["before", *(arm_label(strength, kinds) for strength in strengths)]
+    lines, width = [], max(14, *(len(column) + 2 for column in columns))
     for measure in ("validity", "sampled_reward"):
         for part in ("", "_head", "_tail"):
             names = [f"{measure}/warmup{part}"]
             names += [f"{arm}/{measure}/final{part}".lstrip("/") for arm in strength_arms(strengths)]
             if all(name in metrics for name in names):
-                values = "".join(f"{metrics[name]:>14.3f}" for name in names)
+                values = "".join(f"{metrics[name]:>{width}.3f}" for name in names)
                 lines.append(f"{measure + ' ' + (part[1:] or 'all'):22}{values}")
-    return "\n".join([" " * 22 + "".join(f"{column:>14}" for column in columns), *lines]) if lines else ""
+    return "\n".join([" " * 22 + "".join(f"{column:>{width}}" for column in columns), *lines]) if lines else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -218,6 +218,17 @@ def strength_name(strength: float) -> str:
     return "control" if strength == 0 else f"strength-{strength:g}"
 
 
+def arm_label(strength: float, kinds: Sequence[str]) -> str:
+    """Return what tables call an arm of this strength, whose prompts are weighed by these kinds."""
+    kinds = [kind for kind in kinds if kind != "uniform"]
+    by_strength = {"density", "permuted"} & set(kinds)
+    if not kinds or (strength == 0 and not set(kinds) - by_strength):
+        return "control"
+    if kinds == ["density"]:
+        return f"strength {strength:g}"
+    return f"weights by {' and '.join(kinds)}" + (f", strength {strength:g}" if by_strength else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
     """One run of a plan.

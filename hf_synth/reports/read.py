@@ -19,6 +19,7 @@ from hf_synth.experiments.arms import (
     ArmsArguments,
     CompareArguments,
     PlannedRun,
+    arm_label,
     planned_runs,
     run_folder,
     strength_arms,
@@ -249,7 +250,7 @@ def read_run(folder: Path) -> Run:
         others.append(
             dataclasses.replace(
                 arm,
-                label=_label([strength], run.kinds),
+                label=arm_label(strength, run.kinds),
                 strength=strength,
                 config={**run.config, "sampling_strength": [strength], "settings": settings},
                 metrics=read_metrics(arm_folder) or own,
@@ -257,24 +258,12 @@ def read_run(folder: Path) -> Run:
         )
     return dataclasses.replace(
         run,
-        label=_label(strengths, run.kinds),
+        label=arm_label(strengths[0], run.kinds) if strengths else "run",
         strength=strengths[0] if strengths else None,
         metrics={name: value for name, value in run.metrics.items() if name.partition("/")[0] not in arms},
         others=others,
         missing=missing,
     )
-
-
-def _label(strengths: list[float], kinds: list[str]) -> str:
-    if not strengths:
-        return "run"
-    by_strength = {"density", "permuted"} & set(kinds)
-    if strengths[0] == 0 and not set(kinds) - by_strength:
-        return "control"
-    strength = f"strength {strengths[0]:g}"
-    if kinds == ["density"]:
-        return strength
-    return f"weights by {' and '.join(kinds)}" + (f", {strength}" if by_strength else "")
 
 
 @dataclasses.dataclass(frozen=True)

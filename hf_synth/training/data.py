@@ -146,9 +146,6 @@ def preference_split(
         note_unread(folder, pairs_read.unread)
         if pairs_read.rejected_rows:
             reject(folder, pairs_read.rejected_rows)
-            logger.warning(
-                "%s: %d rows left out: %s", data.preferences, len(pairs_read.rejected_rows), pairs_read.dropped
-            )
         if not data.test_share:
             return pairs_read.dataset, pairs_read.dataset.select([])
         parts = preferences.split_by_prompt(pairs_read.dataset, test_share=data.test_share, seed=data.rows_seed)
@@ -310,7 +307,8 @@ def usable_prompts(
         total = counts.total() + usable
         logger.warning("%s: %d of %d rows left out: %s", place, counts.total(), total, dict(counts))
     if unread:
-        logger.warning("%s: the fields %s are no part of the prompt", place, ", ".join(sorted(unread)))
+        rewards = "; a reward gets the columns among them" if all_read else ""
+        logger.warning("%s: the fields %s are no part of the prompt%s", place, ", ".join(sorted(unread)), rewards)
         note_unread(folder, unread - columns)
 
 

@@ -171,7 +171,7 @@ def test_pairs_of_a_file_are_split_by_prompt_and_bad_ones_kept(write, tmp_path, 
     assert not first & second
     rejected = [json.loads(line) for line in (tmp_path / REJECTED_ROWS).read_text().splitlines()]
     assert [row["line"] for row in rejected] == [81, 82, 83]
-    assert "3 rows left out" in caplog.text
+    assert caplog.text.count("3 of 83 rows left out") == 1
 
 
 def test_columns_that_tell_heads_apart_can_be_kept(write, tmp_path):
@@ -242,7 +242,8 @@ def test_fields_that_are_not_read_are_named_and_kept_for_the_report(write, tmp_p
     path = write({"prompt": [message], "answer": 1, "completion": "x"})
     prompt_split(own(path, test_share=0.0), tmp_path, 0)
     assert unread_fields(tmp_path) == ["completion", "name (of messages)"]
-    assert "the fields answer, completion, name (of messages) are no part of the prompt" in caplog.text
+    said = "the fields answer, completion, name (of messages) are no part of the prompt; a reward gets the columns"
+    assert said in caplog.text
     list(usable_prompts(str(path), tmp_path))
     assert unread_fields(tmp_path) == ["answer", "completion", "name (of messages)"]
     row = {"instruction": "Hi", "context": "Ho", "system": "S", "answer": None}
