@@ -173,9 +173,9 @@ def table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def _columns(publications: Sequence[Mapping[str, Any]], manifests: Sequence[Manifest]) -> str:
     words = _COLUMNS | {name: text for each in publications for name, text in each["columns"].items()}
     types = {
-        name: f"list of {feature['feature']['dtype']}" if "feature" in feature else feature["dtype"]
+        name: "list of " * text.count('"feature":') + re.findall(r'"dtype": "(\w+)"', text)[0]
         for manifest in manifests
-        for name, feature in manifest["features"].items()
+        for name, text in ((name, json.dumps(feature)) for name, feature in manifest["features"].items())
     }
     lines = ((f"`{name}`", kind, words.get(name, "the task's own")) for name, kind in types.items())
     return table(("column", "type", "what it is"), lines)

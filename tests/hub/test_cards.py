@@ -21,6 +21,7 @@ from hf_synth.hub.publication import Choices, Publication, offered_tasks
 from hf_synth.hub.repository import is_ours, manifest_text, read_manifests
 from hf_synth.tasks import task_class
 from hf_synth.tasks.base import words_of
+from hf_synth.views import VIEW_FEATURES
 
 ROWS = {"train": 300, "validation": 40, "test": 50}
 NAMES = ("sort-8", "tivari-default", "tivari3-short", "analogy-e10", "rlm-v6-l2-b2")
@@ -266,6 +267,22 @@ def test_papers_are_linked_so_that_the_hub_lists_the_card_under_them(text):
     for name in ("rlm", "analogy"):
         paper = task_class(name).source.split("arXiv ")[1]
         assert f"(https://arxiv.org/abs/{paper})" in text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def test_types_of_every_view_are_in_the_card(tmp_path):
+    offers = offered_tasks("start_mid_end")
+    for view in VIEW_FEATURES:
+        made = [offers["start_mid_end-default"](Choices(view=view))]
+        publish(dataclasses.replace(TRIAL, offers=lambda: offers), made, tmp_path, None, private=False)
+    columns = table((tmp_path / "README.md").read_text("utf-8"), "A row")
+    assert {name: row["type"] for name, row in columns.items()} == {
+        **{"input_ids": "list of int32", "labels": "list of int32", "valid": "bool"},
+        **dict.fromkeys(("text", "violation", "prompt", "completion"), "string"),
+        **dict.fromkeys(("task", "chosen", "rejected"), "string"),
+        "distribution": "list of list of float32",
+    }
+    rows = datasets.load_dataset(str(tmp_path), "start_mid_end-default-distribution", split="test")
+    assert rows.features == VIEW_FEATURES["distribution"]
 
 
 def test_long_rows_are_shortened(tmp_path):
