@@ -110,12 +110,12 @@ def script(kind: str, runs: Sequence[PlannedRun], folder: Path) -> str:
     stages = list(zip([0, *ends], ends, strict=False))
     if kind == "slurm":
         submit = "# job=$(sbatch --parsable --array={}-{} ${{job:+--dependency=afterok:$job}} {})"
-        lines = ["#!/bin/bash", f"#SBATCH --job-name={folder.name} --requeue --open-mode=append"]
-        lines += [submit.format(first, end - 1, folder / SCRIPT) for first, end in stages]
+        lines = ["#!/bin/bash", f"#SBATCH --job-name={shlex.quote(folder.name)} --requeue --open-mode=append"]
+        lines += [submit.format(first, end - 1, shlex.quote(str(folder / SCRIPT))) for first, end in stages]
         cases = [f"{number}) {command} ;;" for number, command in enumerate(commands)]
         return "\n".join([*lines, 'case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac\n"])
-    lines = ["#!/bin/bash", f'hf buckets sync {folder} "hf://buckets/$BUCKET"']
-    flags = f'--with hf_synth --secrets HF_TOKEN --volume "hf://buckets/$BUCKET:{folder}" $JOB_FLAGS'
+    lines = ["#!/bin/bash", f'hf buckets sync {(mounted := shlex.quote(str(folder)))} "hf://buckets/$BUCKET"']
+    flags = f'--with hf_synth --secrets HF_TOKEN --volume "hf://buckets/$BUCKET":{mounted} $JOB_FLAGS'
     for first, end in stages:
         inside = (shlex.quote(f"hf-synth recipes {recipes}; {command};") for command in commands[first:end])
         lines += [*(f"hf jobs uv run {flags} sh -c {each} &" for each in inside), "wait"]

@@ -282,6 +282,26 @@ def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, ca
         assert command == ["uv", "run", "--with", "hf_synth", "sh", "-c", argv[-1]]
 
 
+@pytest.mark.parametrize("kind", ["slurm", "jobs"])
+def test_a_plan_keeps_the_name_of_its_folder_whatever_is_in_it(compare, tmp_path, kind):
+    folder = compare.main([*write(), "--output_dir", str(tmp_path / 'it\'s "$HOME" `x`'), "--plan", kind])
+    shown = 'hf() { accelerate hf "$@"; }; sbatch() { accelerate "$@"; }; accelerate() { printf \'%s\\n\' "$@" >&2; }'
+    text = (folder / "plan.sh").read_text()
+    argv = [shlex.split(line) for line in re.findall("^#SBATCH (.*)", text, re.MULTILINE)]
+    assert argv == ([[f"--job-name={folder.name}", "--requeue", "--open-mode=append"]] if kind == "slurm" else [])
+    text = re.sub("^# job=", "job=", text, flags=re.MULTILINE)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "BUCKET": "me/runs"}
+    done = subprocess.run(["bash", "-c", f"{shown}\n{text}"], env=environment, capture_output=True, text=True)
+    words = done.stderr.splitlines()
+    assert done.returncode == 0
+    if kind == "slurm":
+        assert words.count(f"{folder}/plan.sh") == 3
+        assert words[-1] == f"{folder}/shared/policy/seed-0/config.yaml"
+    else:
+        assert words[:5] == ["hf", "buckets", "sync", str(folder), "hf://buckets/me/runs"]
+        assert words.count(f"hf://buckets/me/runs:{folder}") == 7
+
+
 def test_a_plan_of_another_kind_is_refused(compare):
     with pytest.raises(ValueError, match="plan: got 'slrm'; did you mean 'slurm'"):
         compare.main([*write(), "--plan", "slrm"])
