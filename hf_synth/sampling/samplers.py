@@ -125,6 +125,7 @@ class DensityWeightedSampler(Sampler[int]):
 
     def round_rows(self) -> np.ndarray:
         """The [n] int64 rows of the current round in the order drawn, each standing for a whole group."""
+        self._started = True
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(self.round,))))
         order = rng.permutation(len(self._weights))
         counts = systematic_counts(self._weights[order], self._draws, rng.random())
@@ -132,7 +133,6 @@ class DensityWeightedSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the round's indices, groups and repeats included."""
-        self._started = True
         batches = self.round_rows().reshape(-1, 1, self.batch_size)
         step = max(1, _ROWS_AT_A_TIME // (self.batch_size * self.group_size * self.repeat_count))
         for start in range(0, len(batches), step):
@@ -221,7 +221,7 @@ def weighted_stream(
 class _Draws(_BaseExamplesIterable):
     """What `datasets` iterates over: one shard, whose state is the round and how much of it was drawn."""
 
-    is_typed, num_shards = True, 1
+    is_typed, num_shards, ex_iterables = True, 1, ()  # it draws from no other iterable
 
     def __init__(self, dataset: Any, sampler: DensityWeightedSampler, rank: int, ranks: int, first: int = 0) -> None:
         super().__init__()

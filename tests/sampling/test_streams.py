@@ -1,8 +1,11 @@
 """The weighted stream: the sampler's order for trainers that take no sampler; resumed, shared by ranks and workers."""
 
+import gc
 import itertools
 import multiprocessing
+import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -80,6 +83,29 @@ def test_weights_may_change_between_rounds(tiny):
     drawing.set_weights(np.eye(13)[7])
     assert taken(rows, 8) == order(13)[5:], "the round goes on"
     assert taken(rows, 13) == [7] * 13
+
+
+def test_a_stream_whose_weights_changed_within_a_round_resumes(tiny):
+    drawing = sampler()
+    stream = hf_synth.weighted_stream(tiny.prompts(WEIGHTS), drawing)
+    rows = iter(stream)
+    assert taken(rows, 5) == order(5)
+    drawing.set_weights(np.eye(13)[7])
+    resumed = sampler()
+    resumed.load_state_dict(drawing.state_dict())
+    again = hf_synth.weighted_stream(tiny.prompts(WEIGHTS), resumed)
+    again.load_state_dict(stream.state_dict())
+    assert taken(again, 21) == [*order(13)[5:], *[7] * 13]
+
+
+def test_a_shuffled_or_interleaved_stream_ends_without_complaint(stream, monkeypatch):
+    complaints = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", complaints.append)
+        assert len(list(stream.shuffle(seed=1, buffer_size=3).take(5))) == 5
+        assert len(list(datasets.interleave_datasets([stream, stream], probabilities=[0.5, 0.5], seed=0).take(6))) == 6
+        gc.collect()
+    assert complaints == []
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
