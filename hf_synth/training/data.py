@@ -92,7 +92,7 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
     """Return the rows of SFT: {prompt, completion} of the tasks by their shares, or prompts with chosen answers."""
     if data.preferences:
         pairs = preference_split(data, folder)[0]
-        return pairs.select_columns(["prompt", "chosen"]).rename_column("chosen", "completion")
+        return pairs.select_columns(["prompt", "chosen", "src"]).rename_column("chosen", "completion")
     parts = []
     for name, cluster in clusters(data).items():
         size = _count(data, cluster)

@@ -194,7 +194,8 @@ def test_chosen_answers_are_imitated_and_held_out_prompts_are_not(write, tmp_pat
     data = DataArguments(preferences=str(write(*rows, name="pairs.jsonl")), test_share=0.3)
     imitated = imitation_rows(data, tmp_path)
     training, held_out, _ = prompt_split(data, tmp_path, 5)
-    assert imitated.column_names == ["prompt", "completion"]
+    assert imitated.column_names == ["prompt", "completion", "src"]
+    assert set(imitated["src"]) == {"pairs.jsonl"}, "weights by source read it"
     assert list(imitated["prompt"]) == list(training["prompt"])
     assert all(row["completion"][0]["content"].startswith("yes") for row in imitated)
     assert 5 < len(held_out) < 25
