@@ -207,17 +207,17 @@ def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]
         line = table.line_num + 1
         try:
             cells = next(table, None)
-        except csv.Error as error:
-            yield RawRow(name, line, str(error), None, "not CSV")
+        except csv.Error as error:  # a quote that stays open takes every line to the end
+            last = table.line_num if "end of data" in str(error) else line
+            yield from (RawRow(name, number, str(error), None, "not CSV") for number in range(line, last + 1))
             continue
         if cells is None:
             return
         if cells:
-            raw = ",".join(cells)
             fields = dict(zip(columns, (cell or None for cell in cells), strict=False))
-            row = _json_row(name, line, raw, fields)
+            row = _json_row(name, line, ",".join(cells), fields)
             wrong = row.fields is not None and len(cells) != len(columns)
-            yield RawRow(name, line, raw, None, "another number of cells than columns") if wrong else row
+            yield RawRow(name, line, row.raw, None, "another number of cells than columns") if wrong else row
 
 
 def python_values(array: pa.Array) -> list[Any]:

@@ -147,6 +147,14 @@ def test_the_first_line_of_a_table_says_what_separates_its_cells(write, name, ma
     assert fields(write(name, *lines)) == [{"a": cells[1][0], "b": "x"}]
 
 
+def test_every_line_behind_a_quote_that_stays_open_is_counted(write):
+    lines = [f"question {number},good,bad" for number in range(200)]
+    lines[50] = 'question 50,"good,bad'
+    data = read_preferences(write("pairs.csv", "prompt,chosen,rejected", *lines))
+    assert (data.read, len(data.dataset), data.dropped) == (200, 50, {"not CSV": 150})
+    assert [row.line for row in data.rejected_rows] == [*range(52, 202)], "the first names the line of the quote"
+
+
 def test_a_first_line_that_is_no_csv_is_an_error_in_one_line(write):
     with pytest.raises(ValueError, match=r"a\.csv is not a whole \.csv file \(.*expected after"):
         fields(write("a.csv", '"a"x,"b"'))
