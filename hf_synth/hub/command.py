@@ -136,6 +136,8 @@ def publish(
     refuse_others(shards, folder)
     refuse_card(text_in(folder, CARD), f"output_dir: {folder}", overwrite_card)
     url = repository.open(private, overwrite_card) if repository and state.is_main_process else None
+    for text in (text_in(folder, TOKENIZER), repository.text(TOKENIZER) if repository and url else ""):
+        tokenizer_files({}, text)  # one of others is refused before anything is made
     with directory_lock(str(folder)):  # made here: an error before leaves no folder
         state.wait_for_everyone()
         shards, measured = shards[state.process_index :: state.num_processes], {}

@@ -376,11 +376,11 @@ _GRADE = re.compile(r"\s*(-?\d+(?:[.,]\d+)?)\s*/\s*\d+\s*")  # 7/10; on one scal
 def _number(value: Any) -> float | None:
     if isinstance(value, str):
         graded = _GRADE.fullmatch(value)
-        value = (graded[1] if graded else value).replace(",", ".")
+        value = re.sub(r",(?!\d{3}\b)", ".", graded[1] if graded else value)  # 5,5; 1,000 may be either
     try:
         return None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        return None
+        return math.nan if re.fullmatch(r"\s*-?\d[\d,.]*\s*", str(value)) else None
 
 
 # --- The layouts: one table for each kind ------------------------------------------------------------------------

@@ -137,6 +137,7 @@ def test_a_tokenizer_of_others_beside_the_data_is_refused(here, content):
     here.put(REPO, {"tokenizer.json": content})
     with pytest.raises(ValueError, match=r"got a tokenizer.json that hf_synth did not write"):
         push(TASKS, "sort-8", "a")
+    assert not Path("a").exists(), "refused before anything is made"
     assert here.files(REPO, repo_type="dataset")["tokenizer.json"] == content.encode()
 
 

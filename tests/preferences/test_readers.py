@@ -392,6 +392,14 @@ def test_scores_of_any_spelling_contradict_a_label(scores):
     check_scores({name: scores[other] for name, other in zip(scores, reversed(scores), strict=True)})
 
 
+@pytest.mark.parametrize("ambiguous", ["1,000", "12,500", "1,000,000", "1.000,5"])
+def test_a_comma_that_may_divide_thousands_is_no_score(ambiguous):
+    for scores in ((ambiguous, "2"), ("2", ambiguous), (ambiguous, ambiguous)):
+        with pytest.raises(RowError, match="a score is missing or NaN"):
+            check_scores(dict(zip(("score_chosen", "score_rejected"), scores, strict=True)))
+    check_scores({"score_chosen": "good, clear", "score_rejected": "bad, long"})
+
+
 @pytest.mark.parametrize(
     ("columns", "votes", "better"),
     [

@@ -266,7 +266,10 @@ def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, ca
         True,
         False,
     ]
-    assert all(line == "wait" for line in lines[2:] if line not in runs)
+    assert {line for line in lines[2:] if line not in runs} == {compare._WAIT}
+    failing = 'hf() { [ "$1" = buckets ] || { echo "$2" >&2; return 1; }; }'
+    done = subprocess.run(["bash", "-c", f"{failing}\n{chr(10).join(lines)}"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.split()) == (1, ["uv"] * 2), "no arm starts after a shared run that failed"
     inside = [shlex.split(line.removesuffix(" &"))[-1] for line in runs]
     config = folder / "shared" / "policy" / "seed-0" / "config.yaml"
     launch = f"accelerate launch /tmp/recipes/sft.py --config {config};"
