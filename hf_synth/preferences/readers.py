@@ -380,7 +380,7 @@ def _number(value: Any) -> float | None:
     try:
         return None if value is None or isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
-        return math.nan if re.fullmatch(r"\s*-?\d[\d,.]*\s*", str(value)) else None
+        return math.nan if re.fullmatch(r"\s*-?\d+[.,][\d.,]*\s*", str(value)) else None
 
 
 # --- The layouts: one table for each kind ------------------------------------------------------------------------
