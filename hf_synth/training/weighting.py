@@ -161,7 +161,7 @@ def weight_metrics(
     repeated = weights[copies > 1].sum()
     if is_main_process():
         print(
-            f"{lines.sum():,} lines, {len(lines):,} distinct prompts, at most {lines.max():,} lines of one; weights "
+            f"{lines.sum():,} lines, {len(lines):,} distinct prompts, at most {lines.max():,} of each; weights "
             f"{weights.min():.3g} to {weights.max():.3g}, median {median:.3g}, effective sample size {share:.2f} of "
             f"all; repeated prompts get {repeated / weights.sum():.1%} of the draws"
         )

@@ -136,9 +136,7 @@ def test_how_many_lines_became_how_many_prompts(capsys):
     assert [found[f"prompts/{name}"] for name in names] == [5, 3, 2, 3]
     assert [found[f"weights/{name}"] for name in ("smallest", "median", "largest")] == [0.5, 0.5, 2]
     assert found["weights/repeated_share"] == pytest.approx(1.5 / 5)
-    assert (
-        "5 lines, 3 distinct prompts, at most 3 lines of one; weights 0.5 to 2, median 0.5" in capsys.readouterr().out
-    )
+    assert "5 lines, 3 distinct prompts, at most 3 of each; weights 0.5 to 2, median 0.5" in capsys.readouterr().out
 
 
 def test_ten_copies_weigh_together_what_one_prompt_would(prompts, tmp_path):
