@@ -12,6 +12,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY hf_synth ./hf_synth
 COPY recipes ./recipes
 COPY datasets_scripts ./datasets_scripts
+COPY .agents ./.agents
+COPY spaces ./spaces
 RUN pip install -c constraints.txt ".[metrics]"
 RUN pip install -c constraints.txt wandb tensorboardX
 

@@ -53,7 +53,10 @@ def test_a_recipe_says_what_it_needs(path):
 
 def test_the_container_is_pinned_and_its_files_are_there():
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", steps("FROM")[0])
-    assert all((ROOT / source).exists() for step in steps("COPY") for source in step.split()[:-1])
+    copied = {source for step in steps("COPY") for source in step.split()[:-1]}
+    assert all((ROOT / source).exists() for source in copied)
+    carried = [file for files in PROJECT["tool"]["setuptools"]["data-files"].values() for file in files]
+    assert {file.split("/")[0] for file in carried} <= copied, "pip cannot build the wheel without them"
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     assert (ROOT / services["data"]["command"][0]).is_file()
     assert (ROOT / json.loads(steps("CMD")[0])[0]).is_file()
