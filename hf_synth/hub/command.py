@@ -62,7 +62,7 @@ def parser_of(publication: Publication) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=f"{publication.about} Written as Parquet with a dataset card. Killed, the same command goes on."
     )
-    parser.add_argument("--repo_id", metavar="USER/REPO", help="publish there; else only --output_dir is written")
+    parser.add_argument("--repo_id", metavar="USER/REPO", help="publish there; a tokenizer as a model of that name")
     parser.add_argument("--configs", nargs="+", metavar="CONFIG", help="TASK-PRESET ... (default: all; see --list)")
     parser.add_argument("--output_dir", default=f"published/{publication.name}", help="default: %(default)s")
     parser.add_argument("--rows", nargs="+", default=[], metavar="SPLIT=NUMBER", help="such as train=1000 test=100")

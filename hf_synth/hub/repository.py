@@ -177,9 +177,9 @@ def example(task: Task, split: str, seed: int) -> dict[str, str]:
     from hf_synth.tokenization import all_words
 
     rows = task.rows(0, 1, split=split, seed=seed)
-    words = [all_words(task)[token] for token in rows.tokens[0, : rows.lengths[0]]]
+    text = [all_words(task)[token] for token in rows.tokens[0, : rows.lengths[0]]]
     cut = rows.loss_start[0]
-    return {"input": " ".join(words[:cut]), "target": " ".join(words[cut:])}
+    return {"input": " ".join(text[:cut]), "target": " ".join(text[cut:])}
 
 
 def lines_of(row: Mapping[str, Any]) -> Iterator[str]:

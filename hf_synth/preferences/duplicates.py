@@ -113,9 +113,9 @@ class NearDuplicates:
         for runs, others in zip(parts.runs, parts.others, strict=True):
             ordered = sorted(sorted(runs), key=len, reverse=True)
             prefix = ordered[: len(ordered) - math.ceil(self._similarity * len(ordered) - 1e-9) + 1]
-            found = [hash((run, others)) for run in prefix]
-            keys += found
-            for other in sorted({kept for key in found for kept in self._rows_with.get(key, ())}):
+            own = [hash((run, others)) for run in prefix]
+            keys += own
+            for other in sorted({kept for key in own for kept in self._rows_with.get(key, ())}):
                 if first is not None and other >= first:
                     break
                 similarity = _similarity(parts, runs, others, _parts(self._texts[other]))

@@ -143,7 +143,7 @@ class WeightArguments:
     density_from: str | None = option(None, "A folder written by recipes/density.py: use its densities, measure none.")
 
     def __post_init__(self) -> None:
-        """Take one number for a list of one; refuse repeated and negative value."""
+        """Take one number for a list of one; refuse repeated and negative strengths."""
         value: Any = self.sampling_strength
         try:
             numbers = [float(strength) for strength in (value if isinstance(value, list) else [value])]

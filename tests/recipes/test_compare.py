@@ -277,10 +277,10 @@ def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, ca
     assert inside[-1] == f"hf-synth recipes /tmp/recipes; hf-synth report {folder};"
     for line in runs:  # read by the command itself, up to what it would send
         argv = shlex.split(line.removesuffix(" &").replace("$BUCKET", "me/runs").replace("$JOB_FLAGS", "--timeout 1d"))
-        given = uv_app.commands["run"].make_context("run", argv[4:]).params
-        assert (given["secrets"], given["volume"]) == (["HF_TOKEN"], (f"hf://buckets/me/runs:{folder}",))
-        sent = {"dependencies": list(given["with_"]), "python": None, "env": None, "secrets": None, "token": None}
-        script = {"script": given["script"], "script_args": list(given["script_args"]), "namespace": "me"}
+        parameters = uv_app.commands["run"].make_context("run", argv[4:]).params
+        assert (parameters["secrets"], parameters["volume"]) == (["HF_TOKEN"], (f"hf://buckets/me/runs:{folder}",))
+        sent = {"dependencies": list(parameters["with_"]), "python": None, "env": None, "secrets": None, "token": None}
+        script = {"script": parameters["script"], "script_args": list(parameters["script_args"]), "namespace": "me"}
         command, *_ = HfApi()._create_uv_command_env_and_secrets(**script, **sent)
         assert command == ["uv", "run", "--with", "hf_synth", "sh", "-c", argv[-1]]
 
