@@ -19,6 +19,7 @@ from pathlib import Path
 import pretrain
 from replication.page import STUDIES, study_config, write_page
 from replication.records import add_record, read_records, record_of, run_key
+from replication.rlm import counted
 
 from hf_synth.errors import nearest, option, user_errors
 from hf_synth.experiments.arms import PlannedRun, planned_runs
@@ -75,6 +76,8 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
                     pretrain.train_run(model, study_argv(first, arguments))
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
         metrics = pretrain.train_run(run, study_argv(STUDIES[study].config, arguments))
+        if config["task"] == "rlm":
+            metrics = {**metrics, **counted(config, run.arm, run.seed, metrics)}
         key = run_key(config, run.arm, run.seed)
         add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text))
         left = None if left is None else left - 1

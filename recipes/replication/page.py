@@ -15,116 +15,41 @@ from replication.claims import Claim, claims_table, verdicts, with_interval
 from replication.hyperdata import hyperdata_section
 from replication.procedural import downstream_section, tasks_section
 from replication.records import Record, read_records, run_key
-from replication.rlm import l3_section, v128_section
+from replication.rlm import l3_section, transition_section, v128_section
 
 Section = Callable[[Sequence[Record], Mapping[str, Any], Path], list[str | list[Claim]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A published result: its question, and what makes its section from the records.
-
-    settings: (what, published, here) where they differ in what could matter; then no claim is tested as published.
-    """
+    """A study of studies.yaml: its question, and what makes its section from the records."""
 
     config: str  # below recipes/configs
     title: str
     question: str
     section: Section
     first: str | None = None  # the config whose models its runs start from
-    settings: tuple[tuple[str, str, str], ...] = ()
+    settings: Sequence[Sequence[str]] = ()
 
 
-STUDIES: dict[str, Study] = {
-    "rlm_v128": Study(
-        "rlm/replicate_v128.yaml",
-        "RLM: 128 symbols, depth 1, beta 2",
-        "Published, after 5,000 steps of SGD: loss 3.10, accuracy 0.297, floor 2.84. Is the excess (loss "
-        "minus floor) the same on 8 grammars?",
-        v128_section,
-    ),
-    "rlm_l3": Study(
-        "rlm/replicate_l3.yaml",
-        "RLM: depth 3 against the exact Bayes loss",
-        "How close does a transformer come to the best predictor on trees with eight leaves?",
-        l3_section,
-    ),
-    "analogy_e10": Study(
-        "analogy/replicate_e10.yaml",
-        "Analogy: the reference run on 20 graphs",
-        "Published for one graph: first memorise, then compose, then analogise. Near-OOD compositions are right at "
-        "epoch 20, trained analogies at epoch 30. The 2 held-out analogies are right at epochs 90 to 120 and lost by "
-        "epoch 200. An epoch is 2.4 steps. An accuracy of 0.5 on held-out analogies means one of the two. A random "
-        "guess among the five images gets one of the two right in 36 % of the cases.",
-        analogy_section,
-        settings=(
-            ("learning rate", "1e-4", "1e-2"),
-            ("layers", "1", "2"),
-            ("weight decay", "0", "0, 0.01 and 0.1"),
-            ("training", "1,000 epochs", "200 epochs"),
-            ("first token, warm-up", "none, none", "`<bos>`, 10 steps"),
-        ),
-    ),
-    "analogy_e60": Study(
-        "analogy/replicate_e60.yaml",
-        "Analogy: 20 held-out facts of the functor per graph",
-        "The same questions with 20 held-out analogies instead of 2. Training has 6 of the functor's 26 facts (in the "
-        "reference run, 3 of 5) and a tenth of the compositions.",
-        analogy_section,
-        settings=(
-            ("functor facts held out", "2 of 5 (or other ratios with 30 entities)", "20 of 26"),
-            ("learning rate", "1e-4", "3e-3"),
-            ("compositions trained on", "all but the near-OOD ones", "a tenth"),
-        ),
-    ),
-    "transience": Study(
-        "analogy/replicate_transience.yaml",
-        "Analogy: when held-out analogies are learned and lost again",
-        "Published for one graph: the two held-out analogies are learned and lost again. At which learning rates, "
-        "depths and weight decays does that happen?",
-        transience_section,
-        settings=(
-            ("first token", "none", "`<bos>`"),
-            ("training", "1,000 epochs of batches of 64, 64 and the rest", "975 epochs, batches of 64 across them"),
-        ),
-    ),
-    "procedural": Study(
-        "procedural/replicate.yaml",
-        "Procedural: nine tasks, learned by a small GPT-2",
-        "Is each task learned, on rows that share no content with the training rows, and after how many steps?",
-        tasks_section,
-    ),
-    "downstream": Study(
-        "procedural/replicate_downstream.yaml",
-        "Procedural: weights transferred from a warm-up",
-        "Published: attention from set helps haystack and sort and hurts reversed addition. eca helps reversed "
-        "addition. Both together are best on haystack and sort. Here the runs are smaller, with a shuffled control.",
-        downstream_section,
-        first="procedural/replicate_warmups.yaml",
-        settings=(
-            ("training rows", "10,000,000 (batch 1,000, 10,000 steps)", "51,200 (batch 64, 800 steps)"),
-            (
-                "presets",
-                "haystack 30, addition 5, reversed addition 10",
-                "haystack 10, addition 3, reversed addition 5",
-            ),
-            ("learning rate", "1e-3", "3e-3"),
-        ),
-    ),
-    "hyperdata": Study(
-        "hyperdata/replicate.yaml",
-        "Hyperdata: explanations among examples of tivari3",
-        "Published for Pythia-1.4b, one seed: explanations alone give no valid text, and 10 % explanations give less "
-        "than examples alone. Here: a small model with random initial weights.",
-        hyperdata_section,
-        settings=(
-            ("model", "Pythia-1.4b, which reads English", "a GPT-NeoX of 3 layers, from random weights"),
-            ("halves of tivari3", "0 to 8 tokens", "0 to 4 tokens"),
-            ("sampling", "top_p 0.9", "top_p 1"),
-            ("training", "5,000 steps", "400 steps"),
-        ),
-    ),
-}
+def _studies() -> dict[str, Study]:
+    """Read studies.yaml."""
+    content = yaml.safe_load(Path(__file__).with_name("studies.yaml").read_text(encoding="utf-8"))
+    return {name: Study(**{**values, "section": SECTIONS[values["section"]]}) for name, values in content.items()}
+
+
+_WRITERS = (
+    v128_section,
+    l3_section,
+    transition_section,
+    analogy_section,
+    transience_section,
+    tasks_section,
+    downstream_section,
+    hyperdata_section,
+)
+SECTIONS: dict[str, Section] = {writer.__name__: writer for writer in _WRITERS}
+STUDIES = _studies()
 _HEAD = """# Published results, run again
 
 Claims tested here: {answer}. {other} of {studies} studies do not have the published setting, so their published

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from hf_synth.experiments.arms import filled_in
 from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
 from hf_synth.tasks import get_task
-from replication.claims import Claim, mean_claim, over_units, sample_size_note
-from replication.records import Record
+from replication.claims import Claim, mean_claim, over_units, sample_size_note, seed_by_seed
+from replication.records import Record, by_arm
 
-_COUNTERS = {1: "unigram", 2: "bigram", 3: "trigram"}
+_COUNTERS = ("unigram", "bigram", "trigram")
 _ENTROPIES = {0.8: "3.378 ± 0.008", 1.2: "3.109 ± 0.028", 1.8: "2.458 ± 0.033", 2.4: "1.909 ± 0.024"}
 _GRAMMARS = 100
 _EXCESS = 0.26
@@ -69,19 +70,18 @@ def _against_floor(
     records: Sequence[Record], config: Mapping[str, Any], folder: Path, name: str, published: list[str] | None
 ) -> list[str | list[Claim]]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
-    counted = [_counted(config, record) for record in records]
+    losses = [[record.metrics[f"counted/{name}"] for name in _COUNTERS] for record in records]
     rows = [
         [f"grammar {record.seed}", *(f"{record.metrics[column]:.3f}" for column in columns),
-         *(f"{losses[order]:.3f}" for order in _COUNTERS)]
-        for record, losses in zip(records, counted, strict=True)
+         *(f"{loss:.3f}" for loss in own)]
+        for record, own in zip(records, losses, strict=True)
     ]  # fmt: skip
     means = [over_units([record.metrics[column] for record in records]) for column in columns]
-    means += [over_units([losses[order] for losses in counted]) for order in _COUNTERS]
+    means += [over_units(of_counter) for of_counter in zip(*losses, strict=True)]
     rows.append(["mean and 95 % interval", *means])
-    head = ["", "floor", "loss", "excess", "accuracy", *_COUNTERS.values()]
-    _figure(records, counted, folder, name)
-    pairs = zip(records, counted, strict=True)
-    ahead = [min(losses.values()) - record.metrics["loss/test"] for record, losses in pairs]
+    head = ["", "floor", "loss", "excess", "accuracy", *_COUNTERS]
+    _figure(records, [own[1] for own in losses], folder, name)
+    ahead = [min(own) - record.metrics["loss/test"] for record, own in zip(records, losses, strict=True)]
     shows = "the best counter's loss minus the transformer's, nats"
     better = dataclasses.replace(mean_claim("a transformer beats counting the same rows", shows, ahead), own=True)
     return [
@@ -92,22 +92,65 @@ def _against_floor(
     ]
 
 
-def _counted(config: Mapping[str, Any], record: Record) -> dict[int, float]:
-    """Return the loss of each counting predictor on the run's test rows, fitted on its training rows."""
-    task = get_task(config["task"], config["preset"], **{**config["task_args"], "rule_seed": record.seed})
-    trained, tested = (int(record.metrics[f"rows/{which}"]) for which in ("trained", "test"))
+def counted(config: Mapping[str, Any], arm: str, seed: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the loss of each counting predictor on a run's test rows, fitted on its training rows."""
+    values = {**config, **((config.get("arms") or {}).get(arm) or {})}
+    task = get_task(values["task"], values["preset"], **filled_in(values["task_args"], {"seed": seed}))
+    trained, tested = (int(metrics[f"rows/{which}"]) for which in ("trained", "test"))
     train, test = task.rows(0, trained).tokens, task.rows(0, tested, split="test")
     size, mask = len(task.vocabulary()), test.loss_mask
-    return {order: float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean()) for order in _COUNTERS}
+    return {
+        f"counted/{name}": float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean())
+        for order, name in enumerate(_COUNTERS, 1)
+    }
 
 
-def _figure(records: Sequence[Record], counted: Sequence[Mapping[int, float]], folder: Path, name: str) -> None:
+def transition_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
+    """Show how far a transformer and the best counter stay above the floor, by depth and beta."""
+    arms = by_arm(records)
+    keys = [(int(arm.split("_")[0].removeprefix("depth-")), float(arm.split("beta-")[1])) for arm in arms]
+    rows, claims, panels = [], [], {}
+    for (depth, beta), runs in zip(keys, arms.values(), strict=True):
+        floors, excesses = (np.array([run.metrics[name] for run in runs]) for name in ("floor/test", "excess/test"))
+        best = np.array([min(run.metrics[f"counted/{name}"] for name in _COUNTERS) for run in runs]) - floors
+        rows.append([str(depth), f"{beta:g}", str(len(runs)), *map(over_units, (floors, excesses, best))])
+        panels.setdefault(depth, []).append((beta, excesses.mean(), best.mean()))
+        if beta == _FROZEN:
+            ahead = mean_claim(f"at depth {depth} and beta {beta:g} a transformer beats counting the same rows",
+                               "the best counter's loss minus the transformer's, nats", (best - excesses).tolist())  # fmt: skip
+            loose = {run.seed: run.metrics["excess/test"] for run in arms.get(f"depth-{depth}_beta-{_LOOSE:g}", [])}
+            frozen = {run.seed: run.metrics["excess/test"] for run in runs}
+            more = mean_claim(f"at depth {depth} a transformer is further from the floor at beta {_FROZEN:g} than at "
+                              f"{_LOOSE:g}", "difference of the excess, nats", seed_by_seed(frozen, loose))  # fmt: skip
+            claims += [dataclasses.replace(claim, own=True) for claim in (more, ahead)]
+    figures = []
+    for depth, points in panels.items():
+        at, *values = map(list, zip(*sorted(points), strict=True))
+        lines = [Line(name, at, each, colour) for name, each, colour in zip(("transformer", "best counter"), values,
+                                                                            COLOURS, strict=False)]  # fmt: skip
+        figures.append(Panel(f"depth {depth}", "excess, nats per token", lines))
+    figure = curves(figures, share_y=True)
+    for ax in figure.axes if figure else []:
+        ax.set_xlabel("beta")
+    save(figure, folder, "rlm_transition")
+    return [
+        sample_size_note(min(map(len, arms.values())), "grammars"),
+        table(["depth", "beta", "grammars", "floor", "excess of the transformer", "excess of the best counter"], rows),
+        claims,
+        "![Excess over the floor against beta, by depth](reproduction/figures/rlm_transition.png)",
+    ]
+
+
+_LOOSE, _FROZEN = 0.5, 2.0
+
+
+def _figure(records: Sequence[Record], bigrams: Sequence[float], folder: Path, name: str) -> None:
     lines = [
         Line(f"grammar {record.seed}", *record.curve("validation_excess"), COLOURS[number % 8])
         for number, record in enumerate(records)
     ]
     floor = np.array([record.metrics["floor/test"] for record in records])
-    best = float(np.mean([losses[2] for losses in counted] - floor))
+    best = float(np.mean(bigrams - floor))
     panel = Panel("Above the exact floor", "excess loss, nats per token", lines, (best, "bigram"))
     save(curves([panel]), folder, name)
 
