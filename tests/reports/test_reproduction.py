@@ -20,6 +20,7 @@ from replication.claims import (
 )
 from replication.page import STUDIES, study_config, write_page
 from replication.records import Record, add_record, read_records, record_of, run_key
+from replication.rlm import transition_section
 from scipy import stats
 
 from hf_synth.metrics.intervals import Interval, mean_interval, paired_interval
@@ -41,7 +42,7 @@ def made_up(study, arm, seed):
     rng = np.random.default_rng([seed, *arm.encode()])
     names = ["loss/test", "accuracy/test", "row_accuracy/test", "excess/test", "language/validity", "language/auroc"]
     names += ["language/perplexity/ratio", "language/auroc/same_length", "language/completion"]
-    names += ["all_right/validation/ood_analogical"]
+    names += ["all_right/validation/ood_analogical", "counted/unigram", "counted/bigram", "counted/trigram"]
     metrics = {name: float(rng.uniform(0.3, 0.9)) for name in names}
     metrics |= {"floor/test": 0.5, "steps": 40.0, "rows/trained": 200.0, "rows/test": 50.0}
     steps = [10, 20, 40]
@@ -74,6 +75,22 @@ def test_every_study_has_a_config_and_a_section(docs):
     pictures = [line.split("(")[1].rstrip(")") for line in page.splitlines() if line.startswith("![")]
     assert len(pictures) >= len(STUDIES)
     assert all((docs / picture).stat().st_size > 1000 for picture in pictures)
+
+
+def test_grammars_are_paired_across_betas(tmp_path):
+    """Claims of the study of frozen grammars, against differences by hand."""
+    study, config = "rlm_transition", config_of("rlm_transition")
+    records = [made_up(study, arm, seed) for arm in config["arms"] for seed in range(3)]
+    (claims,) = (part for part in transition_section(records, config, tmp_path) if not isinstance(part, str))
+    metrics = {(record.arm, record.seed): record.metrics for record in records}
+    excess = {arm: np.array([metrics[arm, seed]["excess/test"] for seed in range(3)]) for arm in config["arms"]}
+    counted = [
+        min(value for name, value in metrics["depth-3_beta-2", seed].items() if name.startswith("counted/"))
+        for seed in range(3)
+    ]
+    losses = 0.5 + excess["depth-3_beta-2"]  # the floor is 0.5
+    assert claims[2].interval == pytest.approx(mean_interval(excess["depth-3_beta-2"] - excess["depth-3_beta-0.5"]))
+    assert claims[3].interval == pytest.approx(mean_interval(counted - losses))
 
 
 def test_few_seeds_are_no_claim(docs):
