@@ -69,11 +69,12 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
         raise ValueError(f"test_share: got {data.test_share}, wanted held-out pairs to measure accuracy on")
     tokenizer = load_tokenizer(policy, data, train_pairs)
     fitting, held_out, metrics = fitting_pairs(train_pairs, test_pairs, tokenizer, args.max_length, folder)
-    weighed = weigh_rows(fitting, weights, args.seed, folder)
+    weighed = weigh_rows(fitting, weights, args.seed)
+    metrics |= weighed.record(folder)
     trainer = WeightedDPOTrainer(
         load_policy(policy, tokenizer, args.seed),
         args=args,  # the reference is a copy of that model; of an adapter, the model without it
-        train_dataset=weighed.rows,
+        train_dataset=weighed.dataset,
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=adapter_config(policy),
@@ -84,7 +85,7 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     found = evaluate_pairs(trainer)
     metrics |= accuracy_metrics(found["eval_rewards/accuracies"], found["eval_loss"], len(held_out))
     metrics["margin/held_out"] = found["eval_rewards/margins"]
-    write_metrics(folder, {**metrics, **weighed.metrics, "seconds/total": log["seconds"]})
+    write_metrics(folder, {**metrics, "seconds/total": log["seconds"]})
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
         print(f"Report: {write_report(folder)}")

@@ -59,15 +59,10 @@ from hf_synth.training.models import (
 from hf_synth.training.run_directory import read_metrics, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
+    WeighedRows,
     crowded_or_rare,
     held_out_density,
-    line_counts,
     measure_density,
-    prompt_weights,
-    weight_callbacks,
-    weight_metrics,
-    with_weights,
-    write_weights_table,
 )
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -269,10 +264,9 @@ def train_arm(
 ) -> dict[str, float]:
     """Train one arm from a fresh policy, unless it is finished; returns its metrics. Arms differ in weights alone."""
     arm.mkdir(parents=True, exist_ok=True)
-    prompts, density, held_out = shared.prompts, shared.density.density, shared.held_out
-    sampling_weights = prompt_weights(prompts, density, weights, strength, args.seed)
-    write_weights_table(arm, prompts, shared.density, sampling_weights)
-    metrics = weight_metrics(shared.density, sampling_weights, *line_counts(prompts, shared.lines))
+    held_out = shared.held_out
+    weighed = WeighedRows(shared.prompts, shared.density, weights, strength, args.seed)
+    metrics = weighed.record(arm, shared.lines)
     log = read_training_log(arm)
     if log is None:
         args = copy.deepcopy(args)
@@ -290,14 +284,12 @@ def train_arm(
             model,
             list(shared.rewards),
             args,
-            train_dataset=with_weights(prompts, sampling_weights),
+            train_dataset=weighed.dataset,
             round_size=weights.round_size,
             processing_class=shared.tokenizer,
             peft_config=adapter_config(policy),
         )
-        for callback in weight_callbacks(trainer, prompts, density, weights, strength, args.seed):
-            trainer.add_callback(callback)
-
+        weighed.add_callbacks(trainer)
         if held_out is not None:
             reference = reference and reference.to(args.device)
             while_training = Decoding.of_trainer(trainer, grpo.look_samples)

@@ -110,11 +110,12 @@ def run(
         fitting, held_out = (
             with_head_signs(pairs, reward.heads, reward.aspect_column) for pairs in (fitting, held_out)
         )
-    weighed = weigh_rows(fitting, weights, args.seed, folder)
+    weighed = weigh_rows(fitting, weights, args.seed)
+    metrics |= weighed.record(folder)
     trainer = trainer_class(
         load_classifier(policy, tokenizer, args.seed, reward.heads),
         args,
-        train_dataset=weighed.rows,
+        train_dataset=weighed.dataset,
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=adapter_config(policy),
@@ -126,7 +127,7 @@ def run(
     metrics |= accuracy_metrics(found["eval_accuracy"], found["eval_loss"], len(held_out))
     for head in reward.heads or ():
         metrics[f"accuracy/held_out/{head}"] = found[f"eval_accuracy/{head}"]
-    write_metrics(folder, {**metrics, **weighed.metrics, "seconds/total": log["seconds"]})
+    write_metrics(folder, {**metrics, "seconds/total": log["seconds"]})
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")
         print(f"Report: {write_report(folder)}")

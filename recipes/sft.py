@@ -29,7 +29,7 @@ from hf_synth.training.checkpoints import read_training_log, train
 from hf_synth.training.data import accepted_by_template, imitation_rows, rejected_counts, without_long_prompts
 from hf_synth.training.models import adapter_config, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import is_finished, record_data_fingerprint, run_directory, write_metrics
-from hf_synth.training.weighting import unweighed_rows, weigh_rows
+from hf_synth.training.weighting import weigh_rows
 
 QUICKSTART = Path(__file__).parent / "configs" / "density" / "quickstart_sft.yaml"
 
@@ -106,12 +106,10 @@ def build_trainer(
     options: dict[str, Any] = {"processing_class": tokenizer, "peft_config": adapter_config(policy)}
     if args.packing and not weights.active:
         return SFTTrainer(model, args, train_dataset=rows, **options), {}
-    weighed = (
-        weigh_rows(rows, weights, args.seed, folder) if weights.active else unweighed_rows(rows, weights, args.seed)
-    )
-    trainer = WeightedSFTTrainer(model, args, train_dataset=weighed.rows, round_size=weights.round_size, **options)
+    weighed = weigh_rows(rows, weights, args.seed, unweighed=not weights.active)
+    trainer = WeightedSFTTrainer(model, args, train_dataset=weighed.dataset, round_size=weights.round_size, **options)
     weighed.add_callbacks(trainer)
-    return trainer, weighed.metrics
+    return trainer, weighed.record(folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sampling weights of prompts from their density, and the table that says how they came about."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections import Counter
@@ -13,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
 from sklearn.decomposition import PCA
-from transformers import TrainerCallback
 
 from hf_synth.errors import nearest
 from hf_synth.io import is_main_process, load_json, reading, whole_file, write_json
@@ -126,25 +126,6 @@ def crowded_or_rare(density: np.ndarray) -> list[str]:
     return ["crowded" if above else "rare" for above in density > np.median(density)]
 
 
-def with_weights(prompts: Dataset, weights: np.ndarray) -> Dataset:
-    """Return the dataset with a `sampling_weight` column, which the weighted trainers read."""
-    return prompts.add_column("sampling_weight", weights.tolist())
-
-
-def write_weights_table(folder: Path, prompts: Dataset, measured: PromptDensity, weights: np.ndarray) -> None:
-    """Write prompts.parquet: prompt, cluster and src where known, density, sampling_weight, place on the map.
-
-    Only the main process writes.
-    """
-    if not is_main_process():
-        return
-    columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in prompts["prompt"]]}
-    columns |= {name: prompts[name] for name in _COLUMN_OF.values() if name in prompts.column_names}
-    x, y = measured.points.T
-    columns |= {"density": measured.density, "sampling_weight": weights, "x": x, "y": y}
-    pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
-
-
 def line_counts(prompts: Dataset, lines: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of lines of each row's prompt [N], and of each distinct prompt [P]; lines: by prompt_id."""
     return np.array([lines[prompt_id(prompt)] for prompt in prompts["prompt"]]), np.array(list(lines.values()))
@@ -182,116 +163,109 @@ def weight_metrics(
     }
 
 
-def prompt_weights(
-    prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
-) -> np.ndarray:
-    """Return the [N] sampling weights, mean 1, that a run starts with: the product of all kinds in `sampling_by`.
-
-    prompts: {prompt}, with `cluster`, `src` or `difficulty` where a kind needs it. density: [N], larger is more
-    crowded. seed: of the permutation. Raises ValueError where a column is missing.
-    """
-    factors = _Kinds(prompts, density, arguments, strength, seed).factors()
-    return combined_weights(*(factor.weights(0, 1) for factor in factors))
-
-
-def weight_callbacks(
-    trainer: Any, prompts: Dataset, density: np.ndarray, arguments: WeightArguments, strength: float, seed: int
-) -> list[TrainerCallback]:
-    """Return the callbacks of weights that change during training; empty where they stay.
-
-    The arguments are those of `prompt_weights`; rows are those of `trainer.train_dataset`.
-    """
-    factors = _Kinds(prompts, density, arguments, strength, seed, trainer).factors()
-    return [ChangingWeightsCallback(trainer, factors)] if any(factor.changes for factor in factors) else []
-
-
 @dataclasses.dataclass(frozen=True)
 class WeighedRows:
-    """Rows of a recipe that trains one model: {..., sampling_weight}, what they were weighed by, and the numbers."""
+    """The rows of one run, weighed by the product of all kinds in `sampling_by`.
+
+    rows: {prompt}, with `cluster`, `src` or `difficulty` where a kind needs it. measured: their density, None where
+    all weigh 1. seed: of the permutation. Weights raise ValueError where a column is missing.
+    """
 
     rows: Dataset
-    measured: PromptDensity
-    arguments: WeightArguments
-    seed: int
-    metrics: dict[str, float]
-
-    def add_callbacks(self, trainer: Any) -> None:
-        """Give the trainer what it needs where weights change while it trains."""
-        if not len(self.measured.density):
-            return
-        weighed = (self.rows, self.measured.density, self.arguments, self.arguments.one_strength(), self.seed)
-        for callback in weight_callbacks(trainer, *weighed):
-            trainer.add_callback(callback)
-
-
-def weigh_rows(rows: Dataset, arguments: WeightArguments, seed: int, folder: Path) -> WeighedRows:
-    """Measure the density of each row's `prompt`, weigh the rows, and write their table to the folder."""
-    strength = arguments.one_strength()
-    measured = measure_density(rows, arguments)
-    weights = prompt_weights(rows, measured.density, arguments, strength, seed)
-    write_weights_table(folder, rows, measured, weights)
-    metrics = weight_metrics(measured, weights, *line_counts(rows, distinct_prompts(rows)[1]))
-    return WeighedRows(with_weights(rows, weights), measured, arguments, seed, metrics)
-
-
-def unweighed_rows(rows: Dataset, arguments: WeightArguments, seed: int) -> WeighedRows:
-    """Return the rows with a weight of 1 each; nothing is measured or written."""
-    nothing = PromptDensity(np.zeros(0), np.zeros((0, 2)), 0.0)
-    return WeighedRows(with_weights(rows, np.ones(len(rows))), nothing, arguments, seed, {})
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kinds:
-    """Kinds of weights by their names, for the rows of one run."""
-
-    prompts: Dataset
-    density: np.ndarray
+    measured: PromptDensity | None
     arguments: WeightArguments
     strength: float
     seed: int
-    trainer: Any = None  # only with one can density be measured again
 
-    def factors(self) -> list[WeightFactor]:
-        return [self._factor(kind) for kind in self.arguments.sampling_by]
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        """The [N] sampling weights, mean 1, that the run starts with."""
+        if self.measured is None:
+            return np.ones(len(self.rows))
+        return combined_weights(*(factor.weights(0, 1) for factor in self._factors(self.measured.density)))
 
-    def _factor(self, kind: str) -> WeightFactor:
+    @property
+    def dataset(self) -> Dataset:
+        """The rows with a `sampling_weight` column, which the weighted trainers read."""
+        return self.rows.add_column("sampling_weight", self.weights.tolist())
+
+    def add_callbacks(self, trainer: Any) -> None:
+        """Give a trainer of this dataset what it needs where weights change while it trains."""
+        factors = [] if self.measured is None else self._factors(self.measured.density, trainer)
+        if any(factor.changes for factor in factors):
+            trainer.add_callback(ChangingWeightsCallback(trainer, factors))
+
+    def record(self, folder: Path, lines: Mapping[str, int] | None = None) -> dict[str, float]:
+        """Write the table of the weights to the folder, and return their metrics: see `weight_metrics`.
+
+        lines: how many lines each prompt_id had; by default those of the rows themselves.
+        """
+        if self.measured is None:
+            return {}
+        self.write_table(folder)
+        lines = distinct_prompts(self.rows)[1] if lines is None else lines
+        return weight_metrics(self.measured, self.weights, *line_counts(self.rows, lines))
+
+    def write_table(self, folder: Path) -> None:
+        """Write prompts.parquet: prompt, cluster and src where known, density, sampling_weight, place on the map.
+
+        Only the main process writes.
+        """
+        if self.measured is None or not is_main_process():
+            return
+        columns: dict[str, Any] = {"prompt": [prompt_text(prompt) for prompt in self.rows["prompt"]]}
+        columns |= {name: self.rows[name] for name in _COLUMN_OF.values() if name in self.rows.column_names}
+        x, y = self.measured.points.T
+        columns |= {"density": self.measured.density, "sampling_weight": self.weights, "x": x, "y": y}
+        pq.write_table(pa.table(columns), folder / WEIGHTS_TABLE)
+
+    def _factors(self, density: np.ndarray, trainer: Any = None) -> list[WeightFactor]:
+        """Return the kinds of weights by their names; only with a trainer can density be measured again."""
+        return [self._factor(kind, density, trainer) for kind in self.arguments.sampling_by]
+
+    def _factor(self, kind: str, density: np.ndarray, trainer: Any) -> WeightFactor:
         if kind in ("density", "permuted"):
-            return self._rarity(kind)
+            return self._rarity(kind, density, trainer)
         if kind in _COLUMN_OF:
             column = _COLUMN_OF[kind]
-            if column not in self.prompts.column_names:
+            if column not in self.rows.column_names:
                 raise ValueError(
                     f"sampling_by: got {kind!r}, and the prompts have no column {column!r}, only "
-                    f"{', '.join(self.prompts.column_names)}; leave it out, or take data that has it"
+                    f"{', '.join(self.rows.column_names)}; leave it out, or take data that has it"
                 )
-            groups = list(map(str, self.prompts[column]))
+            groups = list(map(str, self.rows[column]))
             shares: Any = self.arguments.source_shares if kind == "source" else None
             return FixedWeights(balanced_weights(groups, shares and completed_shares(groups, shares)), name=kind)
+        if kind == "uniform":
+            return FixedWeights(np.ones(len(self.rows)), name=kind)
+        texts = [prompt_text(prompt) for prompt in self.rows["prompt"]]
         if kind == "pass_rate":
-            return PassRates([prompt_text(prompt) for prompt in self.prompts["prompt"]])
-        if kind == "curriculum":
-            if "difficulty" in self.prompts.column_names:  # larger is harder
-                return Curriculum(list(self.prompts["difficulty"]))
-            return Curriculum([float(len(prompt_text(prompt))) for prompt in self.prompts["prompt"]])
-        return FixedWeights(np.ones(len(self.prompts)), name=kind)
+            return PassRates(texts)
+        harder = "difficulty" in self.rows.column_names  # larger is harder
+        return Curriculum(list(self.rows["difficulty"]) if harder else [float(len(text)) for text in texts])
 
-    def _rarity(self, kind: str) -> WeightFactor:
+    def _rarity(self, kind: str, density: np.ndarray, trainer: Any) -> WeightFactor:
         options: dict[str, Any] = {
             "strength": self.strength,
             "schedule": self.arguments.strength_schedule,
             "max_ratio": self.arguments.max_ratio,
         }
-        density, every = self._dealt(kind, self.density), self.arguments.density_refresh
-        if self.trainer is None or every is None:
-            return ScheduledRarity(density, **options)
 
-        def measure() -> np.ndarray:
-            return self._dealt(kind, policy_density(self.trainer, k=self.arguments.density_k))
+        def dealt(measured: np.ndarray) -> np.ndarray:
+            return permuted(measured, seed=self.seed) if kind == "permuted" else measured
 
-        return RefreshedRarity(measure, every=every, density=density, **options)
+        every, k = self.arguments.density_refresh, self.arguments.density_k
+        if trainer is None or every is None:
+            return ScheduledRarity(dealt(density), **options)
+        return RefreshedRarity(
+            lambda: dealt(policy_density(trainer, k=k)), every=every, density=dealt(density), **options
+        )
 
-    def _dealt(self, kind: str, density: np.ndarray) -> np.ndarray:
-        return permuted(density, seed=self.seed) if kind == "permuted" else density
+
+def weigh_rows(rows: Dataset, arguments: WeightArguments, seed: int, *, unweighed: bool = False) -> WeighedRows:
+    """Weigh the rows of a recipe that trains one model; `unweighed`: nothing is measured, and all weigh 1."""
+    strength = arguments.one_strength()
+    return WeighedRows(rows, None if unweighed else measure_density(rows, arguments), arguments, strength, seed)
 
 
 def completed_shares(sources: Sequence[str], shares: Any) -> dict[str, float]:
@@ -310,14 +284,14 @@ def completed_shares(sources: Sequence[str], shares: Any) -> dict[str, float]:
 
 TABLE, FACTS = "density.parquet", "density.json"
 _SCHEMA = pa.schema(
-    [
-        ("prompt", pa.string()),
-        ("key", pa.binary(16)),
-        ("density", pa.float64()),
-        ("sampling_weight", pa.float64()),
-        ("x", pa.float32()),
-        ("y", pa.float32()),
-    ]
+    {
+        "prompt": pa.string(),
+        "key": pa.binary(16),
+        "density": pa.float64(),
+        "sampling_weight": pa.float64(),
+        "x": pa.float32(),
+        "y": pa.float32(),
+    }
 )
 
 

@@ -1,6 +1,7 @@
 """The weights that `sampling_by` names, from a dataset's columns; unknown kinds and missing columns are errors."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from datasets import Dataset
 
 from hf_synth.sampling import DensityWeightedSampler, effective_sample_size, rarity_weights
 from hf_synth.training.arguments import WeightArguments, parse_recipe
-from hf_synth.training.weighting import prompt_weights, weight_callbacks
+from hf_synth.training.weighting import PromptDensity, WeighedRows
 
 DENSITY = np.array([9.0, 8, 7, 3, 2, 1])
 PROMPTS = Dataset.from_dict(
@@ -22,7 +23,20 @@ PROMPTS = Dataset.from_dict(
 
 def weights(*kinds, strength=1.0, seed=0, prompts=PROMPTS, **options):
     arguments = WeightArguments(sampling_by=list(kinds), sampling_strength=[strength], **options)
-    return prompt_weights(prompts, DENSITY, arguments, strength, seed)
+    return weighed(prompts, DENSITY, arguments, strength, seed).weights
+
+
+def weighed(prompts, density, arguments, strength=1.0, seed=0):
+    measured = PromptDensity(density, np.zeros((len(density), 2)), 2.0)
+    return WeighedRows(prompts, measured, arguments, strength, seed)
+
+
+def callbacks(arguments, strength):
+    """Those that a trainer gets."""
+    trainer = SimpleNamespace(added=[])
+    trainer.add_callback = trainer.added.append
+    weighed(PROMPTS, DENSITY, arguments, strength).add_callbacks(trainer)
+    return trainer.added
 
 
 def test_density_is_what_is_weighed_by_without_a_word():
@@ -53,9 +67,9 @@ def test_named_sources_get_their_fraction_of_the_draws_and_the_others_the_rest_b
     rows = Dataset.from_dict({"prompt": [str(n) for n in range(40)], "src": sources})
     for given in (["code=0.2", "math=0.5"], {"code": 0.2, "math": 0.5}):
         arguments = WeightArguments(sampling_by=["source"], source_shares=given)
-        found = prompt_weights(rows, np.ones(40), arguments, 1.0, 0)
-        np.testing.assert_allclose(found, [2.0] * 14 + [12 / 26] * 26)
-    sampler, drawn = DensityWeightedSampler(found, seed=3), Counter()
+        by_source = weighed(rows, np.ones(40), arguments).weights
+        np.testing.assert_allclose(by_source, [2.0] * 14 + [12 / 26] * 26)
+    sampler, drawn = DensityWeightedSampler(by_source, seed=3), Counter()
     for each in range(50):
         sampler.set_epoch(each)
         drawn = Counter(sources[row] for row in sampler)
@@ -77,7 +91,7 @@ def test_shares_as_flags_are_words_or_json(words):
 
 def test_a_source_may_get_nothing_or_all():
     shares = {"sampling_by": ["source"], "source_shares": {"hh": 0.0, "uf": 1.0}}
-    assert prompt_weights(PROMPTS, DENSITY, WeightArguments(**shares), 1.0, 0).tolist() == [0.0] + [1.2] * 5
+    assert weighed(PROMPTS, DENSITY, WeightArguments(**shares)).weights.tolist() == [0.0] + [1.2] * 5
     assert WeightArguments(sampling_by=["source"], source_shares=[]).source_shares is None
 
 
@@ -132,10 +146,10 @@ def test_a_missing_column_is_an_error(kind, column):
 
 def test_fixed_weights_need_no_callback():
     arguments = WeightArguments(sampling_by=["density", "cluster"])
-    assert weight_callbacks(None, PROMPTS, DENSITY, arguments, 1.0, 0) == []
+    assert callbacks(arguments, 1.0) == []
     rising = WeightArguments(strength_schedule="rising")
-    assert weight_callbacks(None, PROMPTS, DENSITY, rising, 0.0, 0) == [], "nothing changes for a control"
-    (callback,) = weight_callbacks(None, PROMPTS, DENSITY, rising, 1.0, 0)
+    assert callbacks(rising, 0.0) == [], "nothing changes for a control"
+    (callback,) = callbacks(rising, 1.0)
     assert [factor.name for factor in callback.factors] == ["density"]
 
 

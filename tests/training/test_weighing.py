@@ -12,16 +12,14 @@ from hf_synth.training.arguments import WeightArguments
 from hf_synth.training.weighting import (
     WEIGHTS_TABLE,
     PromptDensity,
+    WeighedRows,
     crowded_or_rare,
     held_out_density,
     line_counts,
     measure_density,
     place_on_map,
-    prompt_weights,
     weigh_rows,
     weight_metrics,
-    with_weights,
-    write_weights_table,
 )
 
 CROWD = [f"how do I bake bread number {number}" for number in range(30)]
@@ -34,9 +32,9 @@ def prompts():
     return Dataset.from_dict({"prompt": CROWD + RARE})
 
 
-def weights_of(prompts, measured, strength=1.0):
+def weigh(prompts, measured, strength=1.0):
     """What a recipe draws by."""
-    return prompt_weights(prompts, measured.density, ARGUMENTS, strength, 0)
+    return WeighedRows(prompts, measured, ARGUMENTS, strength, 0)
 
 
 def test_weights_are_those_of_the_library(prompts):
@@ -45,14 +43,14 @@ def test_weights_are_those_of_the_library(prompts):
     np.testing.assert_array_equal(measured.density, density)
     for strength in (0.0, 0.5, 1.0):
         wanted = rarity_weights(density, strength=strength, max_ratio=100.0)
-        np.testing.assert_allclose(weights_of(prompts, measured, strength), wanted, rtol=1e-12)
+        np.testing.assert_allclose(weigh(prompts, measured, strength).weights, wanted, rtol=1e-12)
     assert measured.points.shape == (34, 2)
 
 
 def test_the_rare_are_drawn_more_often(prompts):
-    weights = weights_of(prompts, measure_density(prompts, ARGUMENTS))
-    assert weights[30:].min() > weights[:30].max()
-    assert list(with_weights(prompts, weights)["sampling_weight"]) == weights.tolist()
+    weighed = weigh(prompts, measure_density(prompts, ARGUMENTS))
+    assert weighed.weights[30:].min() > weighed.weights[:30].max()
+    assert list(weighed.dataset["sampling_weight"]) == weighed.weights.tolist()
 
 
 def test_held_out_prompts_are_told_apart_by_all_prompts(prompts):
@@ -100,29 +98,28 @@ def test_conversations_are_weighed_by_their_text(prompts):
 
 def test_the_table_says_how_weights_came_about(prompts, tmp_path, monkeypatch):
     measured = measure_density(prompts, ARGUMENTS)
-    weights = weights_of(prompts, measured)
-    clustered = prompts.add_column("cluster", ["crowd"] * 30 + ["rare"] * 4)
-    write_weights_table(tmp_path, clustered, measured, weights)
+    weighed = weigh(prompts.add_column("cluster", ["crowd"] * 30 + ["rare"] * 4), measured)
+    weighed.write_table(tmp_path)
     table = pq.read_table(tmp_path / WEIGHTS_TABLE).to_pydict()
     assert list(table) == ["prompt", "cluster", "density", "sampling_weight", "x", "y"]
     assert table["prompt"] == CROWD + RARE
     assert table["cluster"] == ["crowd"] * 30 + ["rare"] * 4
-    assert table["sampling_weight"] == weights.tolist()
+    assert table["sampling_weight"] == weighed.weights.tolist()
     np.testing.assert_array_equal(table["density"], measured.density)
     monkeypatch.setenv("RANK", "1")
-    write_weights_table(tmp_path / "other", prompts, measured, weights)
+    weighed.write_table(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 def test_numbers_of_weights(prompts):
     measured = measure_density(prompts, ARGUMENTS)
-    weights = weights_of(prompts, measured)
-    found = weight_metrics(measured, weights, np.ones(34, int), np.ones(34, int))
+    weights = weigh(prompts, measured).weights
+    metrics = weight_metrics(measured, weights, np.ones(34, int), np.ones(34, int))
     size = weights.sum() ** 2 / (weights**2).sum()
-    assert found["weights/effective_sample_size"] == pytest.approx(size)
-    assert found["weights/effective_share"] == pytest.approx(size / 34)
-    assert (found["weights/smallest"], found["weights/largest"]) == (weights.min(), weights.max())
-    assert found["weights/prompts"] == 34
+    assert metrics["weights/effective_sample_size"] == pytest.approx(size)
+    assert metrics["weights/effective_share"] == pytest.approx(size / 34)
+    assert (metrics["weights/smallest"], metrics["weights/largest"]) == (weights.min(), weights.max())
+    assert metrics["weights/prompts"] == 34
 
 
 def test_how_many_lines_became_how_many_prompts(capsys):
@@ -131,24 +128,24 @@ def test_how_many_lines_became_how_many_prompts(capsys):
     weights = np.array([0.5, 2.0, 0.5, 1.5, 0.5])
     copies, lines = line_counts(rows, distinct_prompts(rows)[1])
     assert (copies.tolist(), lines.tolist()) == ([3, 1, 3, 1, 3], [3, 1, 1])
-    found = weight_metrics(PromptDensity(weights, np.zeros((5, 2)), 2.0), weights, copies, lines)
+    metrics = weight_metrics(PromptDensity(weights, np.zeros((5, 2)), 2.0), weights, copies, lines)
     names = ("lines", "distinct", "repeated", "most_lines")
-    assert [found[f"prompts/{name}"] for name in names] == [5, 3, 2, 3]
-    assert [found[f"weights/{name}"] for name in ("smallest", "median", "largest")] == [0.5, 0.5, 2]
-    assert found["weights/repeated_share"] == pytest.approx(1.5 / 5)
+    assert [metrics[f"prompts/{name}"] for name in names] == [5, 3, 2, 3]
+    assert [metrics[f"weights/{name}"] for name in ("smallest", "median", "largest")] == [0.5, 0.5, 2]
+    assert metrics["weights/repeated_share"] == pytest.approx(1.5 / 5)
     assert "5 lines, 3 distinct prompts, at most 3 of each; weights 0.5 to 2, median 0.5" in capsys.readouterr().out
 
 
 def test_ten_copies_weigh_together_what_one_prompt_would(prompts, tmp_path):
     arguments = WeightArguments(density_k=3, density_estimator="mean_distance", sampling_strength=[1.0])
     once, often = (
-        weigh_rows(rows, arguments, 0, tmp_path)
-        for rows in (prompts, concatenate_datasets([prompts, prompts.select([33] * 9)]))
+        weigh_rows(rows, arguments, 0) for rows in (prompts, concatenate_datasets([prompts, prompts.select([33] * 9)]))
     )
-    alone, copied = (np.array(weighed.rows["sampling_weight"]) for weighed in (once, often))
+    alone, copied = (np.array(weighed.dataset["sampling_weight"]) for weighed in (once, often))
     assert copied[33:].sum() / copied[0] == pytest.approx(alone[33] / alone[0])
-    assert often.metrics["weights/repeated_share"] == pytest.approx(alone[33] / alone.sum())
-    assert (once.metrics["weights/repeated_share"], often.metrics["prompts/repeated"]) == (0, 9)
+    once_recorded, often_recorded = (weighed.record(tmp_path) for weighed in (once, often))
+    assert often_recorded["weights/repeated_share"] == pytest.approx(alone[33] / alone.sum())
+    assert (once_recorded["weights/repeated_share"], often_recorded["prompts/repeated"]) == (0, 9)
 
 
 def test_an_embedder_that_is_not_there(prompts):
@@ -160,7 +157,7 @@ def test_an_embedder_that_is_not_there(prompts):
 def test_too_few_distinct_prompts_for_a_density_weigh_alike(texts):
     alike = Dataset.from_dict({"prompt": texts})
     measured = measure_density(alike, WeightArguments())
-    assert weights_of(alike, measured).tolist() == [1.0] * len(texts)
+    assert weigh(alike, measured).weights.tolist() == [1.0] * len(texts)
     assert measured.points.shape == (len(texts), 2)
 
 
