@@ -47,17 +47,14 @@ def user_errors(
     logging.getLogger("transformers.modeling_utils").addFilter(lambda record: unmasked not in str(record.msg))
     try:
         yield
-    except ValueError as error:
-        if os.environ.get("HF_SYNTH_DEBUG") == "1":
-            raise
-        print(f"{command}: error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{command}: " + "; ".join(filter(None, ["interrupted", interrupted])), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        full = disk_full_error(error)
-        if full:
+        line: Exception | str = error
+        if isinstance(error, ValueError):
+            pass
+        elif full := disk_full_error(error):
             line = f"{full}; make room, then give the same command again"
         elif isinstance(error, BrokenPipeError):
             line = "the reader of the output has gone; send it to a file or to cat"

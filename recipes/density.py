@@ -22,12 +22,11 @@ import torch
 from accelerate import PartialState
 
 from hf_synth.errors import option, user_errors
-from hf_synth.io import directory_lock
 from hf_synth.sampling import effective_sample_size, prompt_text, rarity_weights
 from hf_synth.sampling.shards import DensitySettings, Ranks, ShardedDensity, sharded_density
 from hf_synth.training.arguments import DataArguments, WeightArguments, parse_recipe
 from hf_synth.training.data import prompt_split, usable_prompts
-from hf_synth.training.run_directory import open_run, write_metrics
+from hf_synth.training.run_directory import run_directory, write_metrics
 from hf_synth.training.weighting import (
     FACTS,
     PromptDensity,
@@ -57,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     parsed = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     output, data, weights = parsed
     weights.one_strength()
-    with directory_lock(output.output_dir):
-        folder = open_run(output.output_dir, *parsed, recipe="density", settings=parsed.settings)
+    with run_directory(output.output_dir, *parsed, recipe="density", settings=parsed.settings) as folder:
         return measure(folder, data, weights)
 
 

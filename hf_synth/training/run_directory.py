@@ -49,32 +49,39 @@ def open_run(
     A directory in which nothing was trained yet takes the new config.
     Raises ValueError where it holds the run of another config, naming the values that differ.
     """
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"got output_dir={output_dir!r}, which is a file; wanted a directory")
-    config = {name: value for part in arguments for name, value in resolved(part).items()}
-    path = folder / RESOLVED_CONFIG
-    if path.exists() and _has_training(folder):
-        before = _check_same(path, config)
-        if recipe is None or "recipe" in before:
-            return folder  # else the run of an older version, which kept no recipe
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"got output_dir={output_dir!r}, which cannot be made: {error.strerror}") from error
+    folder, before = Path(output_dir), check_run(output_dir, *arguments)
+    if before is not None and (recipe is None or "recipe" in before):
+        return folder  # else the run of an older version, which kept no recipe
+    folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():
         return folder
+    config = _config(arguments)
     kept = {name: value for name, value in (settings or {}).items() if name in config and name not in FREE}
     head = {"recipe": recipe, "settings": kept} if recipe else {}
-    write_text(path, (_HEAD if recipe else "") + yaml_text({**head, **dict(sorted(config.items()))}))
+    text = yaml_text({**head, **dict(sorted(config.items()))})
+    write_text(folder / RESOLVED_CONFIG, _HEAD + text if recipe else text)
     return folder
 
 
-def check_run(output_dir: str, *arguments: Any) -> None:
-    """Raise ValueError where a directory holds the run of another config, as `open_run` does; nothing is written."""
+def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
+    """Return what a directory keeps of its run, None where nothing was trained; nothing is written.
+
+    Raises ValueError where it holds the run of another config, as `open_run` does.
+    """
     path = Path(output_dir) / RESOLVED_CONFIG
-    if path.exists() and _has_training(path.parent):
-        _check_same(path, {name: value for part in arguments for name, value in resolved(part).items()})
+    if not (path.exists() and _has_training(path.parent)):
+        return None
+    with reading(path, "give another --output_dir, or remove that directory"):
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError("it holds no config")
+    config = _config(arguments)
+    if differing := changes(before, config, sorted((before.keys() | config.keys()) - FREE)):
+        raise ValueError(
+            f"output_dir {output_dir!r} holds the run of another config ({differing}); "
+            "give another --output_dir, or remove that directory"
+        )
+    return before
 
 
 @contextlib.contextmanager
@@ -134,6 +141,10 @@ def read_trained_on(folder: Path) -> dict[str, Any] | None:
     return load_json(folder / TRAINED_ON)
 
 
+def _config(arguments: Sequence[Any]) -> dict[str, Any]:
+    return {name: value for part in arguments for name, value in resolved(part).items()}
+
+
 def resolved(arguments: Any) -> dict[str, Any]:
     """A dataclass as plain values that YAML can hold; secrets, and whether the Trainer uploads, are left out."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
@@ -175,26 +186,12 @@ def _model_fingerprint(name: str, revision: str | None) -> str:
 
 
 def _has_training(folder: Path) -> bool:
-    """Whether anything was trained here: a start that failed on its input claims no directory."""
+    """Whether anything was trained here: a run that fails before its first checkpoint does not reserve the folder."""
     return (folder / "warmup").exists() or _has_steps(folder)
 
 
 def _has_steps(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() or any(folder.glob("checkpoint-*"))
-
-
-def _check_same(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What a directory keeps of its run; ValueError where that is another one."""
-    with reading(path, "give another --output_dir, or remove that directory"):
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(before, dict):
-            raise ValueError("it holds no config")
-    if differing := changes(before, config, sorted((before.keys() | config.keys()) - FREE)):
-        raise ValueError(
-            f"output_dir {str(path.parent)!r} holds the run of another config ({differing}); "
-            "give another --output_dir, or remove that directory"
-        )
-    return before
 
 
 def _plain(value: Any) -> Any:

@@ -125,10 +125,14 @@ def test_sft_arguments_are_kept_too(tmp_path):
 
 def test_a_file_in_the_place_of_the_directory(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="which is a file; wanted a directory"):
-        open_run(str(tmp_path / "file"), *arguments(tmp_path))
-    with pytest.raises(ValueError, match="which cannot be made"):
-        open_run(str(tmp_path / "file" / "run"), *arguments(tmp_path))
+    with pytest.raises(ValueError, match="which is a file; wanted a directory"), opened(tmp_path / "file"):
+        pass
+    with pytest.raises(ValueError, match="which cannot be made"), opened(tmp_path / "file" / "run"):
+        pass
+
+
+def opened(folder):
+    return runs.run_directory(str(folder), *arguments(folder.parent))
 
 
 def test_of_several_processes_one_writes(tmp_path, monkeypatch):
