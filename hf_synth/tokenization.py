@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Sequence as Chain
@@ -12,7 +13,6 @@ from tokenizers.pre_tokenizers import Split, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from hf_synth.kernels import kernel
 from hf_synth.tasks.base import BOS, FIRST_CONTENT, SPECIAL_TOKENS, Task
 
 
@@ -85,39 +85,12 @@ def render(tokens: np.ndarray, start: np.ndarray, stop: np.ndarray, words: Seque
 
     tokens: int32 [rows, width]; start, stop: int [rows]; words: all words in id order. Returns strings [rows].
     """
-    encoded = [f"{word} ".encode() for word in words]
-    sizes = np.array([len(word) for word in encoded], np.int64)
-    blob = np.frombuffer(b"".join(encoded), np.uint8)
-    prefix = np.frombuffer(lead.encode(), np.uint8)
-    offsets = _text_offsets(tokens, start, stop, sizes, prefix.size)
-    begins = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    text = _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets)
-    return pa.LargeStringArray.from_buffers(len(tokens), pa.py_buffer(offsets), pa.py_buffer(text)).cast(pa.string())
-
-
-@kernel
-def _text_offsets(tokens, start, stop, sizes, lead):  # type: ignore[no-untyped-def]
-    offsets = np.zeros(tokens.shape[0] + 1, np.int64)
-    for row in range(tokens.shape[0]):
-        length = lead
-        for at in range(start[row], stop[row]):
-            length += sizes[tokens[row, at]]
-        offsets[row + 1] = offsets[row] + length - (stop[row] > start[row])
-    return offsets
-
-
-@kernel
-def _fill_text(tokens, start, stop, begins, sizes, blob, prefix, offsets):  # type: ignore[no-untyped-def]
-    text = np.empty(offsets[-1], np.uint8)
-    for row in range(tokens.shape[0]):
-        cursor, end = offsets[row], offsets[row + 1]
-        for byte in prefix:
-            text[cursor] = byte
-            cursor += 1
-        for at in range(start[row], stop[row]):
-            word = tokens[row, at]
-            for byte_at in range(begins[word], begins[word] + sizes[word]):
-                if cursor < end:
-                    text[cursor] = blob[byte_at]
-                    cursor += 1
-    return text
+    position = np.arange(tokens.shape[1], dtype=np.int32)
+    ids = tokens[(position >= start[:, None]) & (position < stop[:, None])]
+    offsets = np.concatenate([[0], np.cumsum(stop - start)])
+    ids[offsets[:-1][stop > start]] += len(words)  # the first of each row, before which no space stands
+    pieces = pa.array([*(f" {word}" for word in words), *(lead + word for word in words)]).take(pa.array(ids))
+    _, ends, letters = pieces.buffers()
+    begins = np.frombuffer(ends, np.int32)[offsets]
+    texts = pa.StringArray.from_buffers(len(tokens), pa.py_buffer(begins), letters)
+    return pc.if_else(stop > start, texts, lead) if lead else texts
