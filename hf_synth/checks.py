@@ -162,7 +162,7 @@ def same_in_any_block(samples: Samples) -> Iterator[Problem]:
             continue
         changes = {"corrupted": task.corrupt} | {name: kind.make for name, kind in task.violations().items()}
         for name, change in changes.items():
-            changed = _as_lists(change(_copy(rows), sample.rng("change")))
+            changed = _as_lists(change(rows.copy(), sample.rng("change")))
             alone = [
                 _as_lists(change(rows.select(one), sample.rng("change").subset(one)))[0]
                 for one in np.arange(size)[:, None]
@@ -401,7 +401,7 @@ def corrupted(samples: Samples) -> Iterator[Problem]:
     Lengths, loss spans and a last `<eos>` are kept; no `<pad>` or `<eos>` comes in.
     """
     for sample in samples.every:
-        rows, argument = sample.rows, _copy(sample.rows)
+        rows, argument = sample.rows, sample.rows.copy()
         wrong = samples.task.corrupt(argument, sample.rng("corrupt"))
         if not np.array_equal(argument.tokens, rows.tokens):
             yield Problem("corrupt changes the rows that it is given; wanted a copy (rows.select)")
@@ -430,7 +430,7 @@ def violations(samples: Samples) -> Iterator[Problem]:
     for name, violation in samples.task.violations().items():
         changes_length = False
         for sample in samples.whole:
-            wrong = violation.make(_copy(sample.rows), sample.rng("violation"))
+            wrong = violation.make(sample.rows.copy(), sample.rng("violation"))
             scores = sample.scores(sample.texts(wrong))
             yield from sample.problems(scores != 0, f"{name} is not verified 0.0", wrong)
             other_length = wrong.lengths != sample.rows.lengths
@@ -578,10 +578,6 @@ def _score(task: Task, prompt: str, completion: str) -> float:
         return task.verify(prompt, completion)
     except Exception:
         return float("nan")
-
-
-def _copy(rows: Rows) -> Rows:
-    return rows.select(np.arange(len(rows)))
 
 
 def _single_words(rows: Rows) -> np.ndarray:

@@ -73,7 +73,7 @@ def with_prompts(rows: Rows, rng: RowRandom) -> Rows:
     if counts[whole].min() < 2:
         raise ValueError('a row of fewer than two words has no proper prefix to be its prompt; view="text" needs none')
     prefix = 1 + np.floor(rng.random(1)[:, 0] * (counts - 1)).astype(np.int32)
-    cut = rows.select(np.arange(len(rows)))
+    cut = rows.copy()
     cut.loss_start = np.where(whole, 1 + prefix, rows.loss_start).astype(np.int32)
     return cut
 

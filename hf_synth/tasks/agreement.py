@@ -70,9 +70,7 @@ class Agreement(Grammar[AgreementConfig]):
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Two verbs that differ change places; where there are none, one becomes another, or the closing a noun."""
-        wrong = rows.select(np.arange(len(rows)))
-        _break_pairs(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), self.config.kinds)
-        return wrong
+        return rows.changed(_break_pairs, rng.keys(), self.config.kinds)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); nouns are uniform, verbs certain."""
@@ -96,8 +94,8 @@ class Agreement(Grammar[AgreementConfig]):
     def violations(self) -> Mapping[str, Violation]:
         """A verb that does not agree, and a pair the wrong way round."""
         return {
-            "wrong_verb": Violation(self.corrupt, keeps_length=True),
-            "swapped_order": Violation(_swapped_order, keeps_length=True),
+            "wrong_verb": Violation(self.corrupt),
+            "swapped_order": Violation(_swapped_order),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:

@@ -89,7 +89,7 @@ class Analogy(Task[AnalogyConfig]):
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Any entity that is not a right answer as the last token."""
-        wrong = rows.select(np.arange(len(rows)))
+        wrong = rows.copy()
         codes = _codes(rows.tokens, rows.lengths, self.config.num_entities)
         begin, end = answer_span(self.graph.facts, codes)
         at = (np.arange(len(rows)), rows.lengths - 1)

@@ -149,6 +149,16 @@ class Rows:
         columns = {name: column[index] for name, column in self.columns.items()}
         return Rows(self.tokens[index], self.lengths[index], self.loss_start[index], self.loss_stop[index], columns)
 
+    def copy(self) -> "Rows":
+        """Rows that share no array with these."""
+        return self.select(np.arange(len(self)))
+
+    def changed(self, kernel: Callable[..., Any], *arguments: Any) -> "Rows":
+        """A copy, its tokens changed in place by `kernel(tokens, lengths, loss_start, *arguments)`."""
+        rows = self.copy()
+        kernel(rows.tokens, rows.lengths, rows.loss_start, *arguments)
+        return rows
+
     def have(self, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Whether the token at each of `positions`, int [rows, positions], is this one, bool like `tokens`."""
         return np.asarray(tokens == np.take_along_axis(self.tokens, positions, axis=1)[:, :, None])
@@ -208,7 +218,7 @@ class Violation(NamedTuple):
     """A kind of invalid text: how to make it from valid rows, and whether it keeps each row's length."""
 
     make: Callable[[Rows, RowRandom], Rows]
-    keeps_length: bool
+    keeps_length: bool = True
 
 
 def shuffled(index: np.ndarray, size: int, address: str) -> np.ndarray:
@@ -343,7 +353,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def violations(self) -> Mapping[str, Violation]:
         """Named kinds of invalid text."""
-        return {"corrupted": Violation(self.corrupt, keeps_length=True)}
+        return {"corrupted": Violation(self.corrupt)}
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
         """Prefixes after which only some tokens are right."""

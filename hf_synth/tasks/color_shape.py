@@ -66,9 +66,7 @@ class ColorShape(Grammar[ColorShapeConfig]):
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Swap two shapes of different colors; where there are none, a color and its shape; else change the shape."""
-        wrong = rows.select(np.arange(len(rows)))
-        _spoil(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys())
-        return wrong
+        return rows.changed(_spoil, rng.keys())
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """After n pairs the end has probability 1 / (max_pairs - n + 1); colors and shapes are uniform."""
@@ -94,10 +92,10 @@ class ColorShape(Grammar[ColorShapeConfig]):
     def violations(self) -> Mapping[str, Violation]:
         """A shape of the other color, a word left out, too many pairs, a shape before its color."""
         return {
-            "wrong_pairing": Violation(_wrong_pairing, keeps_length=True),
+            "wrong_pairing": Violation(_wrong_pairing),
             "odd_length": Violation(_odd_length, keeps_length=False),
             "too_many_pairs": Violation(self._too_many_pairs, keeps_length=False),
-            "swapped_order": Violation(_swapped_order, keeps_length=True),
+            "swapped_order": Violation(_swapped_order),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:

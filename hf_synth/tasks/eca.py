@@ -8,8 +8,9 @@ import numpy as np
 
 from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, hash_rows
-from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
+from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.determined import corrupt_rows
+from hf_synth.tasks.families.grammars import replaced
 
 _ZERO, _ONE = FIRST_CONTENT, FIRST_CONTENT + 1
 
@@ -79,7 +80,7 @@ class Eca(Task[EcaConfig]):
 
         The first state that is touched follows from the one before it no more.
         """
-        wrong = rows.select(np.arange(len(rows)))
+        wrong = rows.copy()
         first = np.maximum(rows.loss_start, 1 + self.config.width).astype(np.int32)
         corrupt_rows(wrong.tokens, wrong.lengths, first, rng.keys(), _ZERO, _ONE + 1)
         return wrong
@@ -105,8 +106,8 @@ class Eca(Task[EcaConfig]):
     def violations(self) -> Mapping[str, Violation]:
         """Cells that do not follow, states by the opposite rule, a cell missing."""
         return {
-            "wrong_cells": Violation(self.corrupt, keeps_length=True),
-            "opposite_rule": Violation(self._by_the_opposite_rule, keeps_length=True),
+            "wrong_cells": Violation(self.corrupt),
+            "opposite_rule": Violation(self._by_the_opposite_rule),
             "missing_cell": Violation(_without_the_last, keeps_length=False),
         }
 
@@ -143,7 +144,7 @@ class Eca(Task[EcaConfig]):
 
     def _by_the_opposite_rule(self, rows: Rows, rng: RowRandom) -> Rows:
         """All states after the first, by the rule that gives 1 where this one gives 0."""
-        wrong = rows.select(np.arange(len(rows)))
+        wrong = rows.copy()
         _evolve(wrong.tokens, self.config.width, 255 - self.config.rule)
         return wrong
 
@@ -155,9 +156,7 @@ class Eca(Task[EcaConfig]):
 
 def _without_the_last(rows: Rows, rng: RowRandom) -> Rows:
     """The last cell left out."""
-    wrong = rows.select(np.arange(len(rows)))
-    every = np.arange(len(rows))
-    wrong.tokens[every, rows.lengths - 2], wrong.tokens[every, rows.lengths - 1] = EOS, 0
+    wrong = replaced(rows, (rows.lengths - 2, EOS), (rows.lengths - 1, PAD))
     wrong.lengths, wrong.loss_stop = rows.lengths - 1, rows.loss_stop - 1
     return wrong
 

@@ -77,9 +77,7 @@ class Palindrome(Grammar[PalindromeConfig]):
 
         Where none may move, one becomes another; where none but brackets may change, those do.
         """
-        wrong = rows.select(np.arange(len(rows)))
-        break_mirror(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), _CONTENT, _LETTER, _OPEN)
-        return wrong
+        return rows.changed(break_mirror, rng.keys(), _CONTENT, _LETTER, _OPEN)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Each word's share of the kinds, lengths and centres that the words before it allow."""
@@ -104,10 +102,10 @@ class Palindrome(Grammar[PalindromeConfig]):
         A content of no word has no mirror to break: there `not_palindrome` exchanges the brackets.
         """
         return {
-            "not_palindrome": Violation(self.corrupt, keeps_length=True),
-            "unmatched_open": Violation(lambda rows, rng: _without_one(rows, _CLOSE, rng), keeps_length=True),
-            "unmatched_close": Violation(lambda rows, rng: _without_one(rows, _OPEN, rng), keeps_length=True),
-            "foreign_token": Violation(foreign_token, keeps_length=True),
+            "not_palindrome": Violation(self.corrupt),
+            "unmatched_open": Violation(lambda rows, rng: _without_one(rows, _CLOSE, rng)),
+            "unmatched_close": Violation(lambda rows, rng: _without_one(rows, _OPEN, rng)),
+            "foreign_token": Violation(foreign_token),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:

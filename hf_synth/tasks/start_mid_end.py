@@ -51,17 +51,13 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Move the last word of what may change to an earlier place; a single word becomes another one."""
-        wrong = rows.select(np.arange(len(rows)))
-        every = np.arange(len(rows))
-        last = rows.lengths - 2
+        every, last, position = np.arange(len(rows)), rows.lengths - 2, np.arange(rows.tokens.shape[1])
         movable = last - rows.loss_start
-        target = rows.loss_start + np.floor(rng.random(1)[:, 0] * movable).astype(np.int32)
-        position = np.arange(rows.tokens.shape[1])
-        shifted = np.roll(rows.tokens, 1, axis=1)
-        inside = (position > target[:, None]) & (position <= last[:, None])
-        np.copyto(wrong.tokens, shifted, where=inside & (movable > 0)[:, None])
-        final = rows.tokens[every, last]
-        wrong.tokens[every, target] = np.where(movable > 0, final, _MIDDLE)
+        target = rows.loss_start + random_below(movable, rng)
+        later = (position > target[:, None]) & (position <= last[:, None])
+        wrong = rows.copy()
+        wrong.tokens = np.take_along_axis(rows.tokens, position - later, axis=1)
+        wrong.tokens[every, target] = np.where(movable > 0, rows.tokens[every, last], _MIDDLE)
         return wrong
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -86,11 +82,11 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
         """Each word missing or doubled, and a wrong order; only a missing middle cannot keep the length."""
         return {
             "missing_middle": Violation(lambda rows, rng: self._with_middles(0 * rows.lengths), keeps_length=False),
-            "missing_start": Violation(lambda rows, rng: replaced(rows, (self._first, _MIDDLE)), keeps_length=True),
-            "missing_end": Violation(lambda rows, rng: replaced(rows, (self._last(rows), _MIDDLE)), keeps_length=True),
-            "wrong_order": Violation(self._wrong_order, keeps_length=True),
-            "doubled_start": Violation(self._doubled(_START), keeps_length=True),
-            "doubled_end": Violation(self._doubled(_END), keeps_length=True),
+            "missing_start": Violation(lambda rows, rng: replaced(rows, (self._first, _MIDDLE))),
+            "missing_end": Violation(lambda rows, rng: replaced(rows, (self._last(rows), _MIDDLE))),
+            "wrong_order": Violation(self._wrong_order),
+            "doubled_start": Violation(self._doubled(_START)),
+            "doubled_end": Violation(self._doubled(_END)),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:

@@ -68,9 +68,7 @@ class Tivari3(Grammar[Tivari3Config]):
 
         Where none may move, one word of the content becomes another; where no content may change, the closing does.
         """
-        wrong = rows.select(np.arange(len(rows)))
-        break_mirror(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), _CONTENT, _NUL, _LAST)
-        return wrong
+        return rows.changed(break_mirror, rng.keys(), _CONTENT, _NUL, _LAST)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Each word's share of the lengths and centres that the words before it allow."""
@@ -95,18 +93,12 @@ class Tivari3(Grammar[Tivari3Config]):
         A content of no word has no mirror to break: there `not_mirrored` breaks the closing.
         """
         return {
-            "not_mirrored": Violation(self.corrupt, keeps_length=True),
+            "not_mirrored": Violation(self.corrupt),
             "odd_count": Violation(_odd_centre, keeps_length=False),
-            "missing_start": Violation(
-                lambda rows, rng: replaced(rows, (2, random_letter(rng, _NUL))), keeps_length=True
-            ),
-            "missing_end": Violation(
-                lambda rows, rng: replaced(rows, (rows.lengths - 3, random_letter(rng, _NUL))), keeps_length=True
-            ),
-            "wrong_order": Violation(
-                lambda rows, rng: replaced(rows, (2, _LAST), (rows.lengths - 3, _FIRST)), keeps_length=True
-            ),
-            "foreign_token": Violation(foreign_token, keeps_length=True),
+            "missing_start": Violation(lambda rows, rng: replaced(rows, (2, random_letter(rng, _NUL)))),
+            "missing_end": Violation(lambda rows, rng: replaced(rows, (rows.lengths - 3, random_letter(rng, _NUL)))),
+            "wrong_order": Violation(lambda rows, rng: replaced(rows, (2, _LAST), (rows.lengths - 3, _FIRST))),
+            "foreign_token": Violation(foreign_token),
         }
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:

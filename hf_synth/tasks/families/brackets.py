@@ -11,7 +11,7 @@ import numpy as np
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
 from hf_synth.tasks.families.bracket_words import corrupt_rows, is_word, next_brackets
-from hf_synth.tasks.families.grammars import place_of
+from hf_synth.tasks.families.grammars import place_of, random_below, replaced, swapped
 
 LONGEST = 65_536
 MOST_TYPES = 32_768
@@ -102,9 +102,7 @@ class BracketTask(Task[BracketConfigT]):
         Where brackets may stay open, a few swaps are tried; and where every bracket is right in every place that was
         tried, one becomes `<sep>`.
         """
-        wrong = rows.select(np.arange(len(rows)))
-        corrupt_rows(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), *self._rule)
-        return wrong
+        return rows.changed(corrupt_rows, rng.keys(), *self._rule)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """P(open) / k for an opening, P(close) / (types it may close) for a closing, 1 for `<eos>` at the end.
@@ -119,17 +117,17 @@ class BracketTask(Task[BracketConfigT]):
         """Brackets exchanged, of another type, without a partner, before theirs, one too many, too many open."""
         config = self.config
         kinds = {
-            "corrupted": Violation(self.corrupt, keeps_length=True),
-            "unmatched_close": Violation(self._unmatched_close, keeps_length=True),
+            "corrupted": Violation(self.corrupt),
+            "unmatched_close": Violation(self._unmatched_close),
             "odd_length" if config.closes else "wrong_length": Violation(_one_twice, keeps_length=False),
         }
         if config.closes:
-            kinds["unmatched_open"] = Violation(self._unmatched_open, keeps_length=True)
-            kinds["wrong_order"] = Violation(self._wrong_order, keeps_length=True)
+            kinds["unmatched_open"] = Violation(self._unmatched_open)
+            kinds["wrong_order"] = Violation(self._wrong_order)
             if config.k > 1:
-                kinds["wrong_type"] = Violation(self._wrong_type, keeps_length=True)
+                kinds["wrong_type"] = Violation(self._wrong_type)
         if config.length // 2 > config.deepest:
-            kinds["too_deep"] = Violation(self._too_deep, keeps_length=True)
+            kinds["too_deep"] = Violation(self._too_deep)
         return kinds
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
@@ -176,52 +174,42 @@ class BracketTask(Task[BracketConfigT]):
 
     def _unmatched_close(self, rows: Rows, rng: RowRandom) -> Rows:
         """A bracket that opens where none is open closes instead."""
-        wrong, at, _ = self._outermost(rows, rng)
-        wrong.tokens[np.arange(len(rows)), at] += self.config.k
-        return wrong
+        at, _ = self._outermost(rows, rng)
+        return replaced(rows, (at, rows.tokens[np.arange(len(rows)), at] + self.config.k))
 
     def _unmatched_open(self, rows: Rows, rng: RowRandom) -> Rows:
         """A closing bracket opens."""
-        wrong, at = self._a_closing(rows, rng)
-        wrong.tokens[np.arange(len(rows)), at] -= self.config.k
-        return wrong
+        at = place_of(self._closings(rows), rng)
+        return replaced(rows, (at, rows.tokens[np.arange(len(rows)), at] - self.config.k))
 
     def _wrong_order(self, rows: Rows, rng: RowRandom) -> Rows:
         """A bracket that opens where none is open, and the closing after which none is again, change places."""
-        wrong, start, stop = self._outermost(rows, rng)
-        every = np.arange(len(rows))
-        wrong.tokens[every, start], wrong.tokens[every, stop] = rows.tokens[every, stop], rows.tokens[every, start]
-        return wrong
+        return swapped(rows, *self._outermost(rows, rng))
 
     def _wrong_type(self, rows: Rows, rng: RowRandom) -> Rows:
         """A closing bracket becomes one of another type."""
-        wrong, at = self._a_closing(rows, rng)
-        k, every, first = self.config.k, np.arange(len(rows)), FIRST_CONTENT + self.config.k
-        wrong.tokens[every, at] = first + (rows.tokens[every, at] - first + rng.integers(1, k, 1)[:, 0]) % k
-        return wrong
+        k, at = self.config.k, place_of(self._closings(rows), rng)
+        kind = rows.tokens[np.arange(len(rows)), at] - FIRST_CONTENT - k
+        return replaced(rows, (at, FIRST_CONTENT + k + (kind + rng.integers(1, k, 1)[:, 0]) % k))
 
     def _too_deep(self, rows: Rows, rng: RowRandom) -> Rows:
         """All openings come first, in their order, then all closings."""
         position = np.where(rows.tokens == EOS, 2, np.where(rows.tokens == PAD, 3, self._closings(rows)))
-        wrong = rows.select(np.arange(len(rows)))
+        wrong = rows.copy()
         wrong.tokens = np.take_along_axis(rows.tokens, np.argsort(position, axis=1, kind="stable"), axis=1)
         return wrong
 
     def _closings(self, rows: Rows) -> np.ndarray:
         return rows.tokens >= FIRST_CONTENT + self.config.k
 
-    def _a_closing(self, rows: Rows, rng: RowRandom) -> tuple[Rows, np.ndarray]:
-        """A copy of the rows, and where in each a random closing bracket stands."""
-        return rows.select(np.arange(len(rows))), place_of(self._closings(rows), rng)
-
-    def _outermost(self, rows: Rows, rng: RowRandom) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """A copy of the rows, where in each a random bracket opens while none is open, and where none is again."""
+    def _outermost(self, rows: Rows, rng: RowRandom) -> tuple[np.ndarray, np.ndarray]:
+        """Where in each row a random bracket opens while none is open, and where none is again."""
         closings = self._closings(rows)
         step = np.where(rows.tokens < FIRST_CONTENT, 0, np.where(closings, -1, 1)).astype(np.int32)
         depth = np.cumsum(step, axis=1, dtype=np.int32)
         start = place_of((depth == 1) & (step == 1), rng)
         after = np.arange(depth.shape[1]) > start[:, None]
-        return rows.select(np.arange(len(rows))), start, np.argmax(after & (depth == 0), axis=1)
+        return start, np.argmax(after & (depth == 0), axis=1)
 
 
 def _whole(tokens: np.ndarray) -> Rows:
@@ -232,7 +220,7 @@ def _whole(tokens: np.ndarray) -> Rows:
 
 def _one_twice(rows: Rows, rng: RowRandom) -> Rows:
     """A random bracket stands twice."""
-    twice = 1 + np.floor(rng.random(1) * (rows.lengths[:, None] - 2)).astype(np.int64)
+    twice = 1 + random_below(rows.lengths - 2, rng)[:, None]
     at = np.arange(rows.tokens.shape[1] + 1)
     tokens = np.take_along_axis(rows.tokens, at - (at > twice), axis=1)
     lengths = rows.lengths + np.int32(1)

@@ -68,10 +68,7 @@ class Determined(Task[ConfigT]):
 
     def corrupt(self, rows: Rows, rng: RowRandom) -> Rows:
         """Swap two neighbours of the answer that differ; where there are none, one word becomes another."""
-        wrong = rows.select(np.arange(len(rows)))
-        low, high = self.corruption_ids()
-        corrupt_rows(wrong.tokens, wrong.lengths, wrong.loss_start, rng.keys(), low, high)
-        return wrong
+        return rows.changed(corrupt_rows, rng.keys(), *self.corruption_ids())
 
     def optimal_log_probs(self, rows: Rows) -> np.ndarray:
         """0 everywhere: the prompt determines the answer."""
