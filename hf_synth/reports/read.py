@@ -1,6 +1,7 @@
 """What the folder of a run, of arms or of a comparison holds: config, metrics, logs and weights, read once."""
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 
 from hf_synth.errors import changes, likely
@@ -57,27 +59,6 @@ MEASURES = {  # of sampled answers, as the logs call them: what it is called, an
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompts:
-    """The weights table of a run, one row a prompt; `cluster` and `source` are None where they are unknown.
-
-    density: larger means more similar prompts near. weight: mean 1. position: [N, 2], the first two principal
-    components.
-    """
-
-    text: list[str]
-    cluster: np.ndarray | None
-    source: np.ndarray | None
-    density: np.ndarray
-    weight: np.ndarray
-    position: np.ndarray
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all prompts weigh the same."""
-        return bool(np.ptp(self.weight) < 1e-9)
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
     """A finished run in a folder: config, metrics and log as it wrote them, and what it was trained on.
 
@@ -106,20 +87,19 @@ class Run:
         return {**self.config, **{f"trained_on.{name}": value for name, value in self.trained_on.items()}}
 
     @cached_property
-    def prompts(self) -> Prompts | None:
-        """The table of sampling weights, where there is one."""
+    def prompts(self) -> pd.DataFrame | None:
+        """The weights table of a run, one row a prompt, where there is one; `cluster` and `src` only if known.
+
+        density: larger means more similar prompts near. sampling_weight: mean 1. x, y: the first two principal
+        components.
+        """
         if not (path := self.folder / WEIGHTS_TABLE).exists():
             return None
         with reading(path, "remove its folder, and the same command makes the run again"):
-            table = pq.read_table(path)
-        number = {name: table[name].to_numpy() for name in ("density", "sampling_weight", "x", "y")}
-        cluster, source = (
-            np.array(list(map(str, table[name].to_pylist())), dtype=object) if name in table.column_names else None
-            for name in ("cluster", "src")
-        )
-        position = np.stack([number["x"], number["y"]], axis=1)
-        text, weight = table["prompt"].to_pylist(), number["sampling_weight"]
-        return Prompts(text, cluster, source, number["density"], weight, position)
+            prompts = pq.read_table(path).to_pandas()
+        for name in {"cluster", "src"} & set(prompts):
+            prompts[name] = prompts[name].map(str)
+        return prompts
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and logged values of one quantity; of two entries for a step the later counts."""
@@ -127,9 +107,9 @@ class Run:
         steps = sorted(logged)
         return steps, [logged[step] for step in steps]
 
-    def names(self) -> set[str]:
-        """Everything that was ever logged."""
-        return {name for entry in self.log["history"] for name in entry}
+    def names(self) -> list[str]:
+        """Everything that was ever logged, in the order in which it came."""
+        return list(dict.fromkeys(itertools.chain(*self.log["history"])))
 
     @property
     def kinds(self) -> list[str]:
@@ -169,17 +149,18 @@ class Run:
     @cached_property
     def groups(self) -> list[str]:
         """The groups that the measure is reported for: clusters, the largest first, or the crowded and the rare."""
-        logged = dict.fromkeys(name for entry in self.log["history"] for name in entry)
-        groups = [name.partition("/")[2] for name in logged if self.measure and name.startswith(f"{self.measure}/")]
+        groups = [
+            name.partition("/")[2] for name in self.names() if self.measure and name.startswith(f"{self.measure}/")
+        ]
         order = [*self.sizes, "crowded", "rare"]
         return sorted(groups, key=lambda group: order.index(group) if group in order else len(order))
 
     @cached_property
     def sizes(self) -> dict[str, int]:
         """Cluster -> number of prompts, the largest first, ties in the order of the table; empty without clusters."""
-        if self.prompts is None or self.prompts.cluster is None:
+        if self.prompts is None or "cluster" not in self.prompts:
             return {}
-        return dict(Counter(self.prompts.cluster.tolist()).most_common())
+        return dict(Counter(self.prompts["cluster"]).most_common())
 
     @cached_property
     def ends(self) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The report of a folder: write report.md, report.html and figures/*.png for whichever kind of run it holds."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from hf_synth.evaluation.held_out import SAMPLES
@@ -32,7 +32,7 @@ from hf_synth.reports.figures import (
     weight_against_frequency,
 )
 from hf_synth.reports.pretraining import pretraining_section
-from hf_synth.reports.read import MEASURES, Prompts, Run, holds_arms, read_comparison, read_run
+from hf_synth.reports.read import MEASURES, Run, holds_arms, read_comparison, read_run
 from hf_synth.reports.tables import (
     answers,
     code,
@@ -238,40 +238,29 @@ def _result(run: Run) -> str:
 
 def _differences(run: Run) -> list[list[str]]:
     """Each weighted arm minus the control in the final samples, paired by held-out prompt, as rows of a table."""
-    if run.control is None or (other := _scores(run, run.control)) is None:
-        return []
+    control = _scores(run, run.control) if run.control else {}
     rows = []
     for arm in run.weighted:
-        mine = _scores(run, arm) or {}
-        for part, name in parts_of(run).items():
-            both = [prompt for prompt in mine.get(part, {}) if prompt in other[part]]
-            if both:
-                values, control = ([scores[part][prompt] for prompt in both] for scores in (mine, other))
-                interval = paired_interval(values, control)
-                rows.append([name, f"{arm.label} minus control", number(len(both)), spread(interval)])
+        for part, values in _scores(run, arm).items() if control else ():
+            values = values[values.index.isin(control[part].index)]
+            if len(values):
+                interval = paired_interval(values, control[part][values.index])
+                rows.append([parts_of(run)[part], f"{arm.label} minus control", number(len(values)), spread(interval)])
     return rows
 
 
-def _scores(run: Run, arm: Run) -> dict[str, dict[int, float]] | None:
-    """Part of the prompts -> prompt -> the measure's mean over the sampled answers; None without samples."""
+def _scores(run: Run, arm: Run) -> dict[str, pd.Series]:
+    """Part of the prompts -> the measure's mean over the sampled answers by prompt; empty without samples."""
     path = arm.folder / SAMPLES
     if not path.exists():
-        return None
+        return {}
     measure = "truth" if run.measure == "validity" else "reward"
-    wanted = [(measure, "mean"), ("cluster", "min"), ("density", "min")]
-    columns = read_samples(path).group_by("prompt_row").aggregate(wanted).to_pydict()
-    densities = [density for density in columns["density_min"] if density is not None]
-    middle = np.median(densities) if densities else math.nan
-    scores: dict[str, dict[int, float]] = {"all": {}, "head": {}, "tail": {}}
-    for prompt, value, cluster, density in zip(
-        columns["prompt_row"], columns[f"{measure}_mean"], columns["cluster_min"], columns["density_min"], strict=True
-    ):
-        group = cluster or ("crowded" if density is not None and density > middle else "rare")
-        if value is None or not math.isfinite(value):
-            continue
-        for part in ("all", *(end for end, name in run.ends.items() if name == group)):
-            scores[part][prompt] = value
-    return scores
+    columns = [(measure, "mean"), ("cluster", "min"), ("density", "min")]
+    prompts = read_samples(path).group_by("prompt_row").aggregate(columns).to_pandas().set_index("prompt_row")
+    half = (prompts["density_min"] > prompts["density_min"].median()).map({True: "crowded", False: "rare"})
+    group, values = prompts["cluster_min"].fillna(half), prompts[f"{measure}_mean"]
+    values = values[np.isfinite(values)]
+    return {"all": values, **{end: values[group == name] for end, name in run.ends.items()}}
 
 
 def _samples(run: Run) -> str:
@@ -359,23 +348,27 @@ def weights_section(run: Run, quote_texts: bool) -> str:
     quote_texts: whether the prompts of the lowest and of the highest density are quoted.
     """
     prompts = (run.weighted or run.arms)[0].prompts  # the first arm with weights, or the run itself
-    if prompts is None or not len(prompts.text):
+    if prompts is None or prompts.empty:
         return ""
-    sources = dict(Counter([] if prompts.source is None else prompts.source.tolist()).most_common())
-    clusters = {name: prompts.density[prompts.cluster == name] for name in run.sizes}
+    sources = dict(Counter(prompts.get("src", ())).most_common())
+    clusters = {name: prompts["density"][prompts["cluster"] == name] for name in run.sizes}
     volume = run.config.get("density_estimator", "volume") == "volume"
     unit = "prompts per unit of volume" if volume else "1 / mean distance to neighbours"
-    save(density_histogram(prompts.density, clusters, unit), run.folder, "density_histogram")
+    save(density_histogram(prompts["density"], clusters, unit), run.folder, "density_histogram")
+    uniform = np.ptp(prompts["sampling_weight"]) < 1e-9
     values, name = (
-        (prompts.density, "density (larger: more similar prompts nearby)") if prompts.uniform
-        else (prompts.weight, "weight (1 = average)")
+        ("density", "density (larger: more similar prompts nearby)") if uniform
+        else ("sampling_weight", "weight (1 = average)")
     )  # fmt: skip
-    save(prompt_map(prompts.position, values, name, prompts.cluster), run.folder, "prompt_map")
-    weighted = [arm for arm in run.weighted if arm.prompts is not None] or [run.arms[0]]
-    means = {arm.label: [group_weight(arm, "cluster", name)[0] for name in run.sizes] for arm in weighted}
+    drawn = prompt_map(prompts[["x", "y"]].to_numpy(), prompts[values].to_numpy(), name, prompts.get("cluster"))
+    save(drawn, run.folder, "prompt_map")
+    weighted = {arm.label: arm.prompts for arm in run.weighted if arm.prompts is not None} or {run.label: prompts}
     if len(run.sizes) > 1:
-        styles = [(label(arm), arm_styles(run)[arm][0], of_arm) for arm, of_arm in means.items()]
-        save(weight_against_frequency(run.sizes, styles), run.folder, "weight_against_frequency")
+        means = [
+            table.groupby("cluster")["sampling_weight"].mean()[list(run.sizes)].tolist() for table in weighted.values()
+        ]
+        arms = [(label(arm), arm_styles(run)[arm][0], mean) for arm, mean in zip(weighted, means, strict=True)]
+        save(weight_against_frequency(run.sizes, arms), run.folder, "weight_against_frequency")
     changing = [name for name in _CHANGING if run.config.get(name) not in (None, "constant")]
     return render(
         "weights",
@@ -383,8 +376,8 @@ def weights_section(run: Run, quote_texts: bool) -> str:
         changing=changing if changing or {"pass_rate", "curriculum"} & set(run.kinds) else None,
         facts=_facts(run),
         clusters=_groups("cluster", run.sizes, weighted) if len(run.sizes) > 1 else "",
-        sources=_groups("source", sources, weighted) if len(sources) > 1 else "",
-        colour="density" if prompts.uniform else "weight",
+        sources=_groups("src", sources, weighted) if len(sources) > 1 else "",
+        colour="density" if uniform else "weight",
         examples=_examples(prompts) if quote_texts and not run.sizes else {},
     )
 
@@ -405,40 +398,27 @@ def _facts(run: Run) -> str:
     return table(header, rows)
 
 
-def _groups(kind: str, sizes: Mapping[str, int], weighted: list[Run]) -> str:
+def _groups(column: str, sizes: Mapping[str, int], weighted: Mapping[str, pd.DataFrame]) -> str:
     """Each cluster's or source's size, mean weight and fraction of the draws."""
-    header = [kind, "prompts", "fraction of prompts"]
-    for arm in weighted:
-        of_arm = f", {arm.label}" if len(weighted) > 1 else ""
+    header = [{"src": "source"}.get(column, column), "prompts", "fraction of prompts"]
+    rows = [[escaped(name, 60), number(size), percent(size / sum(sizes.values()))] for name, size in sizes.items()]
+    for arm, prompts in weighted.items():
+        of_arm = f", {arm}" if len(weighted) > 1 else ""
         header += [f"mean weight{of_arm}", f"fraction of draws{of_arm}"]
-    rows = []
-    for name, size in sizes.items():
-        cells = [escaped(name, 60), number(size), percent(size / sum(sizes.values()))]
-        for arm in weighted:
-            mean, mass = group_weight(arm, kind, name)
-            cells += [fixed(mean, 3), percent(mass)]
-        rows.append(cells)
+        weights = prompts.groupby(column)["sampling_weight"].agg(["mean", "sum"])
+        for row, name in zip(rows, sizes, strict=True):
+            row += [fixed(weights["mean"][name], 3), percent(weights["sum"][name] / weights["sum"].sum())]
     return table(header, rows)
 
 
-def group_weight(arm: Run, kind: str, name: str) -> tuple[float, float]:
-    """The mean weight of the prompts of a cluster or source (`kind`), and their fraction of the draws."""
-    prompts = arm.prompts
-    assert prompts is not None
-    members = prompts.weight[getattr(prompts, kind) == name]
-    return float(members.mean()), float(members.sum() / prompts.weight.sum())
-
-
-def _examples(prompts: Prompts) -> dict[str, list[list[str]]]:
+def _examples(prompts: pd.DataFrame) -> dict[str, list[list[str]]]:
     """The prompts of the lowest and of the highest density, each text once, as rows of a table."""
-    order = np.argsort(prompts.density, kind="stable").tolist()
-    tables = {}
-    for end, rows in (("lowest", order), ("highest", order[::-1])):
-        first: dict[str, int] = {}
-        for row in rows:
-            first.setdefault(prompts.text[row], row)
-        tables[end] = [
-            [escaped(text), number(prompts.density[row]), number(prompts.weight[row])]
-            for text, row in itertools.islice(first.items(), _EXAMPLES)
+    columns = prompts.sort_values("density", kind="stable")[["prompt", "density", "sampling_weight"]]
+    ends = {"lowest": columns, "highest": columns[::-1]}
+    return {
+        end: [
+            [escaped(text), number(density), number(weight)]
+            for text, density, weight in ordered.drop_duplicates("prompt").head(_EXAMPLES).itertuples(index=False)
         ]
-    return tables
+        for end, ordered in ends.items()
+    }

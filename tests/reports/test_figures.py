@@ -57,8 +57,9 @@ def test_all_axes_of_grpo_are_labelled(name: str, request: pytest.FixtureRequest
         assert_labelled(draw(run))
     prompts = (run.weighted or run.arms)[0].prompts
     assert prompts is not None
-    assert_labelled(density_histogram(prompts.density, {}, "unit"))
-    assert_labelled(prompt_map(prompts.position, prompts.weight, "weight", prompts.cluster))
+    assert_labelled(density_histogram(prompts["density"], {}, "unit"))
+    position, weights = prompts[["x", "y"]].to_numpy(), prompts["sampling_weight"].to_numpy()
+    assert_labelled(prompt_map(position, weights, "weight", prompts.get("cluster")))
 
 
 def test_all_axes_of_the_others_are_labelled(reward_run: Path, sft_run: Path, grpo_run: Path) -> None:
