@@ -13,40 +13,14 @@ Nothing here knows of tasks: it serves any dataset and any trainer. Importing it
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from hf_synth.sampling.adaptive import (  # noqa: F401
-        ChangingWeightsCallback,
-        Curriculum,
-        DensityRefreshCallback,
-        FixedWeights,
-        PassRates,
-        RefreshedRarity,
-        ScheduledRarity,
-        WeightFactor,
-        policy_density,
-    )
-    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density  # noqa: F401
-    from hf_synth.sampling.embeddings import embed_texts, prompt_text  # noqa: F401
-    from hf_synth.sampling.mixin import WeightedSamplingMixin  # noqa: F401
-    from hf_synth.sampling.samplers import DensityWeightedSampler, weighted_stream  # noqa: F401
-    from hf_synth.sampling.trainers import (  # noqa: F401
-        WeightedDPOTrainer,
-        WeightedGRPOTrainer,
-        WeightedRewardTrainer,
-        WeightedSFTTrainer,
-        WeightedTrainer,
-    )
-    from hf_synth.sampling.weights import (  # noqa: F401
-        balanced_weights,
-        check_weights,
-        combined_weights,
-        curriculum_weights,
-        effective_sample_size,
-        pass_rate_weights,
-        permuted,
-        rarity_weights,
-        scheduled_strength,
-    )
+if TYPE_CHECKING:  # the names below
+    from hf_synth.sampling.adaptive import *  # noqa: F403
+    from hf_synth.sampling.density import *  # noqa: F403
+    from hf_synth.sampling.embeddings import *  # noqa: F403
+    from hf_synth.sampling.mixin import *  # noqa: F403
+    from hf_synth.sampling.samplers import *  # noqa: F403
+    from hf_synth.sampling.trainers import *  # noqa: F403
+    from hf_synth.sampling.weights import *  # noqa: F403
 
 _HOMES = {
     "adaptive": "ChangingWeightsCallback Curriculum DensityRefreshCallback FixedWeights PassRates RefreshedRarity "
