@@ -7,7 +7,7 @@ read by their numbers: resuming costs nothing, any number of ranks sees the same
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets.builder import Key
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from hf_synth.builder import TaskDataset, prepared
 from hf_synth.corpora import Stream, arm_stream, interleave, token_counter
 from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
 from hf_synth.errors import whole_number
+from hf_synth.online import Batch, Batches
 from hf_synth.tasks import Task, source_digest
 
 KINDS = ("canonical", "example", "explanation")
@@ -32,10 +33,10 @@ _DOCUMENTS = 100  # that are tokenised together
 _UNUSED = ("canonical_eval_tokens", "corpus_tokens")  # of the arguments, for what is in a block
 
 
-class Blocks(Dataset):
-    """Rows {"input_ids", "labels"}, both int64 [block_size] and equal: models shift the labels themselves.
+class Blocks(Batches):
+    """Rows {"input_ids", "labels"}, both int64 [rows, block_size] and equal: models shift the labels themselves.
 
-    For `Trainer` with train_sampling_strategy="sequential", which keeps the documents' order.
+    `Trainer` takes them as it takes the datasets of `hf_synth.online`, in the documents' order.
     """
 
     def __init__(self, dataset: datasets.Dataset) -> None:
@@ -44,16 +45,11 @@ class Blocks(Dataset):
         self._ids = dataset.select_columns("input_ids").with_format("arrow")
 
     def __len__(self) -> int:
-        """Return the number of blocks."""
         return len(self.dataset)
 
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        """Return one block."""
-        return self.__getitems__([number])[0]
-
-    def __getitems__(self, numbers: list[int]) -> list[dict[str, torch.Tensor]]:
-        """Return several blocks at once, as loaders read them."""
-        return [{"input_ids": ids, "labels": ids} for ids in torch.from_numpy(self.ids(numbers).astype(np.int64))]
+    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+        ids = torch.from_numpy(self.ids(indices).astype(np.int64))
+        return [{"input_ids": ids, "labels": ids}]
 
     def ids(self, numbers: Any = slice(None)) -> np.ndarray:
         """Return the ids of some blocks or all, int32 [blocks, block_size]."""

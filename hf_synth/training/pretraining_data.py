@@ -4,21 +4,21 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch.utils.data import Dataset, Subset, default_collate
+from torch.utils.data import Dataset, Subset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from hf_synth.corpora.blocks import Blocks, corpus_blocks, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer
 from hf_synth.errors import check_fields, nearest, option
-from hf_synth.online import Batch, Batches, HeldRows, OnlineRows, Passes, Stages, TokenColumns
+from hf_synth.online import HeldRows, OnlineRows, Passes, Stages, TokenColumns
 from hf_synth.tasks import Task, get_task
 from hf_synth.tasks.base import SPLITS
 from hf_synth.tokenization import build_tokenizer
@@ -177,19 +177,6 @@ class PretrainingData:
     corpus: Blocks | None = None
 
 
-class Stacked(Batches):
-    """A dataset that reads many items at once, all tensors of one shape, as one that fetches finished batches."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        return [default_collate(self.dataset.__getitems__(list(indices)))]
-
-
 def chosen_task(rows: RowsArguments) -> Task | None:
     """Return the task that the arguments name."""
     return get_task(rows.task, rows.preset, **rows.task_args) if rows.task else None  # type: ignore[arg-type]
@@ -266,7 +253,7 @@ def fingerprint(data: PretrainingData) -> str:
 
 
 def _source(rows: Any) -> Any:
-    """Return what rows are taken from, below all that orders, selects and stacks them."""
+    """Return what rows are taken from, below all that orders and selects them."""
     while not isinstance(rows, (HeldRows, OnlineRows, datasets.Dataset)):
         rows = rows.dataset
     return rows
@@ -361,7 +348,7 @@ def _text_data(
         raise ValueError("max_steps: got none with endless text, wanted how many steps to train")
     wanted = args.max_steps * rows_per_step(args) if args.max_steps > 0 else None
     train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=rows.rows_seed)
-    held_out = Stacked(held_out_blocks(corpus, tokenizer))
-    stacked = Stacked(train) if corpus.corpus_tokens is None else Passes(Stacked(train), rows.rows_seed)
-    eval_sets = {"train": Stacked(Subset(train, range(min(len(train), len(held_out))))), "validation": held_out}
-    return PretrainingData(stacked, eval_sets, held_out, len(train), corpus=train)
+    held_out = held_out_blocks(corpus, tokenizer)
+    endless = train if corpus.corpus_tokens is None else Passes(train, rows.rows_seed)
+    eval_sets = {"train": Subset(train, range(min(len(train), len(held_out)))), "validation": held_out}
+    return PretrainingData(endless, eval_sets, held_out, len(train), corpus=train)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import default_collate
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -21,6 +20,7 @@ from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer, held_out_
 from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
 from hf_synth.evaluation.scoring import token_log_probs
+from hf_synth.online import only_batch
 from hf_synth.sampling.language_models import check_vocabulary
 from hf_synth.training.arguments import parse_recipe
 from hf_synth.training.checkpoints import without_weight_conversions
@@ -132,7 +132,7 @@ def test_blocks_are_the_documents_joined_and_counted(task, arguments, tokenizer,
 
 def test_rows_are_what_trainer_collates(task, arguments, tokenizer, made):
     blocks = made(task, arguments, tokenizer, blocks=10)
-    batch = default_collate(blocks.__getitems__([3, 0, 9]))
+    batch = only_batch(blocks.__getitems__([3, 0, 9]))
     assert batch["input_ids"].dtype == torch.int64
     assert batch["input_ids"].tolist() == batch["labels"].tolist() == blocks.ids()[[3, 0, 9]].tolist()
     assert blocks[9]["input_ids"].tolist() == blocks.ids()[9].tolist()
@@ -197,9 +197,9 @@ def test_training_goes_on_with_the_blocks_that_were_next(task, arguments, tokeni
     """Stopped after 4 of 8 steps, batches and weights are those of a run that was not."""
     blocks, seen = made(task, arguments, tokenizer, blocks=32), []
 
-    def collated(rows):
-        seen.append([row["input_ids"].tolist() for row in rows])
-        return default_collate(rows)
+    def collated(batches):
+        seen.append(only_batch(batches)["input_ids"].tolist())
+        return only_batch(batches)
 
     def weights(folder: str, resume: str | None = None) -> list[float]:
         seen.clear()
