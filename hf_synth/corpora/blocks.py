@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets.builder import Key
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase
 
 from hf_synth.builder import TaskDataset, prepared
 from hf_synth.corpora import Stream, arm_stream, interleave, token_counter
 from hf_synth.corpora.splits import CorpusArguments, held_out_text, source_files, training_text
 from hf_synth.errors import whole_number
-from hf_synth.online import Batch, Batches
 from hf_synth.tasks import Task, source_digest
 
 KINDS = ("canonical", "example", "explanation")
@@ -33,7 +32,7 @@ _DOCUMENTS = 100  # that are tokenised together
 _UNUSED = ("canonical_eval_tokens", "corpus_tokens")  # of the arguments, for what is in a block
 
 
-class Blocks(Batches):
+class Blocks(Dataset):
     """Rows {"input_ids", "labels"}, both int64 [rows, block_size] and equal: models shift the labels themselves.
 
     `Trainer` takes them as it takes the datasets of `hf_synth.online`, in the documents' order.
@@ -47,7 +46,10 @@ class Blocks(Batches):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: rows[0] for name, rows in self.__getitems__([index])[0].items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         ids = torch.from_numpy(self.ids(indices).astype(np.int64))
         return [{"input_ids": ids, "labels": ids}]
 
