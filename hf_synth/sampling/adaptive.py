@@ -47,14 +47,15 @@ class WeightFactor(ABC):
 
     name: str  # of its part of a checkpoint
     changes: bool  # whether a later round may weigh otherwise
+    arrays: tuple[str, ...] = ()  # the attributes that a checkpoint must hold; none where (step, steps) says all
 
     @abstractmethod
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] weights of the round that begins after `step` of `steps`; called once a round."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays that a checkpoint must hold; empty where (step, steps) says all."""
-        return {}
+        """A copy of `arrays`, by name."""
+        return {name: getattr(self, name).copy() for name in self.arrays}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """Take up what `state` gave; ValueError where it is of another number of rows."""
@@ -64,6 +65,7 @@ class WeightFactor(ABC):
                     f"{self.name}: the saved state is of {len(state[name])} rows, this one of {len(own)}. Resume with "
                     "the dataset of the saved run."
                 )
+            setattr(self, name, state[name].copy())
 
 
 class FixedWeights(WeightFactor):
@@ -87,7 +89,7 @@ class ScheduledRarity(WeightFactor):
     def __init__(
         self, density: ArrayLike, *, strength: float = 1.0, schedule: str = "constant", max_ratio: float = 100.0
     ) -> None:
-        self._density = as_numbers(density, "density").astype(np.float64)
+        self.density = as_numbers(density, "density").astype(np.float64)
         self.strength, self.schedule, self.max_ratio = strength, schedule, max_ratio
         self.changes = schedule != "constant" and strength > 0
         self.weights(0, 1)  # an error comes before training
@@ -95,7 +97,7 @@ class ScheduledRarity(WeightFactor):
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] of mean 1, at the strength of this point of training."""
         strength = scheduled_strength(self.strength, self.schedule, step / steps)
-        return rarity_weights(self._density, strength=strength, max_ratio=self.max_ratio)
+        return rarity_weights(self.density, strength=strength, max_ratio=self.max_ratio)
 
 
 class RefreshedRarity(ScheduledRarity):
@@ -106,27 +108,20 @@ class RefreshedRarity(ScheduledRarity):
     density: [N], until the first refresh.
     """
 
+    arrays = ("density", "measured_at")
+
     def __init__(self, measure: Callable[[], np.ndarray], *, every: int, density: ArrayLike, **options: Any) -> None:
         if every < 1:
             raise ValueError(f"every={every}: wanted at least 1 step between two measurements of density.")
         super().__init__(density, **options)
         self.measure, self.every, self.changes = measure, every, self.strength > 0
-        self._measured_at = 0
+        self.measured_at = np.array([0])
 
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] of mean 1; measures first where that is due."""
-        if self.changes and step // self.every > self._measured_at // self.every:
-            self._density, self._measured_at = self.measure(), step
+        if self.changes and step // self.every > self.measured_at[0] // self.every:
+            self.density, self.measured_at = self.measure(), np.array([step])
         return super().weights(step, steps)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The density and the step it was measured at."""
-        return {"density": self._density.copy(), "measured_at": np.array([self._measured_at])}
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up a saved state; ValueError where it has another number of rows."""
-        super().load(state)
-        self._density, self._measured_at = state["density"].copy(), int(state["measured_at"][0])
 
 
 class Curriculum(WeightFactor):
@@ -161,8 +156,7 @@ class PassRates(WeightFactor):
     floor: as `pass_rate_weights`.
     """
 
-    name = "pass_rate"
-    changes = True
+    name, changes, arrays = "pass_rate", True, ("passed", "tried")
 
     def __init__(
         self, prompts: Sequence[Hashable], *, prior: float = 2.0, decay: float = 0.9, floor: float = 0.1
@@ -174,7 +168,7 @@ class PassRates(WeightFactor):
         numbers: dict[Hashable, int] = {}
         self._prompt = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts], dtype=np.int64)
         self.prior, self.decay, self.floor = prior, decay, floor
-        self._passed, self._tried = np.zeros(len(numbers)), np.zeros(len(numbers))
+        self.passed, self.tried = np.zeros(len(numbers)), np.zeros(len(numbers))
         pass_rate_weights(self.rates(), floor=floor)  # an error in either comes before training
 
     def record(self, rows: ArrayLike, rewards: ArrayLike) -> None:
@@ -186,31 +180,22 @@ class PassRates(WeightFactor):
                 f"pass rates: got a reward of {bad[0]:g}, wanted numbers from 0 to 1, such as a verifier's. A reward "
                 "model's scores have no pass rate: leave pass_rate out of the weights."
             )
-        np.add.at(self._passed, self._prompt[rows], rewards)
-        np.add.at(self._tried, self._prompt[rows], 1.0)
+        np.add.at(self.passed, self._prompt[rows], rewards)
+        np.add.at(self.tried, self._prompt[rows], 1.0)
 
     def rates(self) -> np.ndarray:
         """[N] estimates, 0 to 1, one for each row."""
-        tried = self._tried.sum()
-        mean = self._passed.sum() / tried if tried else _BEFORE_ANY
-        rates = (self._passed + self.prior * mean) / (self._tried + self.prior)
+        tried = self.tried.sum()
+        mean = self.passed.sum() / tried if tried else _BEFORE_ANY
+        rates = (self.passed + self.prior * mean) / (self.tried + self.prior)
         return np.clip(rates, 0.0, 1.0)[self._prompt]
 
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] weights of mean 1 for the round that begins now; what was seen so far fades by `decay`."""
         weights = pass_rate_weights(self.rates(), floor=self.floor)
-        self._passed *= self.decay
-        self._tried *= self.decay
+        self.passed *= self.decay
+        self.tried *= self.decay
         return weights
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold."""
-        return {"passed": self._passed.copy(), "tried": self._tried.copy()}
-
-    def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take up a saved state; ValueError where it is of another number of prompts."""
-        super().load(state)
-        self._passed, self._tried = state["passed"].copy(), state["tried"].copy()
 
 
 class ChangingWeightsCallback(TrainerCallback):

@@ -101,12 +101,7 @@ def intrinsic_dimension(embeddings: ArrayLike, *, k: int = 10, metric: str = "co
 
     Source: Levina and Bickel (2004), with the average over points of MacKay and Ghahramani (2005).
     """
-    check_choices(metric=metric)
-    points, _, _ = distinct_points(embeddings, metric)
-    if len(points) == 1:
-        return 0.0
-    distances = find_neighbors(points, check_k(k, len(points), "volume"), backend).distances
-    return levina_bickel(distances, points.shape[1])
+    return measure_knn_density(embeddings, k=k, metric=metric, backend=backend).dimension
 
 
 def density_of(
