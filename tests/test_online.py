@@ -191,15 +191,15 @@ def test_loader_workers_see_a_stage_that_begins_after_they_were_forked():
         OnlineRows(grown, size=rows, stages=stages), batch_size=batch, collate_fn=only_batch, num_workers=2,
         multiprocessing_context="fork",
     )  # fmt: skip
-    found = []
+    result = []
     for number, fetched in enumerate(loader):
         if number == 3:
             stages.begin(1, 100)
-        found.append(fetched["input_ids"])
+        result.append(fetched["input_ids"])
     parts = [grown(0).rows(0, 100), grown(1).rows(100, 100)]
     wanted = [torch.from_numpy(part.tokens).long() for part in parts]
-    assert torch.equal(torch.cat(found[:25]), wanted[0])
-    assert torch.equal(torch.cat(found[25:]), wanted[1])
+    assert torch.equal(torch.cat(result[:25]), wanted[0])
+    assert torch.equal(torch.cat(result[25:]), wanted[1])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -234,11 +234,11 @@ def test_token_columns_are_padded_where_rows_differ():
 
 def test_passes_show_each_row_once_in_each_in_an_order_by_seed():
     held = HeldRows(SORT.rows(0, 10))
-    places = {tuple(row): number for number, row in enumerate(held.rows.tokens.tolist())}
+    positions = {tuple(row): number for number, row in enumerate(held.rows.tokens.tolist())}
 
     def order(seed, indices=range(30)):
         (fetched,) = Passes(held, seed).__getitems__(list(indices))
-        return [places[tuple(row)] for row in fetched["input_ids"].tolist()]
+        return [positions[tuple(row)] for row in fetched["input_ids"].tolist()]
 
     first, second, third = np.split(np.array(order(0)), 3)
     assert sorted(first) == sorted(second) == sorted(third) == [*range(10)]

@@ -311,8 +311,8 @@ def test_of_a_long_text_the_end_is_scored(tokenizer):
     model = classifier(tokenizer)
     prompt, completion = TEXTS[-1]
     end = tokenizer(f"{prompt} {completion} <eos>").input_ids[-5:]
-    found = reward_model(model, tokenizer, max_length=5)([prompt], [completion])
-    assert found == pytest.approx([logit(model, end)], abs=1e-5)
+    result = reward_model(model, tokenizer, max_length=5)([prompt], [completion])
+    assert result == pytest.approx([logit(model, end)], abs=1e-5)
 
 
 def test_a_path_holds_model_and_tokenizer(tokenizer, tmp_path):

@@ -74,25 +74,25 @@ def test_integers_scale_the_draws_to_any_range(low, high):
     span = high - low
     if not 0 < span < 2**63:
         return
-    found = make([0, 5]).integers(low, high, 3)
+    result = make([0, 5]).integers(low, high, 3)
     for at, row in enumerate([0, 5]):
         numbers = [slow_draw(slow_key(row), position) for position in range(3)]
         narrow, wide = [(v >> 32) * span >> 32 for v in numbers], [v * span >> 64 for v in numbers]
-        assert found[at].tolist() == [low + value for value in (narrow if span <= 2**16 else wide)]
+        assert result[at].tolist() == [low + value for value in (narrow if span <= 2**16 else wide)]
 
 
 @pytest.mark.parametrize("span", [1, 2, 3, 2**16 - 1, 2**16, 2**16 + 1, 2**32, 2**32 + 1, 2**62, 2**63 - 1])
 def test_integers_equal_the_slow_definition_where_the_arithmetic_changes(span):
-    found = make(range(50)).integers(0, span, 4)
+    result = make(range(50)).integers(0, span, 4)
     for row, position in itertools.product(range(50), range(4)):
         value = slow_draw(slow_key(row), position)
-        assert found[row, position] == ((value >> 32) * span >> 32 if span <= 2**16 else value * span >> 64)
+        assert result[row, position] == ((value >> 32) * span >> 32 if span <= 2**16 else value * span >> 64)
 
 
 def test_random_equals_the_slow_definition():
-    found = make([3, 4]).random(5)
+    result = make([3, 4]).random(5)
     for at, row in enumerate([3, 4]):
-        assert found[at].tolist() == [(slow_draw(slow_key(row), position) >> 11) / 2**53 for position in range(5)]
+        assert result[at].tolist() == [(slow_draw(slow_key(row), position) >> 11) / 2**53 for position in range(5)]
 
 
 def test_hash_rows_equals_the_slow_definition_and_ignores_padding():
@@ -105,8 +105,8 @@ def test_hash_rows_equals_the_slow_definition_and_ignores_padding():
             state = slow_mix(state ^ ((word * INCREMENT + GOLDEN) & MASK))
         return state
 
-    found = hash_rows(tokens, lengths).tolist()
-    assert found == [slow_hash([1, 9, 2]), slow_hash([1, 9, 2]), slow_hash([1, 9, 8, 2])]
+    result = hash_rows(tokens, lengths).tolist()
+    assert result == [slow_hash([1, 9, 2]), slow_hash([1, 9, 2]), slow_hash([1, 9, 8, 2])]
 
 
 # Uniform
@@ -114,24 +114,24 @@ def test_hash_rows_equals_the_slow_definition_and_ignores_padding():
 
 @pytest.mark.parametrize(("low", "high"), [(0, 2), (5, 12), (-3, 97), (0, 2**16)])
 def test_integers_are_uniform(low, high):
-    found = make(range(20_000)).integers(low, high, 5).ravel()
-    assert low <= found.min()
-    assert found.max() < high
+    result = make(range(20_000)).integers(low, high, 5).ravel()
+    assert low <= result.min()
+    assert result.max() < high
     bins = min(high - low, 128)
-    counts = np.bincount((found - low) // ((high - low) // bins), minlength=bins)
+    counts = np.bincount((result - low) // ((high - low) // bins), minlength=bins)
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("span", [2**16 + 1, 10**12, 2**63 - 1])
 def test_wide_integers_are_uniform(span):
-    found = make(range(20_000)).integers(-7, span - 7, 2).ravel()
-    assert stats.kstest((found + 7) / span, "uniform").pvalue > 1e-4
+    result = make(range(20_000)).integers(-7, span - 7, 2).ravel()
+    assert stats.kstest((result + 7) / span, "uniform").pvalue > 1e-4
 
 
 def test_random_is_uniform_on_zero_to_one():
-    found = make(range(20_000)).random(3).ravel()
-    assert 0 <= found.min() < found.max() < 1
-    assert stats.kstest(found, "uniform").pvalue > 1e-4
+    result = make(range(20_000)).random(3).ravel()
+    assert 0 <= result.min() < result.max() < 1
+    assert stats.kstest(result, "uniform").pvalue > 1e-4
 
 
 @pytest.mark.parametrize("bit", [0, 1, 31, 32, 62, 63])
@@ -143,8 +143,8 @@ def test_every_bit_of_a_stream_is_fair(bit):
 
 def test_hash_of_rows_is_uniform():
     tokens = np.arange(20_000, dtype=np.int32)[:, None]
-    found = hash_rows(tokens, np.ones(20_000, np.int32)) / 2.0**64
-    assert stats.kstest(found, "uniform").pvalue > 1e-4
+    result = hash_rows(tokens, np.ones(20_000, np.int32)) / 2.0**64
+    assert stats.kstest(result, "uniform").pvalue > 1e-4
 
 
 # Independent
@@ -168,20 +168,20 @@ def test_calls_on_one_block_are_independent():
 
 @pytest.mark.parametrize("shift", [1, 2, 3, 1024])
 def test_neighbouring_rows_are_independent(shift):
-    found = make(range(50_000)).random(1)[:, 0]
-    assert_independent(found[shift:], found[:-shift])
+    result = make(range(50_000)).random(1)[:, 0]
+    assert_independent(result[shift:], result[:-shift])
 
 
 @pytest.mark.parametrize("shift", [1, 2, 7])
 def test_columns_of_a_row_are_independent(shift):
-    found = make(range(5_000)).random(10 + shift)
-    assert_independent(found[:, shift:].ravel(), found[:, :-shift].ravel())
+    result = make(range(5_000)).random(10 + shift)
+    assert_independent(result[:, shift:].ravel(), result[:, :-shift].ravel())
 
 
 def test_a_stream_is_no_shifted_copy_of_the_next_row():
     """Streams of one increment are shifted copies: here no number comes twice among 400,000."""
-    found = make(range(4_000)).integers(0, 2**63 - 1, 100)
-    assert len(np.unique(found)) == found.size
+    result = make(range(4_000)).integers(0, 2**63 - 1, 100)
+    assert len(np.unique(result)) == result.size
 
 
 def assert_independent(one: np.ndarray, two: np.ndarray) -> None:
@@ -242,12 +242,12 @@ def test_address_parts_do_not_run_into_each_other():
     ],
 )
 def test_integers_reach_both_ends_of_their_type(low, high, dtype):
-    found = make(range(2_000)).integers(low, high, 1)
-    assert found.dtype == dtype
-    assert low <= int(found.min())
-    assert int(found.max()) < high
+    result = make(range(2_000)).integers(low, high, 1)
+    assert result.dtype == dtype
+    assert low <= int(result.min())
+    assert int(result.max()) < high
     if high - low < 100:
-        assert (int(found.min()), int(found.max())) == (low, high - 1)
+        assert (int(result.min()), int(result.max())) == (low, high - 1)
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,8 @@ def test_empty_blocks_have_their_shape(rows, size):
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 1_000, 4_097])
 def test_permute_gives_every_number_once(size):
     for key in (0, 1, 2**63):
-        found = permute(np.arange(size), size, np.uint64(key))
-        assert sorted(found.tolist()) == list(range(size))
+        result = permute(np.arange(size), size, np.uint64(key))
+        assert sorted(result.tolist()) == list(range(size))
 
 
 def test_permute_puts_each_number_anywhere_equally_often():

@@ -38,11 +38,11 @@ def texts(table, kind: str) -> list[str]:
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_the_number_of_explanations_is_exact(tivari, ratio):
-    found = flags(Arm(tivari, ratio).table(0, 10_000))
-    examples = found.count(False)
-    assert found.count(True) == round(10_000 * ratio)
+    result = flags(Arm(tivari, ratio).table(0, 10_000))
+    examples = result.count(False)
+    assert result.count(True) == round(10_000 * ratio)
     if ratio < 1:
-        assert found.count(True) == round(examples * ratio / (1 - ratio))
+        assert result.count(True) == round(examples * ratio / (1 - ratio))
 
 
 @given(ratio=ratios, size=st.integers(1, 3_000))
@@ -55,9 +55,9 @@ def test_every_beginning_has_its_share_within_half_a_document(tivari, ratio, siz
 @given(ratio=st.floats(1e-3, 1), size=st.integers(1, 5_000))
 def test_every_stretch_has_its_explanations_the_last_one_too(tivari, ratio, size):
     stretch = math.ceil(1 / ratio) + 1
-    found = flags(Arm(tivari, ratio).table(0, size))
+    result = flags(Arm(tivari, ratio).table(0, size))
     starts = {0, size // 2, size - stretch} & set(range(size - stretch + 1))
-    assert all(any(found[start : start + stretch]) for start in starts)
+    assert all(any(result[start : start + stretch]) for start in starts)
 
 
 @pytest.mark.parametrize("ratio", [0.7, "0.7", "7/10", fractions.Fraction(7, 10), np.float64(0.7)])
@@ -91,17 +91,17 @@ def test_a_document_is_the_same_alone_and_in_a_block(tivari, ratio, start, count
 
 @pytest.mark.parametrize("ratio", RATIOS[:-1])
 def test_examples_are_the_rows_of_the_task_in_every_arm(tivari, ratio):
-    found = texts(Arm(tivari, ratio, seed=5, split="validation").table(0, 500), "example")
-    rows = view_table(tivari, "text", 0, len(found), split="validation", seed=5)
-    assert found == rows["text"].to_pylist()
+    result = texts(Arm(tivari, ratio, seed=5, split="validation").table(0, 500), "example")
+    rows = view_table(tivari, "text", 0, len(result), split="validation", seed=5)
+    assert result == rows["text"].to_pylist()
 
 
 @pytest.mark.parametrize("name", ["tivari", "tivari3"])
 def test_single_statements_come_all_once_before_any_comes_again(name):
     task = get_task(name)
-    found = texts(Arm(task, 1).table(0, 600), "explanation")
+    result = texts(Arm(task, 1).table(0, 600), "explanation")
     number = len(task.explanations())
-    passes = [tuple(found[start : start + number]) for start in range(0, 600, number)]
+    passes = [tuple(result[start : start + number]) for start in range(0, 600, number)]
     assert all(sorted(one) == sorted(task.explanations()) for one in passes)
     assert len(set(passes)) > len(passes) / 2, "in an order of each pass's own"
 
@@ -116,9 +116,9 @@ def test_explanations_are_drawn_by_seed_and_split(tivari):
 
 def test_a_language_explained_in_one_block_gets_the_whole_block():
     task = get_task("start_mid_end")
-    found = Arm(task, 0.5).table(0, 10)
-    assert texts(found, "explanation") == list(task.explanations()) * 5
-    assert all(task.verify("", text) == 1.0 for text in texts(found, "example"))
+    result = Arm(task, 0.5).table(0, 10)
+    assert texts(result, "explanation") == list(task.explanations()) * 5
+    assert all(task.verify("", text) == 1.0 for text in texts(result, "example"))
 
 
 def test_examples_stand_between_the_delimiters_that_documents_have():
@@ -126,9 +126,9 @@ def test_examples_stand_between_the_delimiters_that_documents_have():
         def document(self, text: str) -> str:
             return f"<<{text}>>"
 
-    found = Arm(Delimited(), 0.5).table(0, 10)
-    assert all(text.startswith("<<START") and text.endswith("END>>") for text in texts(found, "example"))
-    assert not any("<<" in text for text in texts(found, "explanation"))
+    result = Arm(Delimited(), 0.5).table(0, 10)
+    assert all(text.startswith("<<START") and text.endswith("END>>") for text in texts(result, "example"))
+    assert not any("<<" in text for text in texts(result, "explanation"))
 
 
 @pytest.mark.parametrize(("holdout", "shared"), [("none", True), ("content", False)])
@@ -160,9 +160,9 @@ def placed_by_tokens(examples: list[str], explanations: list[str], share: fracti
 @pytest.mark.parametrize("name", ["tivari", "start_mid_end"])
 def test_shares_of_tokens_are_kept_at_every_beginning(name, ratio):
     task, size = get_task(name), 3_000
-    found = arm_stream(task, ratio, explanation_unit="tokens", seed=2).read(size)
-    words = np.array([len(text.split()) for text in found["text"].to_pylist()])
-    explained = np.array(flags(found))
+    result = arm_stream(task, ratio, explanation_unit="tokens", seed=2).read(size)
+    words = np.array([len(text.split()) for text in result["text"].to_pylist()])
+    explained = np.array(flags(result))
     off = np.abs(np.cumsum(words * explained) - ratio * np.cumsum(words))
     assert off.max() <= words.max() / 2
     if 0 < ratio < 1:
@@ -174,16 +174,16 @@ def test_shares_of_tokens_are_kept_at_every_beginning(name, ratio):
 def test_examples_and_explanations_by_tokens_are_those_by_documents(tivari):
     by_tokens = arm_stream(tivari, 0.3, explanation_unit="tokens", seed=4).read(2_000)
     for kind, ratio in (("example", 0), ("explanation", 1)):
-        found = texts(by_tokens, kind)
-        assert found == Arm(tivari, ratio, seed=4).table(0, len(found))["text"].to_pylist()
+        result = texts(by_tokens, kind)
+        assert result == Arm(tivari, ratio, seed=4).table(0, len(result))["text"].to_pylist()
 
 
 def test_tokens_are_counted_by_what_is_given(tivari):
     by_letters = arm_stream(
         tivari, 0.5, explanation_unit="tokens", count_tokens=lambda texts: np.array([*map(len, texts.to_pylist())])
     )
-    found = by_letters.read(2_000)
-    letters = {kind: sum(map(len, texts(found, kind))) for kind in ("example", "explanation")}
+    result = by_letters.read(2_000)
+    letters = {kind: sum(map(len, texts(result, kind))) for kind in ("example", "explanation")}
     assert abs(letters["example"] - letters["explanation"]) < 200
 
 

@@ -35,8 +35,8 @@ def synthetic(table) -> np.ndarray:
 def test_both_kinds_stay_whole_and_in_order(mixed, numbers, unit, ratio):
     table = mixed(ratio, unit).read(5_432)
     for kind in ("canonical", "example"):
-        found = numbers(table, kind)
-        assert found == list(range(len(found)))
+        result = numbers(table, kind)
+        assert result == list(range(len(result)))
     assert table.num_rows == 5_432
 
 
@@ -92,9 +92,9 @@ def test_a_resumed_mixture_equals_the_uninterrupted_one(mixed, resumed, unit, be
 def test_shards_share_no_document_and_no_draws(mixed, numbers, unit):
     parts = [mixed(0.3, unit).shard(3, index).read(6_000) for index in range(3)]
     for kind in ("canonical", "example"):
-        found = [set(numbers(part, kind)) for part in parts]
-        assert not set.intersection(*itertools.islice(found, 2))
-        assert sum(map(len, found)) == len(set().union(*found))
+        result = [set(numbers(part, kind)) for part in parts]
+        assert not set.intersection(*itertools.islice(result, 2))
+        assert sum(map(len, result)) == len(set().union(*result))
     if unit == "documents":
         assert len({synthetic(part).tobytes() for part in parts}) == 3
 

@@ -49,10 +49,10 @@ def ids(blocks) -> list[list[int]]:
 def test_blocks_joined_are_the_documents_joined(stream, tokenizer, size, block_size):
     texts = stream(size).read(size)["text"].to_pylist()
     flat = [number for text in texts for number in [*tokenizer(text, add_special_tokens=False)["input_ids"], 2]]
-    found = list(Packed(stream(size), tokenizer, block_size))
-    assert [*itertools.chain(*ids(found))] == flat[: len(flat) // block_size * block_size]
-    assert all(block["labels"].tolist() == block["input_ids"].tolist() for block in found)
-    assert {len(block["labels"]) for block in found} <= {block_size}
+    result = list(Packed(stream(size), tokenizer, block_size))
+    assert [*itertools.chain(*ids(result))] == flat[: len(flat) // block_size * block_size]
+    assert all(block["labels"].tolist() == block["input_ids"].tolist() for block in result)
+    assert {len(block["labels"]) for block in result} <= {block_size}
 
 
 def test_special_tokens_are_those_of_tasks_not_of_peoples_text():
@@ -150,10 +150,10 @@ def test_shards_share_no_document(stream, tokenizer):
     size, end = 2_500, tokenizer.eos_token_id
     parts = [Packed(stream(size), tokenizer, 1).shard(2, index) for index in range(2)]
     whole = ids(Packed(stream(size), tokenizer, 1))
-    found = [ids(part) for part in parts]
-    assert sum(map(len, found)) == len(whole)
-    assert [part.count([end]) for part in found] == [1_500, 1_000]
-    assert found[0] != found[1]
+    result = [ids(part) for part in parts]
+    assert sum(map(len, result)) == len(whole)
+    assert [part.count([end]) for part in result] == [1_500, 1_000]
+    assert result[0] != result[1]
 
 
 def test_workers_share_no_document(stream, tokenizer):

@@ -119,15 +119,15 @@ def test_forward_makes_none_of_the_blocks_that_it_leaves_out(counted):
 
 
 def test_a_streamed_dataset_keeps_its_order_and_ends(dataset):
-    found = Streamed(dataset()).read(10_000)
-    assert found["text"].to_pylist() == [row["text"] for row in dataset()]
-    assert set(found["kind"].to_pylist()) == {"canonical"}
+    result = Streamed(dataset()).read(10_000)
+    assert result["text"].to_pylist() == [row["text"] for row in dataset()]
+    assert set(result["kind"].to_pylist()) == {"canonical"}
 
 
 def test_a_repeated_dataset_comes_again_file_by_file_in_another_order(dataset):
     wanted = [row["text"] for row in dataset()]
-    found = Streamed(dataset(), repeat=True).read(5 * len(wanted))["text"].to_pylist()
-    passes = [tuple(found[start : start + len(wanted)]) for start in range(0, len(found), len(wanted))]
+    result = Streamed(dataset(), repeat=True).read(5 * len(wanted))["text"].to_pylist()
+    passes = [tuple(result[start : start + len(wanted)]) for start in range(0, len(result), len(wanted))]
     assert list(passes[0]) == wanted
     assert all(sorted(one) == sorted(wanted) for one in passes)
     assert len(set(passes)) > 1

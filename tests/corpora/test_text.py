@@ -53,27 +53,27 @@ def test_a_heading_begins_an_article_only_after_a_blank_line():
 
 @given(text=st.text(st.sampled_from("ab= \n\t"), max_size=60), document=st.sampled_from(CUTS))
 def test_documents_hold_every_word_once_and_no_blank_text(text, document):
-    found = cut(text, document)
-    assert " ".join(found).split() == text.split()
-    assert all(one == one.strip() != "" for one in found)
+    result = cut(text, document)
+    assert " ".join(result).split() == text.split()
+    assert all(one == one.strip() != "" for one in result)
     if document == "paragraph":
-        assert not any("\n\n" in one for one in found)
+        assert not any("\n\n" in one for one in result)
 
 
 @pytest.mark.parametrize("document", CUTS)
 def test_real_text_is_cut_without_loss(shared_data, document):
     folder = shared_data / "wikitext-2"
     lines = [line for path in sorted(folder.iterdir()) for line in path.read_text().splitlines()]
-    found = texts(canonical_text(folder, document=document))
+    result = texts(canonical_text(folder, document=document))
     words = collections.Counter(word for line in lines for word in line.split())
-    assert collections.Counter(word for text in found for word in text.split()) == words
+    assert collections.Counter(word for text in result for word in text.split()) == words
     if document == "article":
-        assert 110 < len(found) < 140
-        assert all(text.startswith("= ") for text in found)
+        assert 110 < len(result) < 140
+        assert all(text.startswith("= ") for text in result)
     if document == "line":
-        assert len(found) == sum(bool(line.strip()) for line in lines)
+        assert len(result) == sum(bool(line.strip()) for line in lines)
     if document == "file":
-        assert len(found) == 2
+        assert len(result) == 2
 
 
 # Files, folders, datasets, the Hub
@@ -182,8 +182,8 @@ def test_text_that_cannot_be_had_is_an_error(tmp_path, files, options, message):
 def test_a_pass_holds_every_text_once_in_an_order_of_its_own():
     rows = datasets.Dataset.from_dict({"text": [f"text {number}" for number in range(700)]})
     wanted = rows["text"][:]
-    found = texts(canonical_text(rows, repeat=True, seed=1), 2_100)
-    passes = [found[start : start + 700] for start in (0, 700, 1_400)]
+    result = texts(canonical_text(rows, repeat=True, seed=1), 2_100)
+    passes = [result[start : start + 700] for start in (0, 700, 1_400)]
     assert all(sorted(one) == sorted(wanted) for one in passes)
     assert len({tuple(one) for one in [*passes, wanted]}) == 4
     assert texts(canonical_text(rows, repeat=False, seed=1)) == passes[0]

@@ -110,9 +110,9 @@ def test_any_text_survives(tmp_path):
 
 def test_progress_adds_up(make, tmp_path):
     for name in ("a.jsonl", "folder"):
-        told: list[int] = []
-        write_corpus(make(), tmp_path / name, size=12_345, spec=SPEC, progress=told.append)
-        assert sum(told) == 12_345
+        reported: list[int] = []
+        write_corpus(make(), tmp_path / name, size=12_345, spec=SPEC, progress=reported.append)
+        assert sum(reported) == 12_345
 
 
 # Interruptions
@@ -127,10 +127,10 @@ def test_an_interrupted_corpus_is_gone_on_with_to_the_same_bytes(make, tmp_path,
         with pytest.raises(StoppedError):
             write_corpus(make(), path, size=16_000, spec=SPEC, progress=stop_after(stop))
         assert not path.is_file(), "never a half-written file"
-    told: list[int] = []
-    write_corpus(make(), path, size=16_000, spec=SPEC, progress=told.append)
+    reported: list[int] = []
+    write_corpus(make(), path, size=16_000, spec=SPEC, progress=reported.append)
     assert content(path) == content(whole)
-    assert sum(told) == 16_000
+    assert sum(reported) == 16_000
 
 
 def test_what_was_written_before_is_not_made_again(tmp_path):
@@ -230,9 +230,9 @@ def test_a_finished_corpus_is_replaced_only_where_that_is_asked_for(make, tmp_pa
     assert content(tmp_path / name) == before
     with pytest.raises(StoppedError):
         write_corpus(make(), tmp_path / name, **{**arguments, **changed}, overwrite=True, progress=stop_after(6_000))
-    told: list[int] = []
-    write_corpus(make(), tmp_path / name, **{**arguments, **changed}, overwrite=True, progress=told.append)
-    assert told[0] >= 4_000, "the interrupted replacement was gone on with"
+    reported: list[int] = []
+    write_corpus(make(), tmp_path / name, **{**arguments, **changed}, overwrite=True, progress=reported.append)
+    assert reported[0] >= 4_000, "the interrupted replacement was gone on with"
     write_corpus(make(), tmp_path / "whole" / name, **{**arguments, **changed})
     tests = {file: data for file, data in before.items() if file.startswith("test-")}
     assert content(tmp_path / name) == content(tmp_path / "whole" / name) | tests

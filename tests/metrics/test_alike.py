@@ -115,9 +115,9 @@ def test_vendi_of_embeddings_counts_directions():
 def test_variety_by_hand():
     texts = ["a", "a", "b", "c", "c", "c"]
     right = [1, 1, 0, 1, 1, 0]
-    found = variety(texts, right, ["p", "p", "p", "q", "q", "q"])
-    assert found["variety"] == pytest.approx((1 / 3 + 1 / 3) / 2)
-    assert found["variety/any"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+    result = variety(texts, right, ["p", "p", "p", "q", "q", "q"])
+    assert result["variety"] == pytest.approx((1 / 3 + 1 / 3) / 2)
+    assert result["variety/any"] == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
 def test_what_cannot_be_compared():

@@ -83,7 +83,7 @@ def test_compression_by_hand():
 
 
 def slow(grams, window):
-    return sum(gram in grams[max(0, place - window) : place] for place, gram in enumerate(grams))
+    return sum(gram in grams[max(0, position - window) : position] for position, gram in enumerate(grams))
 
 
 @pytest.mark.parametrize("window", [1, 3, 64])

@@ -12,13 +12,13 @@ P_INVALID = [[0.05, 0.02], [0.3], [0.4, 0.1]]
 
 
 def test_hand_counted():
-    found = completion(POINTS, P_VALID, P_INVALID)
-    assert found["completion"] == pytest.approx(2 / 3)
-    assert found["completion/strict"] == pytest.approx(1 / 3)
+    result = completion(POINTS, P_VALID, P_INVALID)
+    assert result["completion"] == pytest.approx(2 / 3)
+    assert result["completion/strict"] == pytest.approx(1 / 3)
     keys = ("p_valid", "p_invalid", "passed", "strict")
-    table = [[found[f"completion/{name}/{key}"] for key in keys] for name in POINTS]
+    table = [[result[f"completion/{name}/{key}"] for key in keys] for name in POINTS]
     assert table == [pytest.approx(row) for row in ([0.9, 0.07, 1, 1], [0.55, 0.3, 1, 0], [0.3, 0.5, 0, 0])]
-    assert len(found) == 2 + 4 * len(POINTS)
+    assert len(result) == 2 + 4 * len(POINTS)
 
 
 def test_equal_shares_are_not_passed():

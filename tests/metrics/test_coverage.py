@@ -14,27 +14,27 @@ SIZES = {"L": 4, "M": 10}
 
 
 def test_by_hand():
-    found = coverage(TEXTS, RIGHT, PROMPTS, LANGUAGES, sizes=SIZES)
-    assert found["coverage/L"] == 3 / 4
-    assert found["coverage/M"] == 2 / 10
-    assert found["coverage"] == pytest.approx((3 / 4 + 2 / 10) / 2)
+    result = coverage(TEXTS, RIGHT, PROMPTS, LANGUAGES, sizes=SIZES)
+    assert result["coverage/L"] == 3 / 4
+    assert result["coverage/M"] == 2 / 10
+    assert result["coverage"] == pytest.approx((3 / 4 + 2 / 10) / 2)
 
 
 def test_intervals_against_leaving_each_prompt_out():
-    found = coverage(TEXTS, RIGHT, PROMPTS, LANGUAGES, sizes=SIZES)
+    result = coverage(TEXTS, RIGHT, PROMPTS, LANGUAGES, sizes=SIZES)
     for name, prompts in {"coverage/L": [1, 2], "coverage/M": [3, 4, 5], "coverage": [1, 2, 3, 4, 5]}.items():
         without = []
         for left_out in prompts:
             kept = [row for row, prompt in enumerate(PROMPTS) if prompt != left_out]
             columns = ([column[row] for row in kept] for column in (TEXTS, RIGHT, PROMPTS, LANGUAGES))
             without.append(coverage(*columns, sizes=SIZES)[name])
-        wanted = jackknife_interval(found[name], without)
-        assert [found[f"{name}/low"], found[f"{name}/high"]] == pytest.approx([wanted.low, wanted.high])
+        wanted = jackknife_interval(result[name], without)
+        assert [result[f"{name}/low"], result[f"{name}/high"]] == pytest.approx([wanted.low, wanted.high])
 
 
 def test_the_jackknife_of_a_mean_is_students():
     values = np.array([0.2, 0.5, 0.9, 0.4, 0.7])
-    without = [np.delete(values, place).mean() for place in range(5)]
+    without = [np.delete(values, position).mean() for position in range(5)]
     assert jackknife_interval(values.mean(), without) == pytest.approx(mean_interval(values))
 
 

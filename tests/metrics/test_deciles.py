@@ -9,10 +9,10 @@ from hf_synth.metrics.intervals import mean_interval
 
 def test_the_crowded_end_comes_first():
     densities = np.random.default_rng(0).permutation(100)
-    found = deciles(densities / 100, densities, range(100))
-    assert found["reward/decile_1"] == pytest.approx(np.mean(np.arange(90, 100) / 100))
-    assert found["reward/decile_10"] == pytest.approx(np.mean(np.arange(10) / 100))
-    assert found["reward/decile_1/low"] == pytest.approx(mean_interval(np.arange(90, 100) / 100).low)
+    result = deciles(densities / 100, densities, range(100))
+    assert result["reward/decile_1"] == pytest.approx(np.mean(np.arange(90, 100) / 100))
+    assert result["reward/decile_10"] == pytest.approx(np.mean(np.arange(10) / 100))
+    assert result["reward/decile_1/low"] == pytest.approx(mean_interval(np.arange(90, 100) / 100).low)
 
 
 def test_prompts_weigh_alike_and_copies_narrow_nothing():

@@ -13,18 +13,20 @@ MASK = np.array([[True, True], [True, False]])
 
 def test_hand_computed():
     """Losses 7 and 4 over 3 tokens; excess 1, row residuals 1 - 2 and 2 - 1, so SE = sqrt(2 / 1 * 2) / 3 = 2 / 3."""
-    found = excess_loss(MODEL, FLOOR, MASK)
+    result = excess_loss(MODEL, FLOOR, MASK)
     reach = 12.7062047 * 2 / 3  # Student's 97.5 % quantile, one degree of freedom
     wanted = {"loss": 7 / 3, "floor": 4 / 3, "excess": 1.0, "excess_share": 3 / 4}
     sureness = {"standard_error": 2 / 3, "low": 1 - reach, "high": 1 + reach}
-    assert found == pytest.approx({**wanted, **{f"excess/rows_{name}": value for name, value in sureness.items()}})
+    assert result == pytest.approx({**wanted, **{f"excess/rows_{name}": value for name, value in sureness.items()}})
 
 
 def test_a_floor_of_zero_has_no_share_and_one_row_no_interval():
-    found = excess_loss(np.array([[-1.0]]), np.zeros((1, 1)), np.ones((1, 1), bool))
-    assert "excess_share" not in found
-    assert str(found["floor"]) == "0.0"
-    assert np.isnan([found["excess/rows_standard_error"], found["excess/rows_low"], found["excess/rows_high"]]).all()
+    result = excess_loss(np.array([[-1.0]]), np.zeros((1, 1)), np.ones((1, 1), bool))
+    assert "excess_share" not in result
+    assert str(result["floor"]) == "0.0"
+    assert np.isnan(
+        [result["excess/rows_standard_error"], result["excess/rows_low"], result["excess/rows_high"]]
+    ).all()
 
 
 def test_rows_without_loss_do_not_count():
@@ -52,8 +54,8 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
         lengths = rng.integers(1, 20, 30)
         mask = np.arange(20) < lengths[:, None]
         extra = truth + 0.2 * rng.standard_normal((30, 1)) + 0.1 * rng.standard_normal((30, 20))
-        found = excess_loss(-5.0 - extra, np.full((30, 20), -5.0), mask)
-        held += found["excess/rows_low"] < truth < found["excess/rows_high"]
+        result = excess_loss(-5.0 - extra, np.full((30, 20), -5.0), mask)
+        held += result["excess/rows_low"] < truth < result["excess/rows_high"]
         error = extra[mask].std() / mask.sum() ** 0.5
         naive += abs(extra[mask].mean() - truth) < 1.96 * error
     assert 0.92 < held / 1000 < 0.97

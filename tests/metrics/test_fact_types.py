@@ -9,8 +9,8 @@ from hf_synth.metrics.fact_types import fact_types
 
 def test_hand_computed():
     """Probabilities 1/2 and 1/8: CE is 2 ln 2, PPL 4, PROB 5/16."""
-    found = fact_types(np.log([1 / 2, 1, 1 / 8]), [True, True, False], ["ood", "id", "ood"])
-    assert found == pytest.approx(
+    result = fact_types(np.log([1 / 2, 1, 1 / 8]), [True, True, False], ["ood", "id", "ood"])
+    assert result == pytest.approx(
         {
             "ce/ood": 2 * np.log(2),
             "ppl/ood": 4,

@@ -10,8 +10,8 @@ VALID = [1, 1, 0, 1, 1]  # the last is unfinished, and therefore wrong
 
 
 def test_hand_counted():
-    found = generation(TEXTS, VALID, counts={3: 1, 4: 1, 5: 1}, training=["START MID END", "START END"])
-    assert found == pytest.approx(
+    result = generation(TEXTS, VALID, counts={3: 1, 4: 1, 5: 1}, training=["START MID END", "START END"])
+    assert result == pytest.approx(
         {
             "validity": 3 / 5,
             "validity_by_length": 2 / 4,
@@ -31,11 +31,11 @@ def test_hand_counted():
 
 
 def test_lengths_and_counts_of_ones_own():
-    found = generation(TEXTS, VALID, ["short", "short", "short", "long", "long"], counts=10)
-    assert found["validity_by_length/short"] == pytest.approx(2 / 3)
-    assert found["validity_by_length/long"] == 1 / 2
-    assert found["coverage"] == 2 / 10
-    assert "in_training" not in found
+    result = generation(TEXTS, VALID, ["short", "short", "short", "long", "long"], counts=10)
+    assert result["validity_by_length/short"] == pytest.approx(2 / 3)
+    assert result["validity_by_length/long"] == 1 / 2
+    assert result["coverage"] == 2 / 10
+    assert "in_training" not in result
     assert "coverage" not in generation(TEXTS, VALID)
 
 
@@ -45,13 +45,13 @@ def test_each_fault_of_a_model_shows_in_its_own_number():
     language = ["START " + "MID " * n + "END" for n in range(1, 11)]
     counts = {len(text.split()): 1 for text in language}
     models = {"good": language, "repeats": language[:1] * 10, "runs on": [None] * 10, "wrong": ["START END"] * 10}
-    found = {
+    result = {
         name: generation(texts, [verify("", text or "") for text in texts], counts=counts, training=language[:5])
         for name, texts in models.items()
     }
     table = {
         name: [row[key] for key in ("validity", "distinct", "coverage", "in_training", "valid_and_new")]
-        for name, row in found.items()
+        for name, row in result.items()
     }
     assert table == {
         "good": [1.0, 1.0, 1.0, 0.5, 0.5],

@@ -23,21 +23,21 @@ def first():
 def test_the_functor_as_one_step(first):
     step = np.zeros(8)
     step[0] = 50.0
-    found = laid_out(first, first + step, step)
-    assert found["parallelogram"] == pytest.approx(1)
-    assert found["translation_consistency"] == pytest.approx(1)
-    assert found["isometry"] == pytest.approx(1)
-    assert found["distortion"] == pytest.approx(0, abs=1e-12)
-    assert found["separation"] > 0.9
+    result = laid_out(first, first + step, step)
+    assert result["parallelogram"] == pytest.approx(1)
+    assert result["translation_consistency"] == pytest.approx(1)
+    assert result["isometry"] == pytest.approx(1)
+    assert result["distortion"] == pytest.approx(0, abs=1e-12)
+    assert result["separation"] > 0.9
     assert laid_out(first, first + step, -step)["parallelogram"] == pytest.approx(-1)
 
 
 def test_random_embeddings_have_none_of_it():
     rng = np.random.default_rng(1)
-    found = geometry(rng.normal(size=(60, 256)), np.arange(40).reshape(20, 2), 50)
-    assert found["dirichlet_energy"] == pytest.approx(2, abs=0.1)
+    result = geometry(rng.normal(size=(60, 256)), np.arange(40).reshape(20, 2), 50)
+    assert result["dirichlet_energy"] == pytest.approx(2, abs=0.1)
     for name in ("parallelogram", "translation_consistency", "isometry", "separation"):
-        assert abs(found[name]) < 0.25, name
+        assert abs(result[name]) < 0.25, name
 
 
 def test_dirichlet_energy_is_of_directions():
@@ -50,23 +50,23 @@ def test_dirichlet_energy_is_of_directions():
 
 def test_a_rotation_keeps_distances_but_is_no_translation(first):
     turn = np.linalg.qr(np.random.default_rng(2).normal(size=(8, 8)))[0]
-    found = laid_out(first, first @ turn, first[0])
-    assert found["isometry"] == pytest.approx(1)
-    assert found["distortion"] == pytest.approx(0, abs=1e-12)
-    assert found["translation_consistency"] < 0.5
+    result = laid_out(first, first @ turn, first[0])
+    assert result["isometry"] == pytest.approx(1)
+    assert result["distortion"] == pytest.approx(0, abs=1e-12)
+    assert result["translation_consistency"] < 0.5
 
 
 def test_a_larger_copy_is_isometric_up_to_size(first):
     """Distances d and 2 d: they differ by d, and their mean is 1.5 d."""
-    found = laid_out(first, 2 * first, first[0])
-    assert found["isometry"] == pytest.approx(1)
-    assert found["distortion"] == pytest.approx(2 / 3)
+    result = laid_out(first, 2 * first, first[0])
+    assert result["isometry"] == pytest.approx(1)
+    assert result["distortion"] == pytest.approx(2 / 3)
 
 
 def test_separation_of_four_points_on_a_line():
     """0 and 1 against 10 and 11: silhouettes 9.5 / 10.5 at the ends and 8.5 / 9.5 inside."""
-    found = laid_out([[0.0], [1.0]], [[10.0], [11.0]], [1.0])
-    assert found["separation"] == pytest.approx((9.5 / 10.5 + 8.5 / 9.5) / 2)
+    result = laid_out([[0.0], [1.0]], [[10.0], [11.0]], [1.0])
+    assert result["separation"] == pytest.approx((9.5 / 10.5 + 8.5 / 9.5) / 2)
     assert laid_out([[0.0], [10.0]], [[1.0], [11.0]], [1.0])["separation"] < 0
 
 
@@ -79,12 +79,12 @@ def test_plain_loops_give_the_same():
     steps = [step / np.linalg.norm(step) for step in steps]
     both = list(itertools.combinations(range(7), 2))
     inside = [[np.linalg.norm(table[pairs[i, side]] - table[pairs[j, side]]) for i, j in both] for side in (0, 1)]
-    found = geometry(table, pairs.tolist(), functor)
-    assert found["dirichlet_energy"] == pytest.approx(np.mean([np.sum((unit[a] - unit[b]) ** 2) for a, b in pairs]))
-    assert found["parallelogram"] == pytest.approx(np.mean([step @ unit[functor] for step in steps]))
-    assert found["translation_consistency"] == pytest.approx(np.mean([steps[i] @ steps[j] for i, j in both]))
-    assert found["isometry"] == pytest.approx(np.corrcoef(*inside)[0, 1])
-    assert found["distortion"] == pytest.approx(np.mean(np.abs(np.subtract(*inside))) / np.mean(inside))
+    result = geometry(table, pairs.tolist(), functor)
+    assert result["dirichlet_energy"] == pytest.approx(np.mean([np.sum((unit[a] - unit[b]) ** 2) for a, b in pairs]))
+    assert result["parallelogram"] == pytest.approx(np.mean([step @ unit[functor] for step in steps]))
+    assert result["translation_consistency"] == pytest.approx(np.mean([steps[i] @ steps[j] for i, j in both]))
+    assert result["isometry"] == pytest.approx(np.corrcoef(*inside)[0, 1])
+    assert result["distortion"] == pytest.approx(np.mean(np.abs(np.subtract(*inside))) / np.mean(inside))
 
 
 def test_two_pairs_have_no_isometry():

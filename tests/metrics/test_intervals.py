@@ -37,21 +37,21 @@ def test_against_students_tests(confidence):
 
 
 def test_one_unit_has_a_mean_and_no_bounds():
-    for found in (mean_interval([0.7]), clustered_mean([0.6, 0.8], ["a", "a"]), paired_interval([1.0], [0.3])):
-        assert found.mean == pytest.approx(0.7)
-        assert np.isnan([found.low, found.high]).all()
+    for result in (mean_interval([0.7]), clustered_mean([0.6, 0.8], ["a", "a"]), paired_interval([1.0], [0.3])):
+        assert result.mean == pytest.approx(0.7)
+        assert np.isnan([result.low, result.high]).all()
 
 
 def test_clusters_weigh_alike_and_are_the_units():
     """Means 0.5, 0.5 and 0.8 of clusters of 2, 1 and 4."""
-    found = clustered_mean([0, 1, 0.5, 1, 1, 1, 0.2], ["a", "a", "b", "c", "c", "c", "c"])
-    assert found == pytest.approx(mean_interval([0.5, 0.5, 0.8]))
+    result = clustered_mean([0, 1, 0.5, 1, 1, 1, 0.2], ["a", "a", "b", "c", "c", "c", "c"])
+    assert result == pytest.approx(mean_interval([0.5, 0.5, 0.8]))
 
 
 def coverage(interval, draw, truth, times=2000):
     """How often the interval of what `draw` gives holds the truth."""
-    found = [interval(*draw()) for _ in range(times)]
-    return np.mean([one.low <= truth <= one.high for one in found])
+    result = [interval(*draw()) for _ in range(times)]
+    return np.mean([one.low <= truth <= one.high for one in result])
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -212,7 +212,7 @@ def test_rounding_is_no_evidence():
 
 @pytest.mark.parametrize(("share", "trials", "hits"), [(0.5, 8, 4), (0.53, 8, 4), (1.0, 3, 3), (0.001, 4, 0)])
 def test_a_share_of_no_whole_number_of_trials_lies_in_its_interval(share, trials, hits):
-    found, nearest = share_interval(share, trials), wilson_interval(hits, trials)
-    assert found.mean == share
-    assert found.low <= share <= found.high
-    assert found[1:] == nearest[1:]
+    result, nearest = share_interval(share, trials), wilson_interval(hits, trials)
+    assert result.mean == share
+    assert result.low <= share <= result.high
+    assert result[1:] == nearest[1:]

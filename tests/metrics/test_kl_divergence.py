@@ -16,18 +16,18 @@ SUMS = [
 
 
 def test_mean_per_token_and_its_error_over_rows():
-    found = kl_divergence(MODEL, BEST)
-    assert found["kl"] == pytest.approx(sum(SUMS) / 3, abs=1e-12)
-    residuals = [SUMS[0] - 2 * found["kl"], SUMS[1] - found["kl"]]
+    result = kl_divergence(MODEL, BEST)
+    assert result["kl"] == pytest.approx(sum(SUMS) / 3, abs=1e-12)
+    residuals = [SUMS[0] - 2 * result["kl"], SUMS[1] - result["kl"]]
     error = math.sqrt(2 * sum(one**2 for one in residuals)) / 3
-    assert found["kl/rows_standard_error"] == pytest.approx(error, abs=1e-12)
-    assert found["kl/rows_low"] < found["kl"] < found["kl/rows_high"]
+    assert result["kl/rows_standard_error"] == pytest.approx(error, abs=1e-12)
+    assert result["kl/rows_low"] < result["kl"] < result["kl/rows_high"]
 
 
 def test_the_best_predictor_itself_is_at_0_and_impossible_ids_count_nothing():
     own = [np.array([[-math.inf, 0.0], [math.log(0.5), math.log(0.5)]])]
-    found = kl_divergence(own, [np.array([[0.0, 1.0], [0.5, 0.5]])])
-    assert found["kl"] == 0.0
+    result = kl_divergence(own, [np.array([[0.0, 1.0], [0.5, 0.5]])])
+    assert result["kl"] == 0.0
 
 
 @pytest.mark.parametrize("log_probs", [[MODEL[0]], [MODEL[0][:1], MODEL[1]], [MODEL[0], np.array([[0.1, -3.0]])], []])

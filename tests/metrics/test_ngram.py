@@ -28,8 +28,8 @@ def by_counting(train, test, order, vocabulary, smoothing):
 def test_counts(order):
     rng = np.random.default_rng(0)
     train, test = rng.integers(0, 5, (200, 6)), rng.integers(0, 7, (50, 6))
-    found = ngram_log_probs(train, test, order, 7, smoothing=0.5)
-    np.testing.assert_allclose(found, by_counting(train, test, order, 7, 0.5), atol=1e-12)
+    result = ngram_log_probs(train, test, order, 7, smoothing=0.5)
+    np.testing.assert_allclose(result, by_counting(train, test, order, 7, 0.5), atol=1e-12)
 
 
 def test_a_bigram_foretells_what_a_unigram_cannot():

@@ -22,9 +22,9 @@ def test_unbiased_where_the_share_of_prompts_with_a_right_one_is_not():
     rng = np.random.default_rng(0)
     chances = rng.random(4000)
     right = rng.random((4000, 8)) < chances[:, None]
-    found = pass_at_k(right.ravel(), np.repeat(np.arange(4000), 8).tolist(), ks=[4])
-    assert found["pass_at_4/low"] < np.mean(1 - (1 - chances) ** 4) < found["pass_at_4/high"]
-    assert right.any(axis=1).mean() > found["pass_at_4/high"]
+    result = pass_at_k(right.ravel(), np.repeat(np.arange(4000), 8).tolist(), ks=[4])
+    assert result["pass_at_4/low"] < np.mean(1 - (1 - chances) ** 4) < result["pass_at_4/high"]
+    assert right.any(axis=1).mean() > result["pass_at_4/high"]
 
 
 def test_prompts_that_are_never_right_show_at_any_k(planted):

@@ -31,8 +31,8 @@ def test_hand_computed():
 
 
 def test_kinds_are_of_invalid_strings_only():
-    found = perplexity(SUMS, TOKENS, VALID, ["same"] * 4)
-    assert found["perplexity/kind/same"] == found["perplexity/invalid"]
+    result = perplexity(SUMS, TOKENS, VALID, ["same"] * 4)
+    assert result["perplexity/kind/same"] == result["perplexity/invalid"]
     assert not any("kind" in name for name in perplexity(SUMS, TOKENS, VALID))
 
 

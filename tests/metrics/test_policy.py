@@ -24,20 +24,20 @@ def entropy(policy):
 @pytest.mark.parametrize("policy", [BROAD, NARROW])
 def test_against_the_exact_values(policy):
     own, other, tokens, prompts = sampled(policy)
-    found = {**policy_entropy(own, tokens, prompts), **policy_kl(own, other, tokens, prompts)}
+    result = {**policy_entropy(own, tokens, prompts), **policy_kl(own, other, tokens, prompts)}
     per_token = {"entropy": entropy(policy), "kl": np.log(8) - entropy(policy)}
     for name, wanted in per_token.items():
-        assert found[f"{name}/token"] == pytest.approx(wanted, abs=0.02)
-        assert found[f"{name}/mean"] == pytest.approx(5 * wanted, abs=0.1)
-        assert found[f"{name}/mean/low"] - 1e-9 <= 5 * wanted <= found[f"{name}/mean/high"] + 1e-9
+        assert result[f"{name}/token"] == pytest.approx(wanted, abs=0.02)
+        assert result[f"{name}/mean"] == pytest.approx(5 * wanted, abs=0.1)
+        assert result[f"{name}/mean/low"] - 1e-9 <= 5 * wanted <= result[f"{name}/mean/high"] + 1e-9
 
 
 def test_a_collapsed_policy_is_told_from_a_broad_one_both_ways(planted):
-    found = []
+    result = []
     for policy in (BROAD, NARROW):
         own, other, tokens, prompts = sampled(policy)
-        found.append({**policy_entropy(own, tokens, prompts), **policy_kl(own, other, tokens, prompts)})
-    good, bad = found
+        result.append({**policy_entropy(own, tokens, prompts), **policy_kl(own, other, tokens, prompts)})
+    good, bad = result
     assert planted.apart(good, bad, "entropy/mean")
     assert planted.apart(bad, good, "kl/mean")
     assert not planted.apart(bad, good, "entropy/token")

@@ -48,10 +48,10 @@ def test_a_model_that_only_knows_lengths_is_told_from_one_that_knows_the_languag
 
 def test_length_that_gives_validity_away_at_both_ends():
     """Invalid strings are the shortest and the longest: no order of lengths tells them apart, a table does."""
-    found = separation([0.0] * 4, [False, True, True, False], [1, 2, 3, 4])
-    assert found["auroc/length"] == 0.5
-    assert found["auroc/length_table"] == 1.0
-    assert "auroc/same_length" not in found
+    result = separation([0.0] * 4, [False, True, True, False], [1, 2, 3, 4])
+    assert result["auroc/length"] == 0.5
+    assert result["auroc/length_table"] == 1.0
+    assert "auroc/same_length" not in result
 
 
 def test_an_impossible_string_comes_last():

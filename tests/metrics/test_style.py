@@ -45,8 +45,8 @@ def test_a_planted_habit_is_told_from_good_text_both_ways(planted, name):
 def test_copies_of_completions_do_not_narrow_the_interval(planted, name):
     measure, options, spoil = MEASURES[name]
     spoilt = [spoil(text, number) for number, text in enumerate(planted.sentences(125))]
-    found = measure(spoilt, planted.PROMPTS, **options)
-    assert measure(spoilt * 5, planted.PROMPTS * 5, **options) == pytest.approx(found)
+    result = measure(spoilt, planted.PROMPTS, **options)
+    assert measure(spoilt * 5, planted.PROMPTS * 5, **options) == pytest.approx(result)
 
 
 def test_em_dashes_by_hand():
@@ -95,8 +95,8 @@ def test_figures_by_hand():
 
 
 def test_grammar_errors_are_a_hundred_words_and_of_any_checker():
-    found = grammar_errors(["@ne w@rd", "g@@d t@lk ok"], ["p", "q"], check=at_signs)
-    assert found["grammar_errors"] > 0
+    result = grammar_errors(["@ne w@rd", "g@@d t@lk ok"], ["p", "q"], check=at_signs)
+    assert result["grammar_errors"] > 0
     words_of_two = grammar_errors(["one two", "three"], ["p", "q"], check=lambda text: len(text.split()) - 1)
     assert words_of_two["grammar_errors"] == pytest.approx(100 / 3)
     with pytest.raises(ValueError, match="check returned -1"):

@@ -11,9 +11,9 @@ _WARM = "hey that's great , thanks ! i love it , you are lovely !"
 
 
 def test_tone_by_hand():
-    found = dict(zip(FEATURES, tone(["Yeah, it's great! You might say thanks, however."])[0], strict=True))
+    result = dict(zip(FEATURES, tone(["Yeah, it's great! You might say thanks, however."])[0], strict=True))
     share = 100 / 8
-    assert found == pytest.approx(
+    assert result == pytest.approx(
         {
             "formality": -share,  # however; yeah, it's
             "sentiment": share,
@@ -44,8 +44,8 @@ def test_one_tone_everywhere_is_told_from_tones_that_follow_the_context(planted,
 
 
 def test_one_text_for_everything_has_no_spread(planted):
-    found = tone_spread([_WARM] * 240, planted.PROMPTS, CONTEXTS)
-    assert found == {"tone_spread": 0, "tone_spread/low": 0, "tone_spread/high": 0}
+    result = tone_spread([_WARM] * 240, planted.PROMPTS, CONTEXTS)
+    assert result == {"tone_spread": 0, "tone_spread/low": 0, "tone_spread/high": 0}
 
 
 @pytest.mark.parametrize("between", [0.0, 1.0, 3.0])
@@ -57,8 +57,8 @@ def test_a_known_spread_is_found_whatever_the_noise_within(between):
         features = np.repeat(rng.normal(0, between, (60, 2)), 6, axis=0) + rng.normal(0, 2, (360, 2))
         texts = [str(number) for number in range(360)]
         prompts = (np.arange(360) // 6).tolist()
-        found = tone_spread(texts, prompts, features=lambda _, known=features: known)
-        spreads.append(found["tone_spread"] ** 2)
+        result = tone_spread(texts, prompts, features=lambda _, known=features: known)
+        spreads.append(result["tone_spread"] ** 2)
     assert np.mean(spreads) == pytest.approx(2 * between**2, rel=0.1, abs=0.15)
 
 
@@ -67,15 +67,15 @@ def test_intervals_hold_the_truth():
     held = []
     for _ in range(100):
         features = np.repeat(rng.normal(0, 1, (40, 1)), 4, axis=0) + rng.normal(0, 1, (160, 1))
-        found = tone_spread([""] * 160, (np.arange(160) // 4).tolist(), features=lambda _, known=features: known)
-        held.append(found["tone_spread/low"] <= 1 <= found["tone_spread/high"])
+        result = tone_spread([""] * 160, (np.arange(160) // 4).tolist(), features=lambda _, known=features: known)
+        held.append(result["tone_spread/low"] <= 1 <= result["tone_spread/high"])
     assert 0.88 <= np.mean(held) <= 0.99
 
 
 def test_without_one_prompt_nothing_may_be_left_to_compare():
-    found = tone_spread([_FORMAL, _FORMAL, _WARM, _WARM], ["p", "p", "q", "q"])
-    assert found["tone_spread"] > 0
-    assert np.isnan([found["tone_spread/low"], found["tone_spread/high"]]).all()
+    result = tone_spread([_FORMAL, _FORMAL, _WARM, _WARM], ["p", "p", "q", "q"])
+    assert result["tone_spread"] > 0
+    assert np.isnan([result["tone_spread/low"], result["tone_spread/high"]]).all()
 
 
 def test_what_has_no_spread_is_an_error():

@@ -21,7 +21,7 @@ from hf_synth.metrics.policy_entropy import policy_entropy
 from hf_synth.metrics.token_accuracy import token_accuracy
 
 PROMPTS = [number // 3 for number in range(60)]  # 20 prompts, 3 sequences each
-SEQUENCES = [[(number, place) for place in range(1 + number % 5)] for number in range(60)]
+SEQUENCES = [[(number, position) for position in range(1 + number % 5)] for number in range(60)]
 
 
 def test_blocks_have_one_size_and_share_no_prompt():
@@ -63,8 +63,8 @@ def ratio_by_prompt(counts, sizes, prompts):
 def test_ratio_of_equal_sizes_is_a_mean_over_prompts():
     """Six prompts with counts 0 .. 5 of 2 x 4 words each."""
     counts, sizes = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3], [4] * 12
-    found = ratio_by_prompt(counts, sizes, [number // 2 for number in range(12)])
-    assert found == pytest.approx(mean_interval(np.arange(6) / 8))
+    result = ratio_by_prompt(counts, sizes, [number // 2 for number in range(12)])
+    assert result == pytest.approx(mean_interval(np.arange(6) / 8))
 
 
 def test_the_interval_of_a_ratio_is_that_of_a_weighted_regression_with_robust_errors():
@@ -89,9 +89,9 @@ def test_the_interval_of_a_ratio_holds_the_truth_where_prompts_differ_and_their_
         sizes = rng.integers(20, 60, (40, 6))
         rates = rng.gamma(2, 0.01, 40)  # a prompt's texts share a rate, of mean 0.02
         counts = rng.poisson(sizes * rates[:, None])
-        for found, prompts in ((held, np.repeat(np.arange(40), 6)), (naive, np.arange(240))):
+        for result, prompts in ((held, np.repeat(np.arange(40), 6)), (naive, np.arange(240))):
             interval = ratio_by_prompt(counts.ravel(), sizes.ravel(), prompts.tolist())
-            found.append(interval.low <= 0.02 <= interval.high)
+            result.append(interval.low <= 0.02 <= interval.high)
     assert np.mean(held) == pytest.approx(0.95, abs=0.03)
     assert np.mean(naive) < np.mean(held) - 0.05
 

@@ -59,8 +59,8 @@ def metric(request):
 
 
 def test_the_metric_of_evaluate_gives_the_same(metric, verify):
-    found = metric.compute(predictions=COMPLETIONS, references=PROMPTS, verify=verify, groups=GROUPS)
-    assert found == pytest.approx(WANTED)
+    result = metric.compute(predictions=COMPLETIONS, references=PROMPTS, verify=verify, groups=GROUPS)
+    assert result == pytest.approx(WANTED)
     assert metric.compute(predictions=COMPLETIONS, references=PROMPTS, verify=verify) == {"validity": 3 / 5}
 
 
@@ -72,5 +72,5 @@ def test_the_metric_adds_up_batches(metric, verify):
 
 
 def test_the_metric_takes_none_for_an_unfinished_completion(metric, verify):
-    found = metric.compute(predictions=["MID END", None], references=["START", "START"], verify=verify)
-    assert found == {"validity": 0.5}
+    result = metric.compute(predictions=["MID END", None], references=["START", "START"], verify=verify)
+    assert result == {"validity": 0.5}

@@ -4,8 +4,8 @@ from hf_synth.metrics.words import letters_only, ngrams, words
 
 
 def test_words_and_marks():
-    found = words("It's not well-kept \u2014 it\u2019s FAST.")
-    assert found == ["it's", "not", "well-kept", "\u2014", "it\u2019s", "fast", "."]
+    result = words("It's not well-kept \u2014 it\u2019s FAST.")
+    assert result == ["it's", "not", "well-kept", "\u2014", "it\u2019s", "fast", "."]
     assert words("  \n") == []
     assert words("Größe, naïve") == ["größe", ",", "naïve"]
     assert words("d3n1 40.5%") == ["d3n1", "40", ".", "5", "%"]

@@ -41,13 +41,13 @@ def runs(text):
 def test_against_every_pair(texts, similarity):
     """The search is exact: the first kept text that is similar enough, and how similar it is."""
     index = NearDuplicates(similarity)
-    found = index.add(texts)
+    result = index.add(texts)
     kept: list[int] = []
     for row in range(len(texts)):
         of_row = runs(texts[row])
         close = {other: len(of_row & runs(texts[other])) / len(of_row | runs(texts[other])) for other in kept}
         first = next((other for other in kept if close[other] >= similarity), row)
-        assert found[row] == first
+        assert result[row] == first
         if first == row:
             kept.append(row)
             assert row not in index.similarities
@@ -136,8 +136,8 @@ def test_a_shared_context_costs_no_time():
 
 def test_batches_and_one_call_agree(texts):
     index = NearDuplicates(0.7)
-    found = [row for start in range(0, len(texts), 7) for row in index.add(texts[start : start + 7])]
-    assert found == near_duplicates(iter(texts), similarity=0.7).tolist()
+    result = [row for start in range(0, len(texts), 7) for row in index.add(texts[start : start + 7])]
+    assert result == near_duplicates(iter(texts), similarity=0.7).tolist()
 
 
 def test_the_threshold_counts(texts):

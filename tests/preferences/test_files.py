@@ -246,8 +246,8 @@ def place(tmp_path, *names, readme=None):
     return str(tmp_path / "repo")
 
 
-def read(place, **options):
-    return [int(row.fields["prompt"][1:]) for row in Source(place, **options).open().rows()]
+def read(position, **options):
+    return [int(row.fields["prompt"][1:]) for row in Source(position, **options).open().rows()]
 
 
 def test_splits_are_told_apart_or_asked_for(tmp_path, caplog):

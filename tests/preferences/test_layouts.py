@@ -33,8 +33,8 @@ def test_every_file_is_expected():
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(name):
     data = read_preferences(FOLDER / f"{name}.jsonl")
-    found = {"schema": data.schema, "pairs": pairs(data), "dropped": data.dropped, "unread": list(data.unread)}
-    assert found == EXPECTED[name]
+    result = {"schema": data.schema, "pairs": pairs(data), "dropped": data.dropped, "unread": list(data.unread)}
+    assert result == EXPECTED[name]
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name.startswith("prompts-")])

@@ -330,9 +330,9 @@ def stack_exchange(*answers, question="<p>Why?</p>"):
     ],
 )
 def test_pairs_of_a_question(answers, pairs):
-    found = read_stack_exchange(stack_exchange(*answers))
-    assert [(pair.chosen, pair.rejected) for pair in found] == pairs
-    assert all(pair.prompt == user("Why?") for pair in found)
+    result = read_stack_exchange(stack_exchange(*answers))
+    assert [(pair.chosen, pair.rejected) for pair in result] == pairs
+    assert all(pair.prompt == user("Why?") for pair in result)
 
 
 @pytest.mark.parametrize(
@@ -429,8 +429,8 @@ def test_votes_as_text_numbers_and_truth_values(columns, votes, better):
 
 def test_messages_as_pandas_writes_them_into_csv():
     pair = "[{{'content': 'hello', 'role': 'user'}}\n {{'content': \"{}, isn't it\", 'role': 'assistant'}}]"
-    (found,) = read_messages({"prompt": "hello", "chosen": pair.format("good"), "rejected": pair.format("bad")})
-    assert (found.prompt, found.chosen) == ([turn("user", "hello")], "good, isn't it")
+    (result,) = read_messages({"prompt": "hello", "chosen": pair.format("good"), "rejected": pair.format("bad")})
+    assert (result.prompt, result.chosen) == ([turn("user", "hello")], "good, isn't it")
     assert read_prompt({"messages": pair.format("good")}) == [turn("user", "hello")]
     with pytest.raises(RowError, match="neither JSON nor Python"):  # cut off, as spreadsheets do
         read_prompt({"prompt": '[{"role": "user", "content": "the beginning of a long'})

@@ -16,16 +16,16 @@ GOOD = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: 
 @pytest.fixture
 def calls(monkeypatch, write):
     """What the Hub was asked; every split of it is one file of one row."""
-    found = []
+    result = []
     file = str(write("train.jsonl", GOOD))
 
     def load_dataset_builder(*args, **options):
-        found.append((*args, {name: value for name, value in options.items() if value}))
+        result.append((*args, {name: value for name, value in options.items() if value}))
         files = {split: [file] for split in ("train", "train_prefs", "test")}
         return SimpleNamespace(config=SimpleNamespace(data_files=files))
 
     monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
-    return found
+    return result
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_every_flipped_byte_of_a_parquet_file_is_read_or_one_line(tmp_path):
     pq.write_table(pa.Table.from_pylist(pairs), path)
     whole = path.read_bytes()
     refused = []
-    for place in range(0, len(whole), 5):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+    for position in range(0, len(whole), 5):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x41]) + whole[position + 1 :])
         try:
             list(read_rows(path))
         except ValueError as error:

@@ -70,7 +70,7 @@ def write_samples(path: Path, measure: str, final: dict[str, float], strength: f
     rows = np.arange(len(groups)) // 2
     columns = {
         "prompt_row": rows, "sample": np.arange(len(groups)) % 2,
-        "prompt": [f"<{group}> question {place // 2}" for place, group in enumerate(groups)],
+        "prompt": [f"<{group}> question {position // 2}" for position, group in enumerate(groups)],
         "completion": [f"{NASTY} {strength:g}"] * len(groups), "reward": scores,
         "truth": scores if measure == "validity" else pa.nulls(len(groups), pa.float64()),
         "cluster": pa.nulls(len(groups), pa.string()) if natural else groups, "density": 1.0 + len(groups) - rows,
@@ -111,8 +111,8 @@ def write_grpo(folder: Path, finals: dict[float, list[float]], **options: Any) -
         name = "control" if strength == 0 else f"strength-{strength:g}"
         arm = folder if number == 0 else folder / name
         final = dict(zip(groups, values, strict=True))
-        found = write_arm(arm, final=final, warm_up=warm_up, strength=strength, **options)
-        metrics |= found if number == 0 else {f"{name}/{key}": value for key, value in found.items()}
+        result = write_arm(arm, final=final, warm_up=warm_up, strength=strength, **options)
+        metrics |= result if number == 0 else {f"{name}/{key}": value for key, value in result.items()}
     write(folder / "metrics.json", {**metrics, "seconds/total": 61.5})
     config = {
         "recipe": "grpo",
@@ -185,5 +185,5 @@ def write_arms(folder: Path, excesses: dict[str, list[float]]) -> None:
     )
     for name, values in excesses.items():
         for seed, excess in enumerate(values):
-            place = folder / name / (f"seed-{seed}" if len(seeds) > 1 else "")
-            write_pretraining(place, excess=excess, seed=seed)
+            position = folder / name / (f"seed-{seed}" if len(seeds) > 1 else "")
+            write_pretraining(position, excess=excess, seed=seed)

@@ -138,8 +138,8 @@ def test_facts_that_were_trained_on_are_told_from_held_out_ones(facts):
 
 @pytest.mark.usefixtures("unpainted")
 def test_geometry_says_what_to_hold_it_against(single):
-    found = row(report(single), "Parallelogram")
-    assert found[1:] == ["1, where the functor is that step", "0", "0.100 (step 10)", "0.400 (step 40)"]
+    result = row(report(single), "Parallelogram")
+    assert result[1:] == ["1, where the functor is that step", "0", "0.100 (step 10)", "0.400 (step 40)"]
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -292,7 +292,7 @@ def test_the_figure_of_arms(several):
     figure = arms_figure(read_comparison(several), [("excess/test", "Excess", "nats per token")])
     above, loss, accuracy = figure.axes
     diamonds = [line.get_xdata() for line in above.lines if line.get_marker() == "D"]
-    assert [float(place[0]) for place in diamonds] == pytest.approx([0.5, 0.375])
+    assert [float(position[0]) for position in diamonds] == pytest.approx([0.5, 0.375])
     assert [label.get_text() for label in above.get_yticklabels()] == ["plain", "warm"]
     assert list(loss.lines[0].get_ydata()) == pytest.approx([3.0, 2.0, 1 + 2 / 3, 1.5])
     assert len(loss.collections) == 2, "a band for each arm"

@@ -105,8 +105,8 @@ def test_numbers_of_the_table_are_those_of_the_records(docs):
     page = (docs / "reproduction.md").read_text().split("## Hyperdata")[1]
     arms = {arm: [records[arm, seed].metrics["language/validity"] for seed in (0, 1)] for arm, _ in records}
     for arm, values in arms.items():
-        found = mean_interval(values)
-        assert f"| {arm} | {found.mean:.3f} [{max(0, found.low):.3f}, {min(1, found.high):.3f}] |" in page
+        result = mean_interval(values)
+        assert f"| {arm} | {result.mean:.3f} [{max(0, result.low):.3f}, {min(1, result.high):.3f}] |" in page
     gain = paired_interval(arms["explanations-10"], arms["examples"])
     assert f"| explanations-10 | {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] |" in page
 
@@ -170,7 +170,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
         file.write(json.dumps(dataclasses.asdict(record))[:50])
     assert read_records(path) == [record]
     add_record(path, made_up("rlm_l3", "", 1))
-    assert [found.seed for found in read_records(path)] == [0, 1]
+    assert [result.seed for result in read_records(path)] == [0, 1]
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):
@@ -218,9 +218,9 @@ def test_p_values_are_corrected_over_all_claims_of_the_page():
 
 def test_claims_from_values_and_from_counts():
     values = [0.4, 0.6, 0.7, 0.5, 0.8, 0.6, 0.7, 0.9]
-    found = mean_claim("a", "b", values, bar=0.5)
-    assert found.interval == mean_interval(values)
-    assert found.p == pytest.approx(stats.ttest_1samp(values, 0.5).pvalue)
+    result = mean_claim("a", "b", values, bar=0.5)
+    assert result.interval == mean_interval(values)
+    assert result.p == pytest.approx(stats.ttest_1samp(values, 0.5).pvalue)
     assert share_claim("a", "b", 8, 8).p == pytest.approx(2 * 0.5**8)
     assert mean_claim("a", "b", []).units == 0
 
@@ -251,9 +251,9 @@ def test_what_was_learned_is_said_in_one_sentence():
         "once": [run(0, 0.0, 0.96, 0.97, 0.98), run(1, 0.0, 0.5, 0.94, 0.9)],
         "chance": [run(0, 2.0, 0.96, 0.97, 0.98)],
     }
-    found = procedural._reached(arms).split("; ")
-    assert found[0] == "Learned to 0.95 on every seed: 1 of 2 tasks with one right answer, by step 20"
-    assert found[1] == "chance ends 10.0 % above its floor."
+    result = procedural._reached(arms).split("; ")
+    assert result[0] == "Learned to 0.95 on every seed: 1 of 2 tasks with one right answer, by step 20"
+    assert result[1] == "chance ends 10.0 % above its floor."
 
 
 # What a token accuracy with the end token counted says of the others
@@ -278,16 +278,16 @@ def test_the_end_token_is_left_out_of_an_accuracy(addition):
     rng = np.random.default_rng(0)
     hits = [[bool(rng.random() < 0.6) or token == EOS for token in answer] for answer in test]
     accuracy = sum(map(sum, hits)) / sum(map(len, hits))
-    before = [hit for answer, found in zip(test, hits, strict=True)
-              for token, hit in zip(answer, found, strict=True) if token != EOS]  # fmt: skip
+    before = [hit for answer, result in zip(test, hits, strict=True)
+              for token, hit in zip(answer, result, strict=True) if token != EOS]  # fmt: skip
     assert target.of_result(accuracy) == pytest.approx(100 * np.mean(before))
 
 
 def test_the_commonest_token_of_each_place(addition):
     target, train, test = addition
-    said = [max(range(40), key=lambda token: [a[place] for a in train if place < len(a)].count(token))
-            for place in range(5)]  # fmt: skip
-    hits = [token == said[place] for answer in test for place, token in enumerate(answer) if token != EOS]
+    said = [max(range(40), key=lambda token: [a[position] for a in train if position < len(a)].count(token))
+            for position in range(5)]  # fmt: skip
+    hits = [token == said[position] for answer in test for position, token in enumerate(answer) if token != EOS]
     assert target.constant == pytest.approx(100 * np.mean(hits))
     assert 10 < target.constant < 40
 

@@ -78,9 +78,9 @@ def note_rounds(trainer):
     stock = trainer._get_train_sampler
 
     def get(*args):
-        found = stock(*args)
-        found.__class__ = sampler
-        return found
+        result = stock(*args)
+        result.__class__ = sampler
+        return result
 
     trainer._get_train_sampler = get
     return seen

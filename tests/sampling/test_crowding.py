@@ -20,9 +20,9 @@ def bed():
     texts, sizes = [], []
     for dialect, count in enumerate(np.rint(PROMPTS * shares / shares.sum()).astype(int), start=1):
         rows = load_dataset("agreement", split="train", size=6_000, view="prompt", streaming=True, dialect=dialect)
-        found = list(dict.fromkeys(row["prompt"] for row in rows))[:count]
-        assert len(found) == count
-        texts, sizes = texts + found, sizes + [count] * count
+        result = list(dict.fromkeys(row["prompt"] for row in rows))[:count]
+        assert len(result) == count
+        texts, sizes = texts + result, sizes + [count] * count
     return texts, np.array(sizes)
 
 

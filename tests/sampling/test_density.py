@@ -221,7 +221,7 @@ def test_extreme_scales(scale):
 
 
 @pytest.mark.parametrize(
-    ("points", "options", "words"),
+    ("points", "options", "message"),
     [
         (POINTS, {"k": 40}, "k=40 neighbours need more than 40 distinct points, got 40.*at most 39"),
         (np.repeat(POINTS[:3], 9, axis=0), {}, "got 3"),
@@ -237,8 +237,8 @@ def test_extreme_scales(scale):
         (POINTS, {"backend": "x"}, "wanted one of auto, sklearn, faiss"),
     ],
 )
-def test_errors(points, options, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors(points, options, message):
+    with pytest.raises(ValueError, match=message):
         knn_density(points, **options)
 
 
@@ -307,9 +307,9 @@ def test_whatever_numpy_can_take_gives_the_same(kind, metric):
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint64, np.longdouble, torch.bfloat16, torch.float16])
 def test_numbers_of_any_type(dtype):
     whole = np.round(4 * np.abs(POINTS)) + 1
-    given = torch.from_numpy(whole).to(dtype) if isinstance(dtype, torch.dtype) else whole.astype(dtype)
+    values = torch.from_numpy(whole).to(dtype) if isinstance(dtype, torch.dtype) else whole.astype(dtype)
     np.testing.assert_allclose(
-        knn_density(given, k=3, reduce_k=True), knn_density(whole, k=3, reduce_k=True), rtol=1e-5
+        knn_density(values, k=3, reduce_k=True), knn_density(whole, k=3, reduce_k=True), rtol=1e-5
     )
 
 
@@ -355,14 +355,14 @@ def test_what_is_no_array_of_numbers_is_one_line(wrong):
 )
 def test_weights_take_tensors_and_tables_and_refuse_text(weigh):
     values = np.array([0.25, 0.5, 1.0, 0.125])
-    for given in (
+    for arguments in (
         torch.from_numpy(values).to(torch.bfloat16),
         torch.from_numpy(values).requires_grad_(),
         pandas.Series(values, index=[3, 1, 2, 0]),
         pyarrow.array(values),
         values[::-1][::-1],
     ):
-        np.testing.assert_array_equal(weigh(given), weigh(values))
+        np.testing.assert_array_equal(weigh(arguments), weigh(values))
     for wrong in (["0.25", "0.5"], values * 1j, values[:, None], ["a"]):
         with pytest.raises(ValueError, match=r"^[a-z_ 0-9]+: wanted"):
             weigh(wrong)

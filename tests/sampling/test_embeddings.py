@@ -82,7 +82,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("texts", "options", "words"),
+    ("texts", "options", "message"),
     [
         ("one text", {}, "list of str"),
         ([["x"]], {}, "prompt_text"),
@@ -91,8 +91,8 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
         (["x"], {"batch_size": 0}, "batch_size=0"),
     ],
 )
-def test_errors(texts, options, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors(texts, options, message):
+    with pytest.raises(ValueError, match=message):
         embed_texts(texts, **options)
 
 

@@ -78,7 +78,7 @@ def test_resume_is_exact(saved, tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         (
             {"save_steps": 4},
@@ -91,9 +91,9 @@ def test_resume_is_exact(saved, tiny, tmp_path):
         ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 5}, r"eval_steps=5 .*eval_steps=3 or 6"),
     ],
 )
-def test_saving_between_generations_is_an_error(changes, words, tiny, tmp_path):
+def test_saving_between_generations_is_an_error(changes, message, tiny, tmp_path):
     options = {"save_strategy": "steps", "gradient_accumulation_steps": 1, "num_train_epochs": 4, **changes}
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         grpo_with_eval(tiny, tmp_path, options)
 
 

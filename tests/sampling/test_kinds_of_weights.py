@@ -86,7 +86,7 @@ def test_schedules(schedule, wanted):
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda: balanced_weights([]), "groups: got none"),
         (lambda: balanced_weights(["a", "b"], {"a": 1}), "shares: got a, wanted one for each of a, b"),
@@ -111,8 +111,8 @@ def test_schedules(schedule, wanted):
         (lambda: PassRates(["a"]).load({"passed": np.ones(2), "tried": np.ones(2)}), "of 2 rows, this one of 1"),
     ],
 )
-def test_errors(call, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
         call()
 
 

@@ -38,11 +38,11 @@ def test_exact_backends_equal_all_distances_sorted(backend, dtype, monkeypatch):
     monkeypatch.setattr(neighbors, "_CHUNK", 100)  # several chunks to merge, the last one small
     monkeypatch.setattr(neighbors, "_QUERIES", 64)
     points = (np.random.default_rng(2).normal(size=(307, 9)) + 5).astype(dtype)
-    found = find_neighbors(points, 6, backend)
+    result = find_neighbors(points, 6, backend)
     distances, ids = sorted_distances(points, 6)
-    np.testing.assert_allclose(found.distances, distances, rtol=1e-12)
-    np.testing.assert_array_equal(found.ids, ids)
-    assert (found.backend, found.recall) == (backend, 1.0)
+    np.testing.assert_allclose(result.distances, distances, rtol=1e-12)
+    np.testing.assert_array_equal(result.ids, ids)
+    assert (result.backend, result.recall) == (backend, 1.0)
 
 
 @pytest.mark.parametrize("backend", ["sklearn", "faiss", "torch"])
@@ -52,8 +52,8 @@ def test_neighbours_in_a_clump_that_float32_squares_cannot_tell_apart(backend, w
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.normal(size=16) + width * rng.normal(size=(120, 16)), rng.normal(size=(120, 16))])
     points = points.astype(dtype)
-    found = find_neighbors(points, 10, backend)
-    np.testing.assert_allclose(found.distances, sorted_distances(points, 10)[0], rtol=1e-9)
+    result = find_neighbors(points, 10, backend)
+    np.testing.assert_allclose(result.distances, sorted_distances(points, 10)[0], rtol=1e-9)
 
 
 def test_as_many_neighbours_as_there_are_others():
@@ -69,10 +69,10 @@ def test_far_from_the_origin_distances_keep_their_digits():
 
 def test_the_recall_that_is_said_is_the_recall_there_is():
     points = clusters()
-    found, truth = find_neighbors(points, 10, "ivf"), sorted_distances(points, 10)[1]
-    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.ids, truth, strict=True)])
-    assert recall == pytest.approx(found.recall, abs=0.02)
-    assert found.recall >= 0.95
+    result, truth = find_neighbors(points, 10, "ivf"), sorted_distances(points, 10)[1]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(result.ids, truth, strict=True)])
+    assert recall == pytest.approx(result.recall, abs=0.02)
+    assert result.recall >= 0.95
 
 
 def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
@@ -92,10 +92,10 @@ def test_too_narrow_a_search_is_widened_until_it_finds_enough(monkeypatch):
 def test_lists_with_fewer_than_k_points_are_no_end(monkeypatch):
     monkeypatch.setattr(ApproximateIndex, "widen", lambda self: False)
     monkeypatch.setattr(neighbors, "_WIDTH", 1)
-    found = find_neighbors(clusters(2000, 16), 60, "ivf")
-    assert np.isfinite(found.distances).all()
-    assert (found.ids >= 0).all()
-    assert all(len(set(row)) == 60 for row in found.ids)
+    result = find_neighbors(clusters(2000, 16), 60, "ivf")
+    assert np.isfinite(result.distances).all()
+    assert (result.ids >= 0).all()
+    assert all(len(set(row)) == 60 for row in result.ids)
 
 
 def test_a_search_that_cannot_be_widened_says_so(monkeypatch, caplog):
@@ -114,22 +114,22 @@ def test_with_all_lists_open_the_candidates_are_the_nearest_in_the_directions_of
     index.width = index.lists
     seen = frame[:] @ index.directions
     queries = np.arange(0, shape[0], 7)
-    found = index.search(frame[queries], wanted)
+    result = index.search(frame[queries], wanted)
     squares = np.square(seen[queries][:, None].astype("f8") - seen[None]).sum(axis=2)
     nearest_squares = np.sort(squares, axis=1)[:, :wanted]
     np.testing.assert_allclose(
-        np.sort(np.take_along_axis(squares, found, axis=1), axis=1), nearest_squares, rtol=1e-3, atol=1e-5
+        np.sort(np.take_along_axis(squares, result, axis=1), axis=1), nearest_squares, rtol=1e-3, atol=1e-5
     )
-    assert all(len(set(row)) == wanted for row in found)
+    assert all(len(set(row)) == wanted for row in result)
 
 
 def test_fewer_points_in_the_open_lists_than_wanted():
     frame = Frame.of(clusters(2000, 16))
     index = ApproximateIndex(frame)
     index.width = 1
-    found = index.search(frame[:40], 1500)
-    assert (found == -1).any(axis=1).all()
-    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in found)
+    result = index.search(frame[:40], 1500)
+    assert (result == -1).any(axis=1).all()
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in result)
 
 
 def test_a_saved_index_finds_the_same(tmp_path):

@@ -98,11 +98,11 @@ def test_a_weighted_trainer_is_the_stock_one_on_two_processes(start_script, tmp_
     """As test_stock.py has it on one: every loss and weight of SFT, Reward, DPO, GRPO and RLOO, to the last bit."""
     ranks = two_processes(start_script, tmp_path, "stock")
     assert len(ranks[0]) >= 17
-    for case, found in ranks[0].items():
-        for rank in (found, ranks[1][case]):
+    for case, result in ranks[0].items():
+        for rank in (result, ranks[1][case]):
             weighted, stock = rank["losses"]
             assert rank["world"] == 2
             assert weighted == stock, case
             assert rank["equal"], case
-        assert len(set(found["losses"][0])) > 1, case
-        assert found["sum"] == ranks[1][case]["sum"], case
+        assert len(set(result["losses"][0])) > 1, case
+        assert result["sum"] == ranks[1][case]["sum"], case

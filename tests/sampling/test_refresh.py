@@ -89,10 +89,10 @@ def test_copies_of_a_prompt_are_embedded_once_and_count(tiny, tmp_path):
         asked.extend(texts)
         return np.array([[float(text[1:]) ** 2, 1.0] for text in texts])
 
-    found = policy_density(trainer, embed, k=2)
+    result = policy_density(trainer, embed, k=2)
     assert asked == ["w0", "w1", "w2", "w3"]
     vectors = np.array([[float(row // 4) ** 2, 1.0] for row in range(ROWS)])
-    np.testing.assert_array_equal(found, knn_density(vectors, k=2))
+    np.testing.assert_array_equal(result, knn_density(vectors, k=2))
 
 
 def test_nothing_is_measured_for_a_control(tiny):

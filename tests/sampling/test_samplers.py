@@ -86,20 +86,20 @@ def test_means_over_many_rounds_are_the_expectation():
 
 def test_every_place_of_a_round_is_equally_likely():
     sampler, rounds = DensityWeightedSampler(np.ones(6), seed=2), 6000
-    places = np.zeros((6, 6))
+    positions = np.zeros((6, 6))
     for epoch in range(rounds):
         sampler.set_epoch(epoch)
-        places[sampler.round_rows(), np.arange(6)] += 1
-    chi_square = np.square(places - rounds / 6).sum() / (rounds / 6)
+        positions[sampler.round_rows(), np.arange(6)] += 1
+    chi_square = np.square(positions - rounds / 6).sum() / (rounds / 6)
     assert chi_square < 60, "25 degrees of freedom: 52.6 is exceeded once in a thousand"
 
 
 def test_copies_of_a_row_fall_anywhere_in_a_round():
-    sampler, places = DensityWeightedSampler([3.0, 1.0, 1.0, 1.0]), set()
+    sampler, positions = DensityWeightedSampler([3.0, 1.0, 1.0, 1.0]), set()
     for epoch in range(300):
         sampler.set_epoch(epoch)
-        places.add(tuple(np.flatnonzero(sampler.round_rows() == 0).tolist()))
-    assert places == set(itertools.combinations(range(4), 2))
+        positions.add(tuple(np.flatnonzero(sampler.round_rows() == 0).tolist()))
+    assert positions == set(itertools.combinations(range(4), 2))
 
 
 def test_rows_are_permuted_before_the_comb_so_that_all_pairs_may_fall_out_together():
@@ -260,7 +260,7 @@ def test_a_state_of_another_run_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("weights", "options", "words"),
+    ("weights", "options", "message"),
     [
         ([], {}, "got none"),
         ([0.0, 0.0], {}, "all 2 are 0"),
@@ -275,8 +275,8 @@ def test_a_state_of_another_run_is_refused():
         ([1, 1, 1], {"batch_size": 2, "round_size": 1}, "round_size=1: wanted at least one batch of 2"),
     ],
 )
-def test_errors(weights, options, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors(weights, options, message):
+    with pytest.raises(ValueError, match=message):
         DensityWeightedSampler(weights, **options)
 
 

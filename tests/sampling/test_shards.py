@@ -32,29 +32,29 @@ def in_memory():
 
 
 def test_equal_to_the_density_in_memory(tmp_path, in_memory):
-    found = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
-    np.testing.assert_array_equal(found.density, in_memory)
-    assert found.facts["prompts"] == len(PROMPTS)
-    assert found.facts["distinct_texts"] == 482
-    assert found.facts["distinct"] == 481, "the last two prompts are one point"
-    np.testing.assert_array_equal(found.points[found.point], embed_texts(PROMPTS))
+    result = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+    np.testing.assert_array_equal(result.density, in_memory)
+    assert result.facts["prompts"] == len(PROMPTS)
+    assert result.facts["distinct_texts"] == 482
+    assert result.facts["distinct"] == 481, "the last two prompts are one point"
+    np.testing.assert_array_equal(result.points[result.point], embed_texts(PROMPTS))
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_any_number_of_processes_gives_the_same(tmp_path, in_memory, count):
-    barrier, found = threading.Barrier(count), [None] * count
+    barrier, result = threading.Barrier(count), [None] * count
 
     def process(rank):
         ranks = Ranks(rank, count, lambda: barrier.wait(60))
-        found[rank] = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS, ranks)
+        result[rank] = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS, ranks)
 
     threads = [threading.Thread(target=process, args=(rank,)) for rank in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    np.testing.assert_array_equal(found[0].density, in_memory)
-    assert found[1:] == [None] * (count - 1)
+    np.testing.assert_array_equal(result[0].density, in_memory)
+    assert result[1:] == [None] * (count - 1)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 4, 6])
@@ -70,8 +70,8 @@ def test_a_run_that_died_goes_on_where_it_was(tmp_path, in_memory, calls):
     with pytest.raises(KeyboardInterrupt):
         sharded_density(tmp_path, batches(), Embedder(dies, lambda: "hashing"), SETTINGS)
     calls = 99
-    found = sharded_density(tmp_path, batches(), Embedder(dies, lambda: "hashing"), SETTINGS)
-    np.testing.assert_array_equal(found.density, in_memory)
+    result = sharded_density(tmp_path, batches(), Embedder(dies, lambda: "hashing"), SETTINGS)
+    np.testing.assert_array_equal(result.density, in_memory)
     assert sum(map(len, asked)) == 482, "no text was embedded twice"
 
 
@@ -87,27 +87,27 @@ def test_a_search_that_died_goes_on(tmp_path, in_memory, monkeypatch):
     monkeypatch.setattr(shards, "nearest", dies)
     with pytest.raises(KeyboardInterrupt):
         sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
-    monkeypatch.setattr(shards, "nearest", lambda *given: done.append(given[2]) or real(*given))
+    monkeypatch.setattr(shards, "nearest", lambda *values: done.append(values[2]) or real(*values))
     np.testing.assert_array_equal(sharded_density(tmp_path, batches(), load_embedder(), SETTINGS).density, in_memory)
     np.testing.assert_array_equal(np.concatenate(done), np.arange(481))
 
 
 def test_the_approximate_index_is_built_once_and_says_its_recall(tmp_path, in_memory, monkeypatch):
     settings = DensitySettings(k=5, backend="ivf")
-    found = sharded_density(tmp_path, batches(), load_embedder(), settings)
-    assert found.facts["backend"] == "ivf"
-    assert found.facts["recall"] >= 0.95
-    assert np.corrcoef(np.log(found.density), np.log(in_memory))[0, 1] > 0.97
+    result = sharded_density(tmp_path, batches(), load_embedder(), settings)
+    assert result.facts["backend"] == "ivf"
+    assert result.facts["recall"] >= 0.95
+    assert np.corrcoef(np.log(result.density), np.log(in_memory))[0, 1] > 0.97
     monkeypatch.setattr(shards, "make_index", None)
     for path in (tmp_path / "neighbours").iterdir():
         path.unlink()
     np.testing.assert_array_equal(
-        sharded_density(tmp_path, batches(), load_embedder(), settings).density, found.density
+        sharded_density(tmp_path, batches(), load_embedder(), settings).density, result.density
     )
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
         ({"prompts": [*PROMPTS, "one more"]}, "fingerprint"),
         ({"prompts": PROMPTS[::-1]}, r"\(order: "),
@@ -116,11 +116,11 @@ def test_the_approximate_index_is_built_once_and_says_its_recall(tmp_path, in_me
         ({"embedder": load_embedder(dim=64)}, "embedder: 'hashing-384' there, 'hashing-64' now"),
     ],
 )
-def test_a_folder_of_another_density_is_refused(tmp_path, changed, words):
+def test_a_folder_of_another_density_is_refused(tmp_path, changed, message):
     sharded_density(tmp_path, batches(PROMPTS), load_embedder(), SETTINGS)
-    given = {"prompts": PROMPTS, "embedder": load_embedder(), "settings": SETTINGS, **changed}
-    with pytest.raises(ValueError, match=words):
-        sharded_density(tmp_path, batches(given["prompts"]), given["embedder"], given["settings"])
+    values = {"prompts": PROMPTS, "embedder": load_embedder(), "settings": SETTINGS, **changed}
+    with pytest.raises(ValueError, match=message):
+        sharded_density(tmp_path, batches(values["prompts"]), values["embedder"], values["settings"])
 
 
 def test_the_same_texts_with_copies_elsewhere_are_other_work(tmp_path):
@@ -134,8 +134,8 @@ def test_a_k_that_was_too_large_does_not_claim_the_folder(tmp_path):
     texts = ["a", "b c", "d e f", "g h i j"]
     with pytest.raises(ValueError, match="Take k of at most 3, or give more points"):
         sharded_density(tmp_path, batches(texts), load_embedder(), DensitySettings(k=20))
-    found = sharded_density(tmp_path, batches(texts), load_embedder(), DensitySettings(k=3))
-    assert found.facts["k"] == 3
+    result = sharded_density(tmp_path, batches(texts), load_embedder(), DensitySettings(k=3))
+    assert result.facts["k"] == 3
 
 
 @pytest.mark.parametrize("name", ["plan.json", "index.json", "rows.safetensors", "neighbours/00001.safetensors"])
@@ -153,13 +153,13 @@ def test_arrays_that_were_lost_are_made_again(tmp_path, in_memory, lost):
     sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
     for name in lost:
         (tmp_path / name).unlink()
-    found = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
-    np.testing.assert_array_equal(found.density, in_memory)
+    result = sharded_density(tmp_path, batches(), load_embedder(), SETTINGS)
+    np.testing.assert_array_equal(result.density, in_memory)
 
 
 def test_one_point_and_none(tmp_path):
-    found = sharded_density(tmp_path / "one", batches(["a"] * 9), load_embedder(), SETTINGS)
-    np.testing.assert_array_equal(found.density, np.ones(9))
+    result = sharded_density(tmp_path / "one", batches(["a"] * 9), load_embedder(), SETTINGS)
+    np.testing.assert_array_equal(result.density, np.ones(9))
     with pytest.raises(ValueError, match="got none"):
         sharded_density(tmp_path / "none", batches([]), load_embedder(), SETTINGS)
     with pytest.raises(ValueError, match="k=5 neighbours need more than 5 distinct points, got 3"):

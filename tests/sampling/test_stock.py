@@ -157,17 +157,17 @@ def test_a_weighted_trainer_is_the_stock_one_at_equal_weights(case, tiny, folder
 
 def test_held_out_pairs_have_the_reference_that_was_computed_before(tiny, folders, tmp_path):
     """TRL computes none of rows that it is given after training, when the model is its own reference no more."""
-    found = []
+    result = []
     for before in (False, True):
         args = tiny.arguments(DPOConfig, tmp_path, precompute_ref_log_probs=before, per_device_eval_batch_size=6)
         options = {"train_dataset": rows(plain, **PAIR), "eval_dataset": rows(plain, **PAIR)}
         model = GPT2LMHeadModel.from_pretrained(folders[GPT2LMHeadModel])
         trainer = WeightedDPOTrainer(model, args=args, processing_class=tiny.tokenizer(), **options)
         trainer.train()
-        found.append(evaluate_pairs(trainer))
+        result.append(evaluate_pairs(trainer))
         assert len(trainer.eval_dataset) == ROWS
     for name in ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins"):
-        assert found[0][name] == pytest.approx(found[1][name], abs=1e-6)
+        assert result[0][name] == pytest.approx(result[1][name], abs=1e-6)
 
 
 @pytest.mark.parametrize(("trainer_class", "config_class"), [(GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)])

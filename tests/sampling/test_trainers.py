@@ -150,7 +150,7 @@ def test_structure_is_read_off_the_stock_sampler(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "words"),
+    ("column", "message"),
     [
         ([1.0] * 15 + [float("nan")], "sampling_weight: .*row 15: nan"),
         ([1.0] * 15 + [None], "sampling_weight: .*row 15: nan"),
@@ -160,9 +160,9 @@ def test_structure_is_read_off_the_stock_sampler(tiny, tmp_path):
         ([[1.0]] * 16, r"shape \[16, 1\]"),
     ],
 )
-def test_bad_columns(column, words, tiny, tmp_path):
+def test_bad_columns(column, message, tiny, tmp_path):
     dataset = tiny.causal_rows(HALF).remove_columns("sampling_weight").add_column("sampling_weight", column)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         WeightedTrainer(tiny.model(), tiny.arguments(TrainingArguments, tmp_path), train_dataset=dataset)
 
 

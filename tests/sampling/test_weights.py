@@ -51,7 +51,7 @@ def test_copies_share_one_unit_of_weight():
 
 
 @pytest.mark.parametrize(
-    ("density", "options", "words"),
+    ("density", "options", "message"),
     [
         ([], {}, "got none"),
         ([1, np.nan], {}, "row 1: nan"),
@@ -66,8 +66,8 @@ def test_copies_share_one_unit_of_weight():
         ([1], {"max_ratio": np.nan}, "max_ratio=nan"),
     ],
 )
-def test_errors(density, options, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors(density, options, message):
+    with pytest.raises(ValueError, match=message):
         rarity_weights(density, **options)
 
 
@@ -79,11 +79,11 @@ def test_effective_sample_size():
 
 
 @pytest.mark.parametrize(
-    ("weights", "words"),
+    ("weights", "message"),
     [([], "got none"), ([0, 0], "all 2 are 0"), ([1, -1], "row 1: -1.0"), ([np.nan, 1], "row 0: nan")],
 )
-def test_check_weights_errors(weights, words):
-    with pytest.raises(ValueError, match=words):
+def test_check_weights_errors(weights, message):
+    with pytest.raises(ValueError, match=message):
         check_weights(weights)
 
 

@@ -134,18 +134,18 @@ def run_stock(directory):
     """Losses and weights of each weighted trainer at equal weights, and of the stock one on the same rows."""
     import test_stock
 
-    folders, found = test_stock.saved_models(tiny, directory / f"models-{RANK}"), {}
+    folders, result = test_stock.saved_models(tiny, directory / f"models-{RANK}"), {}
     for case in sorted(test_stock.CASES.keys() - {"dpo, reference computed before"}):  # TRL cannot, in memory
         both = test_stock.weighted_and_stock(case, tiny, folders, directory / "out")
         weights = [[value.flatten().tolist() for value in tiny.parameters(trainer).values()] for trainer in both]
-        found[case] = {
+        result[case] = {
             "losses": [test_stock.losses(trainer) for trainer in both],
             "equal": weights[0] == weights[1],
             "sum": checksum(both[0]),
             "world": both[0].args.world_size,
             "steps": both[0].state.global_step,
         }
-    return found
+    return result
 
 
 if __name__ == "__main__":
