@@ -111,9 +111,10 @@ def verified(
     for prompt, completion, ids, described in zip(prompts, completions, all_ids, task, strict=True):
         judge = task_from_json(described)
         _check_verifiable(judge)
-        text, own = _last_text(completion), _words(judge, ids)
+        text, vocabulary = _last_text(completion), all_words(judge)
+        own = [vocabulary[token] for token in ids if 0 <= token < len(vocabulary)]
         # TRL makes the text of the ids, without special tokens: by the task's words it comes out the same.
-        if own and [word for word in own if word not in SPECIAL_TOKENS] == text.split():
+        if own and len(own) == len(ids) and [word for word in own if word not in SPECIAL_TOKENS] == text.split():
             text = " ".join(own[:-1])
             scores.append(judge.verify(_last_text(prompt), text) if ids[-1] == EOS else 0.0)
         else:
@@ -298,20 +299,18 @@ def load_rewards(
     rewards: list[RewardFunction] = []
     for number, source in enumerate(sources, start=1):
         if source == VERIFIER:
-            rewards.append(verifier(tasks, tokenizer, ends))
-            continue
-        if is_function(source):
+            reward = verifier(tasks, tokenizer, ends)
+        elif is_function(source):
             reward = own_reward(source)
             if reward.__name__ in [other.__name__ for other in rewards]:
                 reward.__name__ = source
-            rewards.append(reward)
-            continue
-        own = load_checkpoint(AutoTokenizer, source)
-        if tokenizer.split_special_tokens:
-            read_plain_text(own)
-        reward = reward_model(source, own, max_length=max_length, device=device, heads=heads)
-        if len(sources) > 1:
-            reward.__name__ = f"reward_model_{number}"  # the name in the logs, where each must have its own
+        else:
+            own = load_checkpoint(AutoTokenizer, source)
+            if tokenizer.split_special_tokens:
+                read_plain_text(own)
+            reward = reward_model(source, own, max_length=max_length, device=device, heads=heads)
+            if len(sources) > 1:
+                reward.__name__ = f"reward_model_{number}"  # the name in the logs, where each must have its own
         rewards.append(reward)
     return rewards
 
@@ -342,12 +341,6 @@ def _check_verifiable(task: Task) -> None:
 def _last_text(prompt: Any) -> str:
     """Return a text, or that of the last message; a message without any is empty."""
     return prompt if isinstance(prompt, str) else prompt[-1]["content"] or ""
-
-
-def _words(task: Task, ids: Sequence[int]) -> list[str]:
-    """Return the words that ids are in the task's own tokenizer; none where an id is beyond it."""
-    words = all_words(task)
-    return [words[token] for token in ids] if all(0 <= token < len(words) for token in ids) else []
 
 
 def _head_weights(model: PreTrainedModel, heads: Mapping[str, float] | None) -> torch.Tensor:

@@ -158,19 +158,19 @@ def hash_rows(tokens, lengths):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def permute(places, size, key):  # type: ignore[no-untyped-def]
-    """Each place's number in a shuffle of 0 .. size - 1 that the key chooses, int64 like `places`.
+def permute(positions, size, key):  # type: ignore[no-untyped-def]
+    """Each position's number in a shuffle of 0 .. size - 1 that the key chooses, int64 like `positions`.
 
-    A Feistel network of six rounds over the next even power of two, walked until it lands inside `size`: one place
+    A Feistel network of six rounds over the next even power of two, walked until it lands inside `size`: a position
     costs the same whatever the size, and no table is made. Black and Rogaway, "Ciphers with arbitrary finite domains".
     """
     half = np.uint64(1)
     while (np.uint64(1) << (np.uint64(2) * half)) < np.uint64(size):
         half += np.uint64(1)
     mask = (np.uint64(1) << half) - np.uint64(1)
-    out = np.empty(places.size, np.int64)
-    for at in range(places.size):
-        value = np.uint64(places[at])
+    out = np.empty(positions.size, np.int64)
+    for at in range(positions.size):
+        value = np.uint64(positions[at])
         while True:
             left, right = value >> half, value & mask
             for turn in range(6):

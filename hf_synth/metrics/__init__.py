@@ -6,12 +6,8 @@ Files import one another relatively. `evaluate.load` copies such imports too, so
 import difflib
 from pathlib import Path
 
-NAMES = (
-    "completion", "compression", "coverage", "deciles", "distinct_n", "em_dash", "excess_loss", "fact_types",
-    "generation", "grammar_errors", "kl_divergence", "not_just", "pass_at_k", "perplexity", "policy_entropy",
-    "policy_kl", "repetition", "self_bleu", "separation", "sequence_accuracy", "token_accuracy", "token_gini",
-    "tone_spread", "validity", "variety", "vendi",
-)  # fmt: skip
+_SHARED = {"__init__", "base", "checks", "geometry", "intervals", "words"}  # files that are no metric of `evaluate`
+NAMES = tuple(sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - _SHARED))
 
 
 def path(name: str) -> str:

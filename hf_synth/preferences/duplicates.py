@@ -135,7 +135,7 @@ def _similarity(parts: _Parts, runs: frozenset[str], others: int, twin: _Parts) 
     left = iter(more)
     if not all(short in left for short in fewer):  # `Please.` may be added; `Why?` is not `How?`
         return 0.0
-    of_twin = [other for other, place in zip(twin.runs, twin.others, strict=True) if place == others]
+    of_twin = [own for own, rest in zip(twin.runs, twin.others, strict=True) if rest == others]
     return max((len(runs & other) / len(runs | other) for other in of_twin), default=0.0)
 
 

@@ -151,7 +151,7 @@ def read_preferences(source: str | Path, *, keep: Mapping[str, type] | None = No
     A bad row is left out, counted and kept for inspection; it never stops the run. Duplicate pairs stay, with one id.
 
     Args:
-        source: the `place` of a `Source`; options: its other attributes.
+        source: the `path` of a `Source`; options: its other attributes.
         keep: further columns that the pairs shall have, str or float each; null where a row has none. One that no row
             has is left out.
 

@@ -466,14 +466,14 @@ def _read_voted(
     first: the value of the vote for the first reply and for the second; "sign": a negative one is for the first; "one
     each": a column of 0 and 1 for each reply.
     """
-    given = [row[name] for name in votes]
-    given = [vote if isinstance(vote, bool) or (number := _number(vote)) is None else number for vote in given]
-    vote, better = given[0], None
+    values = [row[name] for name in votes]
+    values = [vote if isinstance(vote, bool) or (number := _number(vote)) is None else number for vote in values]
+    vote, better = values[0], None
     if first == "sign":
         if isinstance(vote, float) and abs(vote) > 0:  # neither 0 nor NaN
             better = int(vote > 0)
     elif first == "one each":
-        better = given.index(1) if given.count(1) == 1 else None
+        better = values.index(1) if values.count(1) == 1 else None
     elif vote in first:
         better = first.index(vote)
     if better is None:
@@ -599,6 +599,6 @@ def html_to_text(source: str) -> str:
     return text.replace(_BACKSLASH, "\\").strip()
 
 
-def _raised(found: re.Match[str]) -> str:
-    sign, inside = "^" if found[1].lower() == "sup" else "_", found[2]
+def _raised(match: re.Match[str]) -> str:
+    sign, inside = "^" if match[1].lower() == "sup" else "_", match[2]
     return f"{sign}{inside}" if len(html.unescape(inside)) == 1 or inside.isdigit() else f"{sign}{{{inside}}}"

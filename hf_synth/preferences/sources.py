@@ -54,7 +54,7 @@ _OTHER_KINDS = {  # the first bytes of what has the name of text or of a table, 
     b"ARROW1": "Arrow's file format (Feather): save it as Parquet",
     b"PK\x03\x04": "a zip archive or a spreadsheet: unpack it, or save it as CSV",
 }
-_HUB_PLACE = re.compile(r"(?P<place>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
+_HUB_ID = re.compile(r"(?P<id>\w[\w.-]*(/\w[\w.-]*)?)(:(?P<name>[\w.-]+))?(@(?P<revision>[\w./-]+))?")
 csv.field_size_limit(sys.maxsize)
 
 
@@ -72,15 +72,15 @@ class RawRow:
 # --- One file ----------------------------------------------------------------------------------------------------
 
 
-def read_rows(place: Path | str) -> Iterator[RawRow]:
+def read_rows(path: Path | str) -> Iterator[RawRow]:
     """Yield the rows of one file in order: a path, or an address `hf://...`, which is read without downloading it."""
-    name = str(place).rpartition("/")[2]
+    name = str(path).rpartition("/")[2]
     if not name.lower().endswith(SUFFIXES):
         raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
     packed = next((suffix for suffix in _OPENERS if suffix and name.lower().endswith(suffix)), "")
     kind = Path(name.lower().removesuffix(packed)).suffix
-    opened = huggingface_hub.HfFileSystem().open if str(place).startswith("hf://") else open
-    with opened(str(place), "rb") as file:
+    opened = huggingface_hub.HfFileSystem().open if str(path).startswith("hf://") else open
+    with opened(str(path), "rb") as file:
         head = b"" if packed else file.read(24)
         if other := next((other for start, other in _OTHER_KINDS.items() if head.startswith(start)), None):
             raise ValueError(f"{name} is {other}.")
@@ -258,10 +258,10 @@ class Source:
     """Where preference pairs or prompts are read from.
 
     Attributes:
-        place: the path of a file or a folder (of data files, a clone of a Hub dataset, what `save_to_disk` or
+        path: that of a file or a folder (of data files, a clone of a Hub dataset, what `save_to_disk` or
             datasets_scripts/preferences.py wrote), a Hub id, with a config and a revision if need be
             (OWNER/NAME:CONFIG@REVISION), or a short name ("hh", "uf", "se").
-        split: a split as `datasets` finds it; not used for a single file. Without one, a place with one split is read
+        split: a split as `datasets` finds it; not used for a single file. Without one, a source with one split is read
             whole, and of one with more `default_split`.
         name: a config of a Hub dataset or of its clone.
         data_dir: a subfolder, on the Hub ("harmless-base") or of a local folder.
@@ -272,7 +272,7 @@ class Source:
         max_rows: read no more than the first so many.
     """
 
-    place: str | Path
+    path: str | Path
     split: str | None = None
     name: str | None = None
     data_dir: str | None = None
@@ -292,19 +292,18 @@ class Source:
         """Return the source's label and its rows; `streaming` reads a Hub dataset without downloading it first.
 
         Raises:
-            ValueError: nothing at `place`; once all rows are read, a column of `columns` that none of them has.
+            ValueError: nothing at `path`; once all rows are read, a column of `columns` that none of them has.
         """
         source = self._located()
-        path = Path(source.place)
-        local = path.exists()
-        files = [str(path)] if path.is_file() else source._files(path.name if local else str(path))
+        path = Path(source.path)
+        where = path.name if path.exists() else str(path)
+        files = [str(path)] if path.is_file() else source._files(where)
         for number, file in enumerate(files):
             if file.startswith("hf://") and not streaming:
                 at: Any = huggingface_hub.HfFileSystem().resolve_path(file)
                 options = {"repo_type": at.repo_type, "revision": at.revision}
                 files[number] = huggingface_hub.hf_hub_download(at.repo_id, at.path_in_repo, **options)
-        place = path.name if local else str(source.place)
-        label = self.src or "/".join(filter(None, (place, source.name, source.data_dir)))
+        label = self.src or "/".join(filter(None, (where, source.name, source.data_dir)))
         columns = self.columns
 
         def rows() -> Iterator[RawRow]:
@@ -315,26 +314,26 @@ class Source:
 
     def _located(self) -> "Source":
         """Return the source with its path, or its Hub id with config and revision taken apart."""
-        path = Path(self.place)
+        path = Path(self.path)
         if path.exists():
             return replace(self, data_dir=PAIRS_FOLDER) if is_published(path) and not self.data_dir else self
-        if known := KNOWN_SOURCES.get(str(self.place)):
-            return replace(self, place=known[0], default_split=known[1])
-        folder, colon, config = str(self.place).rpartition(":")
+        if known := KNOWN_SOURCES.get(str(self.path)):
+            return replace(self, path=known[0], default_split=known[1])
+        folder, colon, config = str(self.path).rpartition(":")
         if colon and Path(folder).is_dir():
-            return replace(self, place=folder, name=self.name or config)
-        parts = _HUB_PLACE.fullmatch(str(self.place))
+            return replace(self, path=folder, name=self.name or config)
+        parts = _HUB_ID.fullmatch(str(self.path))
         # A misspelt path must not become a question to the Hub.
-        if not parts or parts["place"].endswith(SUFFIXES):
+        if not parts or parts["id"].endswith(SUFFIXES):
             raise ValueError(
-                f"There is no file or folder {self.place}: wanted a path that exists, or a Hub id owner/name."
+                f"There is no file or folder {self.path}: wanted a path that exists, or a Hub id owner/name."
             )
         name, revision = self.name or parts["name"], self.revision or parts["revision"]
-        return replace(self, place=parts["place"], name=name, revision=revision)
+        return replace(self, path=parts["id"], name=name, revision=revision)
 
     def _files(self, where: str) -> list[str]:
         """Return the files of the split in a folder or on the Hub; ValueError says what there is instead."""
-        folder = Path(self.place, self.data_dir or "")
+        folder = Path(self.path, self.data_dir or "")
         if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
             splits = _saved_splits(folder)
         else:
@@ -355,11 +354,11 @@ class Source:
         return splits[split]
 
     def _splits_found(self, where: str) -> dict[str, list[str]]:
-        local = Path(self.place).exists()
-        place, options = Path(self.place, self.data_dir or ""), {"data_dir": self.data_dir, "revision": self.revision}
+        local = Path(self.path).exists()
+        options = {} if local else {"data_dir": self.data_dir, "revision": self.revision}
         try:
-            asked = (str(place), {}) if local else (str(self.place), options)
-            config = datasets.load_dataset_builder(asked[0], self.name, **asked[1]).config
+            path = str(Path(self.path, self.data_dir or "")) if local else str(self.path)
+            config = datasets.load_dataset_builder(path, self.name, **options).config
         except (FileNotFoundError, datasets.exceptions.DatasetsError) as error:
             if local:
                 raise ValueError(
@@ -376,7 +375,7 @@ class Source:
                 downloaded = huggingface_hub.snapshot_download(  # by an earlier run
                     where, repo_type="dataset", revision=self.revision, local_files_only=True
                 )
-                return replace(self, place=downloaded)._splits_found(where)
+                return replace(self, path=downloaded)._splits_found(where)
             raise
         except (ValueError, RuntimeError, yaml.YAMLError) as error:  # a config to be named; a script; a damaged card
             what = " ".join(line.strip() for line in str(error).split("\n")[:2])

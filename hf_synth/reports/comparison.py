@@ -1,7 +1,5 @@
 """The report of a comparison: verdicts, figures, measures, differences and samples."""
 
-import csv
-import io
 import json
 import re
 import shutil
@@ -12,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from matplotlib.figure import Figure
 
@@ -237,13 +236,11 @@ def write_differences(comparison: Comparison) -> None:
     """Write differences.csv: every measure and pair, with interval, standard deviation and p-values."""
     header = ["measure", "arm", "other", "seeds", "mean", "low", "high", "sd", "p", "corrected_p"]
     rows = [
-        [each.measure, each.arm, each.other, each.seeds,
-         *(f"{value:.6g}" for value in (*each.interval, each.sd, each.p, each.corrected))]
+        [each.measure, each.arm, each.other, each.seeds, *each.interval, each.sd, each.p, each.corrected]
         for each in chain(*comparison.families)
-    ]  # fmt: skip
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
-    write_text(comparison.folder / DIFFERENCES, text.getvalue())
+    ]
+    form = {"float_format": "%.6g", "na_rep": "nan", "lineterminator": "\r\n"}
+    write_text(comparison.folder / DIFFERENCES, pd.DataFrame(rows, columns=header).to_csv(index=False, **form))
 
 
 def write_all_samples(comparison: Comparison) -> None:
