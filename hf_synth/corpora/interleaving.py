@@ -1,7 +1,6 @@
 """Synthetic documents among canonical ones: by documents at random, or so that a share of the tokens is theirs."""
 
 import fractions
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,24 +40,17 @@ def interleave(
 class _Interleaved(Stream):
     """Two streams, and how many documents were taken of both together."""
 
+    position: tuple[str, ...] = ("number", "canonical", "synthetic")
+
     def __init__(self, canonical: Stream, synthetic: Stream, share: fractions.Fraction) -> None:
         super().__init__()
         self.canonical, self.synthetic, self.share = canonical, synthetic, share
-        self._number = 0
-
-    def _position(self) -> dict[str, Any]:
-        states = {"canonical": self.canonical.state_dict(), "synthetic": self.synthetic.state_dict()}
-        return {"number": self._number, **states}
-
-    def _seek(self, position: dict[str, Any]) -> None:
-        self._number = position["number"]
-        self.canonical.load_state_dict(position["canonical"])
-        self.synthetic.load_state_dict(position["synthetic"])
+        self.number = 0
 
     def _ended(self, synthetic: bool) -> ValueError:
         name = "synthetic" if synthetic else "canonical"
         return ValueError(
-            f"interleave: the {name} documents ended after {self._number:,} documents of both kinds; "
+            f"interleave: the {name} documents ended after {self.number:,} documents of both kinds; "
             "wanted more of them, or to have them again (repeat=True; on the command line --repeat)"
         )
 
@@ -73,7 +65,7 @@ class _ByDocuments(_Interleaved):
         self.seed, self.address = seed, address
 
     def _next(self) -> pa.Table:
-        index = np.arange(self._number, self._number + BLOCK)
+        index = np.arange(self.number, self.number + BLOCK)
         rng = RowRandom(seed=self.seed, split=self.address, purpose="interleave", index=index)
         chosen = rng.integers(0, self.share.denominator, 1)[:, 0] < self.share.numerator
         canonical = self.canonical.read(int((~chosen).sum()))
@@ -81,7 +73,7 @@ class _ByDocuments(_Interleaved):
         count = min(_possible(~chosen, canonical.num_rows), _possible(chosen, synthetic.num_rows))
         if not count:
             raise self._ended(bool(chosen[0]))
-        self._number += count
+        self.number += count
         return merged(canonical, synthetic, chosen[:count])
 
     def shard(self, num_shards: int, index: int) -> "_ByDocuments":
@@ -96,12 +88,14 @@ class _ByTokens(_Interleaved):
     The balance is whole * (synthetic tokens that are wanted so far - those that there are): exact, and always small.
     """
 
+    position = ("number", "canonical", "synthetic", "balance")
+
     def __init__(
         self, canonical: Stream, synthetic: Stream, share: fractions.Fraction, count_tokens: TokenCounter
     ) -> None:
         super().__init__(canonical, synthetic, share)
         self.count_tokens = count_tokens
-        self._balance = 0
+        self.balance = 0
 
     def _next(self) -> pa.Table:
         """Return the documents that are decided by what both streams have made."""
@@ -110,18 +104,11 @@ class _ByTokens(_Interleaved):
             raise self._ended(synthetic.num_rows == 0)
         lengths = (self.canonical.lengths(self.count_tokens), self.synthetic.lengths(self.count_tokens))
         part, rest = self.share.numerator, self.share.denominator - self.share.numerator
-        chosen, self._balance = _nearest_share(*lengths, part, rest, self._balance)
+        chosen, self.balance = _nearest_share(*lengths, part, rest, self.balance)
         self.synthetic.skip(int(chosen.sum()))
         self.canonical.skip(int((~chosen).sum()))
-        self._number += chosen.size
+        self.number += chosen.size
         return merged(canonical, synthetic, chosen)
-
-    def _position(self) -> dict[str, Any]:
-        return {**super()._position(), "balance": self._balance}
-
-    def _seek(self, position: dict[str, Any]) -> None:
-        super()._seek(position)
-        self._balance = position["balance"]
 
     def shard(self, num_shards: int, index: int) -> "_ByTokens":
         """Return both streams' parts, each with the same share of tokens."""

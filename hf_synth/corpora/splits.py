@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +80,8 @@ _MOST_EMPTY_BLOCKS = 100
 class Part(Stream):
     """The documents of a stream whose hash lies within bounds: the same whatever their order, equal texts together."""
 
+    position = ("stream",)
+
     def __init__(self, stream: Stream, low: float, high: float) -> None:
         """`low` and `high`: shares from 0 to 1, the upper one excluded."""
         super().__init__()
@@ -99,12 +100,6 @@ class Part(Stream):
             f"canonical_eval: none of {_MOST_EMPTY_BLOCKS * BLOCK:,} documents in a row lies in the share of "
             f"{self.high - self.low:g}; give another share or more text"
         )
-
-    def _position(self) -> Any:
-        return self.stream.state_dict()
-
-    def _seek(self, position: Any) -> None:
-        self.stream.load_state_dict(position)
 
     def shard(self, num_shards: int, index: int) -> "Part":
         """Return the same bounds on a part of the documents."""

@@ -73,8 +73,11 @@ def of_kind(texts: pa.Array | pa.ChunkedArray, kind: str) -> pa.Table:
 class Stream(ABC):
     """Documents one after another. `state_dict`, in values that JSON holds, says after any of them where to go on.
 
-    Made block by block: a subclass makes the next block, and says where it stands between two blocks.
+    Made block by block: a subclass makes the next block, and `position` names its attributes that say where it stands
+    between two blocks: numbers, and other streams.
     """
+
+    position: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         """At the beginning, nothing made yet."""
@@ -88,16 +91,21 @@ class Stream(ABC):
         """Make the next block; an empty one at the end."""
 
     @abstractmethod
-    def _position(self) -> Any:
-        """Return where the next block begins."""
-
-    @abstractmethod
-    def _seek(self, position: Any) -> None:
-        """Let the next block begin at a position."""
-
-    @abstractmethod
     def shard(self, num_shards: int, index: int) -> "Stream":
         """Return part `index` of `num_shards`, from the beginning: together the parts hold every document once."""
+
+    def _position(self) -> dict[str, Any]:
+        """Return where the next block begins."""
+        values = {name: getattr(self, name) for name in self.position}
+        return {name: each.state_dict() if isinstance(each, Stream) else each for name, each in values.items()}
+
+    def _seek(self, position: dict[str, Any]) -> None:
+        """Let the next block begin at a position."""
+        for name, value in position.items():
+            if isinstance(own := getattr(self, name), Stream):
+                own.load_state_dict(value)
+            else:
+                setattr(self, name, value)
 
     def rest(self) -> pa.Table:
         """Return what is made and not yet read: a block's remainder, or the next block; empty at the end."""
@@ -135,11 +143,11 @@ class Stream(ABC):
         """Return where the next document stands."""
         before = self._position() if self._used == self._block.num_rows else self._before
         used = 0 if self._used == self._block.num_rows else self._used
-        return {"block": copy.deepcopy(before), "used": used}
+        return {"before": copy.deepcopy(before), "used": used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where a stream of the same documents stood."""
-        self._seek(copy.deepcopy(state["block"]))
+        self._seek(copy.deepcopy(state["before"]))
         self._block, self._used = SCHEMA.empty_table(), 0
         if state["used"]:
             self.rest()
@@ -149,32 +157,28 @@ class Stream(ABC):
 class Numbered(Stream):
     """Documents in the order of their numbers. Shards take blocks of 1,000 in turn."""
 
+    position = ("block",)
+
     def __init__(self, documents: Documents, *, num_shards: int = 1, index: int = 0) -> None:
         """`num_shards` and `index` as in `shard`."""
         super().__init__()
         self.documents, self.num_shards, self.index = documents, num_shards, index
-        self._number = 0
+        self.block = 0  # the next one
 
     def _next(self) -> pa.Table:
-        start = (self._number * self.num_shards + self.index) * BLOCK
+        start = (self.block * self.num_shards + self.index) * BLOCK
         size = self.documents.size
         count = BLOCK if size is None else min(BLOCK, size - start)
         if count <= 0:
             return SCHEMA.empty_table()
-        self._number += 1
+        self.block += 1
         return self.documents.table(start, count)
-
-    def _position(self) -> int:
-        return self._number
-
-    def _seek(self, position: int) -> None:
-        self._number = position
 
     def forward(self, count: int) -> None:
         """Leave out the next `count` documents, without making them."""
         state = self.state_dict()
-        block, used = divmod(state["block"] * BLOCK + state["used"] + count, BLOCK)
-        self.load_state_dict({"block": block, "used": used})
+        block, used = divmod(state["before"]["block"] * BLOCK + state["used"] + count, BLOCK)
+        self.load_state_dict({"before": {"block": block}, "used": used})
 
     def shard(self, num_shards: int, index: int) -> "Numbered":
         """Return every `num_shards`-th block, from block `index` on."""

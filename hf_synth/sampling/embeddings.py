@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,9 +52,39 @@ class Embedder:
         if cache is None or not distinct:
             vectors = self.embed(distinct)
         else:
-            vectors = EmbeddingCache(cache, self.fingerprint()).embed(distinct, self.embed)
+            vectors = self._cached(distinct, Path(cache, self.fingerprint()))
         row_of = {text: row for row, text in enumerate(distinct)}
         return vectors[np.array([row_of[text] for text in texts], dtype=np.int64)]
+
+    def _cached(self, texts: list[str], folder: Path) -> np.ndarray:
+        """[N] distinct texts -> [N, D]: those known are read, the others embedded, in parts kept one by one."""
+        row_of = {text_key(text): row for row, text in enumerate(texts)}
+        known = {key for _, keys in _parts(folder) for key in keys}
+        unknown = [(key, texts[row]) for key, row in row_of.items() if key not in known]
+        for start in range(0, len(unknown), PART):
+            part = dict(unknown[start : start + PART])
+            joined, vectors = b"".join(part), np.ascontiguousarray(self.embed(list(part.values())))
+            content = save({"keys": np.frombuffer(joined, np.uint8).reshape(-1, _KEY_BYTES), "vectors": vectors})
+            name = hashlib.blake2b(joined, digest_size=_KEY_BYTES).hexdigest()
+            write_bytes(folder / f"part-{name}.safetensors", content)
+        out = None
+        for path, keys in _parts(folder):
+            if rows := [(row_of[key], row) for row, key in enumerate(keys) if key in row_of]:
+                with reading(path, _AGAIN), safe_open(path, framework="numpy") as file:
+                    vectors = file.get_tensor("vectors")
+                out = np.empty((len(texts), vectors.shape[1]), vectors.dtype) if out is None else out
+                to, at = np.array(rows).T
+                out[to] = vectors[at]
+        assert out is not None
+        return out
+
+
+def _parts(folder: Path) -> Iterator[tuple[Path, list[bytes]]]:
+    """Yield the parts of a cache, each with the keys of its rows."""
+    for path in sorted(folder.glob("part-*.safetensors")):
+        with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
+            keys = part.get_tensor("keys")
+        yield path, [key.tobytes() for key in keys]
 
 
 def embed_texts(
@@ -221,51 +251,6 @@ def _tokenizer_parts(tokenizer: Any) -> str:
     for changing in ("truncation", "padding") if backend is not None else ():
         known.pop(changing)
     return f"{type(tokenizer).__name__} {tokenizer.model_max_length} {json.dumps(known, sort_keys=True)}"
-
-
-class EmbeddingCache:
-    """The vectors of one embedder in a folder; `fingerprint` changes with anything that changes its vectors."""
-
-    def __init__(self, folder: str | Path, fingerprint: str) -> None:
-        """Nothing is read or written before `embed`."""
-        self.folder = Path(folder) / fingerprint
-
-    def embed(self, texts: Sequence[str], embed: Callable[[list[str]], np.ndarray]) -> np.ndarray:
-        """[N] texts -> [N, D]: those known are read, the others embedded, in parts that are kept one by one."""
-        keys = [text_key(text) for text in texts]
-        known = self._places()
-        unknown = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        for start in range(0, len(unknown), PART):
-            part = list(unknown)[start : start + PART]
-            vectors, joined = embed([unknown[key] for key in part]), b"".join(part)
-            name = hashlib.blake2b(joined, digest_size=_KEY_BYTES).hexdigest()
-            table = np.frombuffer(joined, dtype=np.uint8).reshape(-1, _KEY_BYTES)
-            content = save({"keys": table, "vectors": np.ascontiguousarray(vectors)})
-            write_bytes(self.folder / f"part-{name}.safetensors", content)
-        return self._read(keys, self._places() if unknown else known)
-
-    def _places(self) -> dict[bytes, tuple[Path, int]]:
-        """Key -> its part and its row there."""
-        row_of = {}
-        for path in sorted(self.folder.glob("part-*.safetensors")):
-            with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
-                keys = part.get_tensor("keys")
-            row_of.update({key.tobytes(): (path, row) for row, key in enumerate(keys)})
-        return row_of
-
-    def _read(self, keys: list[bytes], row_of: Mapping[bytes, tuple[Path, int]]) -> np.ndarray:
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for row, key in enumerate(keys):
-            path, its_row = row_of[key]
-            wanted.setdefault(path, []).append((row, its_row))
-        out = None
-        for path, rows in wanted.items():
-            with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
-                vectors = part.get_tensor("vectors")
-            out = np.empty((len(keys), vectors.shape[1]), vectors.dtype) if out is None else out
-            to, at = np.array(rows).T
-            out[to] = vectors[at]
-        return np.empty((0, 0), np.float32) if out is None else out
 
 
 def text_key(text: str) -> bytes:

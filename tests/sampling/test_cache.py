@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_synth.sampling import embed_texts, embeddings
-from hf_synth.sampling.embeddings import EmbeddingCache
+from hf_synth.sampling.embeddings import Embedder
 
 TEXTS = [f"text {number}" for number in range(25)]
 
@@ -30,8 +30,8 @@ def small_parts(monkeypatch):
 
 def test_known_texts_are_read_in_any_order(tmp_path):
     embed = Counting()
-    EmbeddingCache(tmp_path, "one").embed(TEXTS[:15], embed)
-    got = EmbeddingCache(tmp_path, "one").embed([*TEXTS[::-1], TEXTS[3]], embed)
+    Embedder(embed, lambda: "one")(TEXTS[:15], tmp_path)
+    got = Embedder(embed, lambda: "one")([*TEXTS[::-1], TEXTS[3]], tmp_path)
     np.testing.assert_array_equal(got, embed_texts([*TEXTS[::-1], TEXTS[3]], dim=8))
     assert sorted(embed.asked) == sorted(TEXTS), "each text once"
 
@@ -39,9 +39,9 @@ def test_known_texts_are_read_in_any_order(tmp_path):
 def test_an_interrupted_embedding_goes_on(tmp_path):
     first, second = Counting(dies_after=2), Counting()
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingCache(tmp_path, "one").embed(TEXTS, first)
+        Embedder(first, lambda: "one")(TEXTS, tmp_path)
     (tmp_path / "one" / ".half-written").write_bytes(b"torn")
-    got = EmbeddingCache(tmp_path, "one").embed(TEXTS, second)
+    got = Embedder(second, lambda: "one")(TEXTS, tmp_path)
     assert first.asked == TEXTS[:20]
     assert second.asked == TEXTS[20:]
     np.testing.assert_array_equal(got, embed_texts(TEXTS, dim=8))
@@ -49,8 +49,8 @@ def test_an_interrupted_embedding_goes_on(tmp_path):
 
 def test_another_embedder_has_vectors_of_its_own(tmp_path):
     embed = Counting()
-    for name in ("one", "two"):
-        EmbeddingCache(tmp_path, name).embed(TEXTS, embed)
+    for fingerprint in (lambda: "one", lambda: "two"):
+        Embedder(embed, fingerprint)(TEXTS, tmp_path)
     assert len(embed.asked) == 2 * len(TEXTS)
 
 
