@@ -178,27 +178,22 @@ def load_corpus(
     'explanation'
     """
     task = configured("load_corpus", load_corpus, name, preset, config)
-    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
-    spec = corpus_spec(name, task, explanation_ratio, size=size, split=split, seed=seed, **chosen)
+    form = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
+    spec = corpus_spec(name, task, explanation_ratio, size=size, split=split, seed=seed, **form)
     return prepared(
         CorpusDataset.of(spec, task.name, "corpus", cache_dir), split, streaming=streaming, num_proc=num_proc
     )
 
 
 def corpus_spec(
-    name: str,
-    task: Task,
-    explanation_ratio: Ratio,
-    *,
-    size: int,
-    explanation_form: Form = "source",
-    explanation_unit: Unit = "documents",
-    split: str = "train",
-    seed: int = 0,
+    name: str, task: Task, explanation_ratio: Ratio, *, size: int, split: str, seed: int, **form: Any
 ) -> dict[str, Any]:
-    """Return all that the documents of an arm depend on. Raises ValueError for an illegal argument."""
-    chosen: dict[str, Any] = {"explanation_form": explanation_form, "explanation_unit": explanation_unit}
-    arm_stream(task, explanation_ratio, seed=seed, split=split, **chosen)
+    """Return all that the documents of an arm depend on; form: `explanation_form` and `explanation_unit`.
+
+    Raises ValueError for an illegal argument.
+    """
+    form = {"explanation_form": "source", "explanation_unit": "documents", **form}
+    arm_stream(task, explanation_ratio, seed=seed, split=split, **form)
     rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
     ratio = str(share_of("explanation_ratio", explanation_ratio))
-    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **chosen}
+    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **form}

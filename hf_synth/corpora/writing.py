@@ -121,12 +121,7 @@ def _write_lines(
 
 
 def _write_shards(
-    stream: Stream,
-    folder: Path,
-    split: str,
-    spec: Mapping[str, Any],
-    overwrite: bool,
-    progress: Callable[[int], None],
+    stream: Stream, folder: Path, split: str, spec: Mapping[str, Any], overwrite: bool, progress: Callable[[int], None]
 ) -> None:
     """Write each shard whole or not at all; a mark says how many there are, and what comes next."""
     size = spec["size"]

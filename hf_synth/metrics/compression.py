@@ -9,12 +9,7 @@ from .words import FIRST, Split, words
 
 
 def compression(
-    texts: Sequence[str],
-    prompts: Sequence[Hashable],
-    *,
-    size: int = 1000,
-    first: int = FIRST,
-    split: Split = words,
+    texts: Sequence[str], prompts: Sequence[Hashable], *, size: int = 1000, first: int = FIRST, split: Split = words
 ) -> dict[str, float]:
     """`compression`: bytes / compressed bytes, the mean over blocks of `size` tokens; higher means more repetitive.
 
