@@ -10,7 +10,7 @@ import itertools
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,15 +77,14 @@ class Sample(NamedTuple):
         """What `verify` says of each (prompt, completion), float64 [texts]; NaN where it raises."""
         return np.array([_score(self.task, *pair) for pair in texts])
 
-    def problems(self, wrong: np.ndarray | list[bool], what: str, rows: Rows | None = None) -> Iterator[Problem]:
-        """`what`, with the first row (of these, or of `rows`) for which `wrong`, bool [rows], is true."""
-        if not np.any(wrong):
-            return
-        row, rows = int(np.argmax(wrong)), self.rows if rows is None else rows
-        words = np.array(all_words(self.task), object)
-        tokens = np.clip(rows.tokens[row, : rows.lengths[row]], 0, len(words) - 1)
-        prompt, target = np.split(words[tokens], [rows.loss_start[row]])
-        yield Problem(what, f"{self.split} row {row}{', cut' * self.cut}", tuple(prompt), tuple(target))
+    def problems(self, broken: Mapping[str, np.ndarray], rows: Rows | None = None) -> Iterator[Problem]:
+        """What is broken, bool [rows], with the first row (of these, or of `rows`) for which it is."""
+        rows, words = self.rows if rows is None else rows, np.array(all_words(self.task), object)
+        for what, wrong in broken.items():
+            for row in np.flatnonzero(wrong)[:1]:
+                tokens = np.clip(rows.tokens[row, : rows.lengths[row]], 0, len(words) - 1)
+                prompt, target = np.split(words[tokens], [rows.loss_start[row]])
+                yield Problem(what, f"{self.split} row {row}{', cut' * self.cut}", tuple(prompt), tuple(target))
 
 
 class Samples:
@@ -125,22 +124,17 @@ def well_formed(samples: Samples) -> Iterator[Problem]:
         if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
             yield Problem(f"{name}: got {value!r}, wanted a tuple of texts")
     for sample in samples.whole:
-        rows = sample.rows
-        arrays = (rows.tokens, rows.lengths, rows.loss_start, rows.loss_stop)
-        if odd_types := {str(array.dtype) for array in arrays} - {"int32"}:
-            yield Problem(f"got arrays of {', '.join(odd_types)}, wanted int32")
+        rows = sample.rows  # int32 and of known ids: Task.sound makes sure
         position, length = np.arange(rows.tokens.shape[1]), rows.lengths[:, None]
-        foreign = (rows.tokens < PAD) | (rows.tokens >= FIRST_CONTENT + len(words))
         ordered = (rows.loss_start >= 1) & (rows.loss_start < rows.loss_stop) & (rows.loss_stop <= rows.lengths)
-        for what, wrong in {
-            "token ids beyond the vocabulary": foreign.any(axis=1),
+        broken = {
             "no <bos> at the beginning": rows.tokens[:, 0] != BOS,
             "<pad> inside, or something else behind": ((position < length) != (rows.tokens != PAD)).any(axis=1),
             "<eos> before the end": ((rows.tokens == EOS) & (position != length - 1)).any(axis=1),
             "wanted 1 <= loss_start < loss_stop <= length": ~ordered,
             "of fewer than two words none can be the prompt": _single_words(rows) & samples.task.verifiable,
-        }.items():
-            yield from sample.problems(wrong, what)
+        }
+        yield from sample.problems(broken)
 
 
 def same_in_any_block(samples: Samples) -> Iterator[Problem]:
@@ -153,11 +147,14 @@ def same_in_any_block(samples: Samples) -> Iterator[Problem]:
         rows, split, size = sample.rows, sample.split, len(sample.rows)
         together = _as_lists(rows)
         alone = [_as_lists(task.rows(row, 1, split=split))[0] for row in range(size)]
-        yield from sample.problems(_unequal(alone, together), "another row in the block of all rows than alone")
         blocks = itertools.pairwise(sorted({0, 1, min(4, size), size // 2, size - 1, size}))
         split_up = [row for start, stop in blocks for row in _as_lists(again.rows(start, stop - start, split=split))]
-        what = "another row from another instance of the task, in other blocks"
-        yield from sample.problems(_unequal(split_up, together), what)
+        yield from sample.problems(
+            {
+                "another row in the block of all rows than alone": _unequal(alone, together),
+                "another row from another instance of the task, in other blocks": _unequal(split_up, together),
+            }
+        )
         if not task.verifiable:
             continue
         changes = {"corrupted": task.corrupt} | {name: kind.make for name, kind in task.violations().items()}
@@ -167,7 +164,9 @@ def same_in_any_block(samples: Samples) -> Iterator[Problem]:
                 _as_lists(change(rows.select(one), sample.rng("change").subset(one)))[0]
                 for one in np.arange(size)[:, None]
             ]
-            yield from sample.problems(_unequal(alone, changed), f"{name}: changed otherwise in the block than alone")
+            yield from sample.problems(
+                {f"{name}: changed otherwise in the block than alone": _unequal(alone, changed)}
+            )
     if len(task.rows(5, 0)):
         yield Problem("a block of no rows has some")
     far = _as_lists(task.rows(_FAR, 3))
@@ -222,9 +221,12 @@ def tokenised(samples: Samples) -> Iterator[Problem]:
             yield Problem(str(error))
             continue
         whole = [[*row, EOS] if end else row for row, end in zip(ids, ended(rows), strict=True)]
-        yield from sample.problems(_unequal(whole, [row[0] for row in _as_lists(rows)]), "other token ids")
-        starts = [row[:start] for row, _, start, *_ in _as_lists(rows)]
-        yield from sample.problems(_unequal(prompts, starts), "other token ids of the prompt")
+        lists = _as_lists(rows)
+        broken = {
+            "other token ids": _unequal(whole, [row for row, *_ in lists]),
+            "other token ids of the prompt": _unequal(prompts, [row[:start] for row, _, start, *_ in lists]),
+        }
+        yield from sample.problems(broken)
 
 
 def viewed(samples: Samples) -> Iterator[Problem]:
@@ -255,23 +257,19 @@ def viewed(samples: Samples) -> Iterator[Problem]:
         for view, columns in expected.items():
             shown = view_table(task, view, 0, len(rows), split=sample.split, seed=0).to_pydict()
             own = {name: rows.columns[name].tolist() for name in task.columns if view != "labelled"}
-            for name, values in {**columns, **own}.items():
-                yield from sample.problems(
-                    _unequal(shown[name], values), f"view {view}: another {name} than the row's"
-                )
+            broken = {
+                f"another {name} than the row's": _unequal(shown[name], values)
+                for name, values in {**columns, **own}.items()
+            }
             if view == "preference":
                 scores = sample.scores(zip(shown["prompt"], shown["rejected"], strict=True))
-                yield from sample.problems(scores != 0, "view preference: the rejected text is not verified 0.0")
+                broken["the rejected text is not verified 0.0"] = scores != 0
             if view == "labelled":
                 valid, kinds = np.array(shown["valid"]), set(task.violations()) - {""}
-                yield from sample.problems(
-                    _unequal(shown["text"], texts) == valid,
-                    "view labelled: a valid text is changed, or an invalid one not",
-                )
                 named = np.array([name in kinds for name in shown["violation"]])
-                yield from sample.problems(
-                    named == valid, "view labelled: not every invalid text has a kind of violation"
-                )
+                broken["a valid text is changed, or an invalid one not"] = _unequal(shown["text"], texts) == valid
+                broken["not every invalid text has a kind of violation"] = named == valid
+            yield from sample.problems({f"view {view}: {what}": wrong for what, wrong in broken.items()})
 
 
 def floor(samples: Samples) -> Iterator[Problem]:
@@ -287,21 +285,20 @@ def floor(samples: Samples) -> Iterator[Problem]:
             got = f"{log_probs.dtype} {list(log_probs.shape)}" if array else f"a {type(log_probs).__name__}"
             yield Problem(f"got {got}, wanted float64 {list(rows.tokens.shape)}")
             continue
-        wrong = {
+        broken = {
             "a token of a valid row is impossible or NaN": ~np.isfinite(log_probs),
             "a probability above 1": log_probs > 0,
             "not 0 where no loss is": (log_probs != 0) & ~rows.loss_mask,
         }
         if sample.cut:
             uncut = np.where(rows.loss_mask, task.optimal_log_probs(whole[sample.split].select(some)), 0.0)
-            wrong["another probability than in the row that is not cut"] = np.abs(log_probs - uncut) > 1e-12
-        for what, tokens in wrong.items():
-            yield from sample.problems(tokens.any(axis=1), what)
+            broken["another probability than in the row that is not cut"] = np.abs(log_probs - uncut) > 1e-12
+        yield from sample.problems({what: tokens.any(axis=1) for what, tokens in broken.items()})
         for row in some[::8] if not sample.cut else ():
             alone = rows.select(np.array([row]))
             alone.tokens = alone.tokens[:, : rows.lengths[row]]
             if np.abs(task.optimal_log_probs(alone)[0] - log_probs[row, : rows.lengths[row]]).max() > 1e-12:
-                yield from sample.problems(some == row, "another probability in the block than alone")
+                yield from sample.problems({"another probability in the block than alone": some == row})
 
 
 def distributed(samples: Samples) -> Iterator[Problem]:
@@ -333,7 +330,7 @@ def distributed(samples: Samples) -> Iterator[Problem]:
         alone = task.optimal_distribution(rows.select(np.array([0])), np.arange(start[0], last[0] + 1))[
             0, positions[0] - start[0]
         ]
-        for what, wrong in {
+        broken = {
             "a probability below 0 or NaN": ~(probs >= 0),
             "probabilities of the next token do not sum to 1": np.abs(probs.sum(axis=2) - 1) > 1e-9,
             "another probability of the row's own token than the floor's": np.abs(
@@ -344,8 +341,8 @@ def distributed(samples: Samples) -> Iterator[Problem]:
             "another distribution in the row alone": np.abs(probs - alone).max(axis=2)
             * (np.arange(len(rows)) == 0)[:, None]
             > 1e-9,
-        }.items():
-            yield from sample.problems(wrong.reshape(len(rows), -1).any(axis=1), what)
+        }
+        yield from sample.problems({what: each.reshape(len(rows), -1).any(axis=1) for what, each in broken.items()})
         for position in (int(start[0]) - 1, int(rows.loss_stop[0])):
             try:
                 task.optimal_distribution(rows.select(np.array([0])), [position])
@@ -357,7 +354,7 @@ def distributed(samples: Samples) -> Iterator[Problem]:
 def gold(samples: Samples) -> Iterator[Problem]:
     """`verify` gives 1.0 to the completion of every row, whole or cut."""
     for sample in samples.every:
-        yield from sample.problems(sample.scores(sample.texts()) != 1, "a right completion is not verified 1.0")
+        yield from sample.problems({"a right completion is not verified 1.0": sample.scores(sample.texts()) != 1})
 
 
 def incomplete(samples: Samples) -> Iterator[Problem]:
@@ -371,7 +368,7 @@ def incomplete(samples: Samples) -> Iterator[Problem]:
         pairs = sample.texts()
         for what, change in _INCOMPLETE.items():
             texts = [(prompt, " ".join(change(right.split()))) for prompt, right in pairs]
-            yield from sample.problems(sample.scores(texts) != 0, f"{what} is not verified 0.0")
+            yield from sample.problems({f"{what} is not verified 0.0": sample.scores(texts) != 0})
 
 
 def scored(samples: Samples) -> Iterator[Problem]:
@@ -412,15 +409,15 @@ def corrupted(samples: Samples) -> Iterator[Problem]:
             spans = (wrong.loss_start != rows.loss_start) | (wrong.loss_stop != rows.loss_stop)
             foreign = (wrong.tokens < PAD) | (wrong.tokens >= FIRST_CONTENT + len(samples.task.vocabulary()))
             special = np.isin(wrong.tokens, (PAD, EOS)) | np.isin(rows.tokens, (PAD, EOS))
-            for what, broken in {
+            broken = {
                 "another length": wrong.lengths != rows.lengths,
                 "another loss_start or loss_stop": spans,
                 "changed before loss_start, or behind loss_stop": (changed & ~rows.loss_mask).any(axis=1),
                 "token ids beyond the vocabulary": foreign.any(axis=1),
                 "<pad> or <eos> put in or taken away": (changed & special).any(axis=1),
                 "a corrupted completion is not verified 0.0": sample.scores(sample.texts(wrong)) != 0,
-            }.items():
-                yield from sample.problems(broken, what, wrong)
+            }
+            yield from sample.problems(broken, wrong)
 
 
 def violations(samples: Samples) -> Iterator[Problem]:
@@ -431,12 +428,11 @@ def violations(samples: Samples) -> Iterator[Problem]:
         changes_length = False
         for sample in samples.whole:
             wrong = violation.make(sample.rows.copy(), sample.rng("violation"))
-            scores = sample.scores(sample.texts(wrong))
-            yield from sample.problems(scores != 0, f"{name} is not verified 0.0", wrong)
             other_length = wrong.lengths != sample.rows.lengths
             changes_length |= bool(other_length.any())
-            if violation.keeps_length:
-                yield from sample.problems(other_length, f"{name} has another length", wrong)
+            broken = {f"{name} is not verified 0.0": sample.scores(sample.texts(wrong)) != 0}
+            broken |= {f"{name} has another length": other_length} if violation.keeps_length else {}
+            yield from sample.problems(broken, wrong)
         if not changes_length and not violation.keeps_length:
             yield Problem(f"{name} keeps the length of every row; wanted keeps_length=True")
 
@@ -491,7 +487,7 @@ def held_apart(samples: Samples) -> Iterator[Problem]:
         homes = [seen.setdefault(tuple(tokens), sample.split) for tokens, *_ in _as_lists(sample.rows)]
         foreign = np.array([home != sample.split for home in homes])
         if foreign.any():
-            yield from sample.problems(foreign, f"this row is in the {homes[int(np.argmax(foreign))]} split as well")
+            yield from sample.problems({f"this row is in the {homes[int(np.argmax(foreign))]} split as well": foreign})
         if sample.split == "validation":
             some = range(min(16, len(sample.rows)))
             try:
@@ -499,7 +495,7 @@ def held_apart(samples: Samples) -> Iterator[Problem]:
             except ValueError as error:
                 yield Problem(f"a validation row is made in the block of all rows, but alone: {error}")
                 continue
-            yield from sample.problems(_unequal(alone, _as_lists(sample.rows)[: len(some)]), "another row alone")
+            yield from sample.problems({"another row alone": _unequal(alone, _as_lists(sample.rows)[: len(some)])})
     contents = samples.task.contents()
     if contents is not None and contents <= 2**20:
         rows = samples.task.rows(0, 500)
@@ -553,7 +549,7 @@ def check_properties(kind: type[Task], config: TaskConfig) -> Iterator[tuple[str
             problem = next(promise.problems(samples), None)
         except UnknownIdsError as error:
             sample = Sample(kind(config), "train", error.rows)
-            problem = next(sample.problems(error.wrong, str(error)))
+            problem = next(sample.problems({str(error): error.wrong}))
         except (Exception, SystemExit) as error:  # whatever a task's own code raises, it keeps no promise so
             problem = Problem(raised_at(error))
         yield promise.name, problem
@@ -592,6 +588,6 @@ def _as_lists(rows: Rows) -> list[tuple]:
     return [(tokens[: spans[0]], *spans) for tokens, spans in zip(rows.tokens.tolist(), per_row, strict=True)]
 
 
-def _unequal(one: list, other: list) -> np.ndarray:
+def _unequal(one: Sequence, other: Sequence) -> np.ndarray:
     """Where two lists of rows differ, bool [rows]."""
     return np.array([left != right for left, right in zip(one, other, strict=True)])

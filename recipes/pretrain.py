@@ -82,8 +82,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         parsed = parse_recipe(CLASSES, words, CONFIG)
     arms, publishing, *parts = parsed
     args = Settings(*parts).args
-    names: dict[str, Any] = {"project": args.project, "run_name": args.run_name, "push_arms": publishing.push_arms}
-    planned = planned_runs(arms, Path(args.output_dir), args.seed, publishing.repo_id, push=publishing.wanted, **names)
+    common = {"project": args.project, "run_name": args.run_name, "push_arms": publishing.push_arms}
+    common |= {"push_to_hub": publishing.wanted, "hub_model_id": publishing.repo_id}
+    planned = planned_runs(arms, Path(args.output_dir), args.seed, common)
     published = [run for run in planned if run.pushed]
     alone = planned[0].folder == Path(args.output_dir)
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later

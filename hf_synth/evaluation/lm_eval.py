@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.evaluation.model import Plan
-from hf_synth.io import whole_file, write_tables
+from hf_synth.io import write_tables, write_text
 from hf_synth.tasks.base import Rows, Task
 from hf_synth.tokenization import all_words, render
 
@@ -64,17 +64,14 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     `acc` is our row_accuracy and `loss` our loss: lm-eval's loglikelihood gives ln P of the target and whether it is
     what greedy decoding would write. Both encode prompt and target as one text, with `<bos>` before it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tag = f"hf_synth_{plan.task_name}"
-    with whole_file(folder / FUNCTIONS) as part:
-        part.write_text(_SOURCE, encoding="utf-8")
+    write_text(folder / FUNCTIONS, _SOURCE)
     for setting, some in zip(plan.settings, rows, strict=True):
         name = f"{tag}_{setting.name}"
         write_tables(folder / f"{name}.jsonl", _SCHEMA, [_table(setting.task, some)])
         version = {"version": setting.task.version, "config": setting.task.config.to_json()}
-        with whole_file(folder / f"{name}.yaml") as part:
-            values = {"name": name, "tag": tag, "module": Path(FUNCTIONS).stem, "metadata": json.dumps(version)}
-            part.write_text(_YAML.format(**values), encoding="utf-8")
+        values = {"name": name, "tag": tag, "module": Path(FUNCTIONS).stem, "metadata": json.dumps(version)}
+        write_text(folder / f"{name}.yaml", _YAML.format(**values))
     return tag
 
 

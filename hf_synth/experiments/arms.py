@@ -276,19 +276,17 @@ def planned_runs(
     arguments: ArmsArguments | CompareArguments,
     folder: Path,
     seed: int = 0,
-    hub_model_id: str | None = None,
-    *,
-    push: bool = False,
-    push_arms: bool = False,
-    project: str | None = None,
-    run_name: str | None = None,
+    common: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
     """All runs, arm by arm; a single seed has no folder of its own, except in a comparison.
 
-    Each has a repository of its own: `hub_model_id`, of several runs with -ARM, -seed-N or both behind it. Of several
-    arms the first is pushed; `push_arms`: all of them. Trackers call several runs by arm and seed, in the `project`
-    and behind the `run_name` that are given for all.
+    common: the values of all runs, of which these count. Each run has a repository of its own: `hub_model_id`, of
+    several runs with -ARM, -seed-N or both behind it. With `push_to_hub` the first arm is pushed, with `push_arms` all
+    of them. Trackers call several runs by arm and seed, in the `project` and behind the `run_name`.
     """
+    common = common or {}
+    push, hub_model_id = bool(common.get("push_to_hub")), common.get("hub_model_id")
+    names = {name: common.get(name) for name in ("project", "run_name")}
     arms: Mapping[str, dict[str, Any] | None] = arguments.arms or {"": {}}  # type: ignore[assignment]
     seeds = arguments.seeds or [seed]
     several = len(seeds) > 1 or isinstance(arguments, CompareArguments)
@@ -300,10 +298,11 @@ def planned_runs(
             run_dir = run_folder(folder, arm, number if several else None)
             own = {**(values or {}), "seed": number, "output_dir": str(run_dir)}
             if len(arms) * len(seeds) > 1:
-                own |= names_for_trackers(folder, arm, number, project=project, run_name=run_name)
+                own |= names_for_trackers(folder, arm, number, **names)
             if hub_model_id:
                 own["hub_model_id"] = "-".join([hub_model_id, *run_dir.relative_to(folder).parts])
-            runs.append(PlannedRun(arm, number, run_dir, own, push and (push_arms or arm == next(iter(arms)))))
+            pushed = push and (bool(common.get("push_arms")) or arm == next(iter(arms)))
+            runs.append(PlannedRun(arm, number, run_dir, own, pushed))
     return runs
 
 
@@ -317,10 +316,7 @@ def compared_runs(
     for name in ("project", "run_name", "hub_model_id"):
         if not isinstance(base.get(name), str | None):
             raise ValueError(f"{name}: got {base[name]!r}, wanted text")
-    hub: dict[str, Any] = {"push": bool(base.get("push_to_hub")), "push_arms": bool(base.get("push_arms"))}
-    names: dict[str, Any] = {name: base.get(name) for name in ("project", "run_name")}
-    arms = planned_runs(arguments, folder, 0, base.get("hub_model_id") if hub["push"] else None, **hub, **names)
-    runs = []
+    arms, runs = planned_runs(arguments, folder, 0, base), []
     for seed in arguments.seeds:
         shared_dirs = {name: run_folder(folder / SHARED, name, seed) for name in arguments.shared}
         known = {"seed": seed, **{name: str(shared_dir) for name, shared_dir in shared_dirs.items()}}

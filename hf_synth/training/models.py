@@ -1,8 +1,7 @@
 """Models and tokenizers of a recipe: a checkpoint by path or Hub id, or a model made from nothing."""
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,8 +270,15 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
         self._tallies = {mode: torch.zeros(3, len(heads)) for mode in ("train", "eval")}  # right, known, loss
         pad = processing_class.pad_token_id
         options.setdefault("data_collator", HeadedCollator(pad, pad_to_multiple_of=args.pad_to_multiple_of))
-        with _said_to_have_one_label(model.config):
+        config, labels = model.config, (model.config.id2label, model.config.label2id)
+        config.id2label, config.label2id = (
+            {0: "LABEL_0"},
+            {"LABEL_0": 0},
+        )  # RewardTrainer refuses more: its loss has one
+        try:
             super().__init__(model, args, processing_class=processing_class, **options)
+        finally:
+            config.id2label, config.label2id = labels
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -301,11 +307,9 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
         if self.args.center_rewards_coefficient is not None:
             loss = loss + self.args.center_rewards_coefficient * ((chosen + rejected) ** 2).sum() / everything
         right = signs * (chosen - rejected).detach() > 0
-        own = torch.stack(
-            [right & known, known, losses.detach()], dim=1
-        ).float()  # [B, 3, H]: padding rows are dropped
+        own = torch.stack([right & known, known, losses.detach()], dim=1).float()  # [B, 3, H]
         tally = self._tallies["train" if self.model.training else "eval"]
-        tally += self.accelerator.gather_for_metrics(own).sum(0).cpu()
+        tally += self.accelerator.gather_for_metrics(own).sum(0).cpu()  # rows that pad the last batch are dropped
         loss = loss * processes  # gradients are means over processes
         return (loss, outputs) if return_outputs else loss
 
@@ -323,14 +327,3 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
                 logs[f"{prefix}accuracy/{head}"] = good / all_
         self._tallies[mode].zero_()
         super().log(logs, *args, **kwargs)
-
-
-@contextlib.contextmanager
-def _said_to_have_one_label(config: PreTrainedConfig) -> Iterator[None]:
-    """Show one label to RewardTrainer, which refuses others: its loss, replaced here, reads one logit."""
-    labels = config.id2label, config.label2id
-    config.id2label, config.label2id = {0: "LABEL_0"}, {"LABEL_0": 0}
-    try:
-        yield
-    finally:
-        config.id2label, config.label2id = labels

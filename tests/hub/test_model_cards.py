@@ -129,9 +129,9 @@ def test_the_recipe_pushes_and_anyone_loads(hub, client, tmp_path):
 
 @pytest.mark.processes
 def test_each_run_has_a_repository_of_its_own(tmp_path):
-    runs = planned_runs(ArmsArguments(arms={"a": {}, "b": {}}, seeds=[0, 1]), tmp_path, 0, "user/x")
+    runs = planned_runs(ArmsArguments(arms={"a": {}, "b": {}}, seeds=[0, 1]), tmp_path, 0, {"hub_model_id": "user/x"})
     assert [run.hub_model_id for run in runs] == [f"user/x-{arm}-seed-{seed}" for arm in "ab" for seed in (0, 1)]
-    (alone,) = planned_runs(ArmsArguments(), tmp_path, 0, "user/x")
+    (alone,) = planned_runs(ArmsArguments(), tmp_path, 0, {"hub_model_id": "user/x"})
     assert alone.hub_model_id == "user/x"
 
 
