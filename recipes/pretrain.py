@@ -33,7 +33,6 @@ from hf_synth.training.arguments import PolicyArguments, parse_recipe
 from hf_synth.training.checkpoints import last_complete_checkpoint, read_training_log, train
 from hf_synth.training.models import adapter_config, load_policy, require_checkpoint
 from hf_synth.training.pretraining import (
-    Settings,
     add_callbacks,
     check_eval_strategy,
     check_model_size,
@@ -47,6 +46,7 @@ from hf_synth.training.pretraining_data import (
     KeepingArguments,
     RowsArguments,
     ScheduleArguments,
+    Settings,
     chosen_task,
     fingerprint,
     pretraining_data,
@@ -137,7 +137,7 @@ def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -
     if log is None:
         task = chosen_task(settings.rows)
         tokenizer = pretraining_tokenizer(task, settings.corpus, settings.policy)
-        data = pretraining_data(task, settings.rows, settings.corpus, settings.curriculum, tokenizer, args)
+        data = pretraining_data(task, settings, tokenizer)
         epoch_steps = resolve_max_steps(args, settings.rows, data.epoch)
         if not settings.corpus.canonical:
             check_task_vocabulary(settings.policy, tokenizer)

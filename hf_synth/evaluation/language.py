@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from hf_synth.corpora.blocks import Blocks
 from hf_synth.evaluation.generation import sample_strings, task_ends, texts, write_completions
@@ -21,7 +21,7 @@ from hf_synth.metrics.separation import separation
 from hf_synth.rng import RowRandom
 from hf_synth.sampling.language_models import check_vocabulary
 from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import BOS, EOS
+from hf_synth.tasks.base import BOS, EOS, DecisionPoint
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words, render
 
@@ -45,8 +45,7 @@ class Strings:
 
 
 def language_scores(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    measured: Measured,
     task: Task,
     *,
     rows: int = 500,
@@ -54,7 +53,6 @@ def language_scores(
     seed: int = 0,
     rows_seed: int = 0,
     split: str = "test",
-    batch_size: int = 64,
     natural: Blocks | None = None,
     trained: int = 0,
     trained_seed: int = 0,
@@ -79,12 +77,12 @@ def language_scores(
     """
     if not isinstance(task, Grammar):
         raise ValueError(f"task {task.name} is not a formal language, wanted one such as tivari3 or palindrome")
+    model, tokenizer, batch_size = measured.model, measured.tokenizer, measured.batch_size
     check_vocabulary(model, tokenizer)
     own = tokenizer.get_vocab() == {word: number for number, word in enumerate(all_words(task))}
     if start_token_id is None:
         start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
     test = task.rows(0, rows, split=split, seed=rows_seed)
-    measured = Measured(model, tokenizer, batch_size)
     encode = functools.partial(with_ends, tokenizer=tokenizer, start_token_id=start_token_id, ended=False)
     strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
@@ -162,19 +160,25 @@ def _above_floor(
 
 def _completion_tests(measured: Measured, task: Task, encode: Encode) -> dict[str, float]:
     """Return P(next word), the product over its tokens, as a fraction of that of all words at a decision point."""
+
+    def shares(point: DecisionPoint, words: list[str]) -> np.ndarray:
+        prefix, *sequences = encode([point.prefix, *(f"{point.prefix} {word}" for word in words)])
+        context = min(common_start(prefix, ids) for ids in sequences) - 1
+        log_probs = token_log_probs(measured.model, sequences, batch_size=measured.batch_size)
+        log_p = np.array([values[context:].sum() for values in log_probs])
+        return np.exp(log_p - np.logaddexp.reduce(log_p))
+
+    return _decided(task, shares)
+
+
+def _decided(task: Task, chances_of: Callable[[DecisionPoint, list[str]], np.ndarray]) -> dict[str, float]:
+    """Measure the chances of the valid and the invalid words at each decision point."""
     points = task.decision_points()
     if not points:
         return {}
-    shares = []
-    for point in points:
-        words = [*point.valid, *point.invalid]
-        prefix, *sequences = encode([point.prefix, *(f"{point.prefix} {word}" for word in words)])
-        context = min(common_start(prefix, ids) for ids in sequences) - 1
-        scored = token_log_probs(measured.model, sequences, batch_size=measured.batch_size)
-        log_p = np.array([values[context:].sum() for values in scored])
-        shares.append(np.exp(log_p - np.logaddexp.reduce(log_p)))
-    right = [share[: len(point.valid)].tolist() for share, point in zip(shares, points, strict=True)]
-    wrong = [share[len(point.valid) :].tolist() for share, point in zip(shares, points, strict=True)]
+    chances = [chances_of(point, [*point.valid, *point.invalid]).tolist() for point in points]
+    right = [own[: len(point.valid)] for own, point in zip(chances, points, strict=True)]
+    wrong = [own[len(point.valid) :] for own, point in zip(chances, points, strict=True)]
     return completion([point.name for point in points], right, wrong)
 
 
@@ -219,14 +223,11 @@ def language_measures(
     if isinstance(task, Grammar):
         options: dict[str, Any] = {"rows": min(len(rows), samples), "split": split, "rows_seed": seed}
         options |= {"samples": samples, "seed": seed}
-        model, tokenizer, size = measured.model, measured.tokenizer, measured.batch_size
         # One process does it: its samples come in an order that batches on several would change.
-        [metrics] = map_over_processes(
-            lambda _: language_scores(model, tokenizer, task, batch_size=size, **options), 1, "languages"
-        )
+        [metrics] = map_over_processes(lambda _: language_scores(measured, task, **options), 1, "languages")
     else:
         assert ids is not None  # only grammars are read by tokenizers that split words
-        metrics = {**_sampled(measured, task, rows, ids, samples, seed), **_decided(measured, task, ids)}
+        metrics = {**_sampled(measured, task, rows, ids, samples, seed), **_next_words(measured, task, ids)}
     metrics |= share_of("validity", np.arange(samples) < round(metrics["validity"] * samples))
     return {f"language/{name}": value for name, value in metrics.items()}
 
@@ -242,19 +243,13 @@ def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, sample
 
 
 @torch.no_grad()
-def _decided(measured: Measured, task: Task, ids: np.ndarray) -> dict[str, float]:
+def _next_words(measured: Measured, task: Task, ids: np.ndarray) -> dict[str, float]:
     """Return P(next word) at each decision point."""
-    points = task.decision_points()
-    if not points:
-        return {}
     id_of = dict(zip(all_words(task), ids.tolist(), strict=True))
-    chances = []
-    for point in points:
+
+    def chances(point: DecisionPoint, words: list[str]) -> np.ndarray:
         context = [int(ids[BOS]), *(id_of[word] for word in point.prefix.split())]
         logits = measured.model(input_ids=torch.tensor([context], device=measured.model.device)).logits[0, -1]
-        chances.append(logits.double().softmax(-1).cpu().numpy())
-    right, wrong = (
-        [chance[[id_of[word] for word in words]].tolist() for chance, words in zip(chances, side, strict=True)]
-        for side in ([point.valid for point in points], [point.invalid for point in points])
-    )
-    return completion([point.name for point in points], right, wrong)
+        return logits.double().softmax(-1).cpu().numpy()[[id_of[word] for word in words]]
+
+    return _decided(task, chances)

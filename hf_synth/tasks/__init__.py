@@ -61,15 +61,12 @@ def task_from_json(text: str) -> Task:
     The text may come with anybody's dataset: only installed tasks are known, and no path of a file is one.
     Raises ValueError for anything else.
     """
-    wanted = "the JSON of a task's name and config, as Task.to_json gives it"
-    if not isinstance(text, str):
-        raise ValueError(f"task: got {text!r}, wanted {wanted}")
-    described = read_json(text, "task")
-    if not isinstance(described, dict) or described.keys() != {"name", "config"}:
-        raise ValueError(f"task: got {text[:200]!r}, wanted {wanted}")
+    described = read_json(text, "task") if isinstance(text, str) else None
+    whole = isinstance(described, dict) and described.keys() == {"name", "config"}
+    if not whole or not isinstance(described["config"], dict):
+        wanted = "the JSON of a task's name and config, as Task.to_json gives it"
+        raise ValueError(f"task: got {text!r:.200}, wanted {wanted}")
     name, config = described["name"], described["config"]
-    if not isinstance(config, dict):
-        raise ValueError(f"task: got {text[:200]!r}, wanted {wanted}")
     if name not in list_tasks():
         raise ValueError(f"task: got {name!r}, which is no installed task; {nearest(name, list_tasks())}")
     task = task_class(name)

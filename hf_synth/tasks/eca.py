@@ -3,20 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
 from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, hash_rows
-from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, TaskConfig, Violation, bounded
-from hf_synth.tasks.families.determined import corrupt_rows
+from hf_synth.tasks.base import BOS, EOS, FIRST_CONTENT, PAD, DecisionPoint, Rows, Task, Violation, bounded
+from hf_synth.tasks.families.determined import SizedConfig, corrupt_rows
 from hf_synth.tasks.families.grammars import replaced
 
 _ZERO, _ONE = FIRST_CONTENT, FIRST_CONTENT + 1
 
 
 @dataclasses.dataclass(frozen=True)
-class EcaConfig(TaskConfig):
+class EcaConfig(SizedConfig):
     """`rule` by Wolfram's number, on a ring of `width` cells, `steps` states after the first one.
 
     With `test_steps` above 0 the test split's rows have that many steps instead. A ring of fewer than three cells has
@@ -28,11 +29,7 @@ class EcaConfig(TaskConfig):
     steps: int = bounded(15, 1, 1024)
     test_steps: int = bounded(0, 0, 1024)
 
-    def __post_init__(self) -> None:
-        """Check the steps against each other as well."""
-        super().__post_init__()
-        if 0 < self.test_steps <= self.steps:
-            raise self.illegal("test_steps", f"0, or more than steps={self.steps}")
+    size_field: ClassVar[str] = "steps"
 
 
 class Eca(Task[EcaConfig]):
@@ -61,9 +58,8 @@ class Eca(Task[EcaConfig]):
 
     def generate(self, rng: RowRandom) -> Rows:
         """A uniform first state, and what the rule makes of it."""
-        config = self.config
-        steps = config.test_steps if rng.split == "test" and config.test_steps else config.steps
-        return self._run(rng.integers(_ZERO, _ONE + 1, config.width), steps)
+        _, steps = self.config.sizes(rng.split)
+        return self._run(rng.integers(_ZERO, _ONE + 1, self.config.width), steps)
 
     def verify(self, prompt: str, completion: str) -> float:
         """Whether both together are the states that follow from the first one, `steps` or `test_steps` of them."""

@@ -133,10 +133,6 @@ class Rlm(Task[RlmConfig]):
     def _leaves(self) -> int:
         return 1 << self.config.depth
 
-    @functools.cached_property
-    def _root_weights(self) -> np.ndarray:
-        return trees.root_weights(self.config.vocab_size, self.config.root_prior)
-
     def _rule_weights(self, parent: int) -> np.ndarray:
         return trees.rule_weights(self.config.vocab_size, self.config.beta, self.config.rule_seed, parent)
 
@@ -147,12 +143,13 @@ class Rlm(Task[RlmConfig]):
         rules = np.empty((self.config.vocab_size, 1 << (2 * bits)), np.uint64)
         for parent, table in enumerate(rules):
             table[:] = trees.alias_table(self._rule_weights(parent))
-        return trees.alias_table(self._root_weights), rules, np.uint64(bits)
+        root = trees.root_weights(self.config.vocab_size, self.config.root_prior)
+        return trees.alias_table(root), rules, np.uint64(bits)
 
     @functools.cached_property
     def _inside(self) -> Inside:
-        root = self._root_weights * 2.0 ** -(32 + trees.column_bits(self.config.vocab_size))
-        return Inside(self.rules, root)
+        root = trees.root_weights(self.config.vocab_size, self.config.root_prior)
+        return Inside(self.rules, root * 2.0 ** -(32 + trees.column_bits(self.config.vocab_size)))
 
 
 def _entropy(probabilities: np.ndarray) -> float:

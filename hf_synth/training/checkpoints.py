@@ -246,12 +246,16 @@ def without_weight_conversions(model: PreTrainedModel) -> Iterator[None]:
     when it resumes: a GPT-NeoX would go on with the head that it began with (embed_out in the file, lm_head in the
     model). Both kinds of file load by `from_pretrained`.
     """
-    before = getattr(model, "_weight_conversions", None)  # None is what transformers takes for none
+    there = hasattr(model, "_weight_conversions")
+    before = getattr(model, "_weight_conversions", None)
     model._weight_conversions = []
     try:
         yield
     finally:
-        model._weight_conversions = before
+        if there:
+            model._weight_conversions = before
+        else:
+            del model._weight_conversions
 
 
 @contextlib.contextmanager

@@ -1,16 +1,15 @@
 """What recipes/pretrain.py does around its trainer: checks, callbacks, the dynamics and the numbers of a run."""
 
 import csv
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.corpora.splits import CorpusArguments
 from hf_synth.evaluation.language import language_scores
+from hf_synth.evaluation.model import Measured
 from hf_synth.evaluation.scoring import target_mask
 from hf_synth.io import is_main_process, reading, whole_file
 from hf_synth.metrics.excess_loss import excess_loss
@@ -30,30 +29,8 @@ from hf_synth.training.pretraining_callbacks import (
     logged,
     spaced_steps,
 )
-from hf_synth.training.pretraining_data import (
-    Curriculum,
-    CurriculumArguments,
-    KeepingArguments,
-    PretrainingData,
-    RowsArguments,
-    ScheduleArguments,
-)
+from hf_synth.training.pretraining_data import Curriculum, PretrainingData, Settings
 from hf_synth.training.pretraining_trainer import PretrainingTrainer
-from hf_synth.training.transfer import TransferArguments
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The arguments of one run, part by part, in the order in which the recipe's parser gives them."""
-
-    rows: RowsArguments
-    corpus: CorpusArguments
-    curriculum: CurriculumArguments
-    schedule: ScheduleArguments
-    keeping: KeepingArguments
-    transfer: TransferArguments
-    policy: PolicyArguments
-    args: TrainingArguments
 
 
 def check_eval_strategy(settings: Settings) -> None:
@@ -158,8 +135,7 @@ def final_metrics(
         metrics |= read
         if isinstance(task, Grammar):  # the baseline of a comparison too
             scores = language_scores(
-                trainer.accelerator.unwrap_model(trainer.model),
-                tokenizer,
+                Measured(trainer.accelerator.unwrap_model(trainer.model), tokenizer, 64),
                 task,
                 rows=settings.rows.test_rows,
                 samples=settings.rows.test_rows,

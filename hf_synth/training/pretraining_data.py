@@ -24,6 +24,7 @@ from hf_synth.tasks.base import SPLITS
 from hf_synth.tokenization import build_tokenizer
 from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.models import from_pretrained
+from hf_synth.training.transfer import TransferArguments
 from hf_synth.views import IGNORED
 
 
@@ -121,6 +122,20 @@ class KeepingArguments:
             raise ValueError("snapshots_linear_after: got it without snapshots_per_doubling, wanted both")
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of one run, part by part, in the order in which the recipe's parser gives them."""
+
+    rows: RowsArguments
+    corpus: CorpusArguments
+    curriculum: CurriculumArguments
+    schedule: ScheduleArguments
+    keeping: KeepingArguments
+    transfer: TransferArguments
+    policy: PolicyArguments
+    args: TrainingArguments
+
+
 def rows_per_step(args: TrainingArguments) -> int:
     """Return the rows of one optimizer step, on all processes together."""
     return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -195,23 +210,17 @@ def pretraining_tokenizer(
     return build_tokenizer(task)
 
 
-def pretraining_data(
-    task: Task | None,
-    rows: RowsArguments,
-    corpus: CorpusArguments,
-    curriculum: CurriculumArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    args: TrainingArguments,
-) -> PretrainingData:
+def pretraining_data(task: Task | None, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> PretrainingData:
     """Make everything that a run reads; see `PretrainingData`."""
-    if corpus.canonical:
+    rows, curriculum = settings.rows, settings.curriculum
+    if settings.corpus.canonical:
         values = {**vars(rows), **vars(curriculum)}
         if named := [name for name in ("dataset", "train_rows", "curriculum_field") if values[name]]:
             raise ValueError(
                 f"got canonical text with {', '.join(named)}, wanted one of the two: a corpus is endless, or as long "
                 "as corpus_tokens says"
             )
-        return _text_data(task, rows, corpus, tokenizer, args)
+        return _text_data(task, settings, tokenizer)
     if task is None:
         raise ValueError("got no task, wanted one whose rows are trained on")
     eval_sets: dict[str, Dataset] = {
@@ -337,18 +346,13 @@ def _curriculum(task: Task, arguments: CurriculumArguments) -> Curriculum:
     return Curriculum(Stages(), task_of, last)
 
 
-def _text_data(
-    task: Task | None,
-    rows: RowsArguments,
-    corpus: CorpusArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    args: TrainingArguments,
-) -> PretrainingData:
+def _text_data(task: Task | None, settings: Settings, tokenizer: PreTrainedTokenizerBase) -> PretrainingData:
+    corpus, args, seed = settings.corpus, settings.args, settings.rows.rows_seed
     if args.max_steps < 1 and corpus.corpus_tokens is None:
         raise ValueError("max_steps: got none with endless text, wanted how many steps to train")
     wanted = args.max_steps * rows_per_step(args) if args.max_steps > 0 else None
-    train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=rows.rows_seed)
+    train = corpus_blocks(task, corpus, tokenizer, blocks=wanted, seed=seed)
     held_out = held_out_blocks(corpus, tokenizer)
-    endless = train if corpus.corpus_tokens is None else Passes(train, rows.rows_seed)
+    endless = train if corpus.corpus_tokens is None else Passes(train, seed)
     eval_sets = {"train": Subset(train, range(min(len(train), len(held_out)))), "validation": held_out}
     return PretrainingData(endless, eval_sets, held_out, len(train), corpus=train)

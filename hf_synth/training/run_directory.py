@@ -148,7 +148,8 @@ def _config(arguments: Sequence[Any]) -> dict[str, Any]:
 def resolved(arguments: Any) -> dict[str, Any]:
     """A dataclass as plain values that YAML can hold; secrets, and whether the Trainer uploads, are left out."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments) if field.init}
-    return {name: _plain(value) for name, value in values.items() if name not in _NOT_KEPT}
+    kept = {name: value for name, value in values.items() if name not in _NOT_KEPT}
+    return json.loads(json.dumps(kept, default=lambda value: value.value if isinstance(value, Enum) else str(value)))
 
 
 def write_metrics(folder: Path, metrics: dict[str, float]) -> None:
@@ -192,15 +193,3 @@ def _has_training(folder: Path) -> bool:
 
 def _has_steps(folder: Path) -> bool:
     return (folder / TRAINING_LOG).exists() or any(folder.glob("checkpoint-*"))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

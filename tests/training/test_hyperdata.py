@@ -19,6 +19,7 @@ from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_ou
 from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer, held_out_text, source_files, training_text
 from hf_synth.evaluation.generation import sample_strings
 from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
+from hf_synth.evaluation.model import Measured
 from hf_synth.evaluation.scoring import token_log_probs
 from hf_synth.online import only_batch
 from hf_synth.sampling.language_models import check_vocabulary
@@ -374,7 +375,7 @@ def test_files_of_either_kind_of_names_load(tokenizer, model, tmp_path):
 def test_a_vocabulary_larger_than_the_models_is_an_error(task, tokenizer):
     small = new_gpt_neox(tokenizer, {**TINY, "vocab_size": len(tokenizer) - 1})
     with pytest.raises(ValueError, match=f"ids go up to {len(tokenizer) - 1}.*vocabulary has {len(tokenizer) - 1}"):
-        language_scores(small, tokenizer, task)
+        language_scores(Measured(small, tokenizer), task)
     check_vocabulary(new_gpt_neox(tokenizer, {**TINY, "vocab_size": len(tokenizer) + 5}), tokenizer)
 
 
@@ -407,7 +408,7 @@ def test_natural_scores_are_the_mean_over_all_tokens(model, arguments, tokenizer
 
 def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
     """Perplexities, the floor and the completion tests of a byte-level tokenizer, one string at a time."""
-    found = language_scores(model, tokenizer, task, rows=12, samples=4, batch_size=5)
+    found = language_scores(Measured(model, tokenizer, 5), task, rows=12, samples=4)
     end = tokenizer.eos_token_id
     strings = labelled_strings(task, task.rows(0, 12, split="test"), 0, "test")
 
@@ -488,7 +489,7 @@ def language():
 def test_every_measure_tells_a_perfect_model_from_a_blind_one(language):
     task, own, perfect, blind = language
     options = {"rows": 60, "samples": 40, "trained": 100}
-    good, bad = (language_scores(model, own, task, **options) for model in (perfect, blind))
+    good, bad = (language_scores(Measured(model, own, 64), task, **options) for model in (perfect, blind))
     assert good["perplexity/valid"] < bad["perplexity/valid"] == pytest.approx(len(own))
     assert good["perplexity/ratio"] > 10
     assert bad["perplexity/ratio"] == pytest.approx(1)
@@ -547,7 +548,7 @@ def test_labelled_strings_are_what_they_say(task):
 
 def test_a_task_that_is_not_a_formal_language_is_an_error(model, tokenizer):
     with pytest.raises(ValueError, match="task sort is not a formal language"):
-        language_scores(model, tokenizer, get_task("sort", "8"))
+        language_scores(Measured(model, tokenizer), get_task("sort", "8"))
 
 
 def test_blocks_are_of_what_a_file_holds(tmp_path):

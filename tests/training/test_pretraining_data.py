@@ -14,14 +14,18 @@ from hf_synth.training.arguments import PolicyArguments
 from hf_synth.training.pretraining import check_model_size, check_task_vocabulary
 from hf_synth.training.pretraining_data import (
     CurriculumArguments,
+    KeepingArguments,
     PretrainingData,
     RowsArguments,
+    ScheduleArguments,
+    Settings,
     chosen_task,
     fingerprint,
     held_rows,
     pretraining_data,
     token_dataset,
 )
+from hf_synth.training.transfer import TransferArguments
 from hf_synth.views import view_table
 
 SORT = get_task("sort", length=4, vocab_size=10)
@@ -31,10 +35,14 @@ ARGS = {"task": "sort", "task_args": {"length": 4, "vocab_size": 10}}
 def data(curriculum=None, **rows):
     arguments = RowsArguments(**{**ARGS, "eval_rows": 8, "test_rows": 12, **rows})
     task = chosen_task(arguments)
-    return pretraining_data(
-        task, arguments, CorpusArguments(), curriculum or CurriculumArguments(), build_tokenizer(task),
-        TrainingArguments("out", use_cpu=True, max_steps=3, report_to="none"),
-    )  # fmt: skip
+    return pretraining_data(task, settings(arguments, curriculum=curriculum), build_tokenizer(task))
+
+
+def settings(rows, corpus=None, curriculum=None, **options):
+    parts = (rows, corpus or CorpusArguments(), curriculum or CurriculumArguments())
+    rest = (ScheduleArguments(), KeepingArguments(), TransferArguments(), PolicyArguments())
+    args = TrainingArguments("out", use_cpu=True, max_steps=3, report_to="none", **options)
+    return Settings(*parts, *rest, args)
 
 
 def ids(dataset, count):
@@ -151,12 +159,10 @@ def test_a_fingerprint_is_of_every_block_of_text(tokens, tmp_path, monkeypatch):
     lines = [f"The number {number} is followed by {number + 1}, and later by others.\n\n" for number in range(200)]
     found = []
     tokenizer = train_bpe_tokenizer(lines, vocab_size=300, chat=False)
-    args = TrainingArguments("out", use_cpu=True, max_steps=3, per_device_train_batch_size=1, report_to="none")
+    of_corpus = settings(RowsArguments(), corpus, per_device_train_batch_size=1)
     for text in (lines, lines, [line.replace("later", "sooner") for line in lines]):
         path.write_text("".join(text), encoding="utf-8")
-        found.append(fingerprint(pretraining_data(
-            task, RowsArguments(), corpus, CurriculumArguments(), tokenizer, args
-        )))  # fmt: skip
+        found.append(fingerprint(pretraining_data(task, of_corpus, tokenizer)))
     assert found[0] == found[1] != found[2]
 
 

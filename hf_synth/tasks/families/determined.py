@@ -13,7 +13,7 @@ from hf_synth.tasks.base import EOS, FIRST_CONTENT, ConfigT, Rows, Task, TaskCon
 
 @dataclasses.dataclass(frozen=True)
 class SizedConfig(TaskConfig):
-    """A config whose inputs have a size. A subclass adds it, and `min_` and `test_` of it, both 0 where not wanted.
+    """A config whose inputs have a size. A subclass adds it, `test_` of it and perhaps `min_`, 0 where not wanted.
 
     With the minimum above 0 sizes are uniform from there on. With the test size above 0 the test split has larger
     inputs than any other: of size + 1 up to the test size, uniformly.
@@ -47,7 +47,7 @@ class SizedConfig(TaskConfig):
     @property
     def _sizes(self) -> tuple[int, int, int]:
         name = self.size_field
-        return getattr(self, f"min_{name}"), getattr(self, name), getattr(self, f"test_{name}")
+        return getattr(self, f"min_{name}", 0), getattr(self, name), getattr(self, f"test_{name}")
 
 
 class Determined(Task[ConfigT]):

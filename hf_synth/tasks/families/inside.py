@@ -70,8 +70,12 @@ class Inside:
         prior: P(node's symbol | all leaves before), [R, V]; None where no leaf under it is to be predicted.
         """
         half = leaves.shape[1] // 2
-        if half == 1:
-            return self._read_pair(leaves, slots, out, prior)
+        if half == 1:  # the children are leaves
+            if prior is not None and slots[0] >= 0:
+                out[:, slots[0]] = _normalised(prior @ self._left.T)
+            if prior is not None and slots[1] >= 0:
+                out[:, slots[1]] = _normalised((prior[:, None, :] @ self._by_left[leaves[:, 0]])[:, 0, :])
+            return self._by_left[leaves[:, 0], :, leaves[:, 1]]
         left_prior = prior @ self._left.T if prior is not None and slots[:half].max() >= 0 else None
         left = self._read(leaves[:, :half], slots[:half], out, left_prior)
         # [R, i, k]: P(leaves of the left child, right child k | i)
@@ -82,16 +86,6 @@ class Inside:
         right = self._read(leaves[:, half:], slots[half:], out, right_prior)
         here = (beside @ right[:, :, None])[:, :, 0]
         return here / here.max(axis=1, keepdims=True)
-
-    def _read_pair(
-        self, leaves: np.ndarray, slots: np.ndarray, out: np.ndarray, prior: np.ndarray | None
-    ) -> np.ndarray:
-        """The same for a node whose children are leaves."""
-        if prior is not None and slots[0] >= 0:
-            out[:, slots[0]] = _normalised(prior @ self._left.T)
-        if prior is not None and slots[1] >= 0:
-            out[:, slots[1]] = _normalised((prior[:, None, :] @ self._by_left[leaves[:, 0]])[:, 0, :])
-        return self._by_left[leaves[:, 0], :, leaves[:, 1]]
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
