@@ -41,6 +41,7 @@ class RowError(ValueError):
 
 
 RowReader = Callable[[Mapping[str, Any]], list[Pair]]
+Names = Sequence[str]  # of columns
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,7 @@ SCHEMAS: dict[str, Schema] = {}
 
 
 def reader(
-    name: str,
-    *,
-    columns: Sequence[str],
-    without: Sequence[str] = (),
-    reads: Sequence[str] = (),
-    group: str | None = None,
+    name: str, *, columns: Names, without: Names = (), reads: Names = (), group: str | None = None
 ) -> Callable[[RowReader], RowReader]:
     """Register a function from one row to its pairs (or RowError) as the reader of a schema, as `Schema` has it."""
 
@@ -422,7 +418,7 @@ def _dialogue(text: str) -> tuple[list[Message], str, bool]:
     return prompt, reply["content"], len(prompt) + 1 < len(turns)
 
 
-def _read_pairs(columns: Sequence[str], row: Mapping[str, Any]) -> list[Pair]:
+def _read_pairs(columns: Names, row: Mapping[str, Any]) -> list[Pair]:
     prompt, chosen, rejected = columns[:3]
     turns = [*_before(row), *turns_of(row[prompt], "user")]
     if prompt == "instruction" and turns and turns[-1]["content"] == row[prompt]:

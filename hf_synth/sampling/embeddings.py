@@ -88,13 +88,7 @@ def _parts(folder: Path) -> Iterator[tuple[Path, list[bytes]]]:
 
 
 def embed_texts(
-    texts: Sequence[str],
-    embedder: str = "hashing",
-    *,
-    dim: int = 384,
-    batch_size: int = 256,
-    layer: int = -1,
-    cache: str | Path | None = None,
+    texts: Sequence[str], embedder: str = "hashing", *, cache: str | Path | None = None, **options: int
 ) -> np.ndarray:
     """One unit vector per text, in the order given; equal texts get equal vectors, whatever else is in the call.
 
@@ -103,19 +97,22 @@ def embed_texts(
     fixed random signs. It is fitted to nothing, needs no download, gives every text a non-zero vector, and the same
     one on any machine. "policy:NAME": the mean hidden state of a causal model, by path or Hub id. Anything else: the
     path or Hub id of a sentence-transformers model. A Hub id may be OWNER/NAME@REVISION.
-    dim: length D of the hashing vectors; a model has its own.
-    batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
-    layer: of `policy:`; 0 is the embeddings, -1 the last layer.
     cache: a folder that keeps vectors by content, for any number of runs.
+    options: dim, batch_size and layer, as `load_embedder` takes them.
     """
     texts = texts if isinstance(texts, str) else list(texts)
     if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
         raise ValueError("texts: wanted a list of str. Pass conversations through prompt_text first.")
-    return load_embedder(embedder, dim=dim, batch_size=batch_size, layer=layer)(texts, cache)
+    return load_embedder(embedder, **options)(texts, cache)
 
 
 def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 256, layer: int = -1) -> Embedder:
-    """An embedder by name; arguments and errors as `embed_texts`."""
+    """An embedder by the name that `embed_texts` takes.
+
+    dim: length D of the hashing vectors; a model has its own.
+    batch_size: texts on the device at a time; batches are of like length, and padding changes nothing.
+    layer: of `policy:`; 0 is the embeddings, -1 the last layer.
+    """
     for argument, value in (("dim", dim), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{argument}={value}: wanted at least 1.")

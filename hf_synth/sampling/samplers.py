@@ -78,16 +78,11 @@ class DensityWeightedSampler(Sampler[int]):
         seed: int = 0,
         round_size: int | None = None,
     ) -> None:
-        for name, value, least in (
-            ("group_size", group_size, 1),
-            ("batch_size", batch_size, 1),
-            ("repeat_count", repeat_count, 1),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name}={value}: wanted at least {least}.")
-        self._weights = self._next_weights = check_weights(weights)
         self.group_size, self.batch_size, self.repeat_count, self.seed = group_size, batch_size, repeat_count, seed
+        for name, least in {"group_size": 1, "batch_size": 1, "repeat_count": 1, "seed": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: wanted at least {least}.")
+        self._weights = self._next_weights = check_weights(weights)
         if len(self._weights) < batch_size:
             raise ValueError(
                 f"{len(self._weights)} rows cannot fill one batch of {batch_size}. Give at least {batch_size} rows, "

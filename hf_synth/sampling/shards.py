@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def sharded_density(
 ) -> ShardedDensity | None:
     """The density of every prompt, with all intermediate results in `folder`; None on processes other than the first.
 
-    texts: called by the first process, twice at most: all prompts, in batches, the same ones at each call.
+    texts: called by the first process: all prompts, in batches.
 
     Raises ValueError as `knn_density` does, for no prompts, for a folder with work on other prompts or on the same in
     another order, on another embedder or with other settings, and for a damaged file in it.
@@ -117,11 +118,23 @@ class DensityStages:
 
     def plan(self, texts: Callable[[], Iterable[list[str]]]) -> None:
         number_of: dict[bytes, int] = {}
-        rows = [[number_of.setdefault(text_key(text), len(number_of)) for text in batch] for batch in texts()]
+        rows: list[int] = []
+
+        def new_texts() -> Iterator[str]:
+            for text in chain.from_iterable(texts()):
+                if (key := text_key(text)) not in number_of:
+                    number_of[key] = len(number_of)
+                    yield text
+                rows.append(number_of[key])
+
+        planned, distinct = (self.folder / "rows.safetensors").exists(), new_texts()
+        while part := list(islice(distinct, PART)):
+            if not planned:
+                table = pa.table({"text": part})
+                write_tables(self.folder / f"texts/{(len(number_of) - 1) // PART:05}.parquet", table.schema, [table])
         if not number_of:
             raise ValueError("prompts: got none to measure the density of.")
-        keys = np.frombuffer(b"".join(number_of), np.uint8).reshape(-1, 16)
-        row = np.concatenate([np.array(part, np.int64) for part in rows])
+        keys, row = np.frombuffer(b"".join(number_of), np.uint8).reshape(-1, 16), np.array(rows, np.int64)
         plan = {
             "prompts": len(row),
             "distinct_texts": len(number_of),
@@ -136,10 +149,7 @@ class DensityStages:
                 done.unlink()
         if not (self.folder / "points.f32").exists():
             (self.folder / "points.safetensors").unlink(missing_ok=True)
-        if not (self.folder / "rows.safetensors").exists():
-            for number, part in enumerate(_first_texts(texts(), row)):
-                table = pa.table({"text": part})
-                write_tables(self.folder / f"texts/{number:05}.parquet", table.schema, [table])
+        if not planned:
             write_bytes(self.folder / "rows.safetensors", save({"row": row, "keys": keys}))
 
     def _claim(self, name: str, wanted: dict[str, Any]) -> None:
@@ -245,20 +255,3 @@ def fingerprint(keys: np.ndarray) -> str:
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def _first_texts(batches: Iterable[list[str]], row: np.ndarray) -> Iterator[list[str]]:
-    """Distinct texts in the order in which they come first, in parts; row [N] is the number of each prompt's text."""
-    part: list[str] = []
-    start = seen = 0
-    for batch in batches:
-        for text, number in zip(batch, row[start : start + len(batch)], strict=True):
-            if number == seen:
-                seen += 1
-                part.append(text)
-            if len(part) == PART:
-                yield part
-                part = []
-        start += len(batch)
-    if part:
-        yield part
