@@ -4,7 +4,7 @@ import functools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +103,7 @@ class NearDuplicates:
         self._rows_with: dict[int, list[int]] = {}  # hash of a run and of the other parts -> kept texts
         self._rows = 0
 
-    def add(self, texts: Sequence[str]) -> list[int]:
+    def add(self, texts: Iterable[str]) -> list[int]:
         """Return for each text its number, counted over all calls, or that of the first kept text that it repeats."""
         return [self._add(text) for text in texts]
 
@@ -141,5 +141,4 @@ def _similarity(parts: _Parts, runs: frozenset[str], others: int, twin: _Parts) 
 
 def near_duplicates(texts: Iterable[str], *, similarity: float = SIMILARITY) -> np.ndarray:
     """Return for each of N texts the row of the first kept text that it nearly repeats, or its own row: [N] int64."""
-    index = NearDuplicates(similarity)
-    return np.array([row for text in texts for row in index.add([text])], dtype=np.int64)
+    return np.array(NearDuplicates(similarity).add(texts), dtype=np.int64)

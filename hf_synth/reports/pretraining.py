@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from hf_synth.io import load_json
@@ -409,20 +410,16 @@ def verdict(metrics: Metrics) -> list[str]:
 def _held_out(metrics: Metrics) -> list[str]:
     """Of facts, how many of the test rows were trained on, and the accuracy of both sorts."""
     facts = [name.removeprefix("rows/test/") for name in metrics if name.startswith("rows/test/")]
-    if not set(facts) <= set(KINDS):
-        return []
     parts = [[name for name in facts if name.startswith("id_") == trained] for trained in (True, False)]
-    if not all(parts):
+    if not set(facts) <= set(KINDS) or not all(parts):
         return []
     means = []
     for groups in parts:
-        rows = {name: metrics[f"rows/test/{name}"] for name in groups}
-        total = sum(rows.values())
-        accuracy, loss = (
-            sum(metrics[f"{key}/test/{name}"] * count for name, count in rows.items()) / total
-            for key in ("row_accuracy", "loss")
+        rows, *of_rows = (
+            [metrics[f"{key}/test/{name}"] for name in groups] for key in ("rows", "row_accuracy", "loss")
         )
-        means.append({"rows": total, "accuracy": accuracy, "loss": loss})
+        accuracy, loss = np.average(of_rows, axis=1, weights=rows)
+        means.append({"rows": sum(rows), "accuracy": accuracy, "loss": loss})
     return [sentence("facts", known=means[0], new=means[1])]
 
 

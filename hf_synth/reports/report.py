@@ -159,24 +159,20 @@ def before_and_after(run: Run, arm: Run, part: str) -> tuple[float | None, float
     return arm.metrics.get(f"{run.measure}/warmup{end}"), arm.metrics.get(f"{run.measure}/final{end}")
 
 
-def standard_error(run: Run, arm: Run, fractions: list[float]) -> float:
-    """The binomial standard error of the mean validity of groups; NaN for rewards, or without the number of prompts.
-
-    Each group has the same number of held-out prompts, one answer each, as the recipe samples them.
-    """
-    prompts = arm.metrics.get("prompts/evaluated", 0) / max(1, len(run.groups))
-    if run.measure != "validity" or not prompts or not all(0 <= fraction <= 1 for fraction in fractions):
-        return math.nan
-    # Where no answer differs, that is no proof that none can: as with one more of each kind.
-    fractions = [(p * prompts + 1) / (prompts + 2) if p in (0, 1) else p for p in fractions]
-    return math.sqrt(sum(p * (1 - p) for p in fractions) / prompts) / len(fractions)
-
-
 def errors_over_steps(run: Run, arm: Run, group: str | None) -> list[float]:
-    """The standard error of a group, or of the mean over groups, at each evaluation."""
+    """The binomial standard error of the validity of a group, or of the mean over groups, at each evaluation.
+
+    NaN for rewards, or without the number of prompts. Each group has the same number of held-out prompts, one answer
+    each, as the recipe samples them.
+    """
     names = [f"{run.measure}/{name}" for name in ([group] if group else run.groups)] or [str(run.measure)]
-    evaluations = zip(*(arm.series(name)[1] for name in names), strict=False)
-    return [standard_error(run, arm, list(fractions)) for fractions in evaluations]
+    fractions = np.array(list(zip(*(arm.series(name)[1] for name in names), strict=False))).reshape(-1, len(names))
+    prompts = arm.metrics.get("prompts/evaluated", 0) / max(1, len(run.groups))
+    if run.measure != "validity" or not prompts:
+        return [math.nan] * len(fractions)
+    # Where no answer differs, that is no proof that none can: as with one more of each kind.
+    p = np.where(np.isin(fractions, (0, 1)), (fractions * prompts + 1) / (prompts + 2), fractions)
+    return (np.sqrt((p * (1 - p)).sum(axis=1) / prompts) / len(names)).tolist()
 
 
 def error_of(run: Run, arm: Run, part: str, evaluation: int = -1) -> float:

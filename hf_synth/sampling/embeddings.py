@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 POLICY = "policy:"  # before the path or Hub id of a causal model
 PART = 8192  # texts in a part of a cache: what a killed run may have to embed again
 _KEY_BYTES = 16
-_AGAIN = "remove it, and the same command makes it again"
+AGAIN = "remove it, and the same command makes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Embedder:
         out = None
         for path, keys in _parts(folder):
             if rows := [(row_of[key], row) for row, key in enumerate(keys) if key in row_of]:
-                with reading(path, _AGAIN), safe_open(path, framework="numpy") as file:
+                with reading(path, AGAIN), safe_open(path, framework="numpy") as file:
                     vectors = file.get_tensor("vectors")
                 out = np.empty((len(texts), vectors.shape[1]), vectors.dtype) if out is None else out
                 to, at = np.array(rows).T
@@ -82,7 +82,7 @@ class Embedder:
 def _parts(folder: Path) -> Iterator[tuple[Path, list[bytes]]]:
     """Yield the parts of a cache, each with the keys of its rows."""
     for path in sorted(folder.glob("part-*.safetensors")):
-        with reading(path, _AGAIN), safe_open(path, framework="numpy") as part:
+        with reading(path, AGAIN), safe_open(path, framework="numpy") as part:
             keys = part.get_tensor("keys")
         yield path, [key.tobytes() for key in keys]
 

@@ -28,7 +28,7 @@ from safetensors.numpy import load_file, save
 from hf_synth.errors import changes
 from hf_synth.io import load_json, open_matrix, reading, write_bytes, write_json, write_tables
 from hf_synth.sampling.density import check_k, density_of, distinct_points, levina_bickel
-from hf_synth.sampling.embeddings import Embedder, text_key
+from hf_synth.sampling.embeddings import AGAIN, Embedder, text_key
 from hf_synth.sampling.neighbors import (
     EXACT,
     ApproximateIndex,
@@ -41,7 +41,6 @@ from hf_synth.sampling.neighbors import (
 )
 
 PART = 50_000  # texts or points
-_AGAIN = "remove it, and the same command makes it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +163,7 @@ class DensityStages:
         for number in self.mine(count):
             if (done := self.folder / f"embedded/{number:05}.json").exists():
                 continue
-            with reading(path := self.folder / f"texts/{number:05}.parquet", _AGAIN):
+            with reading(path := self.folder / f"texts/{number:05}.parquet", AGAIN):
                 texts = pq.read_table(path)["text"].to_pylist()
             vectors = self.embedder(texts)
             file = open_matrix(self.folder / "vectors.f32", count, vectors.shape[1])
@@ -210,7 +209,7 @@ class DensityStages:
         if facts["backend"] in EXACT:
             index = ExactIndex(frame, facts["backend"])
         else:
-            with reading(path := self.folder / "index.safetensors", _AGAIN):
+            with reading(path := self.folder / "index.safetensors", AGAIN):
                 index = ApproximateIndex.load(path, facts)
         for number in self.mine(len(points)):
             if not (done := self.folder / f"neighbours/{number:05}.safetensors").exists():
@@ -240,7 +239,7 @@ class DensityStages:
         return density, {**index, "dimension": levina_bickel(distances, points.shape[1])}
 
     def _arrays(self, name: str) -> dict[str, np.ndarray]:
-        with reading(path := self.folder / f"{name}.safetensors", _AGAIN):
+        with reading(path := self.folder / f"{name}.safetensors", AGAIN):
             return load_file(path)
 
     def _json(self, name: str) -> dict[str, Any]:
