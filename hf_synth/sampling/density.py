@@ -89,7 +89,7 @@ def measure_knn_density(
     neighbors = find_neighbors(points, k, backend)
     logger.info("Neighbors of %d distinct points by %s, recall %.3f", len(points), neighbors.backend, neighbors.recall)
     density = density_of(neighbors, copies, metric, estimator, smoothing, points.shape[1])
-    dimension = levina_bickel(neighbors.distances, points.shape[1]) if k > 1 else 0.0
+    dimension = levina_bickel(neighbors.distances, points.shape[1])
     return MeasuredDensity(density[inverse], dimension, len(points), k, neighbors.backend, neighbors.recall)
 
 
@@ -124,8 +124,8 @@ def density_of(
 
 
 def levina_bickel(distances: np.ndarray, ambient: int) -> float:
-    """[P, k] ascending distances -> dimension; at most the ambient one, which equidistant points would exceed."""
-    log_ratios = np.log(distances[:, -1:] / distances[:, :-1]).mean()
+    """[P, k] ascending distances -> dimension, 0 for k = 1; at most D, which equidistant points would exceed."""
+    log_ratios = np.log(distances[:, -1:] / distances[:, :-1]).mean() if distances.shape[1] > 1 else np.inf
     return float(min(1 / log_ratios, ambient)) if log_ratios > 0 else float(ambient)
 
 

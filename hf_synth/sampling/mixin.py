@@ -227,17 +227,12 @@ def _read_weights(dataset: Any) -> np.ndarray:
 
 def _structure(stock: Any) -> dict[str, int]:
     """How often each row and each batch must come, read off the trainer's own sampler."""
-    if type(stock) is RepeatSampler:
-        if not stock.shuffle:
-            raise ValueError("shuffle_dataset=False asks for the dataset's own order, weights for another: set True.")
-        return {
-            "group_size": stock.mini_repeat_count,
-            "batch_size": stock.batch_size,
-            "repeat_count": stock.repeat_count,
-        }
-    if type(stock) is RandomSampler:
-        return {"group_size": 1, "batch_size": 1, "repeat_count": 1}
-    raise ValueError(
-        f"the trainer orders its rows with {type(stock).__name__}, which weights would overrule. Set "
-        "train_sampling_strategy='random', or use the trainer without weights."
-    )
+    if type(stock) not in (RepeatSampler, RandomSampler):
+        raise ValueError(
+            f"the trainer orders its rows with {type(stock).__name__}, which weights would overrule. Set "
+            "train_sampling_strategy='random', or use the trainer without weights."
+        )
+    if not getattr(stock, "shuffle", True):
+        raise ValueError("shuffle_dataset=False asks for the dataset's own order, weights for another: set True.")
+    counts = {"group_size": "mini_repeat_count", "batch_size": "batch_size", "repeat_count": "repeat_count"}
+    return {ours: getattr(stock, trls, 1) for ours, trls in counts.items()}  # 1 each without groups

@@ -40,6 +40,13 @@ def test_equal_to_the_density_in_memory(tmp_path, in_memory):
     np.testing.assert_array_equal(result.points[result.point], embed_texts(PROMPTS))
 
 
+def test_one_neighbour_says_nothing_of_the_dimension(tmp_path):
+    options = {"k": 1, "estimator": "mean_distance", "backend": "faiss"}
+    result = sharded_density(tmp_path, batches(), load_embedder(), DensitySettings(**options))
+    np.testing.assert_array_equal(result.density, knn_density(embed_texts(PROMPTS), **options))
+    assert result.facts["dimension"] == 0
+
+
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_any_number_of_processes_gives_the_same(tmp_path, in_memory, count):
     barrier, result = threading.Barrier(count), [None] * count
