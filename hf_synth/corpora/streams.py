@@ -36,6 +36,7 @@ def share_of(name: str, ratio: Ratio) -> fractions.Fraction:
 FEATURES = datasets.Features({"text": datasets.Value("string"), "kind": datasets.Value("string")})
 SCHEMA = FEATURES.arrow_schema
 BLOCK = 1_000  # documents that are made, dealt to shards and resumed together
+STATE_FORMAT = 2  # raise it whenever states of streams change: a corpus that was interrupted goes on by them
 
 TokenCounter = Callable[[pa.Array], np.ndarray]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hf_synth.corpora.streams import SCHEMA, Stream
+from hf_synth.corpora.streams import SCHEMA, STATE_FORMAT, Stream
 from hf_synth.errors import changes
 from hf_synth.io import json_lines, load_json, refuse_existing, replace_file, write_json, write_tables
 
@@ -50,7 +50,7 @@ def write_corpus(
     if size < 1:
         raise ValueError(f"size: got {size}, wanted at least 1 document")
     check_output(output)
-    whole = {**json.loads(json.dumps(spec)), "size": size, "columns": list(columns)}
+    whole = {**json.loads(json.dumps(spec)), "size": size, "columns": list(columns), "state": STATE_FORMAT}
     if output.name.endswith(_LINES):
         _write_lines(stream, output, whole, overwrite, progress)
     else:

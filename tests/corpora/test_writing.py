@@ -183,6 +183,16 @@ def test_an_interrupted_corpus_of_another_kind_is_an_error(make, tmp_path, name,
         write_corpus(make(), tmp_path / name, **{**arguments, **changed})
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "folder"])
+def test_states_of_another_form_are_not_gone_on_with(make, tmp_path, name, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("hf_synth.corpora.writing.STATE_FORMAT", 1)
+        with pytest.raises(StoppedError):
+            write_corpus(make(), tmp_path / name, size=11_000, spec=SPEC, progress=stop_after(6_000))
+    with pytest.raises(ValueError, match=r"holds another corpus .*state: 1 there, 2 now"):
+        write_corpus(make(), tmp_path / name, size=11_000, spec=SPEC)
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
