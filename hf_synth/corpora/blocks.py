@@ -51,7 +51,7 @@ class Blocks(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
         ids = torch.from_numpy(self.ids(indices).astype(np.int64))
-        return [{"input_ids": ids, "labels": ids}]
+        return [{"input_ids": ids, "labels": ids.clone()}]
 
     def ids(self, numbers: Any = slice(None)) -> np.ndarray:
         """Return the ids of some blocks or all, int32 [blocks, block_size]."""

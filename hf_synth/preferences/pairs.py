@@ -118,10 +118,10 @@ class PairStream:
     @property
     def unread(self) -> list[str]:
         """Return the fields of the rows so far that are not read, sorted."""
-        found = {name for columns in self._columns_seen for name in columns}
+        names = {name for columns in self._columns_seen for name in columns}
         scores = {name for columns in self._columns_seen for pair in score_columns(columns) for name in pair}
         read = self._schema.columns | self._schema.reads | CONTEXT | self._keep.keys() | scores
-        return sorted(found - read | self._unread)
+        return sorted(names - read | self._unread)
 
 
 @dataclass(frozen=True)
