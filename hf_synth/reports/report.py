@@ -361,7 +361,7 @@ def weights_section(run: Run, quote_texts: bool) -> str:
     weighted = {arm.label: arm.prompts for arm in run.weighted if arm.prompts is not None} or {run.label: prompts}
     if len(run.sizes) > 1:
         means = [
-            table.groupby("cluster")["sampling_weight"].mean()[list(run.sizes)].tolist() for table in weighted.values()
+            each.groupby("cluster")["sampling_weight"].mean()[list(run.sizes)].tolist() for each in weighted.values()
         ]
         arms = [(label(arm), arm_styles(run)[arm][0], mean) for arm, mean in zip(weighted, means, strict=True)]
         save(weight_against_frequency(run.sizes, arms), run.folder, "weight_against_frequency")
@@ -387,10 +387,10 @@ def _facts(run: Run) -> str:
     for arm in run.arms:
         share = arm.metrics.get("weights/effective_share")
         size = number(arm.metrics.get("weights/effective_sample_size"))
-        cells = [size if share is None else f"{size} ({percent(share)})", *(number(arm.metrics.get(n)) for n in names)]
-        rows.append(
-            [arm.label, *cells, *([percent(arm.metrics.get("weights/repeated_share", 0))] if repeated else [])]
-        )
+        size = size if share is None else f"{size} ({percent(share)})"
+        rows.append([arm.label, size, *(number(arm.metrics.get(name)) for name in names)])
+        if repeated:
+            rows[-1].append(percent(arm.metrics.get("weights/repeated_share", 0)))
     return table(header, rows)
 
 
