@@ -97,9 +97,7 @@ class Arm:
 
     def _drawn(self, start: int, count: int) -> np.ndarray:
         """Return which statements explanations start .. start + count - 1 are."""
-        statements = len(self.explanations)
-        if statements < 2:
-            return np.zeros(count, np.int64)
+        statements = max(1, len(self.explanations))
         passes, positions = np.divmod(np.arange(start, start + count), statements)
         first = start // statements
         index = np.arange(first, first + (int(passes[-1]) - first + 1 if count else 0))
