@@ -197,8 +197,8 @@ def test_spec_holds_all_that_rows_depend_on():
         ({"size": None}, r"task sort never ends: got size=None, wanted the number of rows"),
         ({"seed": "one"}, r"got seed='one', wanted a whole number"),
         ({"preset": "9"}, r"task sort: got unknown preset '9'"),
-        ({"vocab": 9}, r"SortConfig: got unknown field 'vocab'; did you mean 'vocab_size'\?"),
-        ({"length": 0}, r"SortConfig.length: got 0, wanted a value from 1 to 65536"),
+        ({"vocab": 9}, r"SequenceConfig: got unknown field 'vocab'; did you mean 'vocab_size'\?"),
+        ({"length": 0}, r"SequenceConfig.length: got 0, wanted a value from 1 to 65536"),
         ({"name": "sorted"}, r"got unknown task 'sorted'; did you mean 'sort'\?"),
     ],
 )

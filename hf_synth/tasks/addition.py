@@ -1,16 +1,9 @@
 """Addition: the sum of two numbers."""
 
-import dataclasses
-
-from hf_synth.tasks.families.arithmetic import ArithmeticConfig, ArithmeticTask, arithmetic_presets
+from hf_synth.tasks.families.arithmetic import ArithmeticConfig, ArithmeticTask
 
 
-@dataclasses.dataclass(frozen=True)
-class AdditionConfig(ArithmeticConfig):
-    """Operands of `digits` digits; from `min_digits` on, in tests beyond `digits` up to `test_digits`."""
-
-
-class Addition(ArithmeticTask[AdditionConfig]):
+class Addition(ArithmeticTask[ArithmeticConfig]):
     """`<bos> 1 2 + 3 9 <sep> r5 r1 <eos>`: loss on the sum's digits and `<eos>`. `<sep>` is the paper's `=`.
 
     >>> Addition().verify("1 2 + 3 9 <sep>", "r5 r1")
@@ -19,8 +12,6 @@ class Addition(ArithmeticTask[AdditionConfig]):
 
     name = "addition"
     version = 1
-    config_class = AdditionConfig
-    presets = arithmetic_presets(AdditionConfig, 5, 3, 2, tested=8)
     sign = "+"
 
     def explanations(self) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Dyck: brackets of k types, the one opened last closed first."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,12 +10,7 @@ from hf_synth.tasks.base import FIRST_CONTENT, Rows
 from hf_synth.tasks.families.brackets import BracketConfig, BracketTask
 
 
-@dataclasses.dataclass(frozen=True)
-class DyckConfig(BracketConfig):
-    """Types, length and the probability to open; see BracketConfig."""
-
-
-class Dyck(BracketTask[DyckConfig]):
+class Dyck(BracketTask[BracketConfig]):
     """`<bos> (0 (3 )3 )0 <eos>`: a bracket opens with p_open, unless none is open or the rest must close what is.
 
     A type that opens is uniform; the bracket that was opened last closes. The first preset is a short one, to be read
@@ -28,13 +22,13 @@ class Dyck(BracketTask[DyckConfig]):
 
     name = "dyck"
     version = 1
-    config_class = DyckConfig
+    config_class = BracketConfig
     presets = {
-        "k8-l64": DyckConfig(),
-        "k64-l2048": DyckConfig(k=64, length=2048),
-        "k2-l16": DyckConfig(k=2, length=16),
-        "k4-l32": DyckConfig(k=4, length=32),
-        "k4-l16-to-l64": DyckConfig(k=4, length=16, test_length=64),
+        "k8-l64": BracketConfig(),
+        "k64-l2048": BracketConfig(k=64, length=2048),
+        "k2-l16": BracketConfig(k=2, length=16),
+        "k4-l32": BracketConfig(k=4, length=32),
+        "k4-l16-to-l64": BracketConfig(k=4, length=16, test_length=64),
     }
     nested = True
 

@@ -1,28 +1,19 @@
 """Identity: the input again."""
 
-import dataclasses
-
 import numpy as np
 
-from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask
 
 
-@dataclasses.dataclass(frozen=True)
-class IdentityConfig(SequenceConfig):
-    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
-
-
-class Identity(UniformSequenceTask[IdentityConfig]):
+class Identity(UniformSequenceTask[SequenceConfig]):
     """`<bos> 3 1 2 <sep> 3 1 2 <eos>`: loss on the repeated numbers and `<eos>`.
 
-    >>> Identity(IdentityConfig(length=3)).verify("3 1 2 <sep>", "3 1 2")
+    >>> Identity(SequenceConfig(length=3)).verify("3 1 2 <sep>", "3 1 2")
     1.0
     """
 
     name = "identity"
     version = 1
-    config_class = IdentityConfig
-    presets = sequence_presets(IdentityConfig)
 
     def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The inputs."""

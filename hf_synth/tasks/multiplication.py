@@ -1,16 +1,9 @@
 """Multiplication: the product of two numbers."""
 
-import dataclasses
-
-from hf_synth.tasks.families.arithmetic import ArithmeticConfig, ArithmeticTask, arithmetic_presets
+from hf_synth.tasks.families.arithmetic import ArithmeticConfig, ArithmeticTask
 
 
-@dataclasses.dataclass(frozen=True)
-class MultiplicationConfig(ArithmeticConfig):
-    """Operands of `digits` digits; from `min_digits` on, in tests beyond `digits` up to `test_digits`."""
-
-
-class Multiplication(ArithmeticTask[MultiplicationConfig]):
+class Multiplication(ArithmeticTask[ArithmeticConfig]):
     """`<bos> 1 2 * 3 9 <sep> r4 r6 r8 <eos>`: loss on the product's digits and `<eos>`.
 
     >>> Multiplication().verify("1 2 * 3 9 <sep>", "r4 r6 r8")
@@ -19,8 +12,6 @@ class Multiplication(ArithmeticTask[MultiplicationConfig]):
 
     name = "multiplication"
     version = 1
-    config_class = MultiplicationConfig
-    presets = arithmetic_presets(MultiplicationConfig, 5, 3, 2, tested=8)
     sign = "*"
 
     def explanations(self) -> tuple[str, ...]:

@@ -1,29 +1,20 @@
 """Reverse: the input's numbers from last to first."""
 
-import dataclasses
-
 import numpy as np
 
 from hf_synth.kernels import kernel
-from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask
 
 
-@dataclasses.dataclass(frozen=True)
-class ReverseConfig(SequenceConfig):
-    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
-
-
-class Reverse(UniformSequenceTask[ReverseConfig]):
+class Reverse(UniformSequenceTask[SequenceConfig]):
     """`<bos> 3 1 2 <sep> 2 1 3 <eos>`: loss on the reversed numbers and `<eos>`.
 
-    >>> Reverse(ReverseConfig(length=3)).verify("3 1 2 <sep>", "2 1 3")
+    >>> Reverse(SequenceConfig(length=3)).verify("3 1 2 <sep>", "2 1 3")
     1.0
     """
 
     name = "reverse"
     version = 1
-    config_class = ReverseConfig
-    presets = sequence_presets(ReverseConfig)
 
     def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row from its own end."""

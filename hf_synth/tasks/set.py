@@ -1,28 +1,19 @@
 """Set: the input's distinct numbers in order of first appearance."""
 
-import dataclasses
-
 import numpy as np
 
-from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, distinct, sequence_presets
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, distinct
 
 
-@dataclasses.dataclass(frozen=True)
-class SetConfig(SequenceConfig):
-    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
-
-
-class Set(UniformSequenceTask[SetConfig]):
+class Set(UniformSequenceTask[SequenceConfig]):
     """`<bos> 3 1 3 2 <sep> 3 1 2 <eos>`: loss on the distinct numbers and `<eos>`.
 
-    >>> Set(SetConfig(length=4)).verify("3 1 3 2 <sep>", "3 1 2")
+    >>> Set(SequenceConfig(length=4)).verify("3 1 3 2 <sep>", "3 1 2")
     1.0
     """
 
     name = "set"
     version = 1
-    config_class = SetConfig
-    presets = sequence_presets(SetConfig)
 
     def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row's distinct numbers."""

@@ -1,28 +1,19 @@
 """Sort: the input's numbers in ascending order."""
 
-import dataclasses
-
 import numpy as np
 
-from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask, sequence_presets
+from hf_synth.tasks.families.sequences import SequenceConfig, UniformSequenceTask
 
 
-@dataclasses.dataclass(frozen=True)
-class SortConfig(SequenceConfig):
-    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`."""
-
-
-class Sort(UniformSequenceTask[SortConfig]):
+class Sort(UniformSequenceTask[SequenceConfig]):
     """`<bos> 3 1 2 <sep> 1 2 3 <eos>`: loss on the sorted numbers and `<eos>`.
 
-    >>> Sort(SortConfig(length=3)).verify("3 1 2 <sep>", "1 2 3")
+    >>> Sort(SequenceConfig(length=3)).verify("3 1 2 <sep>", "1 2 3")
     1.0
     """
 
     name = "sort"
     version = 1
-    config_class = SortConfig
-    presets = sequence_presets(SortConfig)
 
     def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Each row in order; what lies behind a shorter row is moved to its end first."""

@@ -1,13 +1,6 @@
 """Tivari: one XAQ, one or more ZIV, one BEK, all invented words."""
 
-import dataclasses
-
-from hf_synth.tasks.start_mid_end import StartMidEnd, StartMidEndConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class TivariConfig(StartMidEndConfig):
-    """The number of ZIV is uniform on 1 .. max_middle."""
+from hf_synth.tasks.start_mid_end import StartMidEnd
 
 
 class Tivari(StartMidEnd):
@@ -19,8 +12,6 @@ class Tivari(StartMidEnd):
 
     name = "tivari"
     version = 1
-    config_class = TivariConfig
-    presets = {"default": TivariConfig(), "long": TivariConfig(max_middle=100)}
     source = "Hyperdata grammar experiment, Tivari"
 
     words = ("XAQ", "ZIV", "BEK")

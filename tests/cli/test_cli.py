@@ -247,7 +247,7 @@ def test_a_file_is_replaced_only_where_that_is_asked_for(printed, refused, tmp_p
         (("show", "sort", "--preset", "9"), "task sort: got unknown preset '9'"),
         (("show", "sort", "--task_args", "{length: 5}"), "task_args: got '{length: 5}', wanted JSON"),
         (("show", "sort", "--task_args", "[1]"), "task_args: got [1], wanted a mapping"),
-        (("show", "sort", "--task_args", '{"len": 1}'), "SortConfig: got unknown field 'len'"),
+        (("show", "sort", "--task_args", '{"len": 1}'), "SequenceConfig: got unknown field 'len'"),
         (("show", "sort", "--size", "0"), "size: got 0, wanted at least 1 row"),
         (("show", "sort", "--tree"), "task sort: its rows have no tree"),
         (("show", "sort", "--figure", "a.jpg"), "figure: got 'a.jpg', wanted a name that ends in .png"),

@@ -245,7 +245,9 @@ def test_a_misspelt_argument_names_the_one_that_is_nearest_and_a_field_the_field
         ValueError, match=r"load_corpus: got unknown argument 'explanation_rato'; did you mean 'expla.*o'"
     ):
         load_corpus("tivari", size=1, explanation_rato=0.1)
-    with pytest.raises(ValueError, match=r"TivariConfig: got unknown field 'max_midle'; did you mean 'max_middle'"):
+    with pytest.raises(
+        ValueError, match=r"StartMidEndConfig: got unknown field 'max_midle'; did you mean 'max_middle'"
+    ):
         load_corpus("tivari", size=1, max_midle=3)
 
 

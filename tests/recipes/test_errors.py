@@ -34,7 +34,7 @@ def test_a_misspelt_key(fail, config, tmp_path):
     [
         ({"task": "srot"}, "got unknown task 'srot'; did you mean 'sort'?"),
         ({"preset": "9"}, "task sort: got unknown preset '9'"),
-        ({"more": "task_args: {length: 0}"}, "SortConfig.length: got 0, wanted a value from 1"),
+        ({"more": "task_args: {length: 0}"}, "SequenceConfig.length: got 0, wanted a value from 1"),
         ({"more": "task_args: {lenght: 3}"}, "got unknown field 'lenght'; did you mean 'length'?"),
         ({"more": "mixture: {a: {task: sort, share: 1}}"}, "got task and mixture to train on"),
         ({"more": "new_model: {hiden_size: 3}"}, "new_model: got unknown value 'hiden_size'"),

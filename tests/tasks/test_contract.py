@@ -174,5 +174,5 @@ def test_config_is_frozen():
 
 
 def test_task_refuses_the_config_of_another():
-    with pytest.raises(ValueError, match="task sort: got a _Example as config, wanted a SortConfig"):
+    with pytest.raises(ValueError, match="task sort: got a _Example as config, wanted a SequenceConfig"):
         task_class("sort")(_Example())

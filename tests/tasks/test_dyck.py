@@ -392,7 +392,7 @@ def test_longest_rows_are_right(p_open, texts, rng):
     ],
 )
 def test_illegal_value_is_an_error_that_names_the_field_and_the_range(config, message):
-    with pytest.raises(ValueError, match=f"DyckConfig.{message}"):
+    with pytest.raises(ValueError, match=f"BracketConfig.{message}"):
         get_task("dyck", **config)
 
 

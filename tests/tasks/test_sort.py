@@ -152,17 +152,17 @@ def test_holdout_with_more_contents_than_can_be_ranked_shares_them_out_by_hash(l
 
 @pytest.mark.parametrize("value", [0, -1, 65_537, 2.0, True, "8", None])
 def test_illegal_length_is_an_error_that_names_the_field(value):
-    with pytest.raises(ValueError, match=r"SortConfig.length: got .*, wanted (int|a value from 1 to 65536)"):
+    with pytest.raises(ValueError, match=r"SequenceConfig.length: got .*, wanted (int|a value from 1 to 65536)"):
         get_task("sort", length=value)
 
 
 @pytest.mark.parametrize("value", [1, 0, -3, 1_000_001, 10.5, False])
 def test_illegal_vocab_size_is_an_error_that_names_the_field(value):
-    with pytest.raises(ValueError, match=r"SortConfig.vocab_size: got .*, wanted (int|a value from 2 to 1000000)"):
+    with pytest.raises(ValueError, match=r"SequenceConfig.vocab_size: got .*, wanted (int|a value from 2 to 1000000)"):
         get_task("sort", vocab_size=value)
 
 
 @pytest.mark.parametrize("value", ["contents", "", None, True])
 def test_illegal_holdout_is_an_error_that_names_the_choices(value):
-    with pytest.raises(ValueError, match=r"SortConfig.holdout: got .*, wanted one of 'none', 'content'"):
+    with pytest.raises(ValueError, match=r"SequenceConfig.holdout: got .*, wanted one of 'none', 'content'"):
         get_task("sort", holdout=value)

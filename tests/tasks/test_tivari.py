@@ -114,5 +114,7 @@ def test_every_legal_config_makes_right_rows(max_middle, row, texts, rng):
 
 @pytest.mark.parametrize("value", [0, -1, 10_001, 1.5, "10", True])
 def test_illegal_max_middle_is_an_error_that_names_the_field(value):
-    with pytest.raises(ValueError, match=r"TivariConfig.max_middle: got .*, wanted (int|a value from 1 to 10000)"):
+    with pytest.raises(
+        ValueError, match=r"StartMidEndConfig.max_middle: got .*, wanted (int|a value from 1 to 10000)"
+    ):
         get_task("tivari", max_middle=value)

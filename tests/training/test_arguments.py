@@ -253,7 +253,7 @@ def test_a_task_says_itself_what_is_wrong_with_its_values():
         return [cluster.build() for cluster in clusters(DataArguments(**values)).values()]
 
     assert built(task="sort", task_args='{"length": 5}')[0].config == get_task("sort", length=5).config
-    with pytest.raises(ValueError, match=r"SortConfig.length: got 0, wanted a value from 1"):
+    with pytest.raises(ValueError, match=r"SequenceConfig.length: got 0, wanted a value from 1"):
         built(task="sort", task_args={"length": 0})
     with pytest.raises(ValueError, match="got unknown field 'lenght'; did you mean 'length'"):
         built(task="sort", task_args={"lenght": 5})

@@ -211,7 +211,7 @@ def test_the_stages_of_a_curriculum():
         ({"curriculum_field": "lenth"}, "curriculum_field: got 'lenth'; did you mean 'length'"),
         ({"curriculum_field": "holdout"}, "got 'holdout', which is no size in whole numbers; Known: length, "),
         ({"curriculum_field": "length", "curriculum_start": 4}, "curriculum_start: got 4, wanted less than 4"),
-        ({"curriculum_field": "length", "curriculum_start": 0}, "SortConfig.length: got 0, wanted a value from 1"),
+        ({"curriculum_field": "length", "curriculum_start": 0}, "SequenceConfig.length: got 0, wanted a value from 1"),
         ({"curriculum_field": "vocab_size"}, "which changes the vocabulary"),
     ],
 )

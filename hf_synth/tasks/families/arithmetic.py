@@ -18,10 +18,11 @@ _FIRST_RESULT = _SIGN + 1
 
 @dataclasses.dataclass(frozen=True)
 class ArithmeticConfig(SizedConfig):
-    """Both operands have `digits` digits, the highest from 1 to 9.
+    """Operands of `digits` digits; from `min_digits` on, in tests beyond `digits` up to `test_digits`.
 
-    With `min_digits` above 0 both have min_digits .. digits, uniformly. With `test_digits` above 0 the operands of the
-    test split are longer than any other: of digits + 1 .. test_digits digits, uniformly.
+    Both have as many, the highest from 1 to 9. With `min_digits` above 0 their number is uniform from there on. With
+    `test_digits` above 0 the operands of the test split are longer than any other: of digits + 1 .. test_digits
+    digits, uniformly.
     """
 
     digits: int = bounded(5, 1, MOST_DIGITS)
@@ -47,6 +48,8 @@ class ArithmeticTask(Determined[ArithmeticConfigT]):
     The digits of the result are tokens of their own, r0 .. r9.
     """
 
+    config_class: ClassVar[type[TaskConfig]] = ArithmeticConfig
+    presets: ClassVar[dict[str, TaskConfig]] = arithmetic_presets(ArithmeticConfig, 5, 3, 2, tested=8)
     source: ClassVar[str] = "Procedural pretraining, arXiv 2601.21725"
     sign: ClassVar[str]
     lowest_first: ClassVar[bool] = False

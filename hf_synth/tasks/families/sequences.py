@@ -18,7 +18,7 @@ FIRST_NUMBER = FIRST_CONTENT + 1  # the id of 1: as an input 0 is never drawn
 
 @dataclasses.dataclass(frozen=True)
 class SequenceConfig(SizedConfig):
-    """`length` numbers a row, of 1 .. vocab_size - 1.
+    """`length` numbers of 1 .. vocab_size - 1; from `min_length` on, in tests beyond `length` up to `test_length`.
 
     With `min_length` above 0 a row has min_length .. length numbers, uniformly. With `test_length` above 0 the test
     split has longer inputs than any other: length + 1 .. test_length numbers, uniformly.
@@ -48,6 +48,8 @@ def sequence_presets(config: type[SequenceConfig]) -> dict[str, TaskConfig]:
 class SequenceTask(Determined[SequenceConfigT]):
     """A task on numbers; a subclass draws its rows by `generate`, and says what is right in words by `target`."""
 
+    config_class: ClassVar[type[TaskConfig]] = SequenceConfig
+    presets: ClassVar[dict[str, TaskConfig]] = sequence_presets(SequenceConfig)
     source: ClassVar[str] = "Procedural pretraining, arXiv 2601.21725"
     inputs: ClassVar[int] = 1  # how many sequences, each ended by `<sep>`, stand before the target
     least: ClassVar[int] = 1  # the least number that may stand in them
