@@ -28,8 +28,8 @@ from hf_synth.tasks.base import (
     NoDistributionError,
     UnknownIdsError,
 )
-from hf_synth.tokenization import all_words, build_tokenizer, render
-from hf_synth.views import IGNORED, ended, view_table, with_prompts
+from hf_synth.tokenization import all_words, build_tokenizer
+from hf_synth.views import IGNORED, completions, ended, prompts, view_table, with_prompts
 
 _FLOOR_TOKENS = 5_000  # fewer long rows are checked: their exact floor can be expensive
 _LONGEST_PASS = 2_000
@@ -68,10 +68,8 @@ class Sample(NamedTuple):
 
     def texts(self, rows: Rows | None = None) -> list[tuple[str, str]]:
         """(prompt, completion) of each of these rows or of others, `<bos>` and `<eos>` left out."""
-        rows, words = self.rows if rows is None else rows, all_words(self.task)
-        prompts = render(rows.tokens, np.ones_like(rows.lengths), rows.loss_start, words)
-        completions = render(rows.tokens, rows.loss_start, rows.lengths - ended(rows), words)
-        return list(zip(prompts.to_pylist(), completions.to_pylist(), strict=True))
+        rows = self.rows if rows is None else rows
+        return list(zip(*(side(self.task, rows).to_pylist() for side in (prompts, completions)), strict=True))
 
     def scores(self, texts: Iterable[tuple[str, str]]) -> np.ndarray:
         """What `verify` says of each (prompt, completion), float64 [texts]; NaN where it raises."""
@@ -216,7 +214,7 @@ def tokenised(samples: Samples) -> Iterator[Problem]:
         pairs, rows = sample.texts(), sample.rows
         try:
             ids = tokenizer([" ".join(pair).strip() for pair in pairs])["input_ids"]
-            prompts = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
+            prompt_ids = tokenizer([prompt for prompt, _ in pairs])["input_ids"]
         except ValueError as error:
             yield Problem(str(error))
             continue
@@ -224,7 +222,7 @@ def tokenised(samples: Samples) -> Iterator[Problem]:
         lists = _as_lists(rows)
         broken = {
             "other token ids": _unequal(whole, [row for row, *_ in lists]),
-            "other token ids of the prompt": _unequal(prompts, [row[:start] for row, _, start, *_ in lists]),
+            "other token ids of the prompt": _unequal(prompt_ids, [row[:start] for row, _, start, *_ in lists]),
         }
         yield from sample.problems(broken)
 
@@ -246,12 +244,11 @@ def viewed(samples: Samples) -> Iterator[Problem]:
         }
         if not _single_words(rows).any():
             pairs = cuts.get(sample.split, sample).texts()
-            prompts = {"prompt": [prompt for prompt, _ in pairs]}
-            completions = [f" {completion}" for _, completion in pairs]
-            expected["prompt"] = {**prompts, "task": [task.to_json()] * len(rows)}
-            expected["prompt_completion"] = {**prompts, "completion": completions}
+            before, after = [prompt for prompt, _ in pairs], [f" {completion}" for _, completion in pairs]
+            expected["prompt"] = {"prompt": before, "task": [task.to_json()] * len(rows)}
+            expected["prompt_completion"] = {"prompt": before, "completion": after}
             if task.verifiable:
-                expected["preference"] = {**prompts, "chosen": completions}
+                expected["preference"] = {"prompt": before, "chosen": after}
         if task.verifiable:
             expected["labelled"] = {"valid": [row % 2 == 0 for row in positions]}
         for view, columns in expected.items():

@@ -123,19 +123,23 @@ def _labelled(task: Task, rows: Rows, random: _Random) -> _Columns:
 
 def _prompt_completion(task: Task, rows: Rows, random: _Random) -> _Columns:
     cut = with_prompts(rows, random("prompt"))
-    return {"prompt": _prompts(task, cut), "completion": _completions(task, cut)}
+    return {"prompt": prompts(task, cut), "completion": completions(task, cut, " ")}
 
 
 def _prompt(task: Task, rows: Rows, random: _Random) -> _Columns:
     cut = with_prompts(rows, random("prompt"))
-    return {"prompt": _prompts(task, cut), "task": pa.array([task.to_json()] * len(rows))}
+    return {"prompt": prompts(task, cut), "task": pa.array([task.to_json()] * len(rows))}
 
 
 def _preference(task: Task, rows: Rows, random: _Random) -> _Columns:
     _refuse_unverifiable(task, "preference")
     cut = with_prompts(rows, random("prompt"))
     wrong = task.sound(task.corrupt(cut, random("corrupt")), len(rows), "corrupt")
-    return {"prompt": _prompts(task, cut), "chosen": _completions(task, cut), "rejected": _completions(task, wrong)}
+    return {
+        "prompt": prompts(task, cut),
+        "chosen": completions(task, cut, " "),
+        "rejected": completions(task, wrong, " "),
+    }
 
 
 def floors(task: Task, rows: Rows) -> np.ndarray:
@@ -148,13 +152,14 @@ def _refuse_unverifiable(task: Task, view: str) -> None:
         raise ValueError(f'task {task.name}: got view "{view}", but no text of this task is wrong')
 
 
-def _prompts(task: Task, rows: Rows) -> pa.Array:
+def prompts(task: Task, rows: Rows) -> pa.Array:
+    """Return what stands before the loss of each row, without `<bos>`, as strings."""
     return render(rows.tokens, np.ones_like(rows.loss_start), rows.loss_start, all_words(task))
 
 
-def _completions(task: Task, rows: Rows) -> pa.Array:
-    """Return completions with a space before them: trainers glue prompt and completion together."""
-    return render(rows.tokens, rows.loss_start, rows.lengths - ended(rows), all_words(task), lead=" ")
+def completions(task: Task, rows: Rows, lead: str = "") -> pa.Array:
+    """Return the rest of each row, without `<eos>`; views lead by a space, since trainers glue it to the prompt."""
+    return render(rows.tokens, rows.loss_start, rows.lengths - ended(rows), all_words(task), lead)
 
 
 def ended(rows: Rows) -> np.ndarray:

@@ -14,7 +14,7 @@ from hf_synth.evaluation.model import Measured, map_over_processes
 from hf_synth.evaluation.scoring import policy_statistics, share_of
 from hf_synth.rewards import end_token_ids
 from hf_synth.rng import RowRandom
-from hf_synth.sampling.language_models import evaluating, most_tokens, progress
+from hf_synth.sampling.language_models import evaluating, progress
 from hf_synth.tasks.base import EOS, Rows, Task
 from hf_synth.tokenization import all_words, render
 from hf_synth.views import with_prompts
@@ -252,31 +252,29 @@ def _batches(lengths: Sequence[int], budgets: Sequence[int], measured: Measured)
 
 
 def sample_strings(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    measured: Measured,
     openings: Sequence[str],
     *,
     closing: str | None,
     start_token_id: int,
     max_new_tokens: int,
     seed: int = 0,
-    batch_size: int = 64,
 ) -> list[str | None]:
     """Return one string from each opening: up to and with the closing delimiter, or without one up to the end token.
 
     None for a string that neither comes to by itself. At temperature 1 from the whole distribution, on the model's
     device; random state outside is left as it was. Strings are grouped by their opening.
     """
+    model, tokenizer, most = measured.model, measured.tokenizer, measured.positions
     ends, pad = end_token_ids(tokenizer, model.generation_config), tokenizer.pad_token_id
-    most = most_tokens(model)
     strings: list[str | None] = []
     with random_state(model.device), evaluating(model), progress("sampled strings", total=len(openings)) as bar:
         torch.manual_seed(seed)
         for opening, count in Counter(openings).items():
             ids = [start_token_id, *tokenizer(opening, add_special_tokens=False)["input_ids"]]
             new = max_new_tokens if most is None else min(max_new_tokens, most - len(ids))
-            for first in range(0, count, batch_size):
-                prompts = [ids] * min(batch_size, count - first)
+            for first in range(0, count, measured.batch_size):
+                prompts = [ids] * min(measured.batch_size, count - first)
                 made = generate(model, prompts, new, ends=ends, pad=pad, **SAMPLED)
                 for row in made.tolist():
                     own = ids[1:] + row

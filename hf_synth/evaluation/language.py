@@ -89,14 +89,12 @@ def language_scores(
     log_probs = token_log_probs(model, sequences, batch_size=batch_size)
     right = _texts(task, test)
     sampled = sample_strings(
-        model,
-        tokenizer,
+        measured,
         [right[number % rows].split()[0] for number in range(samples)],  # the opening delimiter, or first words
         closing=task.delimiters[1] if task.delimiters else None,
         start_token_id=start_token_id,
         max_new_tokens=2 * max(map(len, encode(right))),
         seed=seed,
-        batch_size=batch_size,
     )
     drawn = task.rows(0, samples, split=split, seed=seed)
     metrics = {

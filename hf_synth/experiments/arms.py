@@ -273,10 +273,7 @@ class PlannedRun:
 
 
 def planned_runs(
-    arguments: ArmsArguments | CompareArguments,
-    folder: Path,
-    seed: int = 0,
-    common: Mapping[str, Any] | None = None,
+    arguments: ArmsArguments | CompareArguments, folder: Path, seed: int = 0, common: Mapping[str, Any] | None = None
 ) -> list[PlannedRun]:
     """All runs, arm by arm; a single seed has no folder of its own, except in a comparison.
 

@@ -139,10 +139,7 @@ class PublishedTask:
 
 
 def offered_tasks(
-    *names: str,
-    presets: Sequence[str] = (),
-    rows: Mapping[str, int] = ROWS,
-    **more: Any,
+    *names: str, presets: Sequence[str] = (), rows: Mapping[str, int] = ROWS, **more: Any
 ) -> dict[str, Offer]:
     """The presets of tasks (all of them where none is named) under their names on the Hub, TASK-PRESET.
 

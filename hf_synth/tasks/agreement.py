@@ -93,10 +93,7 @@ class Agreement(Grammar[AgreementConfig]):
 
     def violations(self) -> Mapping[str, Violation]:
         """A verb that does not agree, and a pair the wrong way round."""
-        return {
-            "wrong_verb": Violation(self.corrupt),
-            "swapped_order": Violation(_swapped_order),
-        }
+        return {"wrong_verb": Violation(self.corrupt), "swapped_order": Violation(_swapped_order)}
 
     def decision_points(self) -> tuple[DecisionPoint, ...]:
         """After a noun only its verb; after a verb a noun or the end."""

@@ -300,10 +300,7 @@ class Parsed(list[Any]):
 
 
 def parse_recipe(
-    classes: Sequence[type],
-    argv: Sequence[str] | None = None,
-    default: Path | None = None,
-    about: str | None = None,
+    classes: Sequence[type], argv: Sequence[str] | None = None, default: Path | None = None, about: str | None = None
 ) -> Parsed:
     """Instances of the dataclasses from flags and `--config FILE`; without that flag, from the file `default`.
 

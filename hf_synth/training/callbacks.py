@@ -1,5 +1,6 @@
 """What happens between the steps of any recipe: numbers of our own in the log, answers to held-out prompts."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -29,20 +30,18 @@ def log_without_resetting_interval(
     control.should_log = due  # a log of any kind counts as this step's
 
 
+@dataclasses.dataclass(eq=False)
 class HeldOutCallback(TrainerCallback):
-    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps."""
+    """Logs what HeldOutPrompts say of a policy at the first step and after every `every` steps.
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        held_out: HeldOutPrompts,
-        reference: PreTrainedModel | None,
-        decoding: Decoding,
-        every: int,
-    ) -> None:
-        """`trainer` is the one that this callback is added to."""
-        self.trainer, self.held_out, self.reference = trainer, held_out, reference
-        self.decoding, self.every = decoding, every
+    `trainer` is the one that this callback is added to.
+    """
+
+    trainer: Trainer
+    held_out: HeldOutPrompts
+    reference: PreTrainedModel | None
+    decoding: Decoding
+    every: int
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The policy before its first step; a resumed run has this in its log already."""

@@ -184,10 +184,7 @@ def _read_pairs(data: DataArguments, keep: Mapping[str, type]) -> preferences.pa
 
 
 def without_long_prompts(
-    prompts: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    most: int | None,
-    template: Mapping[str, Any] | None = None,
+    prompts: Dataset, tokenizer: PreTrainedTokenizerBase, most: int | None, template: Mapping[str, Any] | None = None
 ) -> Dataset:
     """Return the prompts of at most `most` tokens; an error where none is left. `template`: as `prompt_ids`."""
     if most is None or not len(prompts):

@@ -170,11 +170,7 @@ def gpt2_shape(size: str) -> dict[str, Any]:
 
 
 def _load(
-    auto: Any,
-    policy: PolicyArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-    extra: dict[str, Any],
+    auto: Any, policy: PolicyArguments, tokenizer: PreTrainedTokenizerBase, seed: int, extra: dict[str, Any]
 ) -> PreTrainedModel:
     if not policy.model_name_or_path:
         if policy.use_peft:

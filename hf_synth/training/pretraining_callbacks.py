@@ -4,6 +4,7 @@ None of them keeps a state of its own: each reads the log in the checkpoint, so 
 uninterrupted one does.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,12 @@ def spaced_steps(per_doubling: float, linear_after: int | None, most: int) -> It
         yield step
 
 
+@dataclasses.dataclass(eq=False)
 class SnapshotCallback(TrainerCallback):
-    """Keeps the model of chosen steps in snapshots/step-00000128, and evaluates at each."""
+    """Keeps the model of chosen steps of its trainer in snapshots/step-00000128, and evaluates at each."""
 
-    def __init__(self, trainer: Trainer, steps: set[int]) -> None:
-        """`trainer` is the one that this callback is added to."""
-        self.trainer, self.steps = trainer, steps
+    trainer: Trainer
+    steps: set[int]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save, and ask for an evaluation."""
@@ -53,12 +54,11 @@ class SnapshotCallback(TrainerCallback):
             control.should_evaluate = True
 
 
+@dataclasses.dataclass(eq=False)
 class BestModelCallback(TrainerCallback):
-    """Keeps the model of the lowest validation loss in best/."""
+    """Keeps the model of the lowest validation loss of its trainer in best/."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        """`trainer` is the one that this callback is added to."""
-        self.trainer = trainer
+    trainer: Trainer
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Save where the latest loss is lower than all before."""
@@ -67,12 +67,12 @@ class BestModelCallback(TrainerCallback):
             save_model_atomically(self.trainer, Path(args.output_dir) / "best")
 
 
+@dataclasses.dataclass(eq=False)
 class StoppingCallback(TrainerCallback):
     """Ends training when the validation loss is low enough, or has not become lower for a while."""
 
-    def __init__(self, patience: int | None, loss_threshold: float | None) -> None:
-        """`patience`: so many looks without a lower loss; `loss_threshold`: in nats per token; None for never."""
-        self.patience, self.loss_threshold = patience, loss_threshold
+    patience: int | None  # evaluations without a lower loss; None for never, as below
+    loss_threshold: float | None  # in nats per token
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Look at the losses so far."""

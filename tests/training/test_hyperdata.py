@@ -515,12 +515,12 @@ def test_every_measure_tells_a_perfect_model_from_a_blind_one(language):
 
 def test_samples_follow_the_model_and_nothing_outside(model, task, tokenizer):
     """Cut at the closing delimiter, the same for a seed, and random state as it was."""
-    options = {"closing": "e", "start_token_id": tokenizer.eos_token_id, "max_new_tokens": 12, "batch_size": 7}
+    options = {"closing": "e", "start_token_id": tokenizer.eos_token_id, "max_new_tokens": 12}
     torch.manual_seed(4)
     before = torch.get_rng_state()
     model.train()
     one, same, other = (
-        sample_strings(model, tokenizer, ["<tivari>"] * 20, **options, seed=seed) for seed in (0, 0, 1)
+        sample_strings(Measured(model, tokenizer, 7), ["<tivari>"] * 20, **options, seed=seed) for seed in (0, 0, 1)
     )
     assert model.training
     model.eval()
@@ -534,9 +534,9 @@ def test_samples_follow_the_model_and_nothing_outside(model, task, tokenizer):
 def test_a_string_without_a_delimiter_is_finished_by_the_end_token(language):
     task, own, perfect, _ = language
     options = {"closing": None, "start_token_id": own.bos_token_id, "seed": 1}
-    assert sample_strings(perfect, own, ["START"] * 5, max_new_tokens=1, **options) == [None] * 5
-    found = sample_strings(perfect, own, ["START"] * 5, max_new_tokens=20, **options)
-    assert all(task.verify("", text) == 1 for text in found)
+    assert sample_strings(Measured(perfect, own), ["START"] * 5, max_new_tokens=1, **options) == [None] * 5
+    strings = sample_strings(Measured(perfect, own), ["START"] * 5, max_new_tokens=20, **options)
+    assert all(task.verify("", text) == 1 for text in strings)
 
 
 def test_labelled_strings_are_what_they_say(task):
