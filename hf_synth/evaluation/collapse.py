@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from hf_synth.metrics.compression import compression
 from hf_synth.metrics.coverage import coverage
@@ -58,20 +59,19 @@ def sample_metrics(
     table = table.filter(table["reward"].is_valid())
     if not table.num_rows:
         return counts
-    columns: Columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns: Columns = table.to_pydict()
     formal = _known(columns, "truth")
     split: Split = str.split if formal else words
     metrics = {**counts, **_policy(columns), **_on_blocks(columns, split)}
-    for part, rows in _parts(columns, cluster_sizes).items():
-        metrics |= _of_part({name: [values[row] for row in rows] for name, values in columns.items()}, part, split)
+    for part, rows in _parts(table, cluster_sizes).items():
+        metrics |= _of_part(rows.to_pydict(), part, split)
     if not formal:
         metrics |= _style(columns)
     elif _known(columns, "cluster"):
         metrics |= _coverage(columns, tasks or {})
         for cluster in dict.fromkeys(columns["cluster"]):
-            own = [row for row, name in enumerate(columns["cluster"]) if name == cluster]
-            truth, prompts = ([columns[name][row] for row in own] for name in ("truth", "prompt_row"))
-            metrics |= entries(f"validity/{cluster}", clustered_mean(truth, prompts))
+            own = table.filter(pc.field("cluster") == cluster).to_pydict()
+            metrics |= entries(f"validity/{cluster}", clustered_mean(own["truth"], own["prompt_row"]))
         for end, cluster in _extremes(cluster_sizes).items() if cluster_sizes else ():
             metrics |= _renamed(metrics, {f"coverage/{cluster}": f"coverage/{end}"})
     if _known(columns, "density") and len(set(columns["density"])) >= _TENTHS:
@@ -100,19 +100,16 @@ def _extremes(cluster_sizes: Mapping[str, int]) -> dict[str, str]:
     return {"head": by_size[-1], "tail": by_size[0]}
 
 
-def _parts(columns: Columns, cluster_sizes: Mapping[str, int] | None) -> dict[str, list[int]]:
+def _parts(table: pa.Table, cluster_sizes: Mapping[str, int] | None) -> dict[str, pa.Table]:
     """Return the rows of all prompts, and of the head's and the tail's where there are such."""
-    every = list(range(len(columns["prompt_row"])))
-    ends: dict[str, list[int]] = {}
+    ends: dict[str, pa.Table] = {}
     if cluster_sizes:
-        for end, cluster in _extremes(cluster_sizes).items():
-            ends[end] = [row for row in every if columns["cluster"][row] == cluster]
-    elif _known(columns, "density"):
-        densities = dict(zip(columns["prompt_row"], columns["density"], strict=True))
-        middle = float(np.median(list(densities.values())))
-        ends["head"] = [row for row in every if columns["density"][row] > middle]
-        ends["tail"] = [row for row in every if columns["density"][row] <= middle]
-    return {"all": every, **{end: rows for end, rows in ends.items() if 0 < len(rows) < len(every)}}
+        ends = {end: table.filter(pc.field("cluster") == name) for end, name in _extremes(cluster_sizes).items()}
+    elif "density" in table.column_names and not table["density"].null_count:
+        densities = dict(zip(table["prompt_row"].to_pylist(), table["density"].to_pylist(), strict=True))
+        middle, density = float(np.median(list(densities.values()))), pc.field("density")
+        ends = {"head": table.filter(density > middle), "tail": table.filter(density <= middle)}
+    return {"all": table, **{end: part for end, part in ends.items() if 0 < part.num_rows < table.num_rows}}
 
 
 def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:

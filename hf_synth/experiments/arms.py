@@ -319,16 +319,13 @@ def compared_runs(
         known = {"seed": seed, **{name: str(shared_dir) for name, shared_dir in shared_dirs.items()}}
         of_seed = []
         for name, shared_dir in shared_dirs.items():
-            own = {key: value for key, value in arguments.shared[name].items() if key not in ("recipe", "config")}
-            config = Path(arguments.shared[name]["config"])
+            own = {**arguments.shared[name]}
+            recipe, config = own.pop("recipe"), Path(own.pop("config"))
             own = {**read_yaml(config if config.is_file() else configs / config), **own, "seed": seed}
             own |= names_for_trackers(folder, name, seed, project=base.get("project"))
-            recipe = arguments.shared[name]["recipe"]
-            of_seed.append(PlannedRun(None, seed, shared_dir, {**own, "output_dir": str(shared_dir)}, recipe=recipe))
-        for run in arms:
-            if run.seed == seed:
-                values = {**base, **run.values}
-                of_seed.append(dataclasses.replace(run, values=values, recipe=arguments.recipe))
+            of_seed.append(PlannedRun(None, seed, shared_dir, own, recipe=recipe))
+        mine = (run for run in arms if run.seed == seed)
+        of_seed += [dataclasses.replace(run, values={**base, **run.values}, recipe=arguments.recipe) for run in mine]
         for run in of_seed:
             _check_no_secret(run.values)
             if run.values.get("push_to_hub") and not run.pushed:

@@ -127,9 +127,8 @@ def merged_card(
         new["pretty_name"] = old.get("pretty_name") or new["pretty_name"]
     first, last = f"<!-- hf_synth: {part} -->", f"<!-- hf_synth: end of {part} -->"
     block, body = f"{first}\n\n{text.strip()}\n\n{last}\n", there.split("\n---\n", 1)[-1]
-    found = re.search(f"{re.escape(first)}.*?{re.escape(last)}\n?", body, re.DOTALL)
-    if found:
-        body = body[: found.start()] + block + body[found.end() :]
+    if before := re.search(f"{re.escape(first)}.*?{re.escape(last)}\n?", body, re.DOTALL):
+        body = body[: before.start()] + block + body[before.end() :]
     else:
         body = f"{body.rstrip()}\n\n{block}" if "<!-- hf_synth: end of " in body else f"\n{block}"
     head = yaml_dump({**{key: value for key, value in old.items() if value}, **new})

@@ -80,10 +80,10 @@ def parser_of(publication: Publication) -> argparse.ArgumentParser:
     return parser
 
 
-def row_numbers(given: Sequence[str]) -> dict[str, int]:
+def row_numbers(texts: Sequence[str]) -> dict[str, int]:
     """["train=100", "test=10"] as a dict; ValueError for anything else."""
     rows = {}
-    for text in given:
+    for text in texts:
         split, equals, number = text.partition("=")
         if equals and split not in SPLITS:
             raise ValueError(f"rows: got unknown split {split!r}; {nearest(split, SPLITS)}")

@@ -76,7 +76,7 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
             transfer += " Their numbers were shuffled first."
         if any(part.get("noise") for part in copied["parts"]):
             transfer += " They are noise of the same norms or singular values."
-    found = excess(metrics)
+    above = excess(metrics)
     base, base_on_hub = adapted_model(run.folder) if (run.folder / ADAPTER).exists() else ("", False)
     text = _TEMPLATES.get_template("model_card.md.j2").render(
         metadata=model_metadata(run, repo_id, task).to_yaml(),
@@ -105,11 +105,11 @@ def model_card(run: Run, repo_id: str, report: str = "report.md") -> str:
         start=path_name(str(config.get("model_name_or_path") or "")),
         transfer=transfer,
         settings="" if run.settings is None else code_block(settings_yaml(run.settings), "yaml"),
-        given=[
+        arguments=[
             *(repr(config[name]) for name in ("task", "preset") if config.get(name)),
             *(f"{name}={value!r}" for name, value in (config.get("task_args") or {}).items()),
         ],
-        above_floor="floor/test" in metrics and found is not None and found.low > 0,
+        above_floor="floor/test" in metrics and above is not None and above.low > 0,
         versions={"hf_synth": __version__, "transformers": transformers.__version__, "trl": trl.__version__},
     )
     return re.sub(r"\n{3,}", "\n\n", without_paths(text, config))
@@ -265,6 +265,6 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
-        yield from (found for item in value.values() for found in _strings(item))
+        yield from (text for item in value.values() for text in _strings(item))
     elif isinstance(value, list):
-        yield from (found for item in value for found in _strings(item))
+        yield from (text for item in value for text in _strings(item))

@@ -68,7 +68,7 @@ class PublishedTask:
     """A preset of a task: ids, labels, text, prompt, completion, task and floor, or another view; its own columns.
 
     measured: how many rows of a split the card's facts are measured on. slow: test rows alone have a floor, where it
-    takes over 0.6 ms a row. overlap: why splits share rows, where that is meant to be. place: the path of the task's
+    takes over 0.6 ms a row. overlap: why splits share rows, where that is meant to be. path: that of the task's
     file, if it is the user's own. firsts: of a split with fewer contents than rows asked for, the number of the first
     row of each content, int64 [contents].
     """
@@ -82,7 +82,7 @@ class PublishedTask:
     slow: bool = False
     overlap: str = ""
     view: str = _VIEW
-    place: str = ""
+    path: str = ""
     firsts: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -126,8 +126,8 @@ class PublishedTask:
         """The cache key of the same rows in a local dataset, with both views."""
         from hf_synth.builder import dataset_spec
 
-        size, place = self.splits[split], self.place or self.task.name
-        spec = dataset_spec(place, self.task, split=split, size=size, seed=self.seed, view="tokens")
+        size, name = self.splits[split], self.path or self.task.name
+        spec = dataset_spec(name, self.task, split=split, size=size, seed=self.seed, view="tokens")
         once = {"contents": "each once"} if split in self.firsts else {}
         return {**spec, "task": self.task.name, "view": self.view_of(split), **once}
 
@@ -172,10 +172,10 @@ def published_task(
     sizes = {split: task.size(split) for split in SPLITS}
     splits = {split: asked.get(split, 0) if size is None else size for split, size in sizes.items()}
     splits = {split: number for split, number in splits.items() if number}
-    found = {split: _firsts(task, split, number, choices.seed) for split, number in splits.items()}
-    firsts = {split: rows for split, rows in found.items() if rows is not None}
+    known = {split: _firsts(task, split, number, choices.seed) for split, number in splits.items()}
+    firsts = {split: first for split, first in known.items() if first is not None}
     splits |= {split: len(rows) for split, rows in firsts.items()}
-    more = {**more, "place": name if name.endswith(".py") else "", "firsts": firsts}
+    more = {**more, "path": name if name.endswith(".py") else "", "firsts": firsts}
     called = f"{task.name}-{preset}"
     if view := choices.view or view:
         from hf_synth.views import VIEW_FEATURES

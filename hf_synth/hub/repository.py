@@ -93,8 +93,8 @@ class Repository:
             there = self.files()
             if missing := [path for path, content in shards.items() if there.get(path) != content]:
                 raise ValueError(f"repo_id: {self.id} lacks {len(missing)} shards, such as {missing[0]}; start again")
-            found = {path.split("/")[0]: path for path in there if re.fullmatch(rf"[^/]+/{MANIFEST}", path)}
-            earlier = {name: as_manifest(self.text(path, there), name) for name, path in found.items()}
+            paths = {path.split("/")[0]: path for path in there if re.fullmatch(rf"[^/]+/{MANIFEST}", path)}
+            earlier = {name: as_manifest(self.text(path, there), name) for name, path in paths.items()}
             known.update({name: one for name, one in earlier.items() if one and name not in manifests})
             files = {f"{name}/{MANIFEST}": manifest_text(manifest).encode() for name, manifest in manifests.items()}
             files |= others(known, lambda path: self.text(path, there))
@@ -109,8 +109,8 @@ class Repository:
         if path not in (self.files() if there is None else there):
             return ""
         with self._errors():
-            place = f"{self._api.endpoint}/{'datasets/' * (self._type == 'dataset')}{self.id}/resolve"
-            url = f"{place}/{quote(self._seen or 'main', safe='')}/{quote(path)}"
+            base = f"{self._api.endpoint}/{'datasets/' * (self._type == 'dataset')}{self.id}/resolve"
+            url = f"{base}/{quote(self._seen or 'main', safe='')}/{quote(path)}"
             answer = get_session().get(url, headers=build_hf_headers(token=self._api.token), follow_redirects=True)
             hf_raise_for_status(answer)
             return answer.content.decode("utf-8", "replace")
@@ -237,10 +237,10 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 def as_manifest(text: str, name: str) -> dict[str, Any] | None:
     """The manifest of a config of this name; None for a file of this name that is of others."""
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and found.get("name") == name and "splits" in found else None
+    return content if isinstance(content, dict) and content.get("name") == name and "splits" in content else None
 
 
 def read_manifests(folder: Path) -> dict[str, dict[str, Any]]:

@@ -75,10 +75,10 @@ def ensure(shard: Shard, folder: Path, advance: Callable[[int], object] = lambda
     `advance` is called with the number of rows whenever some more are there.
     """
     path = folder / shard.path
-    found = measure(path, shard.config.content) if read_spec(path) == shard.spec else None
-    if found is not None and found.rows == shard.rows:
-        advance(found.rows)
-        return found
+    there = measure(path, shard.config.content) if read_spec(path) == shard.spec else None
+    if there is not None and there.rows == shard.rows:
+        advance(there.rows)
+        return there
     write(shard, path, advance)
     made = measure(path, shard.config.content)
     if made is None:

@@ -93,12 +93,16 @@ def imitation_rows(data: DataArguments, folder: Path) -> Dataset:
     if data.preferences:
         pairs = preference_split(data, folder)[0]
         return pairs.select_columns(["prompt", "chosen", "src"]).rename_column("chosen", "completion")
+    return _task_rows(data, "train", "prompt_completion").shuffle(seed=data.rows_seed)
+
+
+def _task_rows(data: DataArguments, split: str, view: str, share: float = 1.0) -> Dataset:
+    """Return num_rows * share rows of the tasks by their shares, with a column {cluster}."""
     parts = []
     for name, cluster in clusters(data).items():
-        size = _count(data, cluster)
-        rows = cluster.rows("train", size, data.rows_seed, "prompt_completion")
-        parts.append(rows.add_column("cluster", [name] * size))
-    return concatenate_datasets(parts).shuffle(seed=data.rows_seed)
+        count = max(1, round(_count(data, cluster) * share))
+        parts.append(cluster.rows(split, count, data.rows_seed, view).add_column("cluster", [name] * count))
+    return concatenate_datasets(parts)
 
 
 def prompt_split(data: DataArguments, folder: Path, held_out: int) -> tuple[Dataset, Dataset, Counter[str]]:
@@ -150,14 +154,9 @@ def preference_split(
             return pairs_read.dataset, pairs_read.dataset.select([])
         parts = preferences.split_by_prompt(pairs_read.dataset, test_share=data.test_share, seed=data.rows_seed)
         return parts["train"], parts["test"]
-    options: dict[str, Any] = {"seed": data.rows_seed, "view": "preference"}
-    train: list[Dataset] = []
-    test: list[Dataset] = []
-    for name, cluster in clusters(data).items():
-        size = _count(data, cluster)
-        for split, parts, count in (("train", train, size), ("test", test, max(1, round(size * data.test_share)))):
-            parts.append(cluster.rows(split, count, **options).add_column("cluster", [name] * count))
-    pairs, held_out = concatenate_datasets(train), concatenate_datasets(test)
+    pairs, held_out = (
+        _task_rows(data, split, "preference", share) for split, share in (("train", 1.0), ("test", data.test_share))
+    )
     seen = frozenset(pairs["prompt"])
     fresh = [row for row, prompt in enumerate(held_out["prompt"]) if prompt not in seen]
     if not fresh:
@@ -254,7 +253,7 @@ def _own_prompts(data: DataArguments, folder: Path) -> Dataset:
 
 
 def usable_prompts(
-    place: str, folder: Path, split: str | None = None, *, all_read: bool = False
+    source: str, folder: Path, split: str | None = None, *, all_read: bool = False
 ) -> Iterator[tuple[str | list[preferences.Message], Mapping[str, Any]]]:
     """Yield the prompts of a file, a folder or a Hub dataset, as text or as messages, each beside its row's columns.
 
@@ -263,14 +262,14 @@ def usable_prompts(
     as the first one is: text and one turn of a user are the same. ValueError without a usable row.
     """
     try:
-        source = preferences.Source(place, split=split).open()
+        reader = preferences.Source(source, split=split).open()
     except (ValueError, ConnectionError) as error:
-        raise ValueError(f"prompts: got {place!r}, which cannot be read: {error}") from error
+        raise ValueError(f"prompts: got {source!r}, which cannot be read: {error}") from error
     counts: Counter[str] = Counter()
     first: type | None = None
     usable, unread, columns = 0, set[str](), set[str]()
     forget_rejected(folder)
-    for row in source.rows():
+    for row in reader.rows():
         try:
             if row.fields is None:
                 raise preferences.RowError(row.reason)
@@ -298,14 +297,14 @@ def usable_prompts(
     if first is None:
         what = f"{dict(counts)}" if counts else "the file is empty"
         raise ValueError(
-            f'prompts: got no usable row in {place!r} ({what}); wanted rows like {{"prompt": ...}}, texts or messages'
+            f'prompts: got no usable row in {source!r} ({what}); wanted rows like {{"prompt": ...}}, texts or messages'
         )
     if counts:
         total = counts.total() + usable
-        logger.warning("%s: %d of %d rows left out: %s", place, counts.total(), total, dict(counts))
+        logger.warning("%s: %d of %d rows left out: %s", source, counts.total(), total, dict(counts))
     if unread:
         rewards = "; a reward gets the columns among them" if all_read else ""
-        logger.warning("%s: the fields %s are no part of the prompt%s", place, ", ".join(sorted(unread)), rewards)
+        logger.warning("%s: the fields %s are no part of the prompt%s", source, ", ".join(sorted(unread)), rewards)
         note_unread(folder, unread - columns)
 
 
