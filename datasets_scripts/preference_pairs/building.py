@@ -174,7 +174,7 @@ def _spec(sources: Sequence[Source], weighing: Weighing, jsonl: bool) -> dict[st
     """Return all that the files depend on; local files by name, size and time of change."""
     spec = {
         "version": _VERSION,
-        "sources": [{**dataclasses.asdict(source), "files": _stamps(Path(source.place))} for source in sources],
+        "sources": [{**dataclasses.asdict(source), "files": _stamps(Path(source.path))} for source in sources],
         **dataclasses.asdict(weighing),
         "jsonl": jsonl,
     }
