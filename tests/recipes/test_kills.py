@@ -2,7 +2,9 @@
 
     KILLS=100 python -m pytest -m nightly tests/recipes/test_kills.py -s
 
-KILLS: how many kills, spread over the kinds; by default ten of each. Each kind says how many came.
+KILLS: how many kills, spread over the kinds; by default ten of each. Each kind says how many came, and when. Moments
+are drawn in the processor time of the process, from when its folder is there to its end: so they fall into the work
+and not into loading, however busy the machine is.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -45,6 +48,7 @@ RECIPES = {
         **{"primary": "accuracy/held_out", "test_share": 0.5},
     },
     "evaluation": {"model_name_or_path": "whole/sft", "rows": 64, "samples": 64, "completions": 32},
+    "density": {"task": "agreement", "num_rows": 2000},
 }
 FROM = {"dpo": "sft", "grpo": "sft", "evaluation": "sft", "transfer": "curriculum"}
 KINDS = {
@@ -54,14 +58,14 @@ KINDS = {
 EACH = -(-int(os.environ.get("KILLS", 10 * len(KINDS))) // len(KINDS))
 
 
-def words(kind, folder):
+def argv(kind, folder):
     """The flags of a kind's command that writes to a folder."""
     config = KINDS[kind][1]
     return ["--config", config, "--output_dir", folder] if config else kills.flags(kind, folder, 60)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def root(tmp_path_factory):
     """A folder with the configs."""
     folder = tmp_path_factory.mktemp("kinds")
     for name, values in RECIPES.items():
@@ -69,32 +73,52 @@ def place(tmp_path_factory):
     return folder
 
 
-def whole(kind, place, run):
-    """How long a kind takes without interruption, which leaves whole/KIND, once what it starts from is there."""
-    if kind in FROM and not (place / "whole" / FROM[kind]).exists():
-        whole(FROM[kind], place, run)
-    began = time.monotonic()
-    done = run(KINDS[kind][0], *words(kind, f"whole/{kind}"), cwd=place)
+def wait(process, reached):
+    """The processor seconds that a process has spent when `reached` says so of them, or at its end."""
+    seconds = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while not reached(seconds := sum(process.cpu_times()[:4])):  # of its children, too
+            time.sleep(0.002)
+    return seconds
+
+
+def whole(kind, root, start):
+    """Run a kind without interruption, which leaves whole/KIND, and what it starts from before.
+
+    Returns the processor seconds at which its folder is there, and those at its end.
+    """
+    if kind in FROM and not (root / "whole" / FROM[kind]).exists():
+        whole(FROM[kind], root, start)
+    process = start(KINDS[kind][0], *argv(kind, f"whole/{kind}"), cwd=root)
+    watched = psutil.Process(process.pid)
+    loaded = wait(watched, lambda seconds: (root / "whole" / kind).exists())
+    total, done = wait(watched, lambda seconds: False), process.wait()
     assert done.code == 0, done.err
-    return time.monotonic() - began
+    return loaded, total
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_random(kind, place, start, run):
-    seconds, draw = whole(kind, place, run), random.Random(kind)
-    folder, wanted, landed, ended = place / "killed" / kind, kills.left_behind(place / "whole" / kind), 0, 0
-    while landed < EACH or not ended:
-        process = start(KINDS[kind][0], *words(kind, f"killed/{kind}"), cwd=place)
-        if landed < EACH:
-            time.sleep(draw.uniform(0, seconds))
+def test_killed_at_random(kind, root, start):
+    loaded, total = whole(kind, root, start)
+    draw, folder, wanted = random.Random(kind), root / "killed" / kind, kills.left_behind(root / "whole" / kind)
+    moments, ended = [], 0
+    while len(moments) < EACH or not ended:
+        process, share = start(KINDS[kind][0], *argv(kind, f"killed/{kind}"), cwd=root), draw.random()
+        if len(moments) < EACH:
+            moment = loaded + share * (total - loaded)
+            wait(psutil.Process(process.pid), lambda seconds, moment=moment: seconds >= moment)
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 os.kill(process.pid, signal.SIGKILL)
         done = process.wait()
         if done.code == -signal.SIGKILL:
-            landed += 1
+            moments.append(f"{share:.0%}")
             continue
         assert done.code == 0, done.err
         assert kills.left_behind(folder) == wanted
         shutil.rmtree(folder)
         ended += 1
-    print(f"\n{kind}: {landed} kills, {ended} runs to the end, none with other weights, history or numbers")
+    shares = ", ".join(moments)
+    print(
+        f"\n{kind}: {len(moments)} kills at {shares} of {total - loaded:.1f} s of work after {loaded:.1f} s of loading"
+    )
+    print(f"{kind}: {ended} runs to the end, none with other weights, history or numbers")
