@@ -283,8 +283,8 @@ class RecipeParser(TrlParser):
         plain = copy.copy(field)
         plain.metadata = types.MappingProxyType({k: v for k, v in field.metadata.items() if k in ("help", "aliases")})
         kinds = {get_origin(kind): kind for kind in _kinds(field.type)}
-        if {list, dict} <= kinds.keys():  # YAML may have a mapping in place of words
-            plain.type = kinds[list]
+        if dict in kinds:  # a mapping among flags is JSON, which is read later
+            plain.type = kinds.get(list, str | None)
         TrlParser._parse_dataclass_field(parser, plain)
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
@@ -572,7 +572,7 @@ def _fits(hint: Any, value: Any) -> bool:
         return kind is not NoneType
     if kind is list and isinstance(value, list):
         inner = get_args(hint)[0]
-        textual = inner in (str, Any) or get_origin(inner) is dict  # a path may stand for a mapping
+        textual = not isinstance(inner, type) or issubclass(inner, str)  # a path may stand for a mapping
         return all(_fits(inner, item) and (textual or not isinstance(item, str)) for item in value)
     if kind is Literal:
         return value in get_args(hint)
