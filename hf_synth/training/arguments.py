@@ -222,6 +222,8 @@ class PolicyArguments(ModelConfig):
         if self.use_peft and not self.lora_target_modules:  # type: ignore[has-type]
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
+        if str(self.lora_target_modules).isidentifier():  # TRL takes one name out of its list, PEFT for a pattern then
+            self.lora_target_modules = [self.lora_target_modules]
         check_fields(self)
         self.gpt2_size = self.gpt2_size or None
         folder = self.model_name_or_path

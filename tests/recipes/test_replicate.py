@@ -68,6 +68,15 @@ def test_hyperdata_wants_natural_text(replicate, tmp_path, capsys):
     assert "hyperdata: left out, it wants natural text" in capsys.readouterr().out
 
 
+def test_natural_text_reaches_the_study_that_wants_it(replicate):
+    arguments = replicate.ReplicateArguments(canonical="text.txt")
+    for study, wanted in (("hyperdata", "text.txt"), ("rlm_l3", None)):
+        parsed = replicate.parse_recipe(
+            replicate.pretrain.CLASSES, replicate.study_argv(replicate.STUDIES[study].config, arguments)
+        )
+        assert replicate.pretrain.Settings(*parsed[2:]).corpus.canonical == wanted
+
+
 def test_an_unknown_study_is_an_error(replicate):
     with pytest.raises(ValueError, match="only: got 'rlm'; did you mean 'rlm_l3'"):
         replicate.main(["--only", "rlm"])

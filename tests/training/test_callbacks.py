@@ -268,6 +268,7 @@ def test_each_check_asks_about_rows_that_none_did_before(tmp_path):
     callback.curriculum = dataclasses.replace(callback.curriculum, task_of=lambda stage: Asked())
     train(run)
     assert [split for *_, split in seen] == ["validation"] * 6
+    assert {stop - start for start, stop, _ in seen} == {8}, "curriculum_rows"
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(seen))
 
 

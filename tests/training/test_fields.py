@@ -1,4 +1,4 @@
-"""Every field of every dataclass that a recipe parses: acted on, and it is said by whom, or refused in one line."""
+"""Every field of every dataclass that a recipe parses: honoured by a test that is named, or refused in one line."""
 
 import dataclasses
 import importlib
@@ -12,6 +12,7 @@ from datasets import Dataset
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from hf_synth import build_tokenizer, get_task
+from hf_synth.experiments.arms import CompareArguments
 from hf_synth.training.arguments import _RULES as RULES
 from hf_synth.training.arguments import DataArguments, PolicyArguments, check_honoured, parse_recipe
 from hf_synth.training.data import without_long_prompts
@@ -22,8 +23,9 @@ sys.path.insert(0, str(ROOT / "recipes"))
 RECIPES = {name: importlib.import_module(name) for name in ("sft", "reward", "dpo", "grpo", "pretrain", "density")}
 MEASURING = importlib.import_module("evaluation").MeasuringArguments
 CLASSES = {name: module.CLASSES for name, module in RECIPES.items()} | {"evaluation": (MEASURING,)}
+ALONE = (importlib.import_module("replicate").ReplicateArguments, CompareArguments)  # of parsers without rules
 HONOURED = yaml.safe_load((Path(__file__).parent / "honoured.yaml").read_text(encoding="utf-8"))
-BY_NAME = {kind.__name__: kind for classes in CLASSES.values() for part in classes for kind in part.__mro__}
+BY_NAME = {kind.__name__: kind for classes in [*CLASSES.values(), ALONE] for part in classes for kind in part.__mro__}
 
 
 def own_fields(kind) -> set[str]:
@@ -204,12 +206,12 @@ def test_an_output_directory_has_a_name(recipe):
             parse_recipe(CLASSES[recipe], ["--output_dir", empty])
 
 
-@pytest.mark.parametrize(
-    "test", sorted({who for kind in HONOURED for who in honoured(kind).values() if "test:" in who})
-)
-def test_the_tests_that_are_named_are_there(test):
-    name = re.escape(test.removeprefix("test:"))
-    assert any(re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE) for path in (ROOT / "tests").rglob("*.py"))
+def test_each_honoured_field_names_a_test_that_is_there():
+    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    for kind in HONOURED:
+        for name, test in honoured(kind).items():
+            assert test.startswith("test:"), f"{kind}.{name} names no test"
+            assert f"\ndef {test.removeprefix('test:')}(" in sources, f"{kind}.{name}: {test} is not there"
 
 
 def test_prompts_that_fill_the_context_are_counted(tmp_path):
