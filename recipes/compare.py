@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     own, base = split_config(argv, {field.name for field in dataclasses.fields(CompareArguments)})
     arguments = CompareArguments(**own)
     folder = Path(str(base.pop("output_dir", f"runs/compare_{arguments.recipe}")))
+    if arguments.plan == "jobs" and not folder.is_absolute():
+        raise ValueError(f"output_dir: got {str(folder)!r}, wanted an absolute path: jobs mount their bucket there")
     runs = compared_runs(arguments, base, folder, CONFIGS)
     check_measured(arguments, base)
     with directory_lock(str(folder)):
@@ -101,8 +103,6 @@ def check(runs: Sequence[PlannedRun]) -> None:
 
 def script(kind: str, runs: Sequence[PlannedRun], folder: Path) -> str:
     """Write the runs as a SLURM array or as jobs of the Hub: what arms share, then the arms, then the comparison."""
-    if kind == "jobs" and not folder.is_absolute():
-        raise ValueError(f"output_dir: got {str(folder)!r}, wanted an absolute path: jobs mount their bucket there")
     recipes = Path("/tmp/recipes") if kind == "jobs" else Path(__file__).parent
     runs = [*(run for run in runs if run.arm is None), *(run for run in runs if run.arm is not None)]
     commands = [shlex.join(["accelerate", "launch", f"{recipes / run.recipe}.py", *run.argv]) for run in runs]

@@ -27,7 +27,7 @@ class SourceCounts:
     """Counts of one source. Rows give pairs, pairs have prompts:
 
     rows_read = rows_used + sum of rows_dropped, and pairs_made = pairs_kept + sum of pairs_dropped.
-    joined: rows used with neighbouring turns of one role put together. unread: fields that no pair is made of.
+    joined: rows used with neighbouring turns of one role put together. unread: how many fields no pair is made of.
     prompts: distinct ones, counted at the first source that has them; prompts_kept: those that are no near duplicate.
     """
 
@@ -36,7 +36,7 @@ class SourceCounts:
     rows_used: int
     joined: int
     rows_dropped: dict[str, int]
-    unread: list[str]
+    unread: int
     pairs_made: int
     pairs_dropped: dict[str, int] = dataclasses.field(default_factory=dict)
     pairs_kept: int = 0
@@ -158,7 +158,7 @@ def read_source(source: Source, folder: Path, number: int) -> SourceCounts:
         used,
         stream.joined,
         dict(stream.dropped.most_common()),
-        stream.unread,
+        len(stream.unread),  # their names are said, and not published
         stream.pairs,
     )
 

@@ -43,8 +43,10 @@ _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
 _TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parquet", ".arrow")
 PAIRS_FOLDER = "pairs"  # of what datasets_scripts/preferences.py writes
+_BESIDE = ("published.json", "tokenizer.json", "tokenizer_config.json")  # of the data that hf_synth publishes
 _FIELDS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
 _CHUNK = 2**20
+_WRAPPED = re.compile(r'\s*\{(\s*"\w*"\s*:\s*("[^"\\]*"|[\w.+-]+)\s*,)*\s*"(data|rows|examples)"\s*:\s*\[(?=\s*\{)')
 _VERIFIED: dict[str, Any] = {"page_checksum_verification": True}  # of Parquet, where it has checksums
 _OTHER_KINDS = {  # the first bytes of what has the name of text or of a table, and is neither
     b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
@@ -104,8 +106,9 @@ def read_rows(path: Path | str) -> Iterator[RawRow]:
 
 def _json_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
     """Yield the rows of JSON lines, of an array, or of objects that are printed over several lines."""
-    head = file.peek(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
-    if re.match(rb"\[\s*(\{|\]|\r?\n|$)|\{\s*(\"\w*\"\s*:\s*\[\s*)?\r?\n", head):
+    head = file.peek(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip().decode(errors="replace")
+    wrapped = ".json" in name and ".jsonl" not in name and _WRAPPED.match(head)
+    if wrapped or re.match(r"\[\s*(\{|\]|\r?\n|$)|\{\s*(\"\w*\"\s*:\s*\[\s*)?\r?\n", head):
         yield from _array_rows(name, file)
         return
     # Bytes, so that only \n ends a line: text mode would also be stopped by one byte that is not UTF-8.
@@ -155,7 +158,7 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
     """
     decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
     text, position, number, finished = decode(file.read(_CHUNK)), 0, 0, False
-    opening = re.match(r'\s*(?:\{\s*"\w*"\s*:\s*)?\[', text)
+    opening = _WRAPPED.match(text) or re.match(r'\s*(?:\{\s*"\w*"\s*:\s*)?\[', text)
     position = opening.end() if opening else 0
     first = re.compile(r'\s*\{\s*("(?:[^"\\]|\\.)*"\s*:)').match(text, position)
     begins = re.compile(r"\{\s*" + re.escape(first[1]) if first else r"\n\s*\{")
@@ -195,7 +198,14 @@ def _array_rows(name: str, file: io.BufferedReader) -> Iterator[RawRow]:
 def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]:
     """Yield the rows of a CSV file whose first line names the columns; empty cells are None."""
     text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
-    lines = (line.removeprefix("\ufeff") for line in text)  # files with a mark may have been joined
+    read: list[str] = []  # the lines of the row at hand
+
+    def marked() -> Iterator[str]:  # files with a mark may have been joined
+        for line in text:
+            read.append(line.removeprefix("\ufeff"))
+            yield read[-1]
+
+    lines = marked()
     head, delimiter = next(lines, ""), "\t" if kind == ".tsv" else ","
     if delimiter not in head:  # as spreadsheets write it where a comma is in numbers
         delimiter = max(delimiter + ";\t|,", key=head.count)
@@ -205,16 +215,17 @@ def _csv_rows(name: str, file: io.BufferedReader, kind: str) -> Iterator[RawRow]
         raise ValueError(f"{name} has the columns {', '.join(repeated)} more than once: wanted each once; rename one.")
     while True:
         line = table.line_num + 1
+        read.clear()
         try:
             cells = next(table, None)
-        except csv.Error as error:  # a quote that stays open takes every line to the end
-            last = table.line_num if "end of data" in str(error) else line
-            yield from (RawRow(name, number, str(error), None, "not CSV") for number in range(line, last + 1))
+        except csv.Error:  # a quote that stays open takes every line to the end
+            for number, raw in enumerate(read, line):
+                yield RawRow(name, number, raw.rstrip().encode(errors="replace").decode(), None, "not CSV")
             continue
         if cells is None:
             return
         if cells:
-            fields = dict(zip(columns, (cell or None for cell in cells), strict=False))
+            fields = {column: cell or None for column, cell in zip(columns, cells, strict=False) if column}
             row = _json_row(name, line, ",".join(cells), fields)
             wrong = row.fields is not None and len(cells) != len(columns)
             yield RawRow(name, line, row.raw, None, "another number of cells than columns") if wrong else row
@@ -348,8 +359,8 @@ class Source:
         if others := [name for name in splits if name != split]:
             logger.warning("%s: split %s is read, not %s", where, split, ", ".join(others))
         known = {str(Path(file).resolve()) for files in splits.values() for file in files}
-        rest = {str(file.resolve()) for file in folder.rglob("*") if file.name.endswith(SUFFIXES)} - known
-        if rest:
+        files = (file for file in folder.rglob("*") if file.name.endswith(SUFFIXES) and file.name not in _BESIDE)
+        if rest := {str(file.resolve()) for file in files} - known:
             logger.warning("%s: files in no split, which are not read: %s", where, ", ".join(sorted(rest)[:10]))
         return splits[split]
 

@@ -66,8 +66,8 @@ def write_report(folder: str | Path) -> Path:
 def report_text(folder: Path, *, published: bool = False, quote_texts: bool = True) -> str:
     """Write the figures of a finished run and return its report as Markdown.
 
-    published: whether it names only files that are uploaded. quote_texts: whether it may quote prompts, answers and
-    what was wrong with rows of the user's files.
+    published: whether it names only files that are uploaded. quote_texts: whether it may quote prompts, answers, names
+    of columns and what was wrong with rows of the user's files.
     """
     if holds_arms(folder):
         return arms_report(read_comparison(folder)) + "\n"
@@ -83,7 +83,8 @@ def report_text(folder: Path, *, published: bool = False, quote_texts: bool = Tr
         diverged=[arm for arm in run.arms if not all(map(math.isfinite, arm.series("loss")[1]))],
         body=section(run, published, quote_texts),
         weights=weights_section(run, quote_texts),
-        unread=[code(name) for name in unread_fields(run.folder) if quote_texts],
+        unread=[code(name) for name in unread_fields(run.folder)],
+        quoted=quote_texts,
         rejected=rejected,
         reasons=[[escaped(reason), number(count)] for reason, count in rejected.most_common(10) if quote_texts],
         own_code="auto_map" in (load_json(run.folder / "config.json") or {}),

@@ -48,8 +48,8 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
 def balanced_weights(groups: Sequence[str], shares: Mapping[str, float] | None = None) -> np.ndarray:
     """Weights that give each group of rows a share of all draws, however many rows it has; rows of a group are equal.
 
-    groups: [N] names, such as clusters or sources. shares: each group -> its part of the draws, any scale; equal parts
-    where not given. Returns [N] float64, mean 1.
+    groups: [N] names, such as clusters or sources. shares: every group -> its part of the draws, in any scale; equal
+    parts where not given. Returns [N] float64, mean 1.
     Raises ValueError for shares that are negative, all 0, or do not name exactly the groups there are.
 
     Example:

@@ -85,9 +85,8 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         """Read JSON values, and check that exactly one source is named."""
-        self.task, self.preset, self.preferences, self.prompts = (
-            name or None for name in (self.task, self.preset, self.preferences, self.prompts)
-        )
+        for name in ("task", "preset", "preferences", "prompts"):
+            setattr(self, name, getattr(self, name) or None)
         check_fields(self)
         named = [name for name in SOURCES if getattr(self, name)]
         if len(named) != 1:
@@ -223,7 +222,7 @@ class PolicyArguments(ModelConfig):
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
         if str(self.lora_target_modules).isidentifier():  # TRL takes one name out of its list, PEFT for a pattern then
-            self.lora_target_modules = [self.lora_target_modules]
+            self.lora_target_modules = [str(self.lora_target_modules)]
         check_fields(self)
         self.gpt2_size = self.gpt2_size or None
         folder = self.model_name_or_path
@@ -470,8 +469,7 @@ for _kind in (_Loader, _Dumper):
 
 def yaml_text(values: Any, **options: Any) -> str:
     """Return values as YAML that `read_yaml` reads as they were; options are those of `yaml.dump`."""
-    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, **options)
-    return text
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, **options))
 
 
 def yaml_value(text: str) -> Any:
@@ -535,11 +533,8 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     if not isinstance(variables, dict):
         raise ValueError(f"{path}: env: got {variables!r}, wanted a mapping of environment variables")
     for name, value in variables.items():
-        if (
-            not re.fullmatch(r"[A-Za-z_]\w*", str(name))
-            or not isinstance(value, str | int | float)
-            or "\0" in str(value)
-        ):
+        named = re.fullmatch(r"[A-Za-z_]\w*", str(name))
+        if not named or not isinstance(value, str | int | float) or "\0" in str(value):
             raise ValueError(f"{path}: env: got {name!r}: {value!r}, wanted a variable's name and a text or a number")
         os.environ[str(name)] = str(value)
     for key, value in config.items():

@@ -69,7 +69,7 @@ def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
     Raises ValueError where it holds the run of another config, as `open_run` does.
     """
     path = Path(output_dir) / RESOLVED_CONFIG
-    if not (path.exists() and _has_training(path.parent)):
+    if not path.exists() or not ((path.parent / "warmup").exists() or _has_steps(path.parent)):
         return None
     with reading(path, "give another --output_dir, or remove that directory"):
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -115,7 +115,10 @@ def record_data_fingerprint(
     named = {"models": [_model_fingerprint(name, revision) for name, revision in known]} if known else {}
     named |= {"code": list(code)} if code else {}
     read = rows.column_names if code else [name for name in _WHAT_ROWS_SAY if name in rows.column_names]
-    claim(folder, rows=len(rows), fingerprint=_fingerprint(rows.select_columns(read)), **named)
+    digest = hashlib.sha256()
+    for part in rows.select_columns(read).with_format("arrow").iter(1024):
+        digest.update(json.dumps(part.to_pylist(), sort_keys=True, default=str).encode())
+    claim(folder, rows=len(rows), fingerprint=digest.hexdigest()[:16], **named)
 
 
 def claim(folder: Path, **trained_on: Any) -> None:
@@ -166,13 +169,6 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
     return load_json(folder / METRICS)
 
 
-def _fingerprint(rows: Dataset) -> str:
-    digest = hashlib.sha256()
-    for part in rows.with_format("arrow").iter(1024):
-        digest.update(json.dumps(part.to_pylist(), sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
-
-
 def _model_fingerprint(name: str, revision: str | None) -> str:
     """Return a digest of a checkpoint's weights; of one on the Hub its commit."""
     files = sorted(path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin", ".gguf"))
@@ -184,11 +180,6 @@ def _model_fingerprint(name: str, revision: str | None) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
-
-
-def _has_training(folder: Path) -> bool:
-    """Whether anything was trained here: a run that fails before its first checkpoint does not reserve the folder."""
-    return (folder / "warmup").exists() or _has_steps(folder)
 
 
 def _has_steps(folder: Path) -> bool:

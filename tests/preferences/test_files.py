@@ -153,6 +153,28 @@ def test_every_line_behind_a_quote_that_stays_open_is_counted(write):
     data = read_preferences(write("pairs.csv", "prompt,chosen,rejected", *lines))
     assert (data.read, len(data.dataset), data.dropped) == (200, 50, {"not CSV": 150})
     assert [row.line for row in data.rejected_rows] == [*range(52, 202)], "the first names the line of the quote"
+    assert [row.row for row in data.rejected_rows] == lines[50:]
+    broken = write("broken.csv", b'a,b\n"x\ny"z\xff,1\nc,2\n')
+    assert [(row.line, row.raw, row.reason) for row in read_rows(broken)][:2] == [
+        (2, '"x', "not CSV"),
+        (3, 'y"z?,1', "not CSV"),
+    ]
+    assert fields(broken)[2:] == [{"a": "c", "b": "2"}]
+
+
+def test_a_column_without_a_name_is_left_out(write):
+    """The index that pandas writes."""
+    assert fields(write("rows.csv", ",a,b", "0,x,1", "1,y,2")) == [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("before", [{}, {"version": "1.0", "count": 2, "checked": True}])
+def test_rows_in_an_object_that_says_more(write, before, indent):
+    for name in ("data", "rows", "examples"):
+        rows = [{"a": 1, "b": [{"c": 2}]}, {"a": 3, "b": []}]
+        assert fields(write("rows.json", json.dumps({**before, name: rows}, indent=indent))) == rows
+    for name, row in (("rows.jsonl", {"id": "1", "data": rows}), ("rows.json", {"id": "1", "data": ["x", "y"]})):
+        assert fields(write(name, row, row)) == [row, row], "a row of its own in each line"
 
 
 def test_a_first_line_that_is_no_csv_is_an_error_in_one_line(write):

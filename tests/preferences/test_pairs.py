@@ -143,6 +143,13 @@ class TestFiles:
         with caplog.at_level("WARNING"):
             assert len(read_preferences(tmp_path / "repo").dataset) == 2, "as `datasets` finds them: data/ alone"
         assert "files in no split, which are not read" in caplog.text
+        caplog.clear()
+        for name in ("published.json", "tokenizer.json", "tokenizer_config.json"):  # ours, beside the data
+            write(f"published/data/{name}", "{}")
+        write("published/data/train-00000-of-00001.jsonl", GOOD)
+        with caplog.at_level("WARNING"):
+            read_preferences(tmp_path / "published")
+        assert "not read" not in caplog.text
         assert "harmless-base/train.jsonl.gz" in caplog.text
         test = read_preferences(tmp_path / "repo", split="test", data_dir="harmless-base")
         assert test.src == "repo/harmless-base"

@@ -254,6 +254,7 @@ def test_the_lines_of_a_slurm_array_make_the_comparison(compare, tmp_path, capsy
 def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, capsys):
     with pytest.raises(ValueError, match="output_dir: got 'out', wanted an absolute path: jobs mount their bucket"):
         compare.main([*write(), "--plan", "jobs"])
+    assert not Path("out").exists(), "nothing is written before that"
     folder = compare.main([*write(), "--output_dir", str(tmp_path / "jobs"), "--plan", "jobs"])
     lines = (folder / "plan.sh").read_text().splitlines()
     assert lines[1] == f'hf buckets sync {folder} "hf://buckets/$BUCKET"'

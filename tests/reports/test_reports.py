@@ -325,4 +325,6 @@ def test_fields_that_were_not_read_are_in_the_notes(tmp_path: Path, made_up: Mod
     note_unread(tmp_path, ["lang", "name (of messages)"])
     note_unread(tmp_path, ["date"])
     assert "were not read: `date`, `lang` and `name (of messages)`." in report_text(tmp_path)
-    assert "were not read" not in report_text(tmp_path, quote_texts=False)
+    published = report_text(tmp_path, quote_texts=False)
+    assert "Fields of the source that were not read: 3.\n" in published
+    assert not re.search("date|lang|of messages", published), "names of a user's columns are not published"
