@@ -134,6 +134,14 @@ class TestFiles:
         path = write("pairs.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r", GOOD)
         assert len(read_preferences(path).dataset) == 2
 
+    def test_what_hf_synth_publishes_beside_the_data_is_not_named(self, write, tmp_path, caplog):
+        for name in ("published.json", "tokenizer.json", "tokenizer_config.json"):
+            write(f"published/data/{name}", "{}")
+        write("published/data/train-00000-of-00001.jsonl", GOOD)
+        with caplog.at_level("WARNING"):
+            read_preferences(tmp_path / "published")
+        assert "not read" not in caplog.text
+
     def test_folder_in_the_hubs_layout(self, write, tmp_path, caplog):
         other = with_chosen("\n\nHuman: Hi\n\nAssistant: Test.")
         write("repo/harmless-base/train.jsonl.gz", GOOD)
@@ -143,13 +151,6 @@ class TestFiles:
         with caplog.at_level("WARNING"):
             assert len(read_preferences(tmp_path / "repo").dataset) == 2, "as `datasets` finds them: data/ alone"
         assert "files in no split, which are not read" in caplog.text
-        caplog.clear()
-        for name in ("published.json", "tokenizer.json", "tokenizer_config.json"):  # ours, beside the data
-            write(f"published/data/{name}", "{}")
-        write("published/data/train-00000-of-00001.jsonl", GOOD)
-        with caplog.at_level("WARNING"):
-            read_preferences(tmp_path / "published")
-        assert "not read" not in caplog.text
         assert "harmless-base/train.jsonl.gz" in caplog.text
         test = read_preferences(tmp_path / "repo", split="test", data_dir="harmless-base")
         assert test.src == "repo/harmless-base"

@@ -191,9 +191,9 @@ def test_the_trainer_has_what_was_given(recipe, group, begin, policy):
 
 
 CASES = [
-    pytest.param(recipe, number, name, value, marks=[] if recipe == case["recipes"][0] else pytest.mark.nightly)
+    pytest.param(recipe, number, name, value, marks=[pytest.mark.nightly] if later or case.get("nightly") else [])
     for number, case in enumerate(EFFECTS)
-    for recipe in case["recipes"]
+    for later, recipe in enumerate(case["recipes"])
     for name, value in case["changes"].items()
 ]
 QUIET = {recipe: {**ON_A_CPU, "per_device_train_batch_size": 2} for recipe in RECIPES}
@@ -377,12 +377,12 @@ def described(value, above=()):
     ]
 
 
-def test_density_is_measured_by_the_backend_named(tmp_path, caplog):
+def test_density_is_measured_by_the_backend_named(caplog):
     """Exact ones agree, so the weights do not tell."""
     rows = Dataset.from_dict({"prompt": [f"{number} and {number * number}" for number in range(9)]})
     for backend in ("sklearn", "torch"):
         with caplog.at_level("INFO"):
-            weigh_rows(rows, WeightArguments(density_k=2, density_backend=backend), 0, tmp_path)
+            weigh_rows(rows, WeightArguments(density_k=2, density_backend=backend), 0)
         assert f"Density of 9 prompts by {backend}" in caplog.text
 
 
