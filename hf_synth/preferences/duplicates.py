@@ -11,23 +11,21 @@ import numpy as np
 import regex
 
 SIMILARITY = 0.8  # what it drops from real data is in docs/preferences.md
-_RUN = 3  # tokens: a shared word says little, a shared run of three says that text was copied
 _SHORT = 3  # tokens: what is shorter (`Please.`, `user:`) belongs to the part before it
 
-# Where a part ends, what says nothing inside it, and its tokens: of ASCII, and of all others. Tokens are those of
-# Unicode's word segmentation: words with their vowel signs, characters of scripts without spaces, single symbols.
+# Parts of a line, what says nothing inside them taken out, and their tokens: of ASCII, and of all others. Tokens are
+# those of Unicode's word segmentation: words with their vowel signs, characters of scripts without spaces, symbols.
 _ASCII = (
-    re.compile(r"[.?!:;]+['\")\]]*(?:\s|\Z)"),
-    re.compile(r"['\",]+(?=\s|\Z)|(?:(?<=\s)|\A)['\"]+"),
-    re.compile(r"\w+(?:(?:(?<=[^\W\d_])['.:](?=[^\W\d_])|(?<=\d)['.,;](?=\d))\w+)*|[^\w\s]"),
+    re.compile(r"[.?!:;]+['\")\]]*(?:\s|\Z)").split,
+    re.compile(r"['\",]+(?=\s|\Z)|(?:(?<=\s)|\A)['\"]+").sub,
+    re.compile(r"\w+(?:(?:(?<=[^\W\d_])['.:](?=[^\W\d_])|(?<=\d)['.,;](?=\d))\w+)*|[^\w\s]").findall,
 )
-_BREAKS = regex.compile(r"\b", regex.WORD | regex.V1)
 _OTHERS = (
-    regex.compile(r"[.?!:;]+['\")\]\p{QMark}]*(?:\s|\Z)|[[\p{STerm}\uff1a\uff1b\u2026]--[\x00-\x7f]]+", regex.V1),
+    regex.compile(r"(?V1)[.?!:;]+['\")\]\p{QMark}]*(?:\s|\Z)|[[\p{STerm}\uff1a\uff1b\u2026]--[\x00-\x7f]]+").split,
     regex.compile(
-        r"[',\p{QMark}]+(?=\s|\Z)|(?:(?<=\s)|\A)['\p{QMark}]+|[[\p{Term}\p{QMark}\u00bf\u00a1]--[\x00-\x7f]]", regex.V1
-    ),
-    _BREAKS,
+        r"(?V1)[',\p{QMark}]+(?=\s|\Z)|(?:(?<=\s)|\A)['\p{QMark}]+|[[\p{Term}\p{QMark}\u00bf\u00a1]--[\x00-\x7f]]"
+    ).sub,
+    regex.compile(r"(?V1w)\b").split,
 )
 _EXACT = regex.compile(r"\p{N}|\A[\p{S}\p{P}]")
 _FACTORIAL = re.compile(r"(?<=[\d)\]])!")
@@ -36,6 +34,8 @@ _FACTORIAL = re.compile(r"(?<=[\d)\]])!")
 @dataclass(frozen=True)
 class _Parts:
     """A text in parts: sentences, lines and turns, as runs of three tokens.
+
+    A shared word says little, a shared run of three says that text was copied.
 
     runs: of each part. others: for each part, a hash of all other parts, and of what has to be the same. short: parts
     of one or two tokens, which were added to the ones before.
@@ -51,8 +51,8 @@ def _parts(text: str) -> _Parts:
     lowered = text.lower()
     if "!" in lowered:
         lowered = _FACTORIAL.sub("\u2757", lowered)
-    ends, silent, words = _ASCII if lowered.isascii() else _OTHERS
-    if words is _BREAKS:
+    split_line, remove_silent, split_part = _ASCII if lowered.isascii() else _OTHERS
+    if not lowered.isascii():
         lowered = unicodedata.normalize("NFC", lowered).replace("\u2019", "'")
     parts: list[list[str]] = []
     exact: list[str] = []  # numbers, symbols and indentation: a text that differs there asks for something else
@@ -60,18 +60,17 @@ def _parts(text: str) -> _Parts:
     for number, line in enumerate(lowered.split("\n")):
         if number and line[:1] in ("\t", " ") and line.strip():
             exact.append(line[: len(line) - len(line.lstrip())])
-        for piece in ends.split(line):
-            said = silent.sub(" ", piece)
-            tokens = [token for token in (words.split if words is _BREAKS else words.findall)(said) if token.strip()]
+        for piece in split_line(line):
+            tokens = [token for token in split_part(remove_silent(" ", piece)) if token.strip()]
             exact += [token for token in tokens if not token.isalpha() and _EXACT.search(token)]
             if parts and 0 < len(tokens) < _SHORT:
                 parts[-1] += tokens
                 short.append(" ".join(tokens))
             elif tokens:
                 parts.append(tokens)
-    runs = [frozenset(" ".join(run) for run in zip(part, part[1:], part[2:], strict=False)) for part in parts]
-    runs = [run or frozenset([" ".join(part)]) for run, part in zip(runs, parts, strict=True)] or [
-        frozenset([text.strip()])
+    runs = [
+        frozenset(" ".join(run) for run in zip(part, part[1:], part[2:], strict=False)) or frozenset([" ".join(part)])
+        for part in parts or [[text.strip()]]
     ]
     hashes = list(map(hash, runs))
     total, same = sum(hashes), hash(tuple(exact))
