@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 # exp(-700) is about 1e-304: the smallest positive weight, so that max_ratio=inf never makes a row undrawable.
 _LARGEST_LOG_RATIO = 700.0
-_NARROW = ("torch.bfloat16", "torch.float8_e4m3fn", "torch.float8_e5m2")  # of which NumPy knows nothing
+_NARROW = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # of which NumPy itself knows nothing
 _PERMUTATION = 0x5045524D  # apart from the streams that a sampler draws from with the same seed
 SCHEDULES = ("constant", "rising", "falling")
 
@@ -175,13 +175,13 @@ def as_numbers(values: Any, name: str) -> np.ndarray:
     try:
         if hasattr(values, "detach"):  # a tensor, which NumPy takes on the CPU, without its gradient, not in bfloat16
             values = values.detach().cpu()
-            values = values.float() if str(values.dtype) in _NARROW else values
+            values = values.float() if str(values.dtype).removeprefix("torch.") in _NARROW else values
         if isinstance(values, np.ma.MaskedArray):
             values = np.ma.filled(values.astype(np.float64), np.nan)  # what is masked is missing
         array = np.asarray(values)
         if array.dtype == object and not any(isinstance(value, str | bytes) for value in array.flat):
             array = array.astype(np.float64)
-        elif array.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
+        elif array.dtype.name in _NARROW:
             array = array.astype(np.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
