@@ -154,10 +154,10 @@ def parts_of(run: Run) -> dict[str, str]:
     return {"all": "overall", **{end: end for end in run.ends}}
 
 
-def before_and_after(run: Run, arm: Run, part: str) -> tuple[float | None, float | None]:
-    """The measure at the first and at the last evaluation."""
+def before_and_after(run: Run, arm: Run, part: str) -> list[float]:
+    """The measure at the first and at the last evaluation; NaN where it was not taken."""
     end = "" if part == "all" else f"_{part}"
-    return arm.metrics.get(f"{run.measure}/warmup{end}"), arm.metrics.get(f"{run.measure}/final{end}")
+    return [arm.metrics.get(f"{run.measure}/{moment}{end}", math.nan) for moment in ("warmup", "final")]
 
 
 def errors_over_steps(run: Run, arm: Run, group: str | None) -> list[float]:
@@ -201,7 +201,7 @@ def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
             f"{arm.label} {after - before:+.3f}"
             for arm in run.arms
             for before, after in [before_and_after(run, arm, "all")]
-            if before is not None and after is not None
+            if math.isfinite(after - before)
         ],
         differences=_differences(run) if measure else [],
         compared=(run.folder / "../.." / COMPARISON).exists() and not published,
@@ -216,10 +216,8 @@ def grpo_section(run: Run, published: bool, quote_texts: bool) -> str:
 
 def _result(run: Run) -> str:
     if run.measure is None:
-        rows = []
-        for arm in run.arms:
-            values = arm.series("reward")[1] or [math.nan]
-            rows.append([arm.label, score(values[0]), score(values[-1])])
+        rewards = {arm.label: arm.series("reward")[1] or [math.nan] for arm in run.arms}
+        rows = [[arm, score(values[0]), score(values[-1])] for arm, values in rewards.items()]
         return table(["arm", "training reward, first logged", "training reward, last logged"], rows)
     parts = parts_of(run)
     header = ["arm", *(f"{name}, {moment}" for name in parts.values() for moment in ("before", "after"))]
@@ -294,14 +292,13 @@ def score_over_steps(run: Run) -> Figure | None:
         group: f"{label(group, 18)} ({run.sizes[group]:,})" if group in run.sizes else f"{group.capitalize()} half"
         for group in groups
     }
-    panels = []
+    panels, styles = [], arm_styles(run)
     for group, title in titles.items():
-        lines = []
-        for arm in run.arms:
-            name = f"{run.measure}/{group}" if group else str(run.measure)
-            lines.append(
-                Line(arm.label, *arm.series(name), *arm_styles(run)[arm.label], errors_over_steps(run, arm, group))
-            )
+        name = f"{run.measure}/{group}" if group else str(run.measure)
+        lines = [
+            Line(arm.label, *arm.series(name), *styles[arm.label], errors_over_steps(run, arm, group))
+            for arm in run.arms
+        ]
         panels.append(Panel(title, MEASURES[run.measure or ""][1], lines))
     return curves(panels, share_y=True)
 
@@ -324,8 +321,7 @@ def head_against_tail(run: Run) -> Figure:
     moments = [("before", run.arms[0], 0, "#BBBBBB")]
     moments += [(f"after, {arm.label}", arm, -1, arm_styles(run)[arm.label][0]) for arm in run.arms]
     for name, arm, moment, colour in moments:
-        values = [before_and_after(run, arm, part)[moment] for part in parts]
-        heights = [math.nan if value is None else value for value in values]
+        heights = [before_and_after(run, arm, part)[moment] for part in parts]
         bars.append((name, colour, heights, [error_of(run, arm, part, moment) for part in parts]))
     names = [name if part == "all" else f"{name}: {label(run.ends[part], 20)}" for part, name in parts.items()]
     figure = grouped_bars(names, bars)
