@@ -135,7 +135,7 @@ def logged(place: Path, folders: Sequence[str]) -> list[str]:
     from hf_synth.reports.read import read_finished
 
     runs = [run for folder in folders if (run := read_finished(place / folder)) is not None]
-    return sorted(set.intersection(*(run.names() for run in runs)) - {"step", "epoch"}) if runs else []
+    return sorted(set.intersection(*(set(run.names()) for run in runs)) - {"step", "epoch"}) if runs else []
 
 
 def over_steps(place: Path, folders: Sequence[str], name: str) -> Any:
