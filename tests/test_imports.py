@@ -58,15 +58,15 @@ def name_of(path: Path) -> str:
 
 def imported(path: Path) -> set[str]:
     """The modules that a file imports, wherever in the file; names taken from hf_synth itself by their home."""
-    found: set[str] = set()
+    result: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             package = name_of(path).split(".")[: -node.level] if node.level else []
             module = ".".join([*package, *filter(None, [node.module])])
-            found |= {home_of(alias.name) for alias in node.names} if module == "hf_synth" else {module}
-    return found - {"hf_synth", "hf_synth.__version__"}
+            result |= {home_of(alias.name) for alias in node.names} if module == "hf_synth" else {module}
+    return result - {"hf_synth", "hf_synth.__version__"}
 
 
 def home_of(name: str) -> str:
@@ -264,17 +264,19 @@ UNSAFE_CALLS = {
 
 def unsafe(source: str) -> list[str]:
     """What in a source would unpickle, or run text as code; `model.eval()` and a loader's `exec_module` are fine."""
-    found = []
+    result = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE_MODULES]
+            result += [alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE_MODULES]
         elif isinstance(node, ast.ImportFrom):
-            found += [node.module] if (node.module or "").split(".")[0] in UNSAFE_MODULES else []
-            found += [name for name in (f"{node.module}.{alias.name}" for alias in node.names) if name in UNSAFE_CALLS]
+            result += [node.module] if (node.module or "").split(".")[0] in UNSAFE_MODULES else []
+            result += [
+                name for name in (f"{node.module}.{alias.name}" for alias in node.names) if name in UNSAFE_CALLS
+            ]
         elif isinstance(node, ast.Call):
-            found += [ast.unparse(node.func)] if ast.unparse(node.func) in UNSAFE_CALLS else []
-            found += [word.arg for word in node.keywords if word.arg and is_unsafe_argument(word)]
-    return found
+            result += [ast.unparse(node.func)] if ast.unparse(node.func) in UNSAFE_CALLS else []
+            result += [word.arg for word in node.keywords if word.arg and is_unsafe_argument(word)]
+    return result
 
 
 def is_unsafe_argument(word: ast.keyword) -> bool:

@@ -37,11 +37,11 @@ def test_recipes_are_copied_into_a_new_folder_only(tmp_path, capsys):
 
 def test_the_wheel_gets_every_recipe_and_config():
     shipped = PROJECT["tool"]["setuptools"]["data-files"]
-    found = {path: folder for folder, patterns in shipped.items() for one in patterns for path in ROOT.glob(one)}
+    result = {path: folder for folder, patterns in shipped.items() for one in patterns for path in ROOT.glob(one)}
     skill = ROOT / ".agents" / "skills" / "hf-synth" / "SKILL.md"
-    assert found.keys() == {*RECIPES, skill, ROOT / "spaces" / "explorer" / "app.py"}
-    assert found.pop(skill) == "share/hf_synth/skills/hf-synth"
-    assert all(folder == f"share/hf_synth/{path.parent.relative_to(ROOT)}" for path, folder in found.items())
+    assert result.keys() == {*RECIPES, skill, ROOT / "spaces" / "explorer" / "app.py"}
+    assert result.pop(skill) == "share/hf_synth/skills/hf-synth"
+    assert all(folder == f"share/hf_synth/{path.parent.relative_to(ROOT)}" for path, folder in result.items())
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)

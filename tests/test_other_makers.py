@@ -290,9 +290,9 @@ def test_held_out_answers_are_decoded_as_the_trainer_decodes(tmp_path):
     torch.manual_seed(3)
     trainer.model.eval()
     wanted, _ = trainer._generate_single_turn(wanted_ids, None, {}, 2)
-    found = sample_completions(trainer.model, trainer.model, chats, tok, decoding)
-    assert [one.ids for one in found] == wanted
-    assert {json.dumps(one.ids[-1:]) for one in found if one.finished} <= {"[9]", "[12]", f"[{tok.eos_token_id}]"}
+    result = sample_completions(trainer.model, trainer.model, chats, tok, decoding)
+    assert [one.ids for one in result] == wanted
+    assert {json.dumps(one.ids[-1:]) for one in result if one.finished} <= {"[9]", "[12]", f"[{tok.eos_token_id}]"}
     for name in ("tools", "rollout_func", "environment_factories"):  # which held-out answers would not call
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(trainer, name, [len])

@@ -135,8 +135,8 @@ def test_grpo_generates_from_the_prompts_of_the_rows(prepare, cut):
     trainer = prepare(
         GRPOTrainer, GRPOConfig, "prompt", reward_funcs=lambda completions, **_: [0.0] * len(completions)
     )
-    found, *_ = trainer._tokenize_prompts(trainer.train_dataset["prompt"][:])
-    assert found == heads(cut)
+    result, *_ = trainer._tokenize_prompts(trainer.train_dataset["prompt"][:])
+    assert result == heads(cut)
 
 
 def test_completion_decoded_as_grpo_decodes_it_is_right(task, cut):
@@ -271,5 +271,5 @@ def test_render_equals_a_plain_join(data):
 def test_render_of_rows_equals_a_plain_join(any_task):
     rows = any_task.rows(0, 20)
     words = all_words(any_task)
-    found = render(rows.tokens, np.zeros(20, np.int32), rows.lengths, words).to_pylist()
-    assert found == [" ".join(words[token] for token in tokens) for tokens in ids(rows)]
+    result = render(rows.tokens, np.zeros(20, np.int32), rows.lengths, words).to_pylist()
+    assert result == [" ".join(words[token] for token in tokens) for tokens in ids(rows)]

@@ -77,13 +77,13 @@ def test_planted_nulls_are_found_at_five_percent(printed, tmp_path, capsys):
     """200 tables of five metrics without an effect: in 5 % any of them is called different, corrected over all."""
     from hf_synth.experiments.statistics import differences
 
-    random, found, corrected = np.random.default_rng(7), 0, 0
+    random, result, corrected = np.random.default_rng(7), 0, 0
     for _ in range(400):
         results = {arm: dict(enumerate(draws(random))) for arm in "ab"}
         each = differences({("b", "a"): results}, NAMES)
-        found += sum(one.p < 0.05 for one in each)
+        result += sum(one.p < 0.05 for one in each)
         corrected += any(one.corrected < 0.05 for one in each)
-    assert 0.035 < found / (400 * len(NAMES)) < 0.065  # 2,000 tests: standard error 0.005
+    assert 0.035 < result / (400 * len(NAMES)) < 0.065  # 2,000 tests: standard error 0.005
     assert 0.02 < corrected / 400 < 0.08  # standard error 0.011
     for arm, by_seed in results.items():
         write_arm(tmp_path / arm, list(by_seed.values()))

@@ -40,13 +40,13 @@ print(json.dumps({
 
 def test_text_is_streamed_resumed_and_sharded(client):
     client(PUSH)
-    found = json.loads(client(READ, blocked=()).stdout.splitlines()[-1])
-    assert found["whole"] == [f"en train {number}" for number in range(2_500)]
-    assert found["rest"] == found["whole"][1_234:]
-    assert found["parts"] == sorted(found["whole"])
-    assert found["validation"] == ["en validation 0", "en validation 1"]
-    assert len(found["errors"]) == 3
+    result = json.loads(client(READ, blocked=()).stdout.splitlines()[-1])
+    assert result["whole"] == [f"en train {number}" for number in range(2_500)]
+    assert result["rest"] == result["whole"][1_234:]
+    assert result["parts"] == sorted(result["whole"])
+    assert result["validation"] == ["en validation 0", "en validation 1"]
+    assert len(result["errors"]) == 3
     assert all(
-        "got 'user/text', which is no file or folder here, and the Hub says: " in error for error in found["errors"]
+        "got 'user/text', which is no file or folder here, and the Hub says: " in error for error in result["errors"]
     )
-    assert not any("\n" in error for error in found["errors"])
+    assert not any("\n" in error for error in result["errors"])

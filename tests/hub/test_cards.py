@@ -126,9 +126,9 @@ def test_floor_is_the_mean_over_loss_bearing_tokens():
     chances = task.optimal_log_probs(rows)
     loss = [-chances[row, 1 : rows.lengths[row]].sum() for row in range(500)]
     tokens = [int(rows.lengths[row]) - 1 for row in range(500)]
-    found = floor(task, "test", 500, 0)
-    assert found["nats_per_token"] == pytest.approx(sum(loss) / sum(tokens), rel=1e-12)
-    assert (found["rows"], found["tokens_per_row"]) == (500, pytest.approx(np.mean(tokens)))
+    result = floor(task, "test", 500, 0)
+    assert result["nats_per_token"] == pytest.approx(sum(loss) / sum(tokens), rel=1e-12)
+    assert (result["rows"], result["tokens_per_row"]) == (500, pytest.approx(np.mean(tokens)))
 
 
 def test_standard_error_is_the_spread_of_the_floor_over_samples():
@@ -164,8 +164,8 @@ def test_floor_and_bound_are_in_the_card(text):
     task = get_task("tivari3", "short", holdout="content")
     for split in ("train", "test"):
         cell = floors["tivari3-short"][f"floor on {split} rows, nats per token"]
-        found = floor(task, split, ROWS[split], 0)
-        assert cell == f"{found['nats_per_token']:.4f} ± {found['standard_error']:.4f} ({ROWS[split]} rows)"
+        result = floor(task, split, ROWS[split], 0)
+        assert cell == f"{result['nats_per_token']:.4f} ± {result['standard_error']:.4f} ({ROWS[split]} rows)"
     assert floors["sort-8"]["floor on test rows, nats per token"] == "0.0000 ± 0.0000 (50 rows)"
     bounds = re.search(r"^\| `tivari-default` \| (0\.\d+), (\d\.\d+) \| 0\.1\d\d, 2\.\d+ \|$", text, re.M)
     assert float(bounds[2]) == pytest.approx(-np.log(float(bounds[1])), abs=0.01)

@@ -57,11 +57,11 @@ def configs(hub) -> dict[str, bool]:
     files = hub.files(REPO, repo_type="dataset")
     data = DatasetCard(files["README.md"].decode()).data.to_dict()
     infos = data["dataset_info"] if isinstance(data["dataset_info"], list) else [data["dataset_info"]]
-    found = {config["config_name"]: config.get("default", False) for config in data["configs"]}
-    assert len(found) == len(data["configs"])
-    assert {info["config_name"] for info in infos} == found.keys() - {"theirs"}
-    assert all(any(path.startswith(f"{name}/train-") for path in files) for name in found if name != "theirs")
-    return found
+    result = {config["config_name"]: config.get("default", False) for config in data["configs"]}
+    assert len(result) == len(data["configs"])
+    assert {info["config_name"] for info in infos} == result.keys() - {"theirs"}
+    assert all(any(path.startswith(f"{name}/train-") for path in files) for name in result if name != "theirs")
+    return result
 
 
 @pytest.mark.parametrize("order", [("tasks", "pairs", "others", "tasks"), ("pairs", "tasks", "pairs", "others")])
@@ -73,9 +73,9 @@ def test_tasks_and_pairs_in_one_repository(here, order):
     }
     for name in order:
         pushes[name]()
-    found, card = configs(here), DatasetCard(here.files(REPO, repo_type="dataset")["README.md"].decode())
-    assert found.keys() == {"sort-8", "tivari3-short", "pairs", "prompts", "id_to_prompt"}
-    assert [name for name, default in found.items() if default] == ["sort-8" if order[0] == "tasks" else "pairs"]
+    result, card = configs(here), DatasetCard(here.files(REPO, repo_type="dataset")["README.md"].decode())
+    assert result.keys() == {"sort-8", "tivari3-short", "pairs", "prompts", "id_to_prompt"}
+    assert [name for name, default in result.items() if default] == ["sort-8" if order[0] == "tasks" else "pairs"]
     assert card.text.count("\n# Tasks, Other tasks\n") == 1
     assert card.text.count("\n# Preference pairs\n") == 1
     assert card.text.count("\n## sort\n") == card.text.count("\n## tivari3\n") == 1

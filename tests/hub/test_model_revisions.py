@@ -37,7 +37,7 @@ for recipe, flags in {flags!r}.items():
 @pytest.fixture
 def revisions(hub, tmp_path):
     """The first and the last commit of a model, and the folders in which they were made."""
-    tokenizer, found = build_tokenizer(TASK), {}
+    tokenizer, result = build_tokenizer(TASK), {}
     for seed, name in enumerate(("first", "last")):
         torch.manual_seed(seed)
         folder = tmp_path / name
@@ -46,8 +46,8 @@ def revisions(hub, tmp_path):
         GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size, **ids)).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
-        found[name] = (hub.put("user/small", files, repo_type="model"), folder)
-    return found
+        result[name] = (hub.put("user/small", files, repo_type="model"), folder)
+    return result
 
 
 def test_recipes_take_the_revision_that_is_asked_for(hub, client, revisions, tmp_path):
@@ -55,8 +55,8 @@ def test_recipes_take_the_revision_that_is_asked_for(hub, client, revisions, tmp
     client(CLIENT.format(flags=FLAGS, revisions=commits, args=json.dumps(ARGS), recipes=ROOT / "recipes"), blocked=())
     (work,) = tmp_path.glob("client_*")
     for name, (_, folder) in revisions.items():
-        wanted, found = (load_file(path / "model.safetensors") for path in (folder, work / f"pretrain.py-{name}"))
-        assert all(torch.equal(wanted[key], found[key]) for key in wanted)
+        wanted, result = (load_file(path / "model.safetensors") for path in (folder, work / f"pretrain.py-{name}"))
+        assert all(torch.equal(wanted[key], result[key]) for key in wanted)
         scores = score_rows(GPT2LMHeadModel.from_pretrained(folder), TASK.rows(0, 40, split="test"))
         for recipe in FLAGS:
             metrics = json.loads((work / f"{recipe}-{name}" / "metrics.json").read_text())

@@ -39,9 +39,9 @@ FLAGS = ("--configs", "sort-64", "sort-8", "--rows", "train=70000", "validation=
 
 def module(name: str):
     spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    result = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(result)
+    return result
 
 
 def tiny(publication) -> dict:

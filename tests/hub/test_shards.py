@@ -97,13 +97,13 @@ def test_measures_are_those_of_the_file(tmp_path):
     config = published()
     make(config, tmp_path)
     path = tmp_path / "sort-8" / "train-00003-of-00004.parquet"
-    found = measure(path, "input_ids")
-    assert (found.rows, found.size, len(found.hashes)) == (10, path.stat().st_size, 10)
+    result = measure(path, "input_ids")
+    assert (result.rows, result.size, len(result.hashes)) == (10, path.stat().st_size, 10)
     ids = 10 * 19
     texts = [pq.read_table(path)[name].to_pylist() for name in ("text", "prompt", "completion", "task")]
     text = sum(len(text) for column in texts for text in column)
     bare = 2 * 4 * ids + text + 4 * 10 + 4 * 6 * (10 + 2)  # values, and the offsets of six columns in two row groups
-    assert bare <= found.num_bytes <= 1.05 * bare, "nothing more than what says that no value is missing"
+    assert bare <= result.num_bytes <= 1.05 * bare, "nothing more than what says that no value is missing"
 
 
 # The same bytes always
@@ -242,13 +242,13 @@ def hashes_of(values, kind=None) -> list[int]:
 
 def test_same_contents_have_the_same_hash_and_others_another():
     lists = [[1, 2], [1, 2, 0], [], [2, 1], [1, 2], [0], [0, 0]]
-    found = hashes_of(lists, pa.list_(pa.int32()))
-    assert found[0] == found[4]
-    assert len(set(found)) == 6
+    result = hashes_of(lists, pa.list_(pa.int32()))
+    assert result[0] == result[4]
+    assert len(set(result)) == 6
     texts = ["a b", "", "a b ", "b a", "a b", "ä"]
-    found = hashes_of(texts)
-    assert found[0] == found[4]
-    assert len(set(found)) == 5
+    result = hashes_of(texts)
+    assert result[0] == result[4]
+    assert len(set(result)) == 5
 
 
 def test_hashes_do_not_depend_on_neighbours_or_chunks():
@@ -266,8 +266,8 @@ def test_planted_overlap_is_found():
     def values(*numbers: int) -> np.ndarray:
         return np.array(numbers, np.uint64)
 
-    found = overlap({"train": values(1, 2, 2, 3), "validation": values(4, 5), "test": values(3, 3, 5, 6)})
-    assert found == {
+    result = overlap({"train": values(1, 2, 2, 3), "validation": values(4, 5), "test": values(3, 3, 5, 6)})
+    assert result == {
         "distinct": {"train": 3, "validation": 2, "test": 3},
         "shared": {"validation in train": 0, "test in train": 2, "test in validation": 1},
     }

@@ -88,10 +88,10 @@ class Repository:
 
     def history(self, revision: str) -> list[Commit]:
         """Commits from a revision back to the first, newest first."""
-        found = [self.at(revision)]
-        while found[-1].parent:
-            found.append(self.commits[found[-1].parent])
-        return found
+        result = [self.at(revision)]
+        while result[-1].parent:
+            result.append(self.commits[result[-1].parent])
+        return result
 
     def commit(self, branch: str, title: str, files: dict[str, Blob]) -> Commit:
         """Put a new tree on top of a branch."""
@@ -132,8 +132,8 @@ class Repository:
     def references(self) -> dict[str, Any]:
         """Branches and tags as the Hub lists them."""
         listed = {
-            key: [{"name": name, "ref": f"refs/{git}/{name}", "targetCommit": at} for name, at in found.items()]
-            for key, git, found in (("branches", "heads", self.branches), ("tags", "tags", self.tags))
+            key: [{"name": name, "ref": f"refs/{git}/{name}", "targetCommit": at} for name, at in result.items()]
+            for key, git, result in (("branches", "heads", self.branches), ("tags", "tags", self.tags))
         }
         return listed | {"converts": [], "pullRequests": []}
 

@@ -80,11 +80,11 @@ class HubStandIn:
     def repository(self, repo_id: str, repo_type: str | None = None) -> Repository:
         """The repository of this name; `repo_type` is needed only where a model and a dataset share it."""
         types = [repo_type] if repo_type else KINDS.values()
-        found = [self.api.repositories[kind, repo_id] for kind in types if (kind, repo_id) in self.api.repositories]
-        if len(found) != 1:
+        result = [self.api.repositories[kind, repo_id] for kind in types if (kind, repo_id) in self.api.repositories]
+        if len(result) != 1:
             there = sorted(self.api.repositories)
-            raise ValueError(f"{repo_id}: {len(found)} repositories, wanted 1; there are {there}")
-        return found[0]
+            raise ValueError(f"{repo_id}: {len(result)} repositories, wanted 1; there are {there}")
+        return result[0]
 
     def files(self, repo_id: str, revision: str = "main", repo_type: str | None = None) -> dict[str, bytes]:
         """Every file of a repository at a revision; LFS files with their content."""

@@ -60,8 +60,8 @@ def test_saved_and_loaded_through_auto_classes(family, tiny, kind, tmp_path):
 
 def test_a_saved_model_names_every_class_of_its_file(family, tmp_path):
     family.causal(family.config_class(vocab_size=9, hidden_size=8)).save_pretrained(tmp_path)
-    found = json.loads((tmp_path / "config.json").read_text())["auto_map"]
-    assert sorted(name.split(".")[1] for name in found.values()) == sorted(family.module.__all__)
+    result = json.loads((tmp_path / "config.json").read_text())["auto_map"]
+    assert sorted(name.split(".")[1] for name in result.values()) == sorted(family.module.__all__)
 
 
 def test_a_saved_config_with_other_keys_loads_and_keeps_them(family, tmp_path):
@@ -95,14 +95,14 @@ def test_checkpoints_load_where_hf_synth_is_not_installed(tiny, tmp_path):
     command = [sys.executable, "-I", "-c", CLEAN_PROCESS, str(tmp_path)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
     ids = torch.tensor([[0, 0, 5, 6, 7], [8, 9, 10, 11, 12]])
     mask = (ids != 0).long()
-    assert set(found) == set(causal)
+    assert set(result) == set(causal)
     for name, model in causal.items():
         wanted = model(ids, attention_mask=mask).logits[mask == 1]
-        torch.testing.assert_close(torch.tensor(found[name]["logits"]), wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.tensor(result[name]["logits"]), wanted, atol=1e-5, rtol=1e-5)
         wanted_tokens = model.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
-        assert found[name]["tokens"] == wanted_tokens.tolist()
+        assert result[name]["tokens"] == wanted_tokens.tolist()
     wanted_scores = score(ids, attention_mask=mask).logits
-    torch.testing.assert_close(torch.tensor(found["RopeGPT"]["scores"]), wanted_scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(result["RopeGPT"]["scores"]), wanted_scores, atol=1e-5, rtol=1e-5)

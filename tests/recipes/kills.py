@@ -65,29 +65,29 @@ def killed(launch: Callable[[], Any], folder: Path, kills: int, seed: int) -> No
 
 def left_behind(folder: Path) -> dict[str, Any]:
     """What a run or a comparison may leave in one way only: models, samples, histories but for times, numbers."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if "checkpoint-" in name or name.startswith(".") or "/." in name:
             continue
         if path.suffix in (".safetensors", ".parquet", ".csv"):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+            result[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "training_log.json":
-            found[name] = [_timeless(entry) for entry in json.loads(path.read_text())["history"]]
+            result[name] = [_timeless(entry) for entry in json.loads(path.read_text())["history"]]
         elif path.name == "metrics.json":
-            found[name] = numbers(path.parent)
-    return found
+            result[name] = numbers(path.parent)
+    return result
 
 
 def numbers(folder: Path) -> dict[str, float]:
     """The numbers that a run or a comparison ended with, but for times."""
-    found = json.loads((folder / "metrics.json").read_text())
-    return {name: value for name, value in found.items() if "seconds/" not in name}
+    result = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in result.items() if "seconds/" not in name}
 
 
 def _last_whole(folder: Path) -> int:
-    found = folder.glob("checkpoint-*/complete.json")
-    return max((int(path.parent.name.removeprefix("checkpoint-")) for path in found), default=0)
+    result = folder.glob("checkpoint-*/complete.json")
+    return max((int(path.parent.name.removeprefix("checkpoint-")) for path in result), default=0)
 
 
 def _wait_for(path: Path, began: int) -> None:

@@ -113,8 +113,8 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         [json.loads((folder / arm / f"seed-{seed}" / "metrics.json").read_text())["kl/mean"] for seed in (0, 1)]
         for arm in ("density", "uniform")
     ]
-    found = next(row for row in rows if row["measure"] == "kl/mean")
-    assert float(found["mean"]) == pytest.approx(
+    result = next(row for row in rows if row["measure"] == "kl/mean")
+    assert float(result["mean"]) == pytest.approx(
         sum(mine - other for mine, other in zip(*metrics, strict=True)) / 2, rel=1e-4
     )
     samples = pq.read_table(folder / "samples.parquet")
@@ -210,8 +210,8 @@ def test_metrics_of_recorded_runs_can_be_primary():
 
 def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
     folder = compare.main([*write(), "--plan"])
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("config.yaml"))
-    assert found == [
+    result = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("config.yaml"))
+    assert result == [
         *(f"density/seed-{seed}/config.yaml" for seed in (0, 1)),
         *(f"shared/policy/seed-{seed}/config.yaml" for seed in (0, 1)),
         *(f"uniform/seed-{seed}/config.yaml" for seed in (0, 1)),
@@ -360,9 +360,9 @@ def test_shipped_comparisons_are_launched(config, compare):
     folder = compare.main(["--config", "small.yaml", "--output_dir", "out"])
     report = (folder / "report.md").read_text()
     assert all(f"`{arm}`" in report for arm in values["arms"])
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*/seed-0/metrics.json"))]
-    assert len(found) == len(values["arms"])
-    assert all(values["primary"] in metrics for metrics in found)
+    result = [json.loads(path.read_text()) for path in sorted(folder.glob("*/seed-0/metrics.json"))]
+    assert len(result) == len(values["arms"])
+    assert all(values["primary"] in metrics for metrics in result)
 
 
 @pytest.mark.parametrize(

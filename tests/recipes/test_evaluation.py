@@ -31,8 +31,8 @@ def model(tmp_path_factory) -> Path:
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
-    found = json.loads((folder / "metrics.json").read_text())
-    return {name: value for name, value in found.items() if not name.startswith("seconds/")}
+    result = json.loads((folder / "metrics.json").read_text())
+    return {name: value for name, value in result.items() if not name.startswith("seconds/")}
 
 
 @pytest.mark.nightly
@@ -74,10 +74,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, tmp_path):
 
 def test_counts_fit_the_size_of_the_model(model, monkeypatch, tmp_path):
     """A large model gets fewer rows, completions and samples, but for those that are asked for."""
-    found = []
+    result = []
 
     def measured(*given):
-        found.append(given[4])
+        result.append(given[4])
         raise ValueError("enough")
 
     monkeypatch.setattr(evaluation, "_measured", measured)
@@ -85,4 +85,4 @@ def test_counts_fit_the_size_of_the_model(model, monkeypatch, tmp_path):
         monkeypatch.setattr(evaluation, "LARGE", large)
         with pytest.raises(ValueError, match="enough"):
             evaluation.main(["--model_name_or_path", str(model), "--output_dir", str(tmp_path), "--samples", "7"])
-    assert [(one.rows, one.completions, one.samples) for one in found] == [(4096, 1024, 7), (512, 128, 7)]
+    assert [(one.rows, one.completions, one.samples) for one in result] == [(4096, 1024, 7), (512, 128, 7)]

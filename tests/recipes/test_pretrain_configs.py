@@ -35,7 +35,7 @@ def weights(folder):
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def launched(path, run, place, folder):
+def launched(path, run, workdir, folder):
     """A run of a config as it is but for its size, of arms the last, of seeds the first; returns the run's folder.
 
     Checkpoints that it starts from are made first, by the configs that make them.
@@ -51,11 +51,11 @@ def launched(path, run, place, folder):
     if config.get("model_name_or_path"):
         flags += ["--model_name_or_path", "", "--gpt2_size", "1_2_16"]
     for source in {**config, **next(iter(arms.values()), {})}.get("init_from") or []:
-        launched(MAKERS[source["path"]], run, place, source["path"])
-    done = run("pretrain.py", "--config", path, *flags, cwd=place)
+        launched(MAKERS[source["path"]], run, workdir, source["path"])
+    done = run("pretrain.py", "--config", path, *flags, cwd=workdir)
     assert done.code == 0, done.err
     assert f"Report: {folder}/report.html" in done.out
-    return place / folder / next(iter(arms), "")
+    return workdir / folder / next(iter(arms), "")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -111,20 +111,20 @@ def test_arms_and_seeds(run, tmp_path):
     assert "Run 4 of 4: high, seed 1, in out/high/seed-1" in done.out
     alone = run("pretrain.py", *common, "--seed", 1, "--learning_rate", "1e-4", "--output_dir", "alone", cwd=tmp_path)
     assert alone.code == 0, alone.err
-    found = {(arm, seed): tmp_path / "out" / arm / f"seed-{seed}" for arm in ("low", "high") for seed in (0, 1)}
-    assert weights(found["low", 1]) == weights(tmp_path / "alone")
-    assert len({weights(folder) for folder in found.values()}) == 4
+    result = {(arm, seed): tmp_path / "out" / arm / f"seed-{seed}" for arm in ("low", "high") for seed in (0, 1)}
+    assert weights(result["low", 1]) == weights(tmp_path / "alone")
+    assert len({weights(folder) for folder in result.values()}) == 4
     means = metrics(tmp_path / "out")
     for arm in ("low", "high"):
-        losses = [metrics(found[arm, seed])["loss/test"] for seed in (0, 1)]
+        losses = [metrics(result[arm, seed])["loss/test"] for seed in (0, 1)]
         assert means[f"{arm}/loss/test"] == pytest.approx(sum(losses) / 2)
         assert means[f"{arm}/loss/test_low"] < min(losses) <= max(losses) < means[f"{arm}/loss/test_high"]
         assert means[f"{arm}/seeds"] == 2
-    before = {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in found.values()}
+    before = {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in result.values()}
     again = run("pretrain.py", *common, "--arms", arms, "--seeds", 0, 1, 2, cwd=tmp_path)
     assert again.code == 0, again.err
     assert metrics(tmp_path / "out")["low/seeds"] == 3
-    assert {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in found.values()} == before
+    assert {folder: (folder / "model.safetensors").stat().st_mtime_ns for folder in result.values()} == before
 
 
 def test_quick_values_go_before_the_file_and_flags_before_both(run, tmp_path):

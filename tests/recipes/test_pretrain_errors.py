@@ -17,7 +17,7 @@ FLAGS = [*SORT, *SMALL.split(), "--output_dir", "out"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def workdir(tmp_path_factory):
     """Checkpoints and datasets that do not fit the task."""
     folder = tmp_path_factory.mktemp("misfits")
     task = get_task("sort", length=6, vocab_size=10)
@@ -74,10 +74,10 @@ def place(tmp_path_factory):
         (["--dataset", "foreign"], "got the id 99, where the task has 14 words (set task, preset and task_args"),
     ],
 )
-def test_mistakes(flags, wanted, fail, place, tmp_path):
+def test_mistakes(flags, wanted, fail, workdir, tmp_path):
     looks = ["--eval_strategy", "no"] if flags[0] in ("--patience", "--final_model") else []
     model = ["--gpt2_size="] if flags[0] == "--model_name_or_path" else []
-    done = fail("pretrain.py", *FLAGS, *looks, *model, *flags, "--output_dir", tmp_path / "out", cwd=place)
+    done = fail("pretrain.py", *FLAGS, *looks, *model, *flags, "--output_dir", tmp_path / "out", cwd=workdir)
     assert done.error.startswith("pretrain.py: error: ")
     assert wanted in done.error
     assert not [*tmp_path.glob("**/*.safetensors")], "nothing was trained before the mistake was found"
@@ -185,8 +185,8 @@ def test_text_that_changed_since_the_run_began(run, tmp_path):
     assert "Resuming from out/checkpoint-5" in done.err
 
 
-def test_a_run_goes_on_without_the_checkpoint_that_it_took_its_weights_from(run, place, tmp_path):
-    shutil.copytree(place / "fits", tmp_path / "donor")
+def test_a_run_goes_on_without_the_checkpoint_that_it_took_its_weights_from(run, workdir, tmp_path):
+    shutil.copytree(workdir / "fits", tmp_path / "donor")
     flags = [*FLAGS, "--init_from", "donor", "--train_parts", "mlp"]
     assert run("pretrain.py", *flags, cwd=tmp_path).code == 0
     out = tmp_path / "out"

@@ -56,11 +56,11 @@ def test_two_processes_see_the_rows_of_one(one, run):
     two = one.parent / "two"
     assert stages(two) == stages(one)
     left_out = ("runtime", "_per_second", "grad_norm")
-    for wanted, found in zip(log(one)["history"], log(two)["history"], strict=True):
-        assert wanted.keys() == found.keys()
+    for wanted, result in zip(log(one)["history"], log(two)["history"], strict=True):
+        assert wanted.keys() == result.keys()
         for name in wanted.keys() - {"train_loss", "total_flos"}:
             if not name.endswith(left_out):
-                assert found[name] == pytest.approx(wanted[name], abs=1e-5), (wanted, found)
+                assert result[name] == pytest.approx(wanted[name], abs=1e-5), (wanted, result)
     finals = [log(folder)["final"] for folder in (one, two)]
     assert finals[1] == pytest.approx(finals[0], abs=1e-5)
     assert finals[0]["rows/test"] == 20

@@ -35,9 +35,9 @@ LINES = ["distinct", "lines", "most_lines", "repeated"]
 
 def metrics(folder):
     """The numbers of a run, all of them finite."""
-    found = json.loads((folder / "metrics.json").read_text())
-    assert all(isinstance(value, float | int) and math.isfinite(value) for value in found.values()), found
-    return found
+    result = json.loads((folder / "metrics.json").read_text())
+    assert all(isinstance(value, float | int) and math.isfinite(value) for value in result.values()), result
+    return result
 
 
 def check_left_behind(folder):
@@ -58,19 +58,19 @@ def test_quickstart_leaves_what_it_promises(quickstart):
     check_left_behind(quickstart)
     assert AutoModelForCausalLM.from_pretrained(quickstart / "control").num_parameters() > 0
     assert AutoModelForCausalLM.from_pretrained(quickstart).num_parameters() > 0
-    found = metrics(quickstart)
+    result = metrics(quickstart)
     promised = [f"validity/{moment}" for moment in MOMENTS] + [f"weights/{name}" for name in WEIGHTS]
-    assert found.keys() >= {*promised, *(f"control/{name}" for name in promised), "seconds/total"}
-    assert all(0 <= found[f"{arm}validity/{moment}"] <= 1 for arm in ("", "control/") for moment in MOMENTS)
+    assert result.keys() >= {*promised, *(f"control/{name}" for name in promised), "seconds/total"}
+    assert all(0 <= result[f"{arm}validity/{moment}"] <= 1 for arm in ("", "control/") for moment in MOMENTS)
 
 
 def test_quickstart_and_control_differ_in_their_weights_alone(quickstart):
-    found = metrics(quickstart)
-    assert found["control/weights/effective_sample_size"] == found["weights/prompts"] == 200
-    assert 20 < found["weights/effective_sample_size"] < 190
-    assert found["control/weights/smallest"] == found["control/weights/largest"] == 1
+    result = metrics(quickstart)
+    assert result["control/weights/effective_sample_size"] == result["weights/prompts"] == 200
+    assert 20 < result["weights/effective_sample_size"] < 190
+    assert result["control/weights/smallest"] == result["control/weights/largest"] == 1
     for moment in MOMENTS[:3]:
-        assert found[f"validity/{moment}"] == found[f"control/validity/{moment}"], "one policy to begin with"
+        assert result[f"validity/{moment}"] == result[f"control/validity/{moment}"], "one policy to begin with"
     tables = [pq.read_table(folder / "prompts.parquet") for folder in (quickstart, quickstart / "control")]
     assert tables[0].drop(["sampling_weight"]).equals(tables[1].drop(["sampling_weight"]))
 
@@ -86,10 +86,10 @@ def test_quickstart_weighs_the_rare_clusters_up(quickstart):
     log = json.loads((quickstart / "training_log.json").read_text())["history"]
     looks = [entry for entry in log if "validity" in entry]
     assert [entry["step"] for entry in looks] == [0, 4, 8]
-    found = metrics(quickstart)
-    assert found["validity/final_head"] == looks[-1]["validity/dialect_1"]
-    assert found["validity/final_tail"] == looks[-1]["validity/dialect_4"]
-    assert found["validity/final"] == pytest.approx(sum(looks[-1][f"validity/dialect_{n}"] for n in (1, 2, 3, 4)) / 4)
+    result = metrics(quickstart)
+    assert result["validity/final_head"] == looks[-1]["validity/dialect_1"]
+    assert result["validity/final_tail"] == looks[-1]["validity/dialect_4"]
+    assert result["validity/final"] == pytest.approx(sum(looks[-1][f"validity/dialect_{n}"] for n in (1, 2, 3, 4)) / 4)
 
 
 def test_the_same_command_again_trains_nothing(quickstart, run, quick_flags):
@@ -120,9 +120,9 @@ def test_real_pairs_from_sft_to_grpo(hh_runs):
     assert metrics(runs["dpo"]).keys() == metrics(runs["reward"]).keys() | {"margin/held_out"}
     assert "# DPO: learning from compared answers" in (runs["dpo"] / "report.md").read_text()
     assert AutoModelForSequenceClassification.from_pretrained(runs["reward"]).config.num_labels == 1
-    found = metrics(runs["grpo"])
-    assert found.keys() >= {f"sampled_reward/{moment}" for moment in MOMENTS}
-    assert not any(name.startswith("control/") for name in found)
+    result = metrics(runs["grpo"])
+    assert result.keys() >= {f"sampled_reward/{moment}" for moment in MOMENTS}
+    assert not any(name.startswith("control/") for name in result)
 
 
 def test_real_pairs_that_cannot_be_used_are_kept_and_counted(hh_runs):
@@ -132,8 +132,8 @@ def test_real_pairs_that_cannot_be_used_are_kept_and_counted(hh_runs):
         assert [(row["line"], row["reason"]) for row in rejected] == [(61, "chosen equals rejected"), (62, "not JSON")]
         assert "2" in (folder / "report.md").read_text()
         assert (metrics(folder)["rows/dropped"], metrics(folder)["rows/refused"]) == (2, 0)
-    found = metrics(hh_runs / "runs" / "hh_rlhf" / "reward")
-    assert sum(found[f"pairs/{name}"] for name in ("train", "held_out", "too_long")) == 60
+    result = metrics(hh_runs / "runs" / "hh_rlhf" / "reward")
+    assert sum(result[f"pairs/{name}"] for name in ("train", "held_out", "too_long")) == 60
 
 
 def test_a_reward_model_from_nothing_on_pairs_of_a_task(run, tmp_path):
@@ -144,10 +144,10 @@ def test_a_reward_model_from_nothing_on_pairs_of_a_task(run, tmp_path):
     done = run("reward.py", "--config", "mine.yaml", "--output_dir", "out", cwd=tmp_path)
     assert done.code == 0, done.err
     check_left_behind(tmp_path / "out")
-    found = metrics(tmp_path / "out")
-    assert found["pairs/train"] == 60
-    assert 0 < found["pairs/held_out"] <= 30
-    assert 0 <= found["accuracy/held_out"] <= 1
+    result = metrics(tmp_path / "out")
+    assert result["pairs/train"] == 60
+    assert 0 < result["pairs/held_out"] <= 30
+    assert 0 <= result["accuracy/held_out"] <= 1
 
 
 def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):

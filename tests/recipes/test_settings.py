@@ -72,10 +72,10 @@ def classes_of(recipe):
 
 def resolved(parts):
     """All values of a run that count."""
-    found = {
+    result = {
         field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part) if field.init
     }
-    return {name: value for name, value in found.items() if name not in FREE | {"hub_token"}}
+    return {name: value for name, value in result.items() if name not in FREE | {"hub_token"}}
 
 
 def saved(text, path):

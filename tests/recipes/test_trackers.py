@@ -41,14 +41,14 @@ def test_tensorboard_has_the_numbers_of_the_dynamics(run, tmp_path):
     done = run("pretrain.py", *flags.split(), "--report_to", "tensorboard", "--output_dir", "out", cwd=tmp_path)
     assert done.code == 0, done.err
     (path,) = tmp_path.glob("out/runs/*/events.*")
-    told = {(event.step, value.tag): value.simple_value for event in events(path) for value in event.summary.value}
+    logged = {(event.step, value.tag): value.simple_value for event in events(path) for value in event.summary.value}
     with (tmp_path / "out" / "dynamics.csv").open() as file:
         rows = [*csv.DictReader(file)]
     assert [int(row["step"]) for row in rows] == [2, 4]
     for row in rows:
         for name in ("train_loss", "validation_loss", "validation_accuracy", "validation_excess"):
-            assert told[int(row["step"]), f"eval/{name}"] == pytest.approx(float(row[name]), abs=1e-5)
-    assert (3, "train/learning_rate") in told
+            assert logged[int(row["step"]), f"eval/{name}"] == pytest.approx(float(row[name]), abs=1e-5)
+    assert (3, "train/learning_rate") in logged
 
 
 @pytest.fixture(autouse=True)
@@ -174,18 +174,20 @@ def test_two_seeds_are_two_runs(tracker, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     if tracker == "wandb":
-        told = sorted(told_wandb(path) for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
-        assert [(project, name, group) for project, name, group, _ in told] == [
+        logged = sorted(told_wandb(path) for path in tmp_path.glob("wandb/offline-run-*/*.wandb"))
+        assert [(project, name, group) for project, name, group, _ in logged] == [
             ("mine", "seed-0", "mine"), ("mine", "seed-1", "mine"),
         ]  # fmt: skip
-        points = [count for *_, count in told]
+        points = [count for *_, count in logged]
     else:
         (path,) = tmp_path.glob("trackio/*.db")
         assert path.stem == "mine"
         with sqlite3.connect(path) as table:
-            told = table.execute("select run_name, count(*) from metrics group by run_id order by run_name").fetchall()
-        assert [name for name, _ in told] == ["seed-0", "seed-1"]
-        points = [count for _, count in told]
+            logged = table.execute(
+                "select run_name, count(*) from metrics group by run_id order by run_name"
+            ).fetchall()
+        assert [name for name, _ in logged] == ["seed-0", "seed-1"]
+        points = [count for _, count in logged]
     assert min(points) >= 6  # four steps, two evaluations
 
 

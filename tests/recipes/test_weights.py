@@ -87,10 +87,10 @@ def test_one_flag_turns_weights_on_and_off_and_a_seed_says_the_rest(recipe, run,
 
 def test_clusters_get_equal_mass(run, policy, tmp_path):
     flags = ["--sampling_by", "cluster"]
-    found, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
+    result, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
     table = pq.read_table(folder / "prompts.parquet").to_pandas()
     assert table.groupby("cluster")["sampling_weight"].sum().tolist() == pytest.approx([40, 40])
-    assert found["weights/effective_share"] == pytest.approx(0.75)
+    assert result["weights/effective_share"] == pytest.approx(0.75)
     assert "Sampling: weights by cluster" in (folder / "report.md").read_text()
 
 
@@ -119,8 +119,8 @@ def test_sources_get_their_fractions_and_the_report_says_so(form, run, policy, t
 
 def test_pass_rates_and_a_rising_strength_change_from_round_to_round(run, policy, tmp_path):
     flags = ["--sampling_by", "density", "pass_rate", "--strength_schedule", "rising", "--round_size", "4"]
-    found, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
-    assert found["weights/effective_sample_size"] == 80, "at the start nothing is known, and strength is 0"
+    result, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
+    assert result["weights/effective_sample_size"] == 80, "at the start nothing is known, and strength is 0"
     log = json.loads((folder / "training_log.json").read_text())["history"]
     sizes = [entry["sampling/effective_sample_size"] for entry in log if "loss" in entry]
     assert sizes[:2] == [80, 80]
@@ -167,12 +167,12 @@ def test_heads_are_trained_by_aspect_and_weighed_in_grpo(run, fail, policy, tmp_
     """Each cluster is an aspect; GRPO is paid by a mix of both heads."""
     values = {"model_name_or_path": str(policy), **OF["reward.py"]}
     flags = ["--heads", "dialect_1", "dialect_2", "--aspect_column", "cluster"]
-    found, model = ran(run, "reward.py", tmp_path, *flags, out="heads", **values)
-    assert {f"accuracy/held_out/dialect_{n}" for n in (1, 2)} <= found.keys()
+    result, model = ran(run, "reward.py", tmp_path, *flags, out="heads", **values)
+    assert {f"accuracy/held_out/dialect_{n}" for n in (1, 2)} <= result.keys()
     labels = AutoModelForSequenceClassification.from_pretrained(model).config.id2label
     assert labels == {0: "dialect_1", 1: "dialect_2"}
     values = {"model_name_or_path": str(policy), "reward_heads": {"dialect_1": 1, "dialect_2": -0.5}, **GRPO}
-    found, folder = ran(run, "grpo.py", tmp_path, "--reward", str(model), **values)
+    result, folder = ran(run, "grpo.py", tmp_path, "--reward", str(model), **values)
     table = pq.read_table(folder / "samples.parquet").to_pandas()
     tokenizer = AutoTokenizer.from_pretrained(model)
     classifier = AutoModelForSequenceClassification.from_pretrained(model).eval()
@@ -193,26 +193,26 @@ def test_heads_need_columns_that_tell_them(fail, policy, tmp_path):
     assert "aspect_column: got 'cluster' without heads" in done.error
 
 
-@pytest.mark.parametrize("told", ["scores", "aspect"])
-def test_a_file_of_pairs_tells_the_heads_apart(told, run, tmp_path):
+@pytest.mark.parametrize("heads_from", ["scores", "aspect"])
+def test_a_file_of_pairs_tells_the_heads_apart(heads_from, run, tmp_path):
     scores = {"warm_chosen": 1, "warm_rejected": 0.5, "short_chosen": 1, "short_rejected": 2}
-    columns = [scores, scores] if told == "scores" else [{"about": "warm"}, {"about": "short"}]
+    columns = [scores, scores] if heads_from == "scores" else [{"about": "warm"}, {"about": "short"}]
     lines = [
         json.dumps({"prompt": f"Question {n}?", "chosen": "Yes.", "rejected": "No.", **columns[n % 2]})
         for n in range(60)
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
     flags = ["--preferences", "pairs.jsonl", "--heads", "warm", "short", "--max_length", "64"]
-    flags += ["--aspect_column", "about"] if told == "aspect" else []
+    flags += ["--aspect_column", "about"] if heads_from == "aspect" else []
     values = {"new_model": SHAPE, "tokenizer_vocab_size": 300, "sampling_strength": 0, **OF["reward.py"]}
-    found, _ = ran(run, "reward.py", tmp_path, *flags, **values)
-    assert {f"accuracy/held_out/{head}" for head in ("warm", "short")} <= found.keys()
+    result, _ = ran(run, "reward.py", tmp_path, *flags, **values)
+    assert {f"accuracy/held_out/{head}" for head in ("warm", "short")} <= result.keys()
 
 
 def test_several_rewards_are_added_by_their_weights(run, policy, judge, tmp_path):
     flags = ["--reward", "verifier", str(judge), "--reward_weights", "2", "0.5"]
-    found, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
-    assert found.keys() >= {"validity/final", "sampled_reward/final"}
+    result, folder = ran(run, "grpo.py", tmp_path, *flags, model_name_or_path=str(policy), **GRPO)
+    assert result.keys() >= {"validity/final", "sampled_reward/final"}
     table = pq.read_table(folder / "samples.parquet").to_pandas()
     log = json.loads((folder / "training_log.json").read_text())["history"]
     entry = next(entry for entry in log if "rewards/verifier/mean" in entry)

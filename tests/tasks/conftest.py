@@ -108,11 +108,11 @@ def assert_exact(rows_of) -> Callable[..., None]:
             )
             fresh = [stop for stop in range(len(words) + 1) if words[:stop] not in read]
             read.update(words[:stop] for stop in fresh)
-            found = task.optimal_distribution(rows.select(np.array([row])), [1 + stop for stop in fresh])[0]
+            result = task.optimal_distribution(rows.select(np.array([row])), [1 + stop for stop in fresh])[0]
             after = [[language.prefixes.get((*words[:stop], word), 0.0) for word in ids] for stop in fresh]
             before = [language.prefixes[words[:stop]] for stop in fresh]
-            np.testing.assert_allclose(found, np.array(after) / np.array(before)[:, None], rtol=0, atol=1e-12)
-            assert not found[np.array(after) == 0].any()
+            np.testing.assert_allclose(result, np.array(after) / np.array(before)[:, None], rtol=0, atol=1e-12)
+            assert not result[np.array(after) == 0].any()
 
     return compare
 

@@ -401,10 +401,10 @@ def test_floor_is_the_enumerated_entropy_of_the_answer_given_the_prompt(config, 
     given_prompt = {fact: count / prompts[fact[:-1]] for fact, count in Counter(facts).items()}
     log_probs = task.optimal_log_probs(rows)[np.arange(len(rows)), rows.lengths - 1]
     np.testing.assert_allclose(log_probs, [math.log(given_prompt[fact]) for fact in facts], rtol=0, atol=1e-12)
-    found = task.optimal_distribution(rows, rows.lengths[:, None] - 1)[:, 0, 4:]
+    result = task.optimal_distribution(rows, rows.lengths[:, None] - 1)[:, 0, 4:]
     for row, fact in enumerate(facts):
         expected = [given_prompt.get((*fact[:-1], word), 0.0) for word in task.vocabulary()]
-        np.testing.assert_allclose(found[row], expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result[row], expected, rtol=0, atol=1e-12)
     entropy = math.fsum(-math.log(given_prompt[fact]) / len(facts) for fact in facts)
     assert -task.optimal_log_probs(rows).sum() / len(rows) == pytest.approx(entropy, abs=1e-12)
     if split == "train" or holdout == "none":

@@ -264,16 +264,16 @@ def assert_floor_equals_enumeration(task: Task, language) -> None:
     expected = np.array([enumerated.log_probs(words)[:-1] for words in possible])
     np.testing.assert_allclose(task.optimal_log_probs(rows)[:, 1:], expected, atol=1e-10)
     leaves, symbols = len(possible[0]), task.vocabulary()
-    found = task.optimal_distribution(rows, np.arange(leaves, 0, -1))[:, ::-1, FIRST_CONTENT:]
+    result = task.optimal_distribution(rows, np.arange(leaves, 0, -1))[:, ::-1, FIRST_CONTENT:]
     for row, words in enumerate(possible):
         before = [enumerated.prefixes[words[:stop]] for stop in range(leaves)]
         after = [[enumerated.prefixes[(*words[:stop], symbol)] for symbol in symbols] for stop in range(leaves)]
-        np.testing.assert_allclose(found[row], np.array(after) / np.array(before)[:, None], rtol=0, atol=1e-10)
+        np.testing.assert_allclose(result[row], np.array(after) / np.array(before)[:, None], rtol=0, atol=1e-10)
     last = get_task("rlm", **{**vars(task.config), "loss": "last"})
     rows.loss_start[:] = last.rows(0, 1).loss_start
     log_probs = last.optimal_log_probs(rows)
     np.testing.assert_allclose(log_probs[:, -1], expected[:, -1], atol=1e-10)
-    np.testing.assert_array_equal(last.optimal_distribution(rows, [leaves])[:, 0, FIRST_CONTENT:], found[:, -1])
+    np.testing.assert_array_equal(last.optimal_distribution(rows, [leaves])[:, 0, FIRST_CONTENT:], result[:, -1])
     assert not log_probs[:, :-1].any()
     mean = -math.fsum(enumerated.strings[words] * log_probs[row, -1] for row, words in enumerate(possible))
     assert last.conditional_entropy() == pytest.approx(mean, abs=1e-10)

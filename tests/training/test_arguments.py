@@ -38,10 +38,10 @@ def yaml_file(tmp_path):
 
 def parse(*argv, default=None):
     """One object with all values."""
-    found = {}
+    result = {}
     for part in parse_recipe(CLASSES, [str(word) for word in argv], default):
-        found |= vars(part)
-    return found
+        result |= vars(part)
+    return result
 
 
 def error(*argv, default=None) -> str:
@@ -59,17 +59,17 @@ def error(*argv, default=None) -> str:
 
 def test_flag_over_yaml_over_default(yaml_file):
     path = yaml_file("task: sort\nnum_rows: 7\nlearning_rate: 1e-4\n")
-    found = parse("--config", path, "--num_rows", "9", "--beta", "0.25")
-    assert (found["task"], found["num_rows"], found["learning_rate"]) == ("sort", 9, 1e-4)
-    assert (found["beta"], found["rows_seed"]) == (0.25, 0)
+    result = parse("--config", path, "--num_rows", "9", "--beta", "0.25")
+    assert (result["task"], result["num_rows"], result["learning_rate"]) == ("sort", 9, 1e-4)
+    assert (result["beta"], result["rows_seed"]) == (0.25, 0)
 
 
 def test_the_default_file_serves_only_where_no_other_is_named(yaml_file):
     first, second = yaml_file("task: sort\nnum_rows: 7\n", "a.yaml"), yaml_file("task: tivari\n", "b.yaml")
     assert parse(default=first)["num_rows"] == 7
     for form in (["--config", second], [f"--config={second}"]):
-        found = parse(*form, default=first)
-        assert (found["task"], found["num_rows"]) == ("tivari", 2000)
+        result = parse(*form, default=first)
+        assert (result["task"], result["num_rows"]) == ("tivari", 2000)
 
 
 def test_without_any_file_flags_suffice():
@@ -113,16 +113,16 @@ def test_a_tracker_that_is_not_installed_or_not_known(monkeypatch):
 def test_mappings_come_as_yaml_or_as_json(yaml_file):
     written = yaml_file("task: sort\ntask_args: {length: 5}\nnew_model: {hidden_size: 32}\n")
     flags = ["--task_args", '{"length": 5}', "--new_model", '{"hidden_size": 32}']
-    for found in (parse("--config", written), parse("--config", yaml_file("task: sort\n"), *flags)):
-        assert found["task_args"] == {"length": 5}
-        assert found["new_model"] == {"hidden_size": 32}
-        assert found["mixture"] == {}
+    for result in (parse("--config", written), parse("--config", yaml_file("task: sort\n"), *flags)):
+        assert result["task_args"] == {"length": 5}
+        assert result["new_model"] == {"hidden_size": 32}
+        assert result["mixture"] == {}
 
 
 def test_a_mixture_comes_as_json_too(yaml_file):
     flag = '{"a": {"task": "sort", "share": 1.0, "task_args": {"length": 3}}}'
-    found = parse("--config", yaml_file(""), "--mixture", flag)
-    assert found["mixture"] == {"a": {"task": "sort", "share": 1.0, "task_args": {"length": 3}}}
+    result = parse("--config", yaml_file(""), "--mixture", flag)
+    assert result["mixture"] == {"a": {"task": "sort", "share": 1.0, "task_args": {"length": 3}}}
 
 
 @pytest.mark.parametrize(
@@ -346,8 +346,8 @@ def test_activations_stay_where_there_is_no_gpu(kind, tmp_path):
 
 
 def test_numbers_of_yaml_are_those_that_people_write(yaml_file):
-    found = parse("--config", yaml_file("task: sort\nnum_rows: 010\nlearning_rate: 1e-4\n"))
-    assert (found["num_rows"], found["learning_rate"]) == (10, 1e-4)
+    result = parse("--config", yaml_file("task: sort\nnum_rows: 010\nlearning_rate: 1e-4\n"))
+    assert (result["num_rows"], result["learning_rate"]) == (10, 1e-4)
     assert "num_rows" in error("--config", yaml_file("task: sort\nnum_rows: 1:30\n"))
     assert "at most" in error("--task", "sort", "--num_rows", "9" * 20)
 

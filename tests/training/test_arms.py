@@ -85,16 +85,18 @@ def test_arms_that_are_none(values, wanted):
 
 def test_means_over_seeds_with_intervals():
     losses = [1.0, 1.5, 0.8]
-    found = over_seeds({"a": [{"loss": loss, "only_here": 1.0} if loss == 1.0 else {"loss": loss} for loss in losses]})
+    result = over_seeds(
+        {"a": [{"loss": loss, "only_here": 1.0} if loss == 1.0 else {"loss": loss} for loss in losses]}
+    )
     half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / math.sqrt(3)
-    assert found == pytest.approx({"a/loss": 1.1, "a/loss_low": 1.1 - half, "a/loss_high": 1.1 + half, "a/seeds": 3,
+    assert result == pytest.approx({"a/loss": 1.1, "a/loss_low": 1.1 - half, "a/loss_high": 1.1 + half, "a/seeds": 3,
                                     "a/only_here": 1.0, "a/only_here_seeds": 1})  # fmt: skip
 
 
 def test_a_seed_that_diverged_is_left_out_and_counted():
-    found = over_seeds({"a": [{"loss": 1.0}, {"loss": math.nan}, {"loss": 2.0}]})
-    assert found["a/loss"] == 1.5
-    assert (found["a/loss_seeds"], found["a/seeds"]) == (2, 3)
+    result = over_seeds({"a": [{"loss": 1.0}, {"loss": math.nan}, {"loss": 2.0}]})
+    assert result["a/loss"] == 1.5
+    assert (result["a/loss_seeds"], result["a/seeds"]) == (2, 3)
     assert over_seeds({"": [{"loss": math.nan}, {}]}) == {"loss_seeds": 0.0, "seeds": 2.0}
 
 

@@ -210,8 +210,8 @@ def whole(tmp_path_factory) -> Path:
 
 
 def test_every_checkpoint_is_sealed_with_its_files(whole):
-    found = sorted(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
-    assert found == [2, 4, 6, 8]
+    result = sorted(int(path.name.split("-")[1]) for path in whole.glob("checkpoint-*"))
+    assert result == [2, 4, 6, 8]
     for folder in whole.glob("checkpoint-*"):
         sealed = json.loads((folder / MANIFEST).read_text())
         assert {"model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"} <= sealed.keys()
@@ -285,9 +285,9 @@ def cut_off(run: Trainer, batches: int) -> None:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights and all that was logged, but for times."""
-    wanted, found = (load_file(folder / "model.safetensors") for folder in (one, other))
-    assert wanted.keys() == found.keys()
-    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    wanted, result = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert wanted.keys() == result.keys()
+    assert all(torch.equal(wanted[name], result[name]) for name in wanted)
     logs = [read_training_log(folder) for folder in (one, other)]
     assert logs[0]["steps"] == logs[1]["steps"]
     histories = [

@@ -61,8 +61,8 @@ def good() -> dict[str, float]:
 def without(table: pa.Table, *names: str) -> pa.Table:
     """The table with nothing known in these columns."""
     for name in names:
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.nulls(len(table), table.schema.field(name).type))
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.schema.field(name), pa.nulls(len(table), table.schema.field(name).type))
     return table
 
 
@@ -112,11 +112,11 @@ def test_a_lost_tail_shows_in_the_tail_alone(good):
 
 
 def test_without_sizes_head_and_tail_are_halves_by_density():
-    found = sample_metrics(made(wrong={3: 0.9, 4: 0.9}), TASKS)
-    assert found["validity/head"] > 0.8
-    assert found["validity/tail"] < 0.2
-    assert "coverage/tail" not in found
-    assert "coverage/all" in found
+    result = sample_metrics(made(wrong={3: 0.9, 4: 0.9}), TASKS)
+    assert result["validity/head"] > 0.8
+    assert result["validity/tail"] < 0.2
+    assert "coverage/tail" not in result
+    assert "coverage/all" in result
 
 
 def test_coverage_by_hand():
@@ -152,12 +152,12 @@ def test_completions_without_a_reward_are_left_out_and_counted():
 def test_natural_text_has_a_style_and_no_validity():
     table = without(made(), "truth")
     warm = [f"Hey, that's great! I love it \u2014 {text}" for text in table["completion"].to_pylist()]
-    found = sample_metrics(table.set_column(3, "completion", [warm]))
-    assert found["collapse/em_dash"] > 0
-    assert found["collapse/not_just"] == 0
-    assert "collapse/tone_spread" in found
-    assert "reward/tail" in found
-    assert not any(name.startswith(("validity", "pass_at", "coverage", "variety")) for name in found)
+    result = sample_metrics(table.set_column(3, "completion", [warm]))
+    assert result["collapse/em_dash"] > 0
+    assert result["collapse/not_just"] == 0
+    assert "collapse/tone_spread" in result
+    assert "reward/tail" in result
+    assert not any(name.startswith(("validity", "pass_at", "coverage", "variety")) for name in result)
     assert not any("em_dash" in name for name in sample_metrics(made(), TASKS))
 
 
@@ -174,19 +174,19 @@ def test_tone_without_clusters_is_compared_between_prompts():
 
 def test_one_sample_a_prompt_and_little_text():
     few = made().filter(np.array(made()["sample"]) == 0)
-    found = sample_metrics(few, TASKS, cluster_sizes=SIZES)
-    assert found["validity/all"] > 0.5
-    assert "collapse/self_bleu/across" in found
-    assert not any(name.startswith(("pass_at", "variety", "collapse/variety")) for name in found)
-    assert "collapse/self_bleu" not in found
+    result = sample_metrics(few, TASKS, cluster_sizes=SIZES)
+    assert result["validity/all"] > 0.5
+    assert "collapse/self_bleu/across" in result
+    assert not any(name.startswith(("pass_at", "variety", "collapse/variety")) for name in result)
+    assert "collapse/self_bleu" not in result
     assert few.num_rows * 7 < BLOCK
-    assert not any("distinct" in name or "gini" in name for name in found)
+    assert not any("distinct" in name or "gini" in name for name in result)
 
 
 def test_one_row_is_measured_and_none_is_an_error():
-    found = sample_metrics(made().slice(0, 1), TASKS, cluster_sizes=SIZES)
-    assert {"validity/all", "reward/all", "length"} <= set(found)
-    assert all(np.isfinite(value) for value in found.values())
+    result = sample_metrics(made().slice(0, 1), TASKS, cluster_sizes=SIZES)
+    assert {"validity/all", "reward/all", "length"} <= set(result)
+    assert all(np.isfinite(value) for value in result.values())
     with pytest.raises(ValueError, match="table of no rows"):
         sample_metrics(made().slice(0, 0))
 

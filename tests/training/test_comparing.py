@@ -183,15 +183,15 @@ def a_run(metrics=None, history=(), **config):
 
 def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_compared():
     plain, weighted = a_run(num_rows=3, strength=0), a_run(num_rows=3, strength=1)
-    found = {"rows": 3, "fingerprint": "ab", "processes": 1}
-    first, same = (dataclasses.replace(run, trained_on=found) for run in (plain, weighted))
+    result = {"rows": 3, "fingerprint": "ab", "processes": 1}
+    first, same = (dataclasses.replace(run, trained_on=result) for run in (plain, weighted))
     check_alike({"plain": first.inputs, "weighted": same.inputs}, {"strength"})
     check_alike({"plain": first.inputs, "weighted": weighted.inputs}, {"strength"})  # nothing is known of one
-    other = dataclasses.replace(weighted, trained_on={**found, "fingerprint": "cd"})
+    other = dataclasses.replace(weighted, trained_on={**result, "fingerprint": "cd"})
     with pytest.raises(ValueError, match=r"differ in trained_on\.fingerprint too \(.*: 'ab' and 'cd'\)"):
         check_alike({"plain": first.inputs, "weighted": other.inputs}, {"strength"})
     check_alike({"plain": first.inputs, "weighted": other.inputs}, {"strength", "rows_seed"})
-    wider = dataclasses.replace(weighted, trained_on={**found, "processes": 2})
+    wider = dataclasses.replace(weighted, trained_on={**result, "processes": 2})
     with pytest.raises(ValueError, match=r"differ in trained_on\.processes too"):
         check_alike({"plain": first.inputs, "weighted": wider.inputs}, {"strength", "rows_seed"})
 
@@ -221,14 +221,14 @@ def of_pair(results, names=("score",)):
 
 def test_differences_are_those_of_scipy():
     results = made_up(effect=0.2)
-    (found,) = of_pair(results)
+    (result,) = of_pair(results)
     mine, theirs = paired_values(results, "score", "weighted", "plain")
     wanted = stats.ttest_rel(mine, theirs)
     interval = wanted.confidence_interval(0.95)
-    assert found.p == pytest.approx(wanted.pvalue)
-    assert found.interval == pytest.approx((np.mean(np.subtract(mine, theirs)), interval.low, interval.high))
+    assert result.p == pytest.approx(wanted.pvalue)
+    assert result.interval == pytest.approx((np.mean(np.subtract(mine, theirs)), interval.low, interval.high))
     assert stats.ttest_ind(mine, theirs).pvalue > 0.5  # unpaired, the effect drowns in what seeds have in common
-    assert found.p < 0.01
+    assert result.p < 0.01
 
 
 def test_seeds_that_one_arm_lacks_are_left_out():
@@ -249,9 +249,9 @@ def test_more_questions_take_more_evidence():
             run |= {f"noise_{number}": math.sin(seed * 7.3 + number * 1.7) for number in range(4)}
     (alone,) = of_pair(results)
     among = of_pair(results, ["score", *(f"noise_{number}" for number in range(4))])
-    found = next(difference for difference in among if difference.measure == "score")
+    result = next(difference for difference in among if difference.measure == "score")
     assert alone.corrected == alone.p
-    assert found.corrected == pytest.approx(min(1.0, 5 * found.p))
+    assert result.corrected == pytest.approx(min(1.0, 5 * result.p))
 
 
 @pytest.mark.parametrize(
@@ -267,23 +267,23 @@ def test_more_questions_take_more_evidence():
     ],
 )
 def test_verdicts(effect, noise, better, least, word):
-    (found,) = of_pair(made_up(effect=effect, noise=noise))
-    assert verdict(found, better, least).word == word
+    (result,) = of_pair(made_up(effect=effect, noise=noise))
+    assert verdict(result, better, least).word == word
 
 
 def test_few_seeds_show_that_it_ran():
-    (found,) = of_pair(made_up(seeds=7, effect=0.5, noise=0.01))
-    assert found.p == 1.0
-    told = verdict(found, "higher", None)
-    assert (told.word, told.why, told.needed) == ("undecided", "few seeds", 8)
+    (result,) = of_pair(made_up(seeds=7, effect=0.5, noise=0.01))
+    assert result.p == 1.0
+    judged = verdict(result, "higher", None)
+    assert (judged.word, judged.why, judged.needed) == ("undecided", "few seeds", 8)
     assert of_pair(made_up(seeds=8, effect=0.5, noise=0.01))[0].p < 1e-6
 
 
 def test_an_undecided_verdict_says_how_many_seeds_would_decide():
-    (found,) = of_pair(made_up(effect=0.05, noise=0.1))
-    told = verdict(found, "higher", None)
-    assert (told.word, told.why) == ("undecided", "")
-    assert told.needed == needed(found) > found.seeds
+    (result,) = of_pair(made_up(effect=0.05, noise=0.1))
+    judged = verdict(result, "higher", None)
+    assert (judged.word, judged.why) == ("undecided", "")
+    assert judged.needed == needed(result) > result.seeds
     alike = {"plain": made_up()["plain"], "weighted": made_up()["plain"]}
     assert needed(of_pair(alike)[0]) is None
 
@@ -311,8 +311,8 @@ def test_intervals_of_fractions_end_at_0_and_1():
         assert seed_interval(values, name).high == 1.0
         assert seed_interval([0.0, 0.1, 0.02], name).low == 0.0
     assert seed_interval([5.0, 9.0], "completions/mean_length").high > 9
-    (found,) = of_pair(made_up(seeds=2, noise=0.9, name="validity/tail"), ["validity/tail"])
-    assert (found.interval.low, found.interval.high) == (-1.0, 1.0)
+    (result,) = of_pair(made_up(seeds=2, noise=0.9, name="validity/tail"), ["validity/tail"])
+    assert (result.interval.low, result.interval.high) == (-1.0, 1.0)
 
 
 # Equal KL
@@ -327,8 +327,8 @@ def test_measures_are_means_over_the_divergences_that_both_arms_came_to():
     slow = [look(0, 0.0, 0.1), look(10, 1.0, 0.2), look(20, 2.0, 0.3), {"step": 20, "loss": 1.0}]
     fast = [look(0, 0.0, 0.1), look(10, 1.0, 0.5), look(20, 3.0, 0.9)]
     same = {"equal_kl/kl": 2.0, "equal_kl/entropy": 1.0}
-    for found, score in zip(at_equal_kl(slow, fast), (0.2, 0.45), strict=True):
-        assert found == pytest.approx({"equal_kl/score": score, **same})
+    for result, score in zip(at_equal_kl(slow, fast), (0.2, 0.45), strict=True):
+        assert result == pytest.approx({"equal_kl/score": score, **same})
 
 
 def test_an_arm_that_comes_back_is_read_off_on_its_way_out():
@@ -343,8 +343,8 @@ def test_an_arm_that_comes_back_is_read_off_on_its_way_out():
 def test_an_evaluation_without_a_finite_kl_is_left_out():
     whole = [look(step, step / 10, step / 100) for step in range(0, 50, 10)]
     torn = [*whole[:2], look(20, math.nan, 5.0), *whole[3:]]
-    for found in at_equal_kl(torn, whole):
-        assert found["equal_kl/score"] == pytest.approx(0.2)
+    for result in at_equal_kl(torn, whole):
+        assert result["equal_kl/score"] == pytest.approx(0.2)
     whole[2]["score"] = math.nan
     assert "equal_kl/score" not in at_equal_kl(torn, whole)[1]
     assert "equal_kl/score" in at_equal_kl(torn, whole)[0]
@@ -355,16 +355,16 @@ def test_identical_arms_do_not_differ_at_equal_kl_whatever_the_noise_of_their_ev
     """Two arms of the same policies; the KL of each evaluation is noisy, in one arm more than in the other."""
     random, steps = np.random.default_rng(3), np.arange(0, 420, 20)
     kl, score = 4 * (1 - np.exp(-steps / 130)), 0.2 + 0.6 * steps / 400
-    found = []
+    result = []
     for _ in range(64):
         arms = [kl + noise * random.normal(size=len(steps)) for noise in noises]
         seen = [score + 0.03 * random.normal(size=len(steps)) for _ in noises]
         logs = [list(map(look, steps, *arm)) for arm in zip(arms, seen, strict=True)]
         one, two = at_equal_kl(*logs)
-        found.append(one["equal_kl/score"] - two["equal_kl/score"])
-    interval = seed_interval(found, "difference")
+        result.append(one["equal_kl/score"] - two["equal_kl/score"])
+    interval = seed_interval(result, "difference")
     assert interval.low < 0 < interval.high
-    assert np.std(found) < 0.04  # a single evaluation read off by itself: 0.1
+    assert np.std(result) < 0.04  # a single evaluation read off by itself: 0.1
 
 
 def test_a_pair_at_equal_kl_does_not_depend_on_a_third_arm():
@@ -400,8 +400,8 @@ def test_a_seed_without_a_finite_value_is_missing_and_ends_nothing():
     comparison = Comparison(OUT, {}, {arm: {} for arm in "ab"}, runs, [], CompareArguments(arms=dict.fromkeys("ab")))
     assert comparison.values("b", "score") == [0.5, 2.5]
     assert comparison.lacking("b", "score") == [1]
-    (found,) = comparison.differences(["score"])
-    assert (found.seeds, found.interval.mean) == (2, 0.0)
+    (result,) = comparison.differences(["score"])
+    assert (result.seeds, result.interval.mean) == (2, 0.0)
 
 
 def test_a_reward_that_is_the_verifiers_is_told_once():

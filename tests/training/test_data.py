@@ -65,9 +65,9 @@ def pair(prompt, chosen="yes", rejected="no"):
 
 
 def test_a_task_is_a_mixture_of_one_named_after_itself():
-    found = clusters(DataArguments(task="sort", preset="8", task_args={"length": 5}))
-    assert list(found) == ["sort"]
-    assert found["sort"].build().config == get_task("sort", "8", length=5).config
+    result = clusters(DataArguments(task="sort", preset="8", task_args={"length": 5}))
+    assert list(result) == ["sort"]
+    assert result["sort"].build().config == get_task("sort", "8", length=5).config
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ DENSITY = np.array([1.0, 4.0, 2.0, 4.0])
 @pytest.fixture
 def folder(tmp_path):
     keys = np.frombuffer(b"".join(map(text_key, TEXTS)), np.uint8).reshape(-1, 16)
-    place = np.arange(8.0).reshape(4, 2)
+    points = np.arange(8.0).reshape(4, 2)
     facts = {"fingerprint": fingerprint(keys), "dimension": 3.5, "recall": 0.97}
-    write_density(tmp_path, [TEXTS[:3], TEXTS[3:]], keys, DENSITY, 1 / DENSITY, place, facts)
+    write_density(tmp_path, [TEXTS[:3], TEXTS[3:]], keys, DENSITY, 1 / DENSITY, points, facts)
     return tmp_path
 
 
@@ -32,9 +32,9 @@ def test_the_table_holds_every_prompt_in_order(folder):
 
 
 def test_found_by_text_in_any_order(folder):
-    density, place, dimension, recall = read_density(folder, ["three", "one", "two", "one"])
+    density, points, dimension, recall = read_density(folder, ["three", "one", "two", "one"])
     assert density.tolist() == [2.0, 1.0, 4.0, 1.0]
-    assert place[0].tolist() == [4.0, 5.0]
+    assert points[0].tolist() == [4.0, 5.0]
     assert (dimension, recall) == (3.5, 0.97)
 
 

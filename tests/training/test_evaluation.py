@@ -79,16 +79,16 @@ def log_probs_one_by_one(model, tokenizer, prompt, ids, temperature):
 def test_cold_samples_are_the_greedy_ones_of_each_prompt_alone(batch_size, model, tokenizer):
     """Prompts of unlike length share a batch, so that padding and stopping must not show."""
     decoding = dataclasses.replace(COLD_ONES, batch_size=batch_size)
-    found = sample_completions(model, model, PROMPTS, tokenizer, decoding)
+    result = sample_completions(model, model, PROMPTS, tokenizer, decoding)
     model.eval()
     wanted = [greedy(model, tokenizer, prompt, 6) for prompt in PROMPTS]
-    assert [completion.ids for completion in found] == wanted
-    assert [completion.text for completion in found] == [
+    assert [completion.ids for completion in result] == wanted
+    assert [completion.text for completion in result] == [
         tokenizer.decode(ids, skip_special_tokens=True) for ids in wanted
     ]
     scores = [float(len(ids) % 2 == 0) for ids in wanted]
     even, odd = sum(scores[::2]) / 5, sum(scores[1::2]) / 4
-    means = asked_of(tokenizer).means(found)
+    means = asked_of(tokenizer).means(result)
     assert {name: means[name] for name in means if name.startswith("share")} == pytest.approx(
         {"share": (even + odd) / 2, "share/even": even, "share/odd": odd}
     )
@@ -99,10 +99,10 @@ def test_what_is_told_of_completions_is_what_each_alone_gives(temperature, model
     """log-probabilities, entropy and KL against one row at a time, summed over the vocabulary in float64."""
     torch.manual_seed(8)
     other = RopeGPTForCausalLM(model.config).eval()
-    found = sample_completions(model, other, PROMPTS, tokenizer, Decoding(6, samples=3, temperature=temperature))
+    result = sample_completions(model, other, PROMPTS, tokenizer, Decoding(6, samples=3, temperature=temperature))
     model.eval()
-    assert [(one.row, one.sample) for one in found] == [(row, sample) for row in range(9) for sample in range(3)]
-    for one in found:
+    assert [(one.row, one.sample) for one in result] == [(row, sample) for row in range(9) for sample in range(3)]
+    for one in result:
         own, ref = (log_probs_one_by_one(m, tokenizer, PROMPTS[one.row], one.ids, temperature) for m in (model, other))
         places = (range(len(one.ids)), one.ids)
         assert one.log_prob == pytest.approx(own[places].sum().item(), rel=1e-4, abs=1e-4)
@@ -110,7 +110,7 @@ def test_what_is_told_of_completions_is_what_each_alone_gives(temperature, model
         assert one.entropy == pytest.approx(-(own.exp() * own).sum().item(), rel=1e-4)
         assert one.kl == pytest.approx((own.exp() * (own - ref)).sum().item(), rel=1e-3)
         assert one.finished == (one.ids[-1] == tokenizer.eos_token_id)
-    assert sum(one.kl for one in found) > 1
+    assert sum(one.kl for one in result) > 1
     alike = sample_completions(model, model, PROMPTS, tokenizer, WARM_ONES)
     assert all(one.kl == 0 and one.log_prob == one.reference_log_prob for one in alike)
 
@@ -130,9 +130,9 @@ def test_samples_end_with_the_first_end_token(model, tokenizer):
     """A model that says `<eos>` now and then: nothing after it is kept, and some are cut off without one."""
     with torch.no_grad():
         model.get_output_embeddings().weight[tokenizer.eos_token_id] *= 0.2
-    found = sample_completions(model, model, PROMPTS * 20, tokenizer, WARM_ONES)
+    result = sample_completions(model, model, PROMPTS * 20, tokenizer, WARM_ONES)
     end = tokenizer.eos_token_id
-    rows = [one.ids for one in found]
+    rows = [one.ids for one in result]
     finished = [ids for ids in rows if end in ids]
     assert 0 < len(finished) < len(rows)
     assert all(ids.index(end) == len(ids) - 1 for ids in finished)
@@ -141,8 +141,8 @@ def test_samples_end_with_the_first_end_token(model, tokenizer):
 
 def test_samples_follow_the_model_at_its_temperature(model, tokenizer):
     """The first tokens after one prompt, 2,000 times, against softmax(logits / temperature): within 5 sigma."""
-    found = sample_completions(model, model, ["START"], tokenizer, Decoding(1, samples=2000, temperature=3.0))
-    first = torch.tensor([one.ids[0] for one in found])
+    result = sample_completions(model, model, ["START"], tokenizer, Decoding(1, samples=2000, temperature=3.0))
+    first = torch.tensor([one.ids[0] for one in result])
     model.eval()
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([tokenizer("START").input_ids])).logits[0, -1]
@@ -153,15 +153,15 @@ def test_samples_follow_the_model_at_its_temperature(model, tokenizer):
 
 
 def test_random_state_outside_is_untouched_and_counts_for_nothing(model, tokenizer):
-    found = []
+    result = []
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        found.append(sample_completions(model, model, PROMPTS, tokenizer, WARM_ONES))
+        result.append(sample_completions(model, model, PROMPTS, tokenizer, WARM_ONES))
         assert torch.equal(torch.get_rng_state(), before)
-    assert found[0] == found[1]
+    assert result[0] == result[1]
     other = sample_completions(model, model, PROMPTS, tokenizer, dataclasses.replace(WARM_ONES, seed=1))
-    assert [one.ids for one in other] != [one.ids for one in found[0]]
+    assert [one.ids for one in other] != [one.ids for one in result[0]]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -181,9 +181,9 @@ def test_the_task_column_reaches_the_reward(model, tokenizer):
         seen.append(columns)
         return [0.0] * len(prompts)
 
-    found = sample_completions(model, model, PROMPTS, tokenizer, COLD_ONES)
-    asked_of(tokenizer, rewards={"it": reward}).score(found)
-    asked_of(tokenizer, rewards={"it": reward}, task=GROUPS).score(found)
+    result = sample_completions(model, model, PROMPTS, tokenizer, COLD_ONES)
+    asked_of(tokenizer, rewards={"it": reward}).score(result)
+    asked_of(tokenizer, rewards={"it": reward}, task=GROUPS).score(result)
     assert seen == [{}, {"task": GROUPS}]
 
 
@@ -192,28 +192,28 @@ def test_halves_are_means_over_the_larger_and_the_smaller_clusters(model, tokeni
     groups = ["a", "a", "b", "b", "c", "c", "d", "d", "e"]
     sizes = {"a": 1, "b": 50, "c": 20, "d": 30, "e": 10, "never asked": 99}
     held_out = asked_of(tokenizer, groups=groups, sizes=sizes)
-    found = sample_completions(model, model, PROMPTS, tokenizer, WARM_ONES)
-    means = held_out.means(found)
+    result = sample_completions(model, model, PROMPTS, tokenizer, WARM_ONES)
+    means = held_out.means(result)
     assert means["halves/share/common"] == pytest.approx((means["share/b"] + means["share/d"]) / 2)
     assert means["halves/share/rare"] == pytest.approx((means["share/e"] + means["share/a"]) / 2)
-    assert not any(name.startswith("halves") for name in asked_of(tokenizer).means(found))
+    assert not any(name.startswith("halves") for name in asked_of(tokenizer).means(result))
 
 
 def test_the_table_has_a_row_for_each_completion(model, tokenizer, grammar, tmp_path):
     rewards = {"sampled_reward": even_ones, "validity": verifier(grammar, tokenizer)}
     held_out = asked_of(tokenizer, sizes={"even": 5, "odd": 4}, rewards=rewards)
-    found = sample_completions(model, model, PROMPTS, tokenizer, Decoding(6, samples=2))
-    write_samples(tmp_path, held_out.table(found))
+    result = sample_completions(model, model, PROMPTS, tokenizer, Decoding(6, samples=2))
+    write_samples(tmp_path, held_out.table(result))
     table = pq.read_table(tmp_path / "samples.parquet")
-    assert table.column("prompt").to_pylist() == [PROMPTS[one.row] for one in found]
-    assert table.column("completion").to_pylist() == [one.text for one in found]
-    assert table.column("tokens").to_pylist() == [len(one.ids) for one in found]
-    assert table.column("reward").to_pylist() == even_ones(None, None, [one.ids for one in found])
-    assert table.column("cluster").to_pylist() == [GROUPS[one.row] for one in found]
-    assert table.column("density").to_pylist() == [float(one.row) for one in found]
-    scores = held_out.score(found)
+    assert table.column("prompt").to_pylist() == [PROMPTS[one.row] for one in result]
+    assert table.column("completion").to_pylist() == [one.text for one in result]
+    assert table.column("tokens").to_pylist() == [len(one.ids) for one in result]
+    assert table.column("reward").to_pylist() == even_ones(None, None, [one.ids for one in result])
+    assert table.column("cluster").to_pylist() == [GROUPS[one.row] for one in result]
+    assert table.column("density").to_pylist() == [float(one.row) for one in result]
+    scores = held_out.score(result)
     assert table.column("truth").to_pylist() == scores["validity"]
-    plain = asked_of(tokenizer).table(found)
+    plain = asked_of(tokenizer).table(result)
     assert set(plain.column("truth").to_pylist()) == set(plain.column("cluster").to_pylist()) == {None}
 
 

@@ -77,10 +77,10 @@ def made(tmp_path):
 
 
 def test_arguments_come_from_flags_and_are_checked():
-    (found,) = parse_recipe(
+    (result,) = parse_recipe(
         (CorpusArguments,), ["--canonical", "x.txt", "--canonical_eval", "0.2", "--mix_ratio", "0"]
     )
-    assert (found.canonical, found.held_out_share, found.mix_ratio) == ("x.txt", 0.2, 0.0)
+    assert (result.canonical, result.held_out_share, result.mix_ratio) == ("x.txt", 0.2, 0.0)
     assert CorpusArguments(canonical_eval="test.txt").held_out_share is None
     assert CorpusArguments(canonical_eval=0.2).canonical_eval == "0.2"
 
@@ -330,8 +330,8 @@ def test_the_tokenizer_knows_text_and_language_and_is_one_for_all_arms(task, arg
 def test_the_tokenizer_of_a_checkpoint_is_its_own(task, arguments, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "checkpoint")
     (tmp_path / "checkpoint" / "config.json").write_text("{}")
-    found = corpus_tokenizer(task, arguments, pretrained=AutoTokenizer.from_pretrained(tmp_path / "checkpoint"))
-    assert found.get_vocab() == tokenizer.get_vocab()
+    result = corpus_tokenizer(task, arguments, pretrained=AutoTokenizer.from_pretrained(tmp_path / "checkpoint"))
+    assert result.get_vocab() == tokenizer.get_vocab()
 
 
 def test_the_tokenizer_of_a_task_cannot_spell_text(task, arguments, tmp_path):
@@ -394,21 +394,21 @@ def alone(model, ids) -> list[float]:
 def test_batched_log_probs_are_those_of_each_sequence_alone(model, batch_size):
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, 300, length).tolist() for length in (2, 17, 5, 5, 40, 3)]
-    found = token_log_probs(model, sequences, batch_size=batch_size)
-    for values, ids in zip(found, sequences, strict=True):
+    result = token_log_probs(model, sequences, batch_size=batch_size)
+    for values, ids in zip(result, sequences, strict=True):
         assert values == pytest.approx(alone(model, ids), abs=2e-5)
 
 
 def test_natural_scores_are_the_mean_over_all_tokens(model, arguments, tokenizer):
     blocks = held_out_blocks(arguments, tokenizer)
     loss = -np.mean([alone(model, ids) for ids in blocks.ids().tolist()])
-    found = natural_scores(model, blocks, batch_size=7)
-    assert found == pytest.approx({"natural/loss": loss, "natural/perplexity": math.exp(loss)}, rel=1e-5)
+    result = natural_scores(model, blocks, batch_size=7)
+    assert result == pytest.approx({"natural/loss": loss, "natural/perplexity": math.exp(loss)}, rel=1e-5)
 
 
 def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
     """Perplexities, the floor and the completion tests of a byte-level tokenizer, one string at a time."""
-    found = language_scores(Measured(model, tokenizer, 5), task, rows=12, samples=4)
+    result = language_scores(Measured(model, tokenizer, 5), task, rows=12, samples=4)
     end = tokenizer.eos_token_id
     strings = labelled_strings(task, task.rows(0, 12, split="test"), 0, "test")
 
@@ -419,18 +419,18 @@ def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
     for wanted, kind in ((True, "valid"), (False, "invalid")):
         chosen = [scored[text] for text, valid in zip(strings.texts, strings.valid, strict=True) if valid == wanted]
         loss = -sum(map(sum, chosen)) / sum(map(len, chosen))
-        assert found[f"perplexity/{kind}"] == pytest.approx(math.exp(loss), rel=1e-4)
+        assert result[f"perplexity/{kind}"] == pytest.approx(math.exp(loss), rel=1e-4)
     kept = [
         scored[text]
         for text, kind in zip(strings.texts, strings.kinds, strict=True)
         if kind not in ("valid", "missing_middle")
     ]
-    assert found["perplexity/same_length/invalid"] == pytest.approx(
+    assert result["perplexity/same_length/invalid"] == pytest.approx(
         math.exp(-sum(map(sum, kept)) / sum(map(len, kept))), rel=1e-4
     )
     opening = len(tokenizer("<tivari>", add_special_tokens=False).input_ids)
     loss = -np.mean([sum(scored[text][opening:]) for text in strings.texts[:12]])
-    assert found["string/loss"] == pytest.approx(loss, rel=1e-4)
+    assert result["string/loss"] == pytest.approx(loss, rel=1e-4)
     for point in task.decision_points():
         chances = {}
         start = [end, *tokenizer(point.prefix, add_special_tokens=False).input_ids]
@@ -438,7 +438,7 @@ def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
             ids = [*start, *tokenizer(f" {word}", add_special_tokens=False).input_ids]
             chances[word] = math.exp(sum(alone(model, ids)[len(start) - 1 :]))
         share = sum(chances[word] for word in point.valid) / sum(chances.values())
-        assert found[f"completion/{point.name}/p_valid"] == pytest.approx(share, rel=1e-4)
+        assert result[f"completion/{point.name}/p_valid"] == pytest.approx(share, rel=1e-4)
 
 
 class Perfect(GPTNeoXForCausalLM):
@@ -461,10 +461,10 @@ class Perfect(GPTNeoXForCausalLM):
         following = [
             row[len(prefix)] for row in self.language if row[: len(prefix)] == prefix and len(row) > len(prefix)
         ]
-        found = torch.full((self.config.vocab_size,), -30.0)
+        result = torch.full((self.config.vocab_size,), -30.0)
         for number in set(following):
-            found[number] = math.log(following.count(number) / len(following))
-        return found
+            result[number] = math.log(following.count(number) / len(following))
+        return result
 
     def prepare_inputs_for_generation(self, input_ids, attention_mask=None, **given):
         return {"input_ids": input_ids}
@@ -540,10 +540,10 @@ def test_a_string_without_a_delimiter_is_finished_by_the_end_token(language):
 
 
 def test_labelled_strings_are_what_they_say(task):
-    found = labelled_strings(get_task("tivari3"), get_task("tivari3").rows(0, 30, split="test"), 0, "test")
+    result = labelled_strings(get_task("tivari3"), get_task("tivari3").rows(0, 30, split="test"), 0, "test")
     verify = get_task("tivari3").verify
-    assert [verify("", text) for text in found.texts] == found.valid.astype(float).tolist()
-    assert found.words.tolist() == [len(text.split()) + 2 for text in found.texts]
+    assert [verify("", text) for text in result.texts] == result.valid.astype(float).tolist()
+    assert result.words.tolist() == [len(text.split()) + 2 for text in result.texts]
 
 
 def test_a_task_that_is_not_a_formal_language_is_an_error(model, tokenizer):

@@ -104,13 +104,13 @@ def test_loss_and_accuracy_are_those_of_rows_one_by_one(sort, sorter):
         span = range(rows.loss_start[number], rows.loss_stop[number])
         losses.append([-float(log_probs[at - 1, ids[at]]) for at in span])
         hits.append([int(log_probs[at - 1].argmax()) == int(ids[at]) for at in span])
-    found = teacher_forced_metrics(sorter, sort, rows, ids_of(sorter, sort))
-    assert found["loss"] == pytest.approx(np.mean(np.concatenate(losses)), abs=1e-5)
-    assert found["accuracy"] == np.mean(np.concatenate(hits))
-    assert found["row_accuracy"] == np.mean([all(row) for row in hits])
-    assert 0.1 < found["row_accuracy_rows_low"] < found["row_accuracy"] < found["row_accuracy_rows_high"] < 1
-    assert found["accuracy_rows_low"] < found["accuracy"] < found["accuracy_rows_high"]
-    assert (found["floor"], found["excess"]) == (0.0, found["loss"])
+    result = teacher_forced_metrics(sorter, sort, rows, ids_of(sorter, sort))
+    assert result["loss"] == pytest.approx(np.mean(np.concatenate(losses)), abs=1e-5)
+    assert result["accuracy"] == np.mean(np.concatenate(hits))
+    assert result["row_accuracy"] == np.mean([all(row) for row in hits])
+    assert 0.1 < result["row_accuracy_rows_low"] < result["row_accuracy"] < result["row_accuracy_rows_high"] < 1
+    assert result["accuracy_rows_low"] < result["accuracy"] < result["accuracy_rows_high"]
+    assert (result["floor"], result["excess"]) == (0.0, result["loss"])
 
 
 def test_ids_are_those_of_the_tokenizer_not_those_of_the_rows(sort, sorter):
@@ -135,25 +135,25 @@ def test_completions_are_those_written_one_by_one(dyck, speaker):
     rows = add_prompts(dyck.rows(0, 60, split="test"), "test", 0)
     prompts = [row[:start].tolist() for row, start in zip(rows.tokens, rows.loss_start, strict=True)]
     assert len({len(prompt) for prompt in prompts}) > 4
-    found = write_completions(speaker, prompts, [50] * len(prompts), ends=[EOS])
-    assert found == [greedy(speaker.model, prompt, 10 - len(prompt), EOS) for prompt in prompts]
-    assert any(row[-1] == EOS for row in found)
+    result = write_completions(speaker, prompts, [50] * len(prompts), ends=[EOS])
+    assert result == [greedy(speaker.model, prompt, 10 - len(prompt), EOS) for prompt in prompts]
+    assert any(row[-1] == EOS for row in result)
 
 
 def test_completions_without_an_end_are_as_long_as_their_budgets(sort, sorter):
     prompts, budgets = [[1, 5, 3], [1, 3], [1, 6, 6, 3]], [4, 2, 5]
-    found = write_completions(sorter, prompts, budgets, ends=[])
+    result = write_completions(sorter, prompts, budgets, ends=[])
     pairs = zip(prompts, budgets, strict=True)
-    assert found == [greedy(sorter.model, prompt, budget, None) for prompt, budget in pairs]
+    assert result == [greedy(sorter.model, prompt, budget, None) for prompt, budget in pairs]
 
 
 def test_a_completion_is_right_only_if_it_ends(sort, sorter):
     rows = add_prompts(sort.rows(0, 40, split="test"), "test", 0)
-    found = greedy_completion_metrics(sorter, sort, rows, ids_of(sorter, sort))
+    result = greedy_completion_metrics(sorter, sort, rows, ids_of(sorter, sort))
     right = []
     for row, start, stop in zip(rows.tokens, rows.loss_start, rows.loss_stop, strict=True):
         right.append(greedy(sorter.model, row[:start].tolist(), stop - start, EOS) == row[start:stop].tolist())
-    assert found["verified"] == found["exact_match"] == np.mean(right)
+    assert result["verified"] == result["exact_match"] == np.mean(right)
     assert texts(sorter, [[5, 6, EOS], [5, 6], []], [EOS]) == ["1 2", None, None]
 
 
@@ -172,13 +172,15 @@ def test_samples_follow_from_the_seed_alone(speaker):
 @torch.no_grad()
 def test_decision_points_of_brackets_are_asked_for_the_next_token(dyck, speaker):
     rows = dyck.rows(0, 32, split="test")
-    found = language_measures(speaker, dyck, rows, ids_of(speaker, dyck), split="test", samples=64, seed=0)
+    result = language_measures(speaker, dyck, rows, ids_of(speaker, dyck), split="test", samples=64, seed=0)
     for point in dyck.decision_points():
         logits = speaker.model(input_ids=torch.tensor([speaker.tokenizer(point.prefix).input_ids])).logits[0, -1]
         chances = logits.softmax(-1)[speaker.tokenizer.convert_tokens_to_ids(list(point.valid))]
-        assert found[f"language/completion/{point.name}/p_valid"] == pytest.approx(float(chances.sum()), abs=1e-5)
-    assert 0 < found["language/validity_rows_low"] < found["language/validity"] < found["language/validity_rows_high"]
-    assert 0 < found["language/coverage"] < found["language/validity"]
+        assert result[f"language/completion/{point.name}/p_valid"] == pytest.approx(float(chances.sum()), abs=1e-5)
+    assert (
+        0 < result["language/validity_rows_low"] < result["language/validity"] < result["language/validity_rows_high"]
+    )
+    assert 0 < result["language/coverage"] < result["language/validity"]
 
 
 def test_strings_of_a_language_are_of_the_split_and_the_seed_asked_for():
@@ -186,9 +188,9 @@ def test_strings_of_a_language_are_of_the_split_and_the_seed_asked_for():
     model = Measured(new_model(build_tokenizer(task)), build_tokenizer(task))
     for split, seed in (("test", 0), ("test", 3), ("train", 0)):
         rows = task.rows(0, 16, split=split, seed=seed)
-        found = language_measures(model, task, rows, None, split=split, samples=16, seed=seed)
+        result = language_measures(model, task, rows, None, split=split, samples=16, seed=seed)
         floor = -task.optimal_log_probs(rows)[:, 2:].sum(axis=1).mean()
-        assert found["language/string/floor"] == pytest.approx(floor)
+        assert result["language/string/floor"] == pytest.approx(floor)
 
 
 def test_a_language_is_measured_by_any_tokenizer(tmp_path):
@@ -294,8 +296,8 @@ def test_results_are_in_files_that_agree(run_folder, sort, sorter, tmp_path):
 
 
 def test_names_are_those_of_a_run(run_folder):
-    found = {"test": {"loss": 1.0, "excess_rows_low": 0.5, "excess_share": 2.0, "ce/id_atomic": 0.25}}
-    assert flat(found) == {
+    result = {"test": {"loss": 1.0, "excess_rows_low": 0.5, "excess_share": 2.0, "ce/id_atomic": 0.25}}
+    assert flat(result) == {
         "loss/test": 1.0,
         "excess/test_rows_low": 0.5,
         "excess/test_share": 2.0,

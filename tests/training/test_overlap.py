@@ -19,9 +19,9 @@ def test_the_share_is_that_of_each_row_looked_for(trained, seed, monkeypatch):
     task = get_task("haystack", max_keys=4, num_values=4)
     known = rows_of(task, trained, "train", seed)
     asked = rows_of(task, 100, "test", seed)
-    found = seen_share(task, task.rows(0, 100, split="test", seed=seed), trained, seed=seed)
-    assert found == pytest.approx(sum(row in known for row in asked) / 100)
-    assert trained < 300 or 0 < found < 1
+    result = seen_share(task, task.rows(0, 100, split="test", seed=seed), trained, seed=seed)
+    assert result == pytest.approx(sum(row in known for row in asked) / 100)
+    assert trained < 300 or 0 < result < 1
 
 
 def test_held_out_content_is_never_seen():

@@ -170,19 +170,19 @@ def test_a_look_gives_means_over_tokens_whatever_the_batches(batch_size, tmp_pat
     assert set(groups) == {"long", "short"}
     held = HeldRows(rows, TASK.optimal_log_probs(rows), groups)
     run = trainer(tmp_path, eval_sets={"validation": held}, per_device_eval_batch_size=batch_size)
-    found = run.evaluate()
+    result = run.evaluate()
     for suffix, chosen in (("", rows), *((f"/{name}", rows.select(groups == name)) for name in ("long", "short"))):
         scores = score_rows(run.model, chosen)
-        assert found[f"eval_validation_loss{suffix}"] == pytest.approx(scores.loss, abs=1e-5)
-        assert found[f"eval_validation_accuracy{suffix}"] == pytest.approx(scores.token_accuracy)
-        assert found[f"eval_validation_row_accuracy{suffix}"] == pytest.approx(scores.row_hits.mean())
+        assert result[f"eval_validation_loss{suffix}"] == pytest.approx(scores.loss, abs=1e-5)
+        assert result[f"eval_validation_accuracy{suffix}"] == pytest.approx(scores.token_accuracy)
+        assert result[f"eval_validation_row_accuracy{suffix}"] == pytest.approx(scores.row_hits.mean())
         if suffix:
             probabilities = np.exp(scores.log_probs[scores.mask])
-            assert found[f"eval_validation_perplexity{suffix}"] == pytest.approx(math.exp(scores.loss), rel=1e-4)
-            assert found[f"eval_validation_probability{suffix}"] == pytest.approx(probabilities.mean(), rel=1e-4)
+            assert result[f"eval_validation_perplexity{suffix}"] == pytest.approx(math.exp(scores.loss), rel=1e-4)
+            assert result[f"eval_validation_probability{suffix}"] == pytest.approx(probabilities.mean(), rel=1e-4)
     floor = -TASK.optimal_log_probs(rows).sum() / rows.loss_mask.sum()
-    assert found["eval_validation_excess"] == pytest.approx(found["eval_validation_loss"] - floor, abs=1e-9)
-    assert found["eval_validation_excess"] > 0
+    assert result["eval_validation_excess"] == pytest.approx(result["eval_validation_loss"] - floor, abs=1e-9)
+    assert result["eval_validation_excess"] > 0
 
 
 def test_the_first_token_of_a_text_is_given_and_not_predicted(tmp_path):
@@ -191,13 +191,13 @@ def test_the_first_token_of_a_text_is_given_and_not_predicted(tmp_path):
     text = [{"input_ids": row, "labels": row} for row in ids.tolist()]
     run = trainer(tmp_path, eval_sets={"validation": text})
     run.data_collator = default_data_collator
-    found = run.evaluate()
+    result = run.evaluate()
     with torch.no_grad():
         wanted = run.model(input_ids=ids, labels=ids)
     hits = wanted.logits[:, :-1].argmax(-1) == ids[:, 1:]
-    assert found["eval_validation_loss"] == pytest.approx(float(wanted.loss), rel=1e-5)
-    assert found["eval_validation_accuracy"] == pytest.approx(float(hits.float().mean()))
-    assert found["eval_validation_row_accuracy"] == pytest.approx(float(hits.all(1).float().mean()))
+    assert result["eval_validation_loss"] == pytest.approx(float(wanted.loss), rel=1e-5)
+    assert result["eval_validation_accuracy"] == pytest.approx(float(hits.float().mean()))
+    assert result["eval_validation_row_accuracy"] == pytest.approx(float(hits.all(1).float().mean()))
 
 
 # No number that is none
@@ -280,8 +280,8 @@ def test_a_loss_without_a_perplexity():
     rows = task.rows(0, 8, split="validation")
     held = HeldRows(rows, groups=rows.columns["fact_type"])
     log_probs = np.full(rows.tokens.shape, -1e5)
-    found = summary(log_probs, np.zeros(rows.tokens.shape, bool), rows.loss_mask, held)
-    assert {value for name, value in found.items() if name.startswith("perplexity/")} == {math.inf}
+    result = summary(log_probs, np.zeros(rows.tokens.shape, bool), rows.loss_mask, held)
+    assert {value for name, value in result.items() if name.startswith("perplexity/")} == {math.inf}
 
 
 def test_fresh_rows_without_an_end(tmp_path):

@@ -51,25 +51,25 @@ def ids(dataset, count):
 
 
 def test_fresh_rows_and_fixed_looks_from_splits_of_their_own():
-    found = data(rows_seed=3)
-    assert isinstance(found.train, OnlineRows)
-    assert found.epoch is None
-    assert ids(found.train, 6) == SORT.rows(0, 6, seed=3).tokens.tolist()
+    result = data(rows_seed=3)
+    assert isinstance(result.train, OnlineRows)
+    assert result.epoch is None
+    assert ids(result.train, 6) == SORT.rows(0, 6, seed=3).tokens.tolist()
     for split, count, held in (
-        ("train", 8, found.eval_sets["train"]),
-        ("validation", 8, found.eval_sets["validation"]),
+        ("train", 8, result.eval_sets["train"]),
+        ("validation", 8, result.eval_sets["validation"]),
     ):
         assert ids(held, count) == SORT.rows(0, count, split=split, seed=3).tokens.tolist()
-    assert ids(found.test, 12) == SORT.rows(0, 12, split="test", seed=3).tokens.tolist()
-    assert len(found.test) == 12
+    assert ids(result.test, 12) == SORT.rows(0, 12, split="test", seed=3).tokens.tolist()
+    assert len(result.test) == 12
 
 
 def test_a_finite_number_of_rows_over_and_over():
-    found = data(train_rows=5)
-    assert (found.epoch, isinstance(found.train, Passes)) == (5, True)
-    passes = np.array(ids(found.train, 15)).reshape(3, 5, -1).tolist()
-    assert ids(found.eval_sets["train"], 5) == SORT.rows(0, 5).tokens.tolist()
-    assert (len(found.eval_sets["train"]), len(found.eval_sets["validation"])) == (5, 8)
+    result = data(train_rows=5)
+    assert (result.epoch, isinstance(result.train, Passes)) == (5, True)
+    passes = np.array(ids(result.train, 15)).reshape(3, 5, -1).tolist()
+    assert ids(result.eval_sets["train"], 5) == SORT.rows(0, 5).tokens.tolist()
+    assert (len(result.eval_sets["train"]), len(result.eval_sets["validation"])) == (5, 8)
     assert sorted(passes[0]) == sorted(passes[1]) == sorted(passes[2]) == sorted(SORT.rows(0, 5).tokens.tolist())
 
 
@@ -107,19 +107,19 @@ def published(tmp_path_factory):
 @pytest.mark.parametrize("layout", ["saved", "parquet", "hub"])
 def test_a_dataset_in_every_layout(layout, published):
     name = {"dataset_name": "sort-4"} if layout == "hub" else {}
-    found = data(dataset=str(published / layout), **name)
-    assert found.epoch == 20
+    result = data(dataset=str(published / layout), **name)
+    assert result.epoch == 20
     rows = SORT.rows(0, 20)
-    assert sorted(ids(found.train, 20)) == sorted(rows.tokens.tolist())
-    (batch,) = found.train.__getitems__(list(range(20)))
+    assert sorted(ids(result.train, 20)) == sorted(rows.tokens.tolist())
+    (batch,) = result.train.__getitems__(list(range(20)))
     wanted = np.where(rows.loss_mask, rows.tokens, -100).tolist()
     assert sorted(batch["labels"].tolist()) == sorted(wanted)
-    assert ids(found.eval_sets["validation"], 8) == SORT.rows(0, 8, split="validation").tokens.tolist()
+    assert ids(result.eval_sets["validation"], 8) == SORT.rows(0, 8, split="validation").tokens.tolist()
 
 
 def test_a_split_of_a_dataset(published):
-    found = data(dataset=str(published / "hub"), dataset_name="sort-4", dataset_split="train[:3]")
-    assert found.epoch == 3
+    result = data(dataset=str(published / "hub"), dataset_name="sort-4", dataset_split="train[:3]")
+    assert result.epoch == 3
 
 
 @pytest.mark.parametrize("split", ["validation", "test", "train+test", "test[:50%]", "train + validation[5:]", "all"])
@@ -139,16 +139,16 @@ def test_rows_that_are_chosen_are_checked_and_no_others(tmp_path):
 
 
 def test_a_fingerprint_is_of_every_row_wherever_it_lies(published, tmp_path):
-    found = {name: fingerprint(data(dataset=str(published / name))) for name in ("saved", "parquet")}
-    assert found["saved"] == found["parquet"]
+    result = {name: fingerprint(data(dataset=str(published / name))) for name in ("saved", "parquet")}
+    assert result["saved"] == result["parquet"]
     rows = Dataset.load_from_disk(published / "saved").to_list()
     for name in ("input_ids", "labels"):
         changed = [*rows[:-1], {**rows[-1], name: [*rows[-1][name][:-1], 7]}]  # no look is at the last row
         Dataset.from_list(changed).save_to_disk(tmp_path / name)
-        found[name] = fingerprint(data(dataset=str(tmp_path / name)))
-    found["seed"], found["held"] = fingerprint(data(rows_seed=1)), fingerprint(data(train_rows=9))
-    found["fresh"] = fingerprint(data())
-    assert len(set(found.values())) == len(found) - 1
+        result[name] = fingerprint(data(dataset=str(tmp_path / name)))
+    result["seed"], result["held"] = fingerprint(data(rows_seed=1)), fingerprint(data(train_rows=9))
+    result["fresh"] = fingerprint(data())
+    assert len(set(result.values())) == len(result) - 1
 
 
 @pytest.mark.parametrize("tokens", [None, 96])
@@ -157,13 +157,13 @@ def test_a_fingerprint_is_of_every_block_of_text(tokens, tmp_path, monkeypatch):
     path, task = tmp_path / "text.txt", get_task("tivari")
     corpus = CorpusArguments(canonical=str(path), block_size=32, canonical_eval_tokens=64, corpus_tokens=tokens)
     lines = [f"The number {number} is followed by {number + 1}, and later by others.\n\n" for number in range(200)]
-    found = []
+    result = []
     tokenizer = train_bpe_tokenizer(lines, vocab_size=300, chat=False)
     of_corpus = settings(RowsArguments(), corpus, per_device_train_batch_size=1)
     for text in (lines, lines, [line.replace("later", "sooner") for line in lines]):
         path.write_text("".join(text), encoding="utf-8")
-        found.append(fingerprint(pretraining_data(task, of_corpus, tokenizer)))
-    assert found[0] == found[1] != found[2]
+        result.append(fingerprint(pretraining_data(task, of_corpus, tokenizer)))
+    assert result[0] == result[1] != result[2]
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_a_curriculum_is_for_fresh_rows(more):
 
 
 def test_the_stages_of_a_curriculum():
-    found = data(CurriculumArguments(curriculum_field="length", curriculum_start=1, curriculum_step=2)).curriculum
-    assert [found.task_of(stage).config.length for stage in range(3)] == [1, 3, 4]
-    assert found.last == 2
-    assert found.task_of(found.last).config == SORT.config
-    assert found.task_of(1) is found.task_of(1)
+    result = data(CurriculumArguments(curriculum_field="length", curriculum_start=1, curriculum_step=2)).curriculum
+    assert [result.task_of(stage).config.length for stage in range(3)] == [1, 3, 4]
+    assert result.last == 2
+    assert result.task_of(result.last).config == SORT.config
+    assert result.task_of(1) is result.task_of(1)
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,10 @@ def test_the_longest_row_counts_wherever_it_is():
     assert short < longest
     tokenizer, one = build_tokenizer(task), HeldRows(rows.select(np.array([0])))
     for train, test in ((Passes(HeldRows(rows)), one), (Passes(one), HeldRows(rows))):
-        found = PretrainingData(train, {"validation": one}, test)
-        check_model_size(gpt2(longest, len(tokenizer)), tokenizer, found)
+        result = PretrainingData(train, {"validation": one}, test)
+        check_model_size(gpt2(longest, len(tokenizer)), tokenizer, result)
         with pytest.raises(ValueError, match=f"got rows of {longest} tokens and a model of {longest - 1} positions"):
-            check_model_size(gpt2(longest - 1, len(tokenizer)), tokenizer, found)
+            check_model_size(gpt2(longest - 1, len(tokenizer)), tokenizer, result)
 
 
 def test_the_words_of_a_checkpoint(tmp_path):

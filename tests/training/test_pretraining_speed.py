@@ -77,9 +77,11 @@ def test_the_weights_and_the_log_are_those_of_the_stock_trainer(
     for name, value in ours.model.state_dict().items():
         assert torch.equal(value, expected[name]), name
     for name in ("loss", "grad_norm", "learning_rate"):
-        found, wanted = ([entry[name] for entry in each.state.log_history if name in entry] for each in (ours, stock))
-        assert found == wanted
-        assert len(found) == STEPS // 3
+        outcome, wanted = (
+            [entry[name] for entry in each.state.log_history if name in entry] for each in (ours, stock)
+        )
+        assert outcome == wanted
+        assert len(outcome) == STEPS // 3
     assert ours.state.total_flos == stock.state.total_flos > 0
 
 

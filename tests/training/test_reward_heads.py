@@ -48,8 +48,8 @@ def trainer(tokenizer, directory, dataset, heads=HEADS, kind=HeadedRewardTrainer
 
 
 def test_signs_of_pairs_that_name_their_aspect():
-    found = with_head_signs(pairs(3), HEADS, "aspect")
-    assert found["signs"] == [[1, 0], [0, 1], [1, 0]]
+    result = with_head_signs(pairs(3), HEADS, "aspect")
+    assert result["signs"] == [[1, 0], [0, 1], [1, 0]]
 
 
 def test_signs_of_scores_in_columns():
@@ -59,8 +59,8 @@ def test_signs_of_scores_in_columns():
         "early_chosen": [0.5, 0.5, 0.5, 0.5],
         "early_rejected": [0.0, 1.0, 0.25, None],
     }
-    found = with_head_signs(Dataset.from_dict(columns), HEADS)
-    assert found["signs"] == [[1, 1], [-1, -1], [0, 1], [0, 0]]
+    result = with_head_signs(Dataset.from_dict(columns), HEADS)
+    assert result["signs"] == [[1, 1], [-1, -1], [0, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_one_head_is_the_reward_model_of_trl(tokenizer, tmp_path):
         def _get_train_sampler(self, dataset=None):
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
-    found = [
+    result = [
         trainer(tokenizer, tmp_path / name, dataset, ["only"], kind, **options)
         for name, kind in (("ours", InOrder), ("theirs", RewardTrainer))
     ]
-    for one in found:
+    for one in result:
         one.callback_handler.callbacks = [c for c in one.callback_handler.callbacks if "Round" not in type(c).__name__]
         one.train()
-    ours, theirs = (dict(one.model.named_parameters()) for one in found)
+    ours, theirs = (dict(one.model.named_parameters()) for one in result)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=0)
 
@@ -127,8 +127,8 @@ def test_heads_learn_what_is_opposite_and_are_weighed_at_use(tokenizer, tmp_path
     dataset = with_head_signs(pairs(), HEADS, "aspect")
     made = trainer(tokenizer, tmp_path, dataset, max_steps=40, learning_rate=1e-2)
     made.train()
-    found = made.evaluate()
-    assert found["eval_accuracy/long"] == found["eval_accuracy/early"] == found["eval_accuracy"] == 1
+    result = made.evaluate()
+    assert result["eval_accuracy/long"] == result["eval_accuracy/early"] == result["eval_accuracy"] == 1
     made.save_model(str(tmp_path / "saved"))
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert loaded.config.id2label == {0: "long", 1: "early"}
@@ -150,7 +150,7 @@ def test_accuracies_count_known_pairs_alone(tokenizer, tmp_path):
     made = trainer(tokenizer, tmp_path, pairs(11).add_column("signs", signs))
     for parameter in made.model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    found = made.evaluate()
+    result = made.evaluate()
     gaps = []
     for row in made.eval_dataset:
         first, second = (made.model(torch.tensor([row[f"{side}_ids"]])).logits[0] for side in ("chosen", "rejected"))
@@ -158,9 +158,9 @@ def test_accuracies_count_known_pairs_alone(tokenizer, tmp_path):
     gaps = np.array(gaps)
     known = np.array(signs) != 0
     right = (np.array(signs) * gaps > 0) & known
-    assert found["eval_accuracy/long"] == pytest.approx(right[:, 0].mean())
-    assert found["eval_accuracy/early"] == pytest.approx(right[:, 1].sum() / known[:, 1].sum())
-    assert found["eval_accuracy"] == pytest.approx(right.sum() / known.sum())
+    assert result["eval_accuracy/long"] == pytest.approx(right[:, 0].mean())
+    assert result["eval_accuracy/early"] == pytest.approx(right[:, 1].sum() / known[:, 1].sum())
+    assert result["eval_accuracy"] == pytest.approx(right.sum() / known.sum())
 
 
 def test_a_step_is_the_same_however_many_batches_it_is_cut_into(tokenizer, tmp_path):
@@ -181,9 +181,9 @@ def test_a_step_is_the_same_however_many_batches_it_is_cut_into(tokenizer, tmp_p
     whole, loss = trained(8, 1)
     assert whole.norm() > 0.01
     for batch, batches in ((4, 2), (2, 4), (1, 8)):
-        change, found = trained(batch, batches)
+        change, result = trained(batch, batches)
         torch.testing.assert_close(change, whole, rtol=1e-4, atol=1e-6)
-        assert found == pytest.approx(loss, rel=1e-5)
+        assert result == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_held_out_loss_is_the_same_in_batches_of_any_size(tokenizer, tmp_path):

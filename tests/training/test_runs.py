@@ -51,12 +51,12 @@ def run(tmp_path):
 
 
 def test_the_config_is_kept_as_it_was_resolved(run):
-    found = yaml.safe_load((run / RESOLVED_CONFIG).read_text())
-    assert found["task"] == "sort"
-    assert found["task_args"] == {"length": 8}
-    assert found["sampling_strength"] == [1.0, 0.0]
-    assert found["learning_rate"] == 1e-5
-    assert found["num_generations"] == 8, "defaults are written out"
+    result = yaml.safe_load((run / RESOLVED_CONFIG).read_text())
+    assert result["task"] == "sort"
+    assert result["task_args"] == {"length": 8}
+    assert result["sampling_strength"] == [1.0, 0.0]
+    assert result["learning_rate"] == 1e-5
+    assert result["num_generations"] == 8, "defaults are written out"
     assert sorted(path.name for path in run.iterdir()) == ["checkpoint-1", RESOLVED_CONFIG]
 
 

@@ -42,12 +42,12 @@ def alone(model, rows):
 def test_against_one_row_at_a_time(case, batch_size):
     model, rows = case
     log_probs, hits = alone(model, rows)
-    found = score_rows(model, rows, batch_size=batch_size)
-    np.testing.assert_allclose(found.log_probs, log_probs, atol=1e-5)
-    assert (found.hits == hits).all()
-    assert (found.mask == rows.loss_mask).all()
-    assert found.loss == pytest.approx(-log_probs.sum() / rows.loss_mask.sum(), abs=1e-5)
-    assert found.token_accuracy == pytest.approx(hits.sum() / rows.loss_mask.sum())
+    result = score_rows(model, rows, batch_size=batch_size)
+    np.testing.assert_allclose(result.log_probs, log_probs, atol=1e-5)
+    assert (result.hits == hits).all()
+    assert (result.mask == rows.loss_mask).all()
+    assert result.loss == pytest.approx(-log_probs.sum() / rows.loss_mask.sum(), abs=1e-5)
+    assert result.token_accuracy == pytest.approx(hits.sum() / rows.loss_mask.sum())
 
 
 @pytest.mark.parametrize("name", ["tivari3", "dyck_shuffle", "analogy"])
@@ -60,8 +60,8 @@ def test_kl_to_the_best_predictor_against_sums_over_all_ids(name):
         GPT2Config(vocab_size=size + 3, n_embd=8, n_layer=1, n_head=1, initializer_range=0.3)
     ).eval()
     rows, ids = task.rows(0, 12), np.random.default_rng(0).permutation(size + 3)[:size].astype(np.int32)
-    found = score_rows(model, rows, batch_size=5, task=task, ids=ids)
-    np.testing.assert_allclose(found.optimal, task.optimal_log_probs(rows), rtol=0, atol=1e-10)
+    result = score_rows(model, rows, batch_size=5, task=task, ids=ids)
+    np.testing.assert_allclose(result.optimal, task.optimal_log_probs(rows), rtol=0, atol=1e-10)
     expected = np.zeros(rows.tokens.shape)
     for number, length in enumerate(rows.lengths):
         with torch.no_grad():
@@ -70,8 +70,8 @@ def test_kl_to_the_best_predictor_against_sums_over_all_ids(name):
             best = task.optimal_distribution(rows.select(np.array([number])), [at])[0, 0]
             own = torch.log_softmax(logits[at - 1].double(), -1).numpy()[ids]
             expected[number, at] = sum(p * (np.log(p) - q) for p, q in zip(best, own, strict=True) if p > 0)
-    np.testing.assert_allclose(found.kl, expected, rtol=0, atol=1e-5)
-    assert against_best(found)["kl"] == pytest.approx(expected.sum() / rows.loss_mask.sum(), abs=1e-5)
+    np.testing.assert_allclose(result.kl, expected, rtol=0, atol=1e-5)
+    assert against_best(result)["kl"] == pytest.approx(expected.sum() / rows.loss_mask.sum(), abs=1e-5)
 
 
 def test_excess_over_all_strings_of_a_language_is_the_kl_over_all_strings():

@@ -139,9 +139,9 @@ def tensors(model) -> dict[str, torch.Tensor]:
 def by_token(tokenizers, old, fresh):
     """Token by token, in plain Python."""
     rows = [row.clone() for row in fresh]
-    for token, place in tokenizers[1].get_vocab().items():
+    for token, token_id in tokenizers[1].get_vocab().items():
         if token in tokenizers[0].get_vocab():
-            rows[place] = old[tokenizers[0].get_vocab()[token]]
+            rows[token_id] = old[tokenizers[0].get_vocab()[token]]
     return torch.stack(rows)
 
 
@@ -154,8 +154,8 @@ def part(report: dict, name: str) -> dict:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_parameter_has_the_part_written_by_hand(kind, tokenizers):
-    found = parts_of(make(kind, tokenizers[0], 0))
-    assert found == {name: part for part, names in NAMES[kind].items() for name in names}
+    result = parts_of(make(kind, tokenizers[0], 0))
+    assert result == {name: part for part, names in NAMES[kind].items() for name in names}
 
 
 @pytest.mark.parametrize(("kind", "named"), PAIRS)
@@ -222,14 +222,14 @@ def test_a_part_has_one_source(tokenizers, saved, gpt2):
 
 def test_shuffled_keeps_the_numbers_and_changes_their_order(tokenizers, saved):
     shuffled = Source(saved["rope_gpt"], shuffled=True)
-    found = {}
+    result = {}
     for seed in (0, 0, 1):
         model = make("rope_gpt", tokenizers[0], 2)
         report = transfer(model, tokenizers[0], [shuffled], seed=seed)
-        found.setdefault(seed, []).append(tensors(model))
+        result.setdefault(seed, []).append(tensors(model))
     assert all(each["shuffled"] for each in report["parts"])
     for name, old in tensors(make("rope_gpt", tokenizers[0], 1)).items():
-        first, again, other = (*found[0], *found[1])
+        first, again, other = (*result[0], *result[1])
         new = first[name]
         assert torch.equal(new.flatten().sort().values, old.flatten().sort().values), name
         assert (new == old).float().mean() < 0.6, name
@@ -287,9 +287,9 @@ def test_rows_go_by_token_and_the_rest_stays_fresh(tokenizers, saved):
     report = transfer(model, task, [Source(saved["rope_gpt"])])
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         new = tensors(model)[name]
-        for token, place in task.get_vocab().items():
-            expected = tensors(old)[name][warm.get_vocab()[token]] if token in shared else fresh[name][place]
-            assert torch.equal(new[place], expected), token
+        for token, token_id in task.get_vocab().items():
+            expected = tensors(old)[name][warm.get_vocab()[token]] if token in shared else fresh[name][token_id]
+            assert torch.equal(new[token_id], expected), token
     for named in ("embeddings", "head"):
         assert (part(report, named)["rows"], part(report, named)["of_rows"]) == (len(shared), len(task))
         assert part(report, named)["parameters"] == 8 * len(shared)
@@ -448,10 +448,10 @@ def test_a_tensor_that_the_checkpoint_lacks_is_not_made_up(tokenizers, tmp_path)
 def test_the_report_counts_what_was_copied(tokenizers, saved, gpt2):
     fresh = tensors(gpt2)
     report = transfer(gpt2, tokenizers[1], [Source(saved["gpt2"], ("attention",))], seed=4)
-    found = json.loads(json.dumps(report))
-    assert (found["embeddings"], found["seed"], found["trained"]) == ("by_token", 4, None)
-    assert found["sources"][0]["parts"] == ["attention"]
-    attention = next(each for each in found["parts"] if each["part"] == "attention")
+    result = json.loads(json.dumps(report))
+    assert (result["embeddings"], result["seed"], result["trained"]) == ("by_token", 4, None)
+    assert result["sources"][0]["parts"] == ["attention"]
+    attention = next(each for each in result["parts"] if each["part"] == "attention")
     numbers = 2 * (8 * 24 + 24 + 8 * 8 + 8)
     assert (attention["tensors"], attention["parameters"], attention["of_parameters"]) == (8, numbers, numbers)
     flat = [
@@ -461,10 +461,10 @@ def test_the_report_counts_what_was_copied(tokenizers, saved, gpt2):
     assert attention["norm_after"] == pytest.approx(flat[1].norm().item())
     assert attention["change"] == pytest.approx(((flat[1] - flat[0]).norm() / flat[0].norm()).item())
     assert (attention["source"], attention["shuffled"], attention["rows"]) == (saved["gpt2"], False, None)
-    rest = [each for each in found["parts"] if each["part"] != "attention"]
+    rest = [each for each in result["parts"] if each["part"] != "attention"]
     assert {each["part"] for each in rest} == {"mlp", "norms", "embeddings", "positions"}
     assert all(each["source"] is None and each["tensors"] == 0 and each["change"] == 0 for each in rest)
-    assert sum(each["of_parameters"] for each in found["parts"]) == sum(value.numel() for value in fresh.values())
+    assert sum(each["of_parameters"] for each in result["parts"]) == sum(value.numel() for value in fresh.values())
 
 
 # Freezing
@@ -509,12 +509,12 @@ def test_arguments_from_yaml_and_from_flags(tmp_path):
     yaml = f"init_from: [{json.dumps(entry)}, b]\ninit_embeddings: averaged\ntrain_parts: [attention, mlp]\n"
     flags = ["--init_from", json.dumps([entry, "b"]), "--init_embeddings", "averaged"]
     expected = [Source("a", ("attention", "norms"), "step1", True), Source("b")]
-    found = parse(tmp_path, yaml)
+    result = parse(tmp_path, yaml)
     by_flags = parse(tmp_path, "{}", *flags, "--train_parts", "attention", "mlp")
-    for arguments in (found, by_flags):
+    for arguments in (result, by_flags):
         assert arguments.sources() == expected
         assert (arguments.init_embeddings, arguments.train_parts) == ("averaged", ["attention", "mlp"])
-    assert TransferArguments(**dataclasses.asdict(found)) == found
+    assert TransferArguments(**dataclasses.asdict(result)) == result
     assert parse(tmp_path, yaml, "--init_from", "c").sources() == [Source("c")]
     assert parse(tmp_path, yaml, "--init_from", "").sources() == []
     one = parse(tmp_path, "init_from: {path: a, parts: mlp}\ntrain_parts: mlp\n")

@@ -83,10 +83,10 @@ def test_the_map_of_many_prompts_is_found_from_some_of_them(monkeypatch):
 
 @pytest.mark.parametrize("shape", [(1, 6), (4, 1)])
 def test_where_there_is_no_second_direction_the_map_has_zeros(shape):
-    place = place_on_map(np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
-    assert place.shape == (shape[0], 2)
-    assert (place[:, 1] == 0).all()
-    assert place[:, 0].any() == (shape[0] > 1)
+    points = place_on_map(np.arange(np.prod(shape), dtype=np.float32).reshape(shape))
+    assert points.shape == (shape[0], 2)
+    assert (points[:, 1] == 0).all()
+    assert points[:, 0].any() == (shape[0] > 1)
 
 
 def test_conversations_are_weighed_by_their_text(prompts):

@@ -51,9 +51,9 @@ def places(tmp_path_factory) -> dict[str, Path]:
     near = {side: text.replace("How do I", "HOW do I").replace("?", "!") for side, text in hh(5, "Perhaps.").items()}
     rows += [hh(3), hh(4, "Maybe."), near]
     lines = [*map(json.dumps, rows), "broken", json.dumps({"chosen": "only"})]
-    found = {"hh": folder / "hh.jsonl", "uf": folder / "uf.parquet", "se": folder / "se.parquet"}
-    found["hh"].write_text("\n".join(lines) + "\n")
+    result = {"hh": folder / "hh.jsonl", "uf": folder / "uf.parquet", "se": folder / "se.parquet"}
+    result["hh"].write_text("\n".join(lines) + "\n")
     asked = [*(uf(number) for number in range(100, 118)), uf(0), uf(0, question(7) + " Please.")]
-    pq.write_table(pa.Table.from_pylist(asked), found["uf"])
-    pq.write_table(pa.Table.from_pylist([se(number) for number in range(200, 215)]), found["se"])
-    return found
+    pq.write_table(pa.Table.from_pylist(asked), result["uf"])
+    pq.write_table(pa.Table.from_pylist([se(number) for number in range(200, 215)]), result["se"])
+    return result

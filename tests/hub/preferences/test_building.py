@@ -76,32 +76,32 @@ def plain(places):
 
 
 def test_pairs(folder, plain):
-    found = table(folder, "pairs")
+    result = table(folder, "pairs")
     columns = ("id", "prompt_id", "src", "prompt", "chosen", "rejected")
-    assert [{name: row[name] for name in columns} for row in found] == plain["pairs"]
-    vectors = embed_texts([prompt_text(row["prompt"]) for row in found])
+    assert [{name: row[name] for name in columns} for row in result] == plain["pairs"]
+    vectors = embed_texts([prompt_text(row["prompt"]) for row in result])
     density = knn_density(vectors, k=4)  # a prompt of two pairs is two points in one place
-    np.testing.assert_allclose([row["density"] for row in found], density, rtol=1e-6)
+    np.testing.assert_allclose([row["density"] for row in result], density, rtol=1e-6)
     weights = rarity_weights(density)
-    np.testing.assert_allclose([row["sampling_weight"] for row in found], weights, rtol=1e-6)
+    np.testing.assert_allclose([row["sampling_weight"] for row in result], weights, rtol=1e-6)
 
 
 def test_prompts(folder, plain):
-    found = table(folder, "prompts")
+    result = table(folder, "prompts")
     for name in ("prompt", "prompt_id", "src"):
-        assert [row[name] for row in found] == [row[name] for row in plain["prompts"]]
+        assert [row[name] for row in result] == [row[name] for row in plain["prompts"]]
     each = Counter(row["prompt_id"] for row in plain["pairs"])
-    assert [row["count"] for row in found] == [each[row["prompt_id"]] for row in found]
-    density = knn_density(embed_texts([prompt_text(row["prompt"]) for row in found]), k=4)
-    np.testing.assert_allclose([row["density"] for row in found], density, rtol=1e-6)
-    np.testing.assert_allclose([row["sampling_weight"] for row in found], rarity_weights(density), rtol=1e-6)
+    assert [row["count"] for row in result] == [each[row["prompt_id"]] for row in result]
+    density = knn_density(embed_texts([prompt_text(row["prompt"]) for row in result]), k=4)
+    np.testing.assert_allclose([row["density"] for row in result], density, rtol=1e-6)
+    np.testing.assert_allclose([row["sampling_weight"] for row in result], rarity_weights(density), rtol=1e-6)
 
 
 def test_ids_lead_to_prompts_also_of_near_duplicates(folder, plain):
-    found = table(folder, "id_to_prompt")
-    assert [(row["prompt_id"], row["repeats"], row["text"]) for row in found] == plain["all"]
-    texts = {row["prompt_id"]: row["text"] for row in found}
-    repeating = [row for row in found if row["repeats"] != row["prompt_id"]]
+    result = table(folder, "id_to_prompt")
+    assert [(row["prompt_id"], row["repeats"], row["text"]) for row in result] == plain["all"]
+    texts = {row["prompt_id"]: row["text"] for row in result}
+    repeating = [row for row in result if row["repeats"] != row["prompt_id"]]
     assert len(repeating) == 2
     for row in repeating:
         assert normalise(row["text"]).lower()[:30] == normalise(texts[row["repeats"]]).lower()[:30]
@@ -136,12 +136,12 @@ def test_counts(counts):
 def test_what_was_read_is_kept_or_in_the_file_of_dropped_rows(folder, counts):
     lines = [json.loads(line) for line in (folder / "dropped_rows.jsonl").read_text().splitlines()]
     assert all(set(line) - {"repeats", "similarity"} == {"src", "file", "line", "reason", "row"} for line in lines)
-    found = Counter((line["src"], line["reason"]) for line in lines)
+    result = Counter((line["src"], line["reason"]) for line in lines)
     for name, of in counts["sources"].items():
         assert of["rows_read"] == of["rows_used"] + sum(of["rows_dropped"].values())
         assert of["pairs_made"] == of["pairs_kept"] + sum(of["pairs_dropped"].values())
         reasons = of["rows_dropped"] | of["pairs_dropped"]
-        assert {reason: number for (src, reason), number in found.items() if src == name} == reasons
+        assert {reason: number for (src, reason), number in result.items() if src == name} == reasons
     assert sum(of["pairs_kept"] for of in counts["sources"].values()) == len(table(folder, "pairs"))
     near = [line for line in lines if line["reason"] == "near-duplicate prompt"]
     assert all(0.8 <= line["similarity"] <= 1 for line in near)
