@@ -316,7 +316,7 @@ def distributed(samples: Samples) -> Iterator[Problem]:
         if probs.shape != (wanted := (*positions.shape, len(all_words(task)))) or probs.dtype != np.float64:
             yield Problem(f"got {probs.dtype} {list(probs.shape)}, wanted float64 {list(wanted)}")
             continue
-        own = np.take_along_axis(rows.tokens, positions, axis=1)[:, :, None]
+        own = np.take_along_axis(probs, np.take_along_axis(rows.tokens, positions, axis=1)[:, :, None], axis=2)
         floors = np.exp(np.take_along_axis(task.optimal_log_probs(rows), positions, axis=1))
         first: dict[bytes, np.ndarray] = {}
         others = [
@@ -324,25 +324,20 @@ def distributed(samples: Samples) -> Iterator[Problem]:
             for tokens, row_positions, row_values in zip(rows.tokens, positions, probs, strict=True)
             for position, values in zip(row_positions, row_values, strict=True)
         ]
-        alone = task.optimal_distribution(rows.select(np.array([0])), np.arange(start[0], last[0] + 1))[
-            0, positions[0] - start[0]
-        ]
+        first_row, span = rows.select(np.array([0])), np.arange(start[0], last[0] + 1)
+        alone = task.optimal_distribution(first_row, span)[0, positions[0] - start[0]]
         broken = {
             "a probability below 0 or NaN": ~(probs >= 0),
             "probabilities of the next token do not sum to 1": np.abs(probs.sum(axis=2) - 1) > 1e-9,
-            "another probability of the row's own token than the floor's": np.abs(
-                np.take_along_axis(probs, own, axis=2)[:, :, 0] - floors
-            )
-            > 1e-10,
+            "another probability of the row's own token than the floor's": np.abs(own[:, :, 0] - floors) > 1e-10,
             "rows that begin alike have two distributions": np.array(others).reshape(positions.shape),
-            "another distribution in the row alone": np.abs(probs - alone).max(axis=2)
-            * (np.arange(len(rows)) == 0)[:, None]
-            > 1e-9,
+            "another distribution in the row alone": (np.arange(len(rows)) == 0)
+            & (np.abs(probs[0] - alone).max() > 1e-9),
         }
         yield from sample.problems({what: each.reshape(len(rows), -1).any(axis=1) for what, each in broken.items()})
         for position in (int(start[0]) - 1, int(rows.loss_stop[0])):
             try:
-                task.optimal_distribution(rows.select(np.array([0])), [position])
+                task.optimal_distribution(first_row, [position])
             except ValueError:
                 continue
             yield Problem(f"position {position} of a row carries no loss and is not refused")

@@ -214,32 +214,19 @@ class Analogy(Task[AnalogyConfig]):
         return out
 
 
-@kernel
-def _tokens(facts, num_entities):  # type: ignore[no-untyped-def]
+def _tokens(facts: np.ndarray, num_entities: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of packed facts: tokens int32 [facts, 5], lengths int32 [facts]."""
-    tokens = np.full((facts.size, _WIDTH), np.int32(PAD))
-    lengths = np.empty(facts.size, np.int32)
-    for row in range(facts.size):
-        head, first, second, tail = unpack(facts[row])
-        last = 3 if second < 0 else 4
-        tokens[row, 0] = BOS
-        tokens[row, 1] = FIRST_CONTENT + head
-        tokens[row, 2] = FIRST_CONTENT + num_entities + first
-        tokens[row, 3] = FIRST_CONTENT + num_entities + second
-        tokens[row, last] = FIRST_CONTENT + tail
-        lengths[row] = last + 1
-    return tokens, lengths
+    head, first, second, tail = unpack(facts)
+    label, last, single = FIRST_CONTENT + num_entities, FIRST_CONTENT + tail, second < 0
+    ends = (np.where(single, last, label + second), np.where(single, PAD, last))
+    tokens = np.stack([np.full(facts.size, BOS), FIRST_CONTENT + head, label + first, *ends], axis=1)
+    return tokens.astype(np.int32), np.where(single, _WIDTH - 1, _WIDTH).astype(np.int32)
 
 
-@kernel
-def _codes(tokens, lengths, num_entities):  # type: ignore[no-untyped-def]
+def _codes(tokens: np.ndarray, lengths: np.ndarray, num_entities: int) -> np.ndarray:
     """The code of each row's prompt, int64 [rows]."""
-    out = np.empty(lengths.size, np.int64)
-    label = FIRST_CONTENT + num_entities
-    for row in range(lengths.size):
-        second = tokens[row, 3] - label if lengths[row] == _WIDTH else -1
-        out[row] = prompt_code(tokens[row, 1] - FIRST_CONTENT, tokens[row, 2] - label, second)
-    return out
+    head, first, second = tokens[:, 1:4].T.astype(np.int64) - FIRST_CONTENT
+    return prompt_code(head, first - num_entities, np.where(lengths == _WIDTH, second - num_entities, -1))
 
 
 @kernel

@@ -80,7 +80,7 @@ class AnalogyConfig(TaskConfig):
 @kernel(inline="always")
 def prompt_code(head, first, second):  # type: ignore[no-untyped-def]
     """The code of a prompt: an entity and one label (`second` is -1), or two."""
-    return (np.int64(head) << (2 * _LABEL_BITS)) | (np.int64(first) << _LABEL_BITS) | np.int64(second + 1)
+    return (head << (2 * _LABEL_BITS)) | (first << _LABEL_BITS) | (second + 1)
 
 
 @kernel(inline="always")
