@@ -85,7 +85,7 @@ def prompt_code(head, first, second):  # type: ignore[no-untyped-def]
 
 @kernel(inline="always")
 def _pack(code, tail, kind):  # type: ignore[no-untyped-def]
-    return (code << _PROMPT) | (np.int64(tail) << _KIND_BITS) | np.int64(kind)
+    return (code << _PROMPT) | (tail << _KIND_BITS) | kind
 
 
 @kernel(inline="always")
@@ -233,15 +233,13 @@ def _relations(num_entities, num_relations, sub_size, mode, key):  # type: ignor
     return out
 
 
-@kernel
-def _hold_out(relations, sub_size, pairs):  # type: ignore[no-untyped-def]
+def _hold_out(relations: np.ndarray, sub_size: int, pairs: np.ndarray) -> np.ndarray:
     """Whether each fact is held out, bool [places, places], of E1's pairs by number; takes them out of the mirror."""
-    held = np.zeros(relations.shape, np.bool_)
-    for pair in pairs:
-        head, tail = pair // (sub_size - 1), pair % (sub_size - 1)
-        tail += tail >= head
-        held[head, tail] = True
-        relations[sub_size + head, sub_size + tail] = -1
+    head, tail = np.divmod(pairs, sub_size - 1)
+    tail += tail >= head
+    held = np.zeros(relations.shape, bool)
+    held[head, tail] = True
+    relations[sub_size + head, sub_size + tail] = -1
     return held
 
 
@@ -278,14 +276,10 @@ def _composition_kind(fact, near):  # type: ignore[no-untyped-def]
     return _NEAR if unit(draw(key, fact)) < probability else _ID_COMPOSITIONAL
 
 
-@kernel
-def _mappings(first, second, functor, count, unseen):  # type: ignore[no-untyped-def]
+def _mappings(first: np.ndarray, second: np.ndarray, functor: int, count: int, unseen: np.ndarray) -> np.ndarray:
     """The functor's facts, and its inverse's where `count` is twice as large; `unseen` numbers those held out."""
-    out = np.empty(count, np.int64)
-    for number in range(count):
-        inverse, at = number // first.size, number % first.size
-        source, image = (second[at], first[at]) if inverse else (first[at], second[at])
-        out[number] = _pack(prompt_code(source, functor + inverse, -1), image, _ID_ANALOGICAL)
-    for number in unseen:
-        out[number] += _OOD_ANALOGICAL - _ID_ANALOGICAL
-    return out
+    inverse, at = np.divmod(np.arange(count), first.size)
+    source, image = np.where(inverse, (second[at], first[at]), (first[at], second[at]))
+    facts = _pack(prompt_code(source, functor + inverse, -1), image, _ID_ANALOGICAL)
+    facts[unseen] += _OOD_ANALOGICAL - _ID_ANALOGICAL
+    return facts
