@@ -15,8 +15,15 @@ from hf_synth.tasks.base import about
 
 _GALLERY_ROWS = 1_000
 _GALLERY = """\
-Written by `hf-synth tasks --markdown > docs/gallery.md`. Each task with the first training row of its first preset,
-its floor (the lowest achievable loss) and its presets. `hf-synth show TASK --preset PRESET` prints more rows."""
+Written by `hf-synth tasks --markdown > docs/gallery.md`. Of each task: the first training row of its first preset and
+the floor (the lowest achievable loss) of this row, the mean floor over test rows, and the presets. `prompt` is what
+comes before the tokens with loss: of a language `<bos>` alone, while the views cut its strings at a random token.
+`hf-synth show TASK --preset PRESET` prints more rows.
+
+Presets: a number is the length, the digits or the keys. `A-to-B`: training up to size A, test up to size B. `paper`:
+the number to delete is missing as often as in the paper. `kK-lL`: K types of brackets, length L; `truncated`: cut off
+at L. `RULE-wW-sS`: width W, S steps. `vV-lL-bB`: V symbols, depth L, beta B ([rlm.md](rlm.md)); `all`: loss on all
+leaves. `eN`: N entities; `inverse`: with facts of the functor's inverse; `atomic-ood`: atomic facts held out, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

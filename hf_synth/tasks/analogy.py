@@ -1,4 +1,4 @@
-"""Analogy: facts of a knowledge graph and of a functor inside it."""
+"""Analogy: facts of a knowledge graph and of a functor, a map from one half of its entities to the other."""
 
 import functools
 import itertools

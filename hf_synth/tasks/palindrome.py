@@ -1,4 +1,4 @@
-"""Palindrome: nested brackets whose content reads the same both ways."""
+"""Palindrome: brackets, which may nest, whose content reads the same both ways."""
 
 import dataclasses
 from collections.abc import Mapping

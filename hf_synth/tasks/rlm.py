@@ -66,7 +66,7 @@ class Rlm(Task[RlmConfig]):
         **{f"v6-l2-b{beta}": RlmConfig(vocab_size=6, depth=2, beta=beta) for beta in (1, 2, 3)},
         "v32-l4-b2-all": RlmConfig(vocab_size=32, depth=4, loss="all"),
     }
-    source = "De Giuli, Random Language Model, PRL 122, 128301; arXiv 2606.28105"
+    source = "De Giuli, Random Language Model, PRL 122, 128301, and its scaling limit, arXiv 2606.28105"
     verifiable = False
 
     def vocabulary(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Stack: what is left on a stack after a sequence of pushes and pops."""
+"""Stack: what is left on a stack, top first, after pushes (numbers) and pops (0)."""
 
 import dataclasses
 
