@@ -43,7 +43,7 @@ class ColorShape(Grammar[ColorShapeConfig]):
     version = 1
     config_class = ColorShapeConfig
     presets = {"default": ColorShapeConfig()}
-    source = "Hyperdata grammar experiment, grammar 2"
+    source = "Hyperdata grammar experiment, grammar 2 (github.com/tractatus1889/hyperdata)"
 
     def vocabulary(self) -> tuple[str, ...]:
         """The two colors, then the shapes of the first and of the second."""

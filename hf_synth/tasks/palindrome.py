@@ -40,7 +40,7 @@ class Palindrome(Grammar[PalindromeConfig]):
     version = 1
     config_class = PalindromeConfig
     presets = {"default": PalindromeConfig()}
-    source = "Hyperdata grammar experiment, grammar 3"
+    source = "Hyperdata grammar experiment, grammar 3 (github.com/tractatus1889/hyperdata)"
 
     def vocabulary(self) -> tuple[str, ...]:
         """The brackets and the four words."""

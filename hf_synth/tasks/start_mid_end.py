@@ -31,7 +31,7 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
     version = 1
     config_class = StartMidEndConfig
     presets = {"default": StartMidEndConfig(), "long": StartMidEndConfig(max_middle=100)}
-    source = "Hyperdata grammar experiment, grammar 1"
+    source = "Hyperdata grammar experiment, grammar 1 (github.com/tractatus1889/hyperdata)"
 
     words: ClassVar[tuple[str, str, str]] = ("START", "MID", "END")
 

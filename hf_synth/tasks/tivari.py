@@ -12,7 +12,7 @@ class Tivari(StartMidEnd):
 
     name = "tivari"
     version = 1
-    source = "Hyperdata grammar experiment, Tivari"
+    source = "Hyperdata grammar experiment, Tivari (github.com/tractatus1889/hyperdata)"
 
     words = ("XAQ", "ZIV", "BEK")
     delimiters = ("<tivari>", "</tivari>")

@@ -38,7 +38,7 @@ class Tivari3(Grammar[Tivari3Config]):
     version = 1
     config_class = Tivari3Config
     presets = {"default": Tivari3Config(), "short": Tivari3Config(max_half=4)}
-    source = "Hyperdata grammar experiment, the later variant of Tivari"
+    source = "Hyperdata grammar experiment, the later variant of Tivari (github.com/tractatus1889/hyperdata)"
 
     delimiters = ("<tivari3>", "</tivari3>")
     one_block = False

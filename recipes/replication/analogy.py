@@ -78,8 +78,9 @@ def transience_section(records: Sequence[Record], config: Mapping[str, Any], fol
     return [
         sample_size_note(min(len(runs) for runs in arms.values()), "graphs"),
         f"Each run takes {steps:,} steps, {steps / epoch:,.0f} epochs, and is evaluated every {config['eval_steps']} "
-        "steps. Both held-out analogies are right by guessing in 4 % of the evaluations. In `control`, the halves of "
-        "a graph share no relation, so nothing tells the held-out facts.",
+        "steps. Both held-out analogies are right by guessing in 4 % of the evaluations. If an arm's interval of this "
+        "fraction contains 0.04 or lies below, the arm is not shown to learn them, and its last column says nothing "
+        "about losing. In `control`, the halves of a graph share no relation, so nothing tells the held-out facts.",
         table(["arm", "graphs", "evaluations with both right", "graphs with both right at some evaluation",
                "of these not both right at the end"],
               [[arm, str(len(runs)), *_both(runs)] for arm, runs in arms.items()]),
@@ -134,7 +135,7 @@ def _claims(arm: str, runs: Sequence[Record]) -> list[Claim]:
              ("held-out analogies reach 0.5", reached, count),
              ("and are lost again by the end", lost, reached)]  # fmt: skip
     shares = [
-        share_claim(claim, f"fraction of graphs above one half, {decay}", hits, of)
+        share_claim(claim, f"fraction of graphs, wanted above one half; {decay}", hits, of)
         for claim, hits, of in claimed
         if of
     ]

@@ -12,6 +12,7 @@ from hf_synth.experiments.statistics import NOT_SUPPORTED, SUPPORTED, UNDECIDED,
 from hf_synth.metrics.intervals import Interval, holm, mean_interval, paired_test, wilson_interval
 from hf_synth.reports.tables import MISSING, table
 
+COMPARED = ("agrees", "does not agree")  # published numbers without a test
 _WORDS = {SUPPORTED: "reproduced", NOT_SUPPORTED: "not reproduced", UNDECIDED: "undecided"}
 
 
@@ -32,6 +33,15 @@ class Claim:
     digits: int = 3
     without: str = ""
     own: bool = False
+
+
+def compared_claim(
+    claim: str, measured: str, values: Sequence[float], published: float, within: float = 0.0005
+) -> Claim:
+    """Return whether a published number, known to `within`, lies in the interval of the mean here; no test."""
+    interval = mean_interval(values)
+    word = COMPARED[not interval.low - within <= published <= interval.high + within]
+    return Claim(claim, measured, interval, len(values), 1.0, without=word)
 
 
 def mean_claim(claim: str, measured: str, values: Sequence[float], bar: float = 0.0, digits: int = 3) -> Claim:
@@ -105,7 +115,7 @@ def sample_size_note(seeds: int, unit: str = "seeds") -> str:
     """Return what so many units allow to say; each has a training seed of its own."""
     own = "" if unit == "seeds" else ", each with a training seed of its own"
     if seeds >= ENOUGH_SEEDS:
-        return f"{seeds} {unit}{own}; intervals are 95 % over {unit} (Student's t)."
+        return f"{seeds} {unit}{own}; intervals are 95 % over {unit}: Student's for means, Wilson's for counts."
     few = f"{seeds} of the {ENOUGH_SEEDS} {unit} that a claim takes"
     over = f" Intervals are over {unit}." if seeds > 1 else ""
     return f"{few}: this shows that the study runs, and no more.{over}"

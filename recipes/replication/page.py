@@ -11,7 +11,7 @@ import yaml
 from hf_synth.io import write_text
 from hf_synth.reports.tables import MISSING, table
 from replication.analogy import analogy_section, transience_section
-from replication.claims import Claim, claims_table, verdicts, with_interval
+from replication.claims import COMPARED, Claim, claims_table, verdicts, with_interval
 from replication.hyperdata import hyperdata_section
 from replication.procedural import downstream_section, tasks_section
 from replication.records import Record, read_records, run_key
@@ -50,10 +50,14 @@ _WRITERS = (
 )
 SECTIONS: dict[str, Section] = {writer.__name__: writer for writer in _WRITERS}
 STUDIES = _studies()
-_HEAD = """# Published results, run again
+_HEAD = """# Published experiments, run again
 
-Claims tested here: {answer}. {other} of {studies} studies do not have the published setting, so their published
-claims are not tested. The summary has one line per claim; the sections have the numbers.
+Verdicts on single claims: {answer}. {other} of {studies} studies do not have the published setting,
+so what was published there is not tested. The summary has one line per claim; the sections have the numbers.
+
+"Published" means: in the paper or the code that the [gallery](gallery.md) names as the source of the task. For
+procedural pretraining that is arXiv 2601.21725, for the Random Language Model (RLM: [rlm.md](rlm.md)) De Giuli's arXiv
+2606.28105, for analogies arXiv 2602.01992, for hyperdata the reports in github.com/tractatus1889/hyperdata.
 
 `python recipes/replicate.py` writes this page. Each study is a config `replicate_*.yaml` in `recipes/configs/`. Each
 finished run is a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never
@@ -63,8 +67,10 @@ over the samples of one run.
 
 {summary}
 
-- Reproduced: the number is above the threshold of the claim. Not reproduced: it is below.
-- Supported, not supported: the same for claims that were not published.
+- Agrees: the published number lies in the 95 % interval here, widened by its own rounding. No p-value.
+- Reproduced: the number is significantly above the threshold of the claim, which is 0 for differences and one half for
+  fractions of graphs. Not reproduced: significantly below.
+- Supported, not supported: the same for claims of our own.
 - Undecided: the corrected p-value does not decide, or there are fewer than the 8 units that a claim takes.
 - Not the published setting: the setting differs in something that could matter, so the claim is not tested. It is
   neither confirmed nor refuted here. The section lists what differs.
@@ -84,8 +90,10 @@ def write_page(docs: Path, configs: Path) -> Path:
     rows = [
         [STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
         for (name, claim), word in zip(claims, words, strict=True)
-        if not claim.without
+        if not claim.without or claim.without in COMPARED
     ]
+    counts = collections.Counter(row[-1] for row in rows)
+    answer = ", ".join(f"{word} {count}" for word, count in counts.items()) or "none"
     rows += [
         [
             study.title,
@@ -98,8 +106,6 @@ def write_page(docs: Path, configs: Path) -> Path:
     ]
     summary = table(["study", "claim", "here", "verdict"], rows, text_columns=2)
     tested = sum(not claim.without for _, claim in claims)
-    counts = collections.Counter(word for (_, claim), word in zip(claims, words, strict=True) if not claim.without)
-    answer = ", ".join(f"{count} {word}" for word, count in counts.items()) or "none"
     other = sum(bool(study.settings) for study in STUDIES.values())
     parts = [_HEAD.format(summary=summary, tested=tested, answer=answer, other=other, studies=len(STUDIES))]
     left = iter(words)
@@ -128,7 +134,8 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
         return ["Not run yet."]
     current = [record for record in current if record.text == current[-1].text]  # runs on other text are another study
     planned = len(config.get("arms") or [""]) * len(config["seeds"])
-    left = [f"{len(current)} of {planned} runs are recorded."] if len(current) < planned else []
+    recorded = f"{len(current)} of {planned} runs are recorded. The others have not run."
+    left = [recorded] if len(current) < planned else []
     section = study.section(current, config, folder)
     settings: list[str | list[Claim]] = []
     if study.settings:

@@ -11,11 +11,11 @@ from hf_synth.experiments.arms import filled_in
 from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
 from hf_synth.tasks import get_task
-from replication.claims import Claim, mean_claim, over_units, sample_size_note, seed_by_seed
+from replication.claims import Claim, compared_claim, mean_claim, over_units, sample_size_note, seed_by_seed
 from replication.records import Record, by_arm
 
 _COUNTERS = ("unigram", "bigram", "trigram")
-_ENTROPIES = {0.8: "3.378 ± 0.008", 1.2: "3.109 ± 0.028", 1.8: "2.458 ± 0.033", 2.4: "1.909 ± 0.024"}
+_ENTROPIES = {0.8: (3.378, 0.008), 1.2: (3.109, 0.028), 1.8: (2.458, 0.033), 2.4: (1.909, 0.024)}
 _GRAMMARS = 100
 _EXCESS = 0.26
 
@@ -23,24 +23,21 @@ _EXCESS = 0.26
 def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Compare V=128, L=1, beta=2 with the published loss and accuracy."""
     published = ["published (one grammar)", "2.84", "3.10", "0.26", "0.297", "-", "-", "-"]
+    excess = [record.metrics["excess/test"] for record in records]
     return [
         *_against_floor(records, config, folder, "rlm_v128", published),
-        _next_to_published(records),
+        "The published excess is 3.10 - 2.84 = 0.26, from two losses rounded to 0.01. The width of the published "
+        "model is not documented. The width here was chosen because it reaches the published loss, so this agreement "
+        "is no independent evidence.",
+        [compared_claim("the excess is 0.26", "mean excess, nats per token", excess, _EXCESS, within=0.01)],
         "With two leaves, a bigram with exact probabilities is the best predictor. The bigram here estimates them "
         "from the rows that the transformer has seen. The loss of the unigram tends to the marginal entropy.",
         "### Conditional entropy against beta, V=32, L=1\n",
-        *_entropies(),
+        f"The exact conditional entropy of the second leaf, for {_GRAMMARS} grammars; nothing is trained. What the "
+        "published ± is, is not known. At beta 1.8 and 2.4 it is far smaller than the standard deviation (sd) over "
+        "grammars here.",
+        _entropies(),
     ]
-
-
-def _next_to_published(records: Sequence[Record]) -> str:
-    """Say whether the published excess, of losses known to 0.005 each, is the one measured here."""
-    excess = float(np.mean([record.metrics["excess/test"] for record in records]))
-    agree = "agrees" if abs(excess - _EXCESS) <= 0.01 else "does not agree"
-    return (
-        f"The published excess is 3.10 - 2.84 = {_EXCESS:g}, from two losses rounded to 0.01. The mean here, "
-        f"{excess:.3f}, {agree} with it."
-    )
 
 
 def l3_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
@@ -48,22 +45,15 @@ def l3_section(records: Sequence[Record], config: Mapping[str, Any], folder: Pat
     return _against_floor(records, config, folder, "rlm_l3", None)
 
 
-def _entropies() -> list[str]:
-    """Return the exact conditional entropy over 100 grammars at V=32, L=1; nothing is trained."""
-    rows = []
-    for beta, published in _ENTROPIES.items():
+def _entropies() -> list[Claim]:
+    """Return the exact conditional entropy over 100 grammars at V=32, L=1, next to the published ones."""
+    claims = []
+    for beta, (published, spread) in _ENTROPIES.items():
         tasks = (get_task("rlm", vocab_size=32, depth=1, beta=beta, rule_seed=seed) for seed in range(_GRAMMARS))
-        entropies = np.array([task.conditional_entropy() for task in tasks])  # type: ignore[attr-defined]
-        rows.append(
-            [
-                f"{beta:g}",
-                f"{entropies.mean():.3f} ± {entropies.std(ddof=1):.3f}",
-                over_units(entropies.tolist()),
-                published,
-            ]
-        )
-    head = ["beta", "exact, mean ± sd over grammars", "mean and 95 % interval", "published"]
-    return [table(head, rows)]
+        entropies = [task.conditional_entropy() for task in tasks]  # type: ignore[attr-defined]
+        shows = f"mean over {_GRAMMARS} grammars, nats; sd {np.std(entropies, ddof=1):.3f}, published ± {spread}"
+        claims.append(compared_claim(f"at beta {beta:g} the entropy is {published}", shows, entropies, published))
+    return claims
 
 
 def _against_floor(
@@ -83,11 +73,11 @@ def _against_floor(
     _figure(records, [own[1] for own in losses], folder, name)
     ahead = [min(own) - record.metrics["loss/test"] for record, own in zip(records, losses, strict=True)]
     shows = "the best counter's loss minus the transformer's, nats"
-    better = dataclasses.replace(mean_claim("a transformer beats counting the same rows", shows, ahead), own=True)
+    better = mean_claim("a transformer beats uni-, bi- and trigram counts", shows, ahead)
     return [
         sample_size_note(len(records), "grammars"),
         table(head, [*([published] if published else []), *rows]),
-        [] if published else [better],  # of two leaves the bigram is the best predictor
+        [] if published else [dataclasses.replace(better, own=True)],  # of two leaves the bigram is the best predictor
         f"![Excess loss over training steps, one line per grammar](reproduction/figures/{name}.png)",
     ]
 
