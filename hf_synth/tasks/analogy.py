@@ -1,4 +1,4 @@
-"""Analogy: facts of a knowledge graph and of a functor, a map from one half of its entities to the other."""
+"""Analogy: facts of a graph and of a functor, a map between its halves."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Palindrome: brackets, which may nest, whose content reads the same both ways."""
+"""Palindrome: the same both ways inside brackets, which may nest."""
 
 import dataclasses
 from collections.abc import Mapping

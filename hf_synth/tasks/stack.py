@@ -1,4 +1,4 @@
-"""Stack: what is left on a stack, top first, after pushes (numbers) and pops (0)."""
+"""Stack: what is left of pushes (numbers) and pops (0), top first."""
 
 import dataclasses
 
