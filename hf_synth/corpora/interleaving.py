@@ -1,6 +1,7 @@
 """Synthetic documents among canonical ones: by documents at random, or so that a share of the tokens is theirs."""
 
 import fractions
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,20 +33,57 @@ def interleave(
         raise ValueError(f"unit: got {unit!r}, wanted one of {', '.join(UNITS)}")
     if share in (0, 1):
         return synthetic if share else canonical
-    if unit == "documents":
-        return _ByDocuments(canonical, synthetic, share, seed)
-    return _ByTokens(canonical, synthetic, share, count_tokens)
+    return _Interleaved(canonical, synthetic, _Mixture(share, seed, count_tokens if unit == "tokens" else None))
+
+
+class _Mixture(NamedTuple):
+    """How documents are mixed. count_tokens: none for a share of the documents. address: of a shard's own draws."""
+
+    share: fractions.Fraction
+    seed: int
+    count_tokens: TokenCounter | None
+    address: str = ""
 
 
 class _Interleaved(Stream):
-    """Two streams, and how many documents were taken of both together."""
+    """Two streams, and how many documents were taken of both together.
 
-    position: tuple[str, ...] = ("number", "canonical", "synthetic")
+    The balance is whole * (synthetic tokens that are wanted so far - those that there are): exact, and always small.
+    """
 
-    def __init__(self, canonical: Stream, synthetic: Stream, share: fractions.Fraction) -> None:
+    position = ("number", "balance", "canonical", "synthetic")
+
+    def __init__(self, canonical: Stream, synthetic: Stream, mixture: _Mixture) -> None:
         super().__init__()
-        self.canonical, self.synthetic, self.share = canonical, synthetic, share
-        self.number = 0
+        self.canonical, self.synthetic, self.mixture = canonical, synthetic, mixture
+        self.number = self.balance = 0
+
+    def _next(self) -> pa.Table:
+        share, seed, count_tokens, address = self.mixture
+        if count_tokens is not None:
+            return self._by_tokens(count_tokens)
+        index = np.arange(self.number, self.number + BLOCK)
+        rng = RowRandom(seed=seed, split=address, purpose="interleave", index=index)
+        chosen = rng.integers(0, share.denominator, 1)[:, 0] < share.numerator
+        canonical, synthetic = self.canonical.read(int((~chosen).sum())), self.synthetic.read(int(chosen.sum()))
+        count = min(_possible(~chosen, canonical.num_rows), _possible(chosen, synthetic.num_rows))
+        if not count:
+            raise self._ended(bool(chosen[0]))
+        self.number += count
+        return merged(canonical, synthetic, chosen[:count])
+
+    def _by_tokens(self, count_tokens: TokenCounter) -> pa.Table:
+        """Return the documents that are decided by what both streams have made."""
+        canonical, synthetic = self.canonical.rest(), self.synthetic.rest()
+        if not (canonical.num_rows and synthetic.num_rows):
+            raise self._ended(synthetic.num_rows == 0)
+        lengths = (self.canonical.lengths(count_tokens), self.synthetic.lengths(count_tokens))
+        part, whole = self.mixture.share.numerator, self.mixture.share.denominator
+        chosen, self.balance = _nearest_share(*lengths, part, whole - part, self.balance)
+        self.synthetic.skip(int(chosen.sum()))
+        self.canonical.skip(int((~chosen).sum()))
+        self.number += chosen.size
+        return merged(canonical, synthetic, chosen)
 
     def _ended(self, synthetic: bool) -> ValueError:
         name = "synthetic" if synthetic else "canonical"
@@ -54,66 +92,11 @@ class _Interleaved(Stream):
             "wanted more of them, or to have them again (repeat=True; on the command line --repeat)"
         )
 
-
-class _ByDocuments(_Interleaved):
-    """Synthetic with a probability, document by document."""
-
-    def __init__(
-        self, canonical: Stream, synthetic: Stream, share: fractions.Fraction, seed: int, address: str = ""
-    ) -> None:
-        super().__init__(canonical, synthetic, share)
-        self.seed, self.address = seed, address
-
-    def _next(self) -> pa.Table:
-        index = np.arange(self.number, self.number + BLOCK)
-        rng = RowRandom(seed=self.seed, split=self.address, purpose="interleave", index=index)
-        chosen = rng.integers(0, self.share.denominator, 1)[:, 0] < self.share.numerator
-        canonical = self.canonical.read(int((~chosen).sum()))
-        synthetic = self.synthetic.read(int(chosen.sum()))
-        count = min(_possible(~chosen, canonical.num_rows), _possible(chosen, synthetic.num_rows))
-        if not count:
-            raise self._ended(bool(chosen[0]))
-        self.number += count
-        return merged(canonical, synthetic, chosen[:count])
-
-    def shard(self, num_shards: int, index: int) -> "_ByDocuments":
-        """Return both streams' parts, interleaved by draws of the part's own."""
+    def shard(self, num_shards: int, index: int) -> "_Interleaved":
+        """Return both streams' parts, mixed by draws of the part's own, or each with the same share of tokens."""
         parts = (self.canonical.shard(num_shards, index), self.synthetic.shard(num_shards, index))
-        return _ByDocuments(*parts, self.share, self.seed, f"{self.address}{index} of {num_shards}, ")
-
-
-class _ByTokens(_Interleaved):
-    """Synthetic where that brings the share of tokens nearest to what is wanted.
-
-    The balance is whole * (synthetic tokens that are wanted so far - those that there are): exact, and always small.
-    """
-
-    position = ("number", "canonical", "synthetic", "balance")
-
-    def __init__(
-        self, canonical: Stream, synthetic: Stream, share: fractions.Fraction, count_tokens: TokenCounter
-    ) -> None:
-        super().__init__(canonical, synthetic, share)
-        self.count_tokens = count_tokens
-        self.balance = 0
-
-    def _next(self) -> pa.Table:
-        """Return the documents that are decided by what both streams have made."""
-        canonical, synthetic = self.canonical.rest(), self.synthetic.rest()
-        if not (canonical.num_rows and synthetic.num_rows):
-            raise self._ended(synthetic.num_rows == 0)
-        lengths = (self.canonical.lengths(self.count_tokens), self.synthetic.lengths(self.count_tokens))
-        part, rest = self.share.numerator, self.share.denominator - self.share.numerator
-        chosen, self.balance = _nearest_share(*lengths, part, rest, self.balance)
-        self.synthetic.skip(int(chosen.sum()))
-        self.canonical.skip(int((~chosen).sum()))
-        self.number += chosen.size
-        return merged(canonical, synthetic, chosen)
-
-    def shard(self, num_shards: int, index: int) -> "_ByTokens":
-        """Return both streams' parts, each with the same share of tokens."""
-        parts = (self.canonical.shard(num_shards, index), self.synthetic.shard(num_shards, index))
-        return _ByTokens(*parts, self.share, self.count_tokens)
+        address = f"{self.mixture.address}{index} of {num_shards}, "
+        return _Interleaved(*parts, self.mixture._replace(address=address))
 
 
 def merged(others: pa.Table, chosen: pa.Table, flags: np.ndarray) -> pa.Table:
