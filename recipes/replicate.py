@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["hf_synth"]
 # ///
-"""Published results, run again: every study of replication/page.py, and the page that compares.
+"""Published experiments, run again: every study of replication/studies.yaml, and the page that compares.
 
     python recipes/replicate.py                       what is not recorded yet, then docs/reproduction.md
     python recipes/replicate.py --only rlm_v128       one study
