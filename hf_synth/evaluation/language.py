@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from hf_synth.corpora.blocks import Blocks
 from hf_synth.evaluation.generation import sample_strings, task_ends, texts, write_completions
 from hf_synth.evaluation.model import Measured, map_over_processes
 from hf_synth.evaluation.scoring import common_start, share_of, token_log_probs, with_ends
@@ -21,7 +19,7 @@ from hf_synth.metrics.separation import separation
 from hf_synth.rng import RowRandom
 from hf_synth.sampling.language_models import check_vocabulary
 from hf_synth.tasks import Rows, Task
-from hf_synth.tasks.base import BOS, EOS, DecisionPoint
+from hf_synth.tasks.base import BOS, DecisionPoint
 from hf_synth.tasks.families.grammars import Grammar
 from hf_synth.tokenization import all_words, render
 
@@ -53,40 +51,36 @@ def language_scores(
     seed: int = 0,
     rows_seed: int = 0,
     split: str = "test",
-    natural: Blocks | None = None,
     trained: int = 0,
     trained_seed: int = 0,
-    start_token_id: int | None = None,
 ) -> dict[str, float]:
     """Return all measures of a model on a language, by name; random state outside is left as it was.
 
     rows: of `split`, and as many strings of each violation, made with `rows_seed`.
     samples: how many strings are sampled, with `seed`.
-    natural: held-out blocks of natural text. trained, trained_seed: how many training rows the model may have seen,
-    and their seed. start_token_id: what stands before a string: by default the end token, as between the documents of
-    a corpus, and `<bos>` for the task's own tokenizer.
+    trained, trained_seed: how many training rows the model may have seen, and their seed.
+    Before a string stands the end token, as between the documents of a corpus, or the `<bos>` of the task's tokenizer.
 
     The keys are those of `hf_synth.metrics`: perplexity, separation, completion, generation, and excess_loss where the
     tokenizer is the task's own. Further: `perplexity/same_length/...`, over violations that keep lengths.
     `string/loss`, `string/floor`, `string/excess`: nats a string after its opening, the delimiter or the first word;
     the floor is exact, and a tokenizer that could spell a string in several ways only adds to the excess.
     `coverage` of the strings that the language can have, none longer than its longest rows, and `coverage/of_rows`,
-    that of as many rows as there are samples. `natural/loss`, in nats per token, and `natural/perplexity`.
+    that of as many rows as there are samples.
 
     Raises ValueError where the task is not a formal language, or the tokenizer has ids that the model has not.
     """
     if not isinstance(task, Grammar):
         raise ValueError(f"task {task.name} is not a formal language, wanted one such as tivari3 or palindrome")
-    model, tokenizer, batch_size = measured.model, measured.tokenizer, measured.batch_size
+    model, tokenizer = measured.model, measured.tokenizer
     check_vocabulary(model, tokenizer)
     own = tokenizer.get_vocab() == {word: number for number, word in enumerate(all_words(task))}
-    if start_token_id is None:
-        start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
+    start_token_id = tokenizer.bos_token_id if own else tokenizer.eos_token_id
     test = task.rows(0, rows, split=split, seed=rows_seed)
     encode = functools.partial(with_ends, tokenizer=tokenizer, start_token_id=start_token_id, ended=False)
     strings = labelled_strings(task, test, rows_seed, split)
     sequences = with_ends(strings.texts, tokenizer, start_token_id)
-    log_probs = token_log_probs(model, sequences, batch_size=batch_size)
+    log_probs = token_log_probs(model, sequences, batch_size=measured.batch_size)
     right = _texts(task, test)
     sampled = sample_strings(
         measured,
@@ -97,13 +91,12 @@ def language_scores(
         seed=seed,
     )
     drawn = task.rows(0, samples, split=split, seed=seed)
-    metrics = {
+    return {
         **_contrasts(strings, log_probs),
-        **_above_floor(task, encode, test, sequences[:rows], log_probs[:rows], own and start_token_id != EOS),
+        **_above_floor(task, encode, test, sequences[:rows], log_probs[:rows], own),
         **_completion_tests(measured, task, encode),
         **_generation(task, test, drawn, sampled, trained, trained_seed),
     }
-    return {**metrics, **(natural_scores(model, natural, batch_size=batch_size) if natural is not None else {})}
 
 
 def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
@@ -120,12 +113,6 @@ def labelled_strings(task: Task, valid: Rows, seed: int, split: str) -> Strings:
         words=np.concatenate([rows.lengths for rows, _ in made.values()]),
         keeps_length=np.repeat([keeps for _, keeps in made.values()], count),
     )
-
-
-def natural_scores(model: PreTrainedModel, blocks: Blocks, *, batch_size: int = 64) -> dict[str, float]:
-    """Return the mean loss in nats per token of natural text, and its perplexity; a block's first token is given."""
-    loss = -float(np.concatenate(token_log_probs(model, list(blocks.ids()), batch_size=batch_size)).mean())
-    return {"natural/loss": loss, "natural/perplexity": float(np.exp(loss))}
 
 
 def _contrasts(strings: Strings, log_probs: list[np.ndarray]) -> dict[str, float]:

@@ -238,7 +238,7 @@ _LANGUAGE = """validity valid_and_new in_training coverage coverage/of_rows dist
     validity_by_length/* completion completion/strict completion/*/passed completion/*/strict completion/*/p_valid
     completion/*/p_invalid auroc auroc/same_length auroc/length auroc/length_table pairs/same_length perplexity/valid
     perplexity/invalid perplexity/ratio perplexity/gap perplexity/kind/* perplexity/same_length/* string/excess
-    string/loss string/floor string_perplexity/* natural/loss natural/perplexity"""
+    string/loss string/floor string_perplexity/*"""
 RECIPE_MEASURES = {
     "sft": "loss/final",
     "reward": "accuracy/held_out accuracy/held_out/* loss/held_out",

@@ -18,7 +18,7 @@ from hf_synth.corpora import splits as text
 from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer, held_out_text, source_files, training_text
 from hf_synth.evaluation.generation import sample_strings
-from hf_synth.evaluation.language import labelled_strings, language_scores, natural_scores
+from hf_synth.evaluation.language import labelled_strings, language_scores
 from hf_synth.evaluation.model import Measured
 from hf_synth.evaluation.scoring import token_log_probs
 from hf_synth.online import only_batch
@@ -397,13 +397,6 @@ def test_batched_log_probs_are_those_of_each_sequence_alone(model, batch_size):
     result = token_log_probs(model, sequences, batch_size=batch_size)
     for values, ids in zip(result, sequences, strict=True):
         assert values == pytest.approx(alone(model, ids), abs=2e-5)
-
-
-def test_natural_scores_are_the_mean_over_all_tokens(model, arguments, tokenizer):
-    blocks = held_out_blocks(arguments, tokenizer)
-    loss = -np.mean([alone(model, ids) for ids in blocks.ids().tolist()])
-    result = natural_scores(model, blocks, batch_size=7)
-    assert result == pytest.approx({"natural/loss": loss, "natural/perplexity": math.exp(loss)}, rel=1e-5)
 
 
 def test_scores_of_strings_are_those_of_each_alone(model, task, tokenizer):
