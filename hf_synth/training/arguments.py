@@ -221,8 +221,9 @@ class PolicyArguments(ModelConfig):
         if self.use_peft and not self.lora_target_modules:  # type: ignore[has-type]
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
-        if str(self.lora_target_modules).isidentifier():  # TRL takes one name out of its list, PEFT for a pattern then
-            self.lora_target_modules = [str(self.lora_target_modules)]
+        module: Any = self.lora_target_modules
+        if isinstance(module, str) and module.isidentifier():  # TRL takes one name out of its list, a pattern for PEFT
+            self.lora_target_modules = [module]
         check_fields(self)
         self.gpt2_size = self.gpt2_size or None
         folder = self.model_name_or_path
