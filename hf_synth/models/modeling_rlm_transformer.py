@@ -283,10 +283,8 @@ class RLMTransformerPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight)
         elif isinstance(module, nn.Linear):
-            is_head = module is self.get_output_embeddings()
-            init.normal_(
-                module.weight, std=(self.config.initializer_range if is_head else 1) * module.in_features**-0.5
-            )
+            scale = self.config.initializer_range if module is self.get_output_embeddings() else 1
+            init.normal_(module.weight, std=scale * module.in_features**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
         else:

@@ -93,9 +93,8 @@ class RopeGPTConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
-        known = [
-            name for name in RopeGPTConfig.__annotations__ if not name.endswith("_token_id")
-        ]  # sep_token_id is fine
+        # Ids of other tokens, such as sep_token_id, are fine.
+        known = [name for name in RopeGPTConfig.__annotations__ if not name.endswith("_token_id")]
         for key in () if kwargs.pop("_saved", False) else kwargs:
             if key in _OTHERS_NAMES:
                 wanted = _OTHERS_NAMES[key]

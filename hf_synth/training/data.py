@@ -199,13 +199,10 @@ def without_long_prompts(
 
 def pair_length(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> int:
     """Return tokens of the longer side of a preference pair, prompt included, string or messages."""
+    sides = [row["prompt"] + row[side] for side in ("chosen", "rejected")]
     if isinstance(row["prompt"], str):
-        return max(len(tokenizer(row["prompt"] + row[side]).input_ids) + 1 for side in ("chosen", "rejected"))
-    options = {"tokenize": True, "return_dict": True}
-    return max(
-        len(tokenizer.apply_chat_template(row["prompt"] + row[side], **options)["input_ids"])
-        for side in ("chosen", "rejected")
-    )
+        return 1 + max(map(len, tokenizer(sides).input_ids))
+    return max(map(len, tokenizer.apply_chat_template(sides, tokenize=True, return_dict=True)["input_ids"]))
 
 
 def _count(data: DataArguments, cluster: Cluster) -> int:
@@ -362,9 +359,8 @@ def accepted_by_template(rows: Dataset, tokenizer: PreTrainedTokenizerBase, fold
     for number, row in enumerate(rows):
         try:
             for reply in replies or [""]:
-                tokenizer.apply_chat_template(
-                    row["prompt"] + row.get(reply, []), tokenize=False, add_generation_prompt=not reply
-                )
+                turns = row["prompt"] + row.get(reply, [])
+                tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=not reply)
         except (TemplateError, TypeError) as error:
             shown = preferences.shortened({name: row[name] for name in ("prompt", *replies)})
             refused.append(preferences.RejectedRow(_TEMPLATE, number + 1, str(error), shown))
