@@ -41,14 +41,13 @@ class _WordTokenizer(PreTrainedTokenizerFast):
         except Exception as error:
             known, texts = self.get_vocab(), [*_flat(text), *_flat(text_pair)]
             words = (word for one in texts for word, _ in self.backend_tokenizer.pre_tokenizer.pre_tokenize_str(one))
-            for word in words:
-                if word not in known:
-                    some = ", ".join(sorted(known, key=known.get)[FIRST_CONTENT : FIRST_CONTENT + 8])
-                    raise ValueError(
-                        f"got the word {word!r}, which the tokenizer does not know; wanted words of the task, such as "
-                        f"{some}, separated by spaces"
-                    ) from error
-            raise
+            if (unknown := next((word for word in words if word not in known), None)) is None:
+                raise
+            some = ", ".join(sorted(known, key=known.get)[FIRST_CONTENT : FIRST_CONTENT + 8])
+            raise ValueError(
+                f"got the word {unknown!r}, which the tokenizer does not know; wanted words of the task, such as "
+                f"{some}, separated by spaces"
+            ) from error
 
 
 # Saved under the name of the library's class, which loads it everywhere.

@@ -135,12 +135,9 @@ class CurriculumCallback(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take up the stages that the log of a checkpoint names."""
-        for _step, stage in logged(state, "curriculum/next_stage"):
-            first_row = next(
-                e["curriculum/first_row"] for e in state.log_history if e.get("curriculum/next_stage") == stage
-            )
-            if stage > self.stages.last:
-                self.stages.begin(int(stage), int(first_row))
+        for entry in state.log_history:
+            if entry.get("curriculum/next_stage", 0) > self.stages.last:
+                self.stages.begin(int(entry["curriculum/next_stage"]), int(entry["curriculum/first_row"]))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """A check, once the stage's own rows are being trained on."""
