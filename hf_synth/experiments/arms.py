@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import check_fields, json_dict, nearest, option
+from hf_synth.experiments.statistics import EQUAL_KL, MINUS
 from hf_synth.io import is_main_process, write_text
 from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text, yaml_value
 from hf_synth.training.callbacks import names_for_trackers
@@ -97,7 +98,10 @@ class CompareArguments:
     vary: list[str] = option([], "NAME=VALUE,VALUE...: an arm for each value, the first is what others meet.")
     arms: dict[str, Any] = option({}, "Instead of vary: arm name -> the values it differs in, as JSON.", json=True)
     against: dict[str, Any] = option(
-        {}, "Arm -> the arms that it is compared with; each with the first by default.", json=True
+        {},
+        "Arm -> the arms that it is compared with; each with the first by default. For an interaction: 'A - B' -> "
+        "['C - D'].",
+        json=True,
     )
     seeds: list[int] = option([0], "How many seeds, 8 for 0 to 7; or several of them by name.")
     shared: dict[str, Any] = option(
@@ -152,8 +156,17 @@ class CompareArguments:
             if not isinstance(others, list) or not others or len(set(map(str, others))) < len(others):
                 raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms, each once")
             for name in (arm, *others):
-                if not isinstance(name, str) or name not in self.arms:
-                    raise ValueError(f"against: got arm {name!r}; {nearest(str(name), self.arms)}")
+                parts = str(name).split(MINUS)
+                for part in parts:
+                    if part not in self.arms:
+                        raise ValueError(f"against: got arm {part!r}; {nearest(part, self.arms)}")
+                if not len(parts) == len(set(parts)) == len(str(arm).split(MINUS)) <= 2:
+                    raise ValueError(
+                        f"against.{arm}: got {name!r}, wanted arms with arms, or differences with differences, as in "
+                        "'A - B'"
+                    )
+                if len(parts) == 2 and self.primary.startswith(EQUAL_KL):
+                    raise ValueError(f"against.{arm}: got a difference, wanted an arm: {self.primary} is of two arms")
             if arm in others:
                 raise ValueError(f"against.{arm}: got {arm!r} itself, wanted other arms")
 

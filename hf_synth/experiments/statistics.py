@@ -21,7 +21,8 @@ from hf_synth.metrics.intervals import (
 
 Metrics = Mapping[str, float]
 Results = Mapping[Any, Mapping[Any, Metrics]]  # arm -> seed -> name -> number
-Pair = tuple[str, str]  # an arm, and the arm that it is compared with
+Pair = tuple[str, str]  # an arm, and the arm that it is compared with; or differences of two arms, "A - B"
+MINUS = " - "
 
 LEVEL = 0.05
 POWER = 0.8
@@ -109,7 +110,8 @@ def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> lis
             # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
             p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
             interval = paired_interval(mine, theirs)
-            interval = _within(interval, -1.0, 1.0) if _RATE.search(measure) else interval
+            most = 1.0 + (MINUS in arm)
+            interval = _within(interval, -most, most) if _RATE.search(measure) else interval
             raw.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
     corrected = holm([difference.p for difference in raw])
     return [dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(raw, corrected, strict=True)]

@@ -19,6 +19,7 @@ from hf_synth.experiments.arms import COMPARISON, CompareArguments
 from hf_synth.experiments.statistics import (
     FEWEST_FOR_A_CLAIM,
     LEVEL,
+    MINUS,
     POWER,
     Difference,
     detectable,
@@ -53,7 +54,7 @@ def draw_figures(comparison: Comparison) -> list[str]:
 
 
 def _style(comparison: Comparison, arm: str) -> tuple[str, Any]:
-    return arm_style(list(comparison.arms).index(arm))
+    return arm_style(list(comparison.arms).index(arm.partition(MINUS)[0]))
 
 
 @matplotlib.rc_context(STYLE)
@@ -174,7 +175,7 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
     """The report in Markdown, with the answers to so many prompts."""
     plan, (primary, shown, _) = comparison.plan, comparison.families
     without = [f"{arm}/seed-{seed}" for arm in comparison.runs for seed in comparison.lacking(arm, plan.primary)]
-    pair = comparison.pairs[0]
+    pair = next((pair for pair in comparison.pairs if set(pair) <= set(comparison.arms)), comparison.pairs[0])
     seed = min(set.intersection(*(set(comparison.runs.get(arm, {})) for arm in pair)), default=None)
     samples = {} if seed is None else {arm: comparison.runs[arm][seed].folder / SAMPLES for arm in pair}
     text = render(

@@ -28,7 +28,9 @@ from hf_synth.experiments.arms import (
 )
 from hf_synth.experiments.statistics import (
     EQUAL_KL,
+    MINUS,
     Difference,
+    Metrics,
     Pair,
     Results,
     all_measures,
@@ -287,14 +289,26 @@ class Comparison:
     def paired(self) -> dict[Pair, Results]:
         """The results of each pair alone, with the measures at the KL divergences that both arms came to."""
         paired: dict[Pair, Results] = {}
-        for arm, other in self.pairs:
-            both: dict[str, dict[int, dict[str, float]]] = {arm: {}, other: {}}
-            for seed in sorted(set(self.runs.get(arm, {})) & set(self.runs.get(other, {}))):
-                extra = at_equal_kl(*(self.runs[name][seed].log["history"] for name in (arm, other)))
-                for name, more in zip((arm, other), extra, strict=True):
-                    both[name][seed] = {**self.results[name][seed], **more}
-            paired[arm, other] = both
+        for pair in self.pairs:
+            sides = [self._side(name) for name in pair]
+            seeds = sorted(set(sides[0]) & set(sides[1]))
+            for seed in seeds if set(pair) <= self.runs.keys() else []:
+                extra = at_equal_kl(*(self.runs[name][seed].log["history"] for name in pair))
+                for side, more in zip(sides, extra, strict=True):
+                    side[seed] = {**side[seed], **more}
+            paired[pair] = {name: {seed: side[seed] for seed in seeds} for name, side in zip(pair, sides, strict=True)}
         return paired
+
+    def _side(self, name: str) -> dict[int, Metrics]:
+        """The metrics of an arm by seed; of `A - B` their differences."""
+        arm, *others = (self.results.get(part, {}) for part in name.split(MINUS))
+        for other in others:
+            arm = {
+                seed: {key: value - other[seed][key] for key, value in metrics.items() if key in other[seed]}
+                for seed, metrics in arm.items()
+                if seed in other
+            }
+        return dict(arm)
 
     def values(self, arm: str, measure: str) -> list[float]:
         """A measure of each seed that has it."""

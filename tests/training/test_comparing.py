@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,6 +94,13 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "against": {"weighted": ["plan"]}}, "against: got arm 'plan'; did you mean 'plain'"),
         ({**TWO, "against": {"weighted": []}}, "against.weighted: got \\[\\], wanted a list of arms"),
         ({**TWO, "against": {"plain": ["plain"]}}, "wanted other arms"),
+        ({**TWO, "against": {"weighted": ["weighted - plain"]}}, "wanted arms with arms, or differences with"),
+        ({**TWO, "against": {"weighted - weighted": ["weighted - plain"]}}, "wanted arms with arms, or differences"),
+        ({**TWO, "against": {"weighted - plan": ["weighted - plain"]}}, "got arm 'plan'; did you mean 'plain'"),
+        (
+            {**TWO, "against": {"weighted - plain": ["plain - weighted"]}, "primary": "equal_kl/validity"},
+            "equal_kl/validity is of two arms",
+        ),
         ({**TWO, "shared": {"policy": {"recipe": "sft"}}}, "shared.policy: got"),
         ({**TWO, "shared": {"seed": {"recipe": "sft", "config": "x"}}}, "shared: got the name 'seed'"),
         ({"arms": {"a": {"seed": 1}, "b": {}}}, "arms.a: got 'seed', which is for the whole command"),
@@ -107,6 +115,26 @@ def test_every_arm_meets_the_first_unless_told_otherwise():
     arms = dict.fromkeys("abc")
     assert CompareArguments(arms=arms).pairs == [("b", "a"), ("c", "a")]
     assert CompareArguments(arms=arms, against={"c": ["a", "b"]}).pairs == [("c", "a"), ("c", "b")]
+
+
+def test_an_interaction_is_the_difference_of_two_differences():
+    """Against Student's paired test of SciPy on differences made by hand; a seed that an arm lacks is left out."""
+    draw = np.random.default_rng(0)
+    values = {arm: draw.normal(size=12) + (arm == "both") for arm in ("neither", "one", "other", "both")}
+    runs = {
+        arm: {seed: SimpleNamespace(metrics={"m": each[seed], arm: 1.0}, log={"history": []}) for seed in range(12)}
+        for arm, each in values.items()
+    }
+    del runs["one"][3]
+    arms = {arm: {} for arm in values}
+    plan = CompareArguments(arms=arms, seeds=12, primary="m", against={"both - other": ["one - neither"]})
+    (found,) = Comparison(Path(), {}, arms, runs, [], plan).families[0]
+    first, second = values["both"] - values["other"], values["one"] - values["neither"]
+    first, second = np.delete(first, 3), np.delete(second, 3)
+    wanted = stats.ttest_rel(first, second)
+    assert (found.arm, found.other, found.seeds) == ("both - other", "one - neither", 11)
+    assert found.interval == pytest.approx(((first - second).mean(), *wanted.confidence_interval()))
+    assert found.p == pytest.approx(wanted.pvalue)
 
 
 def test_flags_are_read_and_shared_out(tmp_path):
