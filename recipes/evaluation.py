@@ -11,7 +11,6 @@ Any checkpoint will do whose tokenizer knows the task's words; for a language of
 trained. With --lm_eval FOLDER the same rows are written as tasks for lm-eval, whose numbers are the same.
 """
 
-import csv
 import dataclasses
 import re
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import PartialState
 from peft import AutoPeftModelForCausalLM
@@ -30,7 +30,7 @@ from hf_synth.evaluation.generation import add_prompts, greedy_completion_metric
 from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.lm_eval import command, write_lm_eval
 from hf_synth.evaluation.model import Measured, Plan, Setting, check_positions, word_ids
-from hf_synth.evaluation.scoring import teacher_forced_metrics
+from hf_synth.evaluation.scoring import by_position, scored, teacher_forced_metrics
 from hf_synth.experiments.arms import COMPARISON
 from hf_synth.io import is_main_process, whole_file
 from hf_synth.reports.evaluation import write_evaluation
@@ -179,13 +179,14 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     test = [_rows(plan, setting, arguments, measured) for setting in plan.settings]
     if arguments.lm_eval and any(one is None for one in ids):
         raise ValueError("lm_eval: got a tokenizer that splits the task's words, wanted one that has them as tokens")
-    measures = {
-        setting.name: _measured(measured, setting, rows, known, arguments, plan)
-        for setting, rows, known in zip(plan.settings, test, ids, strict=True)
-    }
+    measures, positions = {}, {}
+    for setting, rows, known in zip(plan.settings, test, ids, strict=True):
+        measures[setting.name] = _measured(measured, setting, rows, known, arguments, plan, positions)
     if not is_main_process():
         return
-    write_table(folder / "evaluation.csv", measures)
+    _write_csv(folder / "evaluation.csv", pd.DataFrame.from_dict(measures, orient="index").rename_axis("setting"))
+    if positions:
+        _write_csv(folder / "positions.csv", pd.concat(positions, names=["setting"]).droplevel(1))
     lm_eval_command = None
     if arguments.lm_eval:
         tag = write_lm_eval(Path(arguments.lm_eval), plan, test)
@@ -194,7 +195,7 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     others = {"parameters": float(size), "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(measures), **others})
     name, split = str(arguments.model_name_or_path), arguments.split
-    write_evaluation(folder, plan, measures, model=name, split=split, lm_eval=lm_eval_command)
+    write_evaluation(folder, plan, measures, positions, model=name, split=split, lm_eval=lm_eval_command)
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:
@@ -225,13 +226,9 @@ def flat(results: Mapping[str, Measures]) -> Measures:
     return names
 
 
-def write_table(path: Path, results: Mapping[str, Measures]) -> None:
-    """Write one row for each setting, one column for each measure."""
-    columns = list(dict.fromkeys(name for measures in results.values() for name in measures))
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["setting", *columns], restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({"setting": setting, **measures} for setting, measures in results.items())
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with whole_file(path) as part:
+        table.to_csv(part)
 
 
 def _rows(plan: Plan, setting: Setting, arguments: MeasuringArguments, measured: Measured) -> Rows:
@@ -248,10 +245,13 @@ def _measured(
     ids: np.ndarray | None,
     arguments: MeasuringArguments,
     plan: Plan,
+    positions: dict[str, pd.DataFrame],
 ) -> Measures:
+    """Return the measures of one setting; those of each position are added to `positions`."""
     task, metrics = setting.task, {"rows": float(min(len(rows), arguments.samples))}
     if ids is not None:
-        metrics = teacher_forced_metrics(measured, task, rows, ids)
+        scores = scored(measured, rows, task, ids)
+        metrics, positions[setting.name] = teacher_forced_metrics(scores, rows), by_position(scores)
         if task.verifiable and arguments.completions:
             some = rows.select(np.arange(min(len(rows), arguments.completions)))
             metrics |= greedy_completion_metrics(

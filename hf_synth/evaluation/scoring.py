@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -217,12 +218,11 @@ def share_of(name: str, hits: np.ndarray) -> dict[str, float]:
     return {name: interval.mean, f"{name}_rows_low": interval.low, f"{name}_rows_high": interval.high}
 
 
-def teacher_forced_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
+def teacher_forced_metrics(scores: RowScores, rows: Rows) -> dict[str, float]:
     """Return `loss`, `floor`, `excess` and `kl` (nats per token), `accuracy` of tokens, `row_accuracy`; by fact type.
 
-    ids: the tokenizer's ids of the task's words. The model is given each row up to the token that it predicts.
+    scores: those of the rows, the model given each row up to the token that it predicts.
     """
-    scores = scored(measured, rows, task, ids)
     metrics = {name.replace("/", "_"): value for name, value in against_best(scores).items()}
     metrics |= {"accuracy": scores.token_accuracy, **share_of("row_accuracy", scores.row_hits)}
     # Wilson's interval with one trial a row: tokens of a row are not independent.
@@ -239,6 +239,23 @@ def against_best(scores: RowScores) -> dict[str, float]:
     if scores.kl is not None:
         metrics |= mean_per_token("kl", scores.kl.sum(axis=1), scores.mask.sum(axis=1), 0.95)
     return metrics
+
+
+def by_position(scores: RowScores) -> pd.DataFrame:
+    """Return a row for each position with loss: how many rows have loss there, and means over these, in nats.
+
+    Columns: position, 0 for the first token of a row; rows; loss; floor of the best predictor; where the task has a
+    distribution, kl of the model from it and kl_standard_error, NaN for a single row.
+    """
+    at = scores.mask.any(axis=0)
+    values = {"loss": -scores.log_probs, "floor": -np.asarray(scores.optimal), "kl": scores.kl}
+    tables = {
+        name: pd.DataFrame(each).where(scores.mask).loc[:, at] for name, each in values.items() if each is not None
+    }
+    columns = {"rows": scores.mask.sum(axis=0)[at], **{name: table.mean() for name, table in tables.items()}}
+    if "kl" in tables:
+        columns["kl_standard_error"] = tables["kl"].sem()
+    return pd.DataFrame(columns).rename_axis("position").reset_index()
 
 
 def scored(measured: Measured, rows: Rows, task: Task | None = None, ids: np.ndarray | None = None) -> RowScores:

@@ -1,5 +1,6 @@
 """The report of an evaluation: a table of settings, a figure over lengths, and how to run the same in lm-eval."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -7,13 +8,14 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import Interval, share_interval
-from hf_synth.reports.figures import COLOURS, STYLE, blank, save
+from hf_synth.reports.figures import COLOURS, STYLE, Line, Panel, blank, curves, save
 from hf_synth.reports.pretraining import SCORES
 from hf_synth.reports.tables import code, in_order, number, render, score, spread, table, write_pages
 
@@ -37,15 +39,28 @@ _OF_FACTS = ("facts", "ce", "ppl", "acc", "prob")
 
 
 def write_evaluation(
-    folder: Path, plan: Plan, results: Mapping[str, Measures], *, model: str, split: str, lm_eval: str | None
-) -> None:
-    """Write report.md, report.html and, of several lengths, figures/lengths.png.
+    folder: Path, plan: Plan, results: Mapping[str, Measures], positions: Mapping[str, pd.DataFrame], *,
+    model: str, split: str, lm_eval: str | None,
+) -> None:  # fmt: skip
+    """Write report.md, report.html, figures/positions.png and, of several lengths, figures/lengths.png.
 
-    results: the measures at each setting, by its name. lm_eval: the command that gives the same numbers there.
+    results: the measures at each setting, by its name. positions: those by position. lm_eval: the command that gives
+    the same numbers there.
     """
     several = len(results) > 1
     if several:
         save(lengths_figure(plan, results), folder, "lengths")
+    known = all("kl" in table for table in positions.values())
+    name = "kl" if known else "loss"
+    lines = []
+    for (setting, means), colour in zip(positions.items(), itertools.cycle(COLOURS)):
+        band = 1.96 * means["kl_standard_error"] if known else None
+        lines += [Line(setting, means["position"], means[name], colour, error=band)] if len(means) > 1 else []
+    title = f"{_LOSSES[name]} by position"
+    figure = curves([Panel(title[0].upper() + title[1:], "nats", lines)])
+    if figure:
+        figure.axes[0].set_xlabel("position in the row")
+        save(figure, folder, "positions")
     config = json.loads(plan.settings[0].task.config.to_json())
     completions = {number(one["completions"]) for one in results.values() if "completions" in one}
     text = render(
@@ -57,6 +72,7 @@ def write_evaluation(
         rows=sorted({number(measures["rows"]) for measures in results.values()}),
         settings=[setting.name for setting in plan.settings],
         drawn=several,
+        by_position=title if figure else "",
         results=_table(plan, results, _LOSSES | _STRINGS | _FRACTIONS),
         more=_table(plan, results, _MORE),
         fact_types={setting: _fact_types(measures) for setting, measures in results.items()},

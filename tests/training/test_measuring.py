@@ -16,7 +16,7 @@ from hf_synth import get_task
 from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics, task_ends, texts, write_completions
 from hf_synth.evaluation.language import language_measures
 from hf_synth.evaluation.model import Measured, word_ids
-from hf_synth.evaluation.scoring import teacher_forced_metrics
+from hf_synth.evaluation.scoring import RowScores, by_position, scored, teacher_forced_metrics
 from hf_synth.io import directory_lock
 from hf_synth.online import batch_of
 from hf_synth.preferences import train_bpe_tokenizer
@@ -104,13 +104,30 @@ def test_loss_and_accuracy_are_those_of_rows_one_by_one(sort, sorter):
         span = range(rows.loss_start[number], rows.loss_stop[number])
         losses.append([-float(log_probs[at - 1, ids[at]]) for at in span])
         hits.append([int(log_probs[at - 1].argmax()) == int(ids[at]) for at in span])
-    result = teacher_forced_metrics(sorter, sort, rows, ids_of(sorter, sort))
+    result = teacher_forced_metrics(scored(sorter, rows, sort, ids_of(sorter, sort)), rows)
     assert result["loss"] == pytest.approx(np.mean(np.concatenate(losses)), abs=1e-5)
     assert result["accuracy"] == np.mean(np.concatenate(hits))
     assert result["row_accuracy"] == np.mean([all(row) for row in hits])
     assert 0.1 < result["row_accuracy_rows_low"] < result["row_accuracy"] < result["row_accuracy_rows_high"] < 1
     assert result["accuracy_rows_low"] < result["accuracy"] < result["accuracy_rows_high"]
     assert (result["floor"], result["excess"]) == (0.0, result["loss"])
+
+
+def test_means_by_position_are_those_of_the_rows_that_have_it():
+    """Rows of three lengths, against sums by hand."""
+    mask = np.array([[0, 1, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0]], bool)
+    log_probs, optimal = np.where(mask, -np.arange(1.0, 13).reshape(3, 4), 0), np.where(mask, -0.5, 0)
+    kl = np.where(mask, np.arange(12.0).reshape(3, 4) / 10, 0)
+    means = by_position(RowScores(log_probs, mask, mask, optimal, kl))
+    assert means.to_dict("list") == {
+        "position": [1, 2],
+        "rows": [3, 2],
+        "loss": [(2 + 6 + 10) / 3, (3 + 11) / 2],
+        "floor": [0.5, 0.5],
+        "kl": pytest.approx([(0.1 + 0.5 + 0.9) / 3, (0.2 + 1.0) / 2]),
+        "kl_standard_error": pytest.approx([0.4 / 3**0.5, np.std([0.2, 1.0], ddof=1) / 2**0.5]),
+    }
+    assert "kl" not in by_position(RowScores(log_probs, mask, mask, optimal))
 
 
 def test_ids_are_those_of_the_tokenizer_not_those_of_the_rows(sort, sorter):
@@ -331,7 +348,7 @@ def test_an_adapter_is_measured_as_its_merged_model(run_folder, sort, tmp_path):
     measured = load(arguments(str(tmp_path), task="sort"))
     merged = dataclasses.replace(measured, model=adapted.merge_and_unload())
     plain = load(arguments(run_folder))
-    losses = [teacher_forced_metrics(one, sort, rows, ids_of(one, sort))["loss"] for one in (measured, merged, plain)]
+    losses = [scored(one, rows, sort, ids_of(one, sort)).loss for one in (measured, merged, plain)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     assert abs(losses[0] - losses[2]) > 1e-3
 
