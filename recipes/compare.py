@@ -141,7 +141,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
 
     begun: whether two arms have finished runs; then a plan that is kept there must be this one.
     """
-    found = {
+    plan = {
         "primary": arguments.primary,
         "better": arguments.better,
         "smallest_effect": arguments.smallest_effect,
@@ -151,7 +151,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
         "versions": {package.__name__: str(package.__version__) for package in MADE_BY},
     }
     path = folder / PLAN
-    kept = found
+    kept = plan
     if path.exists() and begun:
         try:
             kept = json_dict(path.read_text(encoding="utf-8"), PLAN)
@@ -160,7 +160,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
                 f"{path}: got a damaged plan, which says what the finished runs were to answer; restore it, or give "
                 "another --output_dir"
             ) from None
-    for name, value in found.items():
+    for name, value in plan.items():
         if kept.get(name) != value:
             raise ValueError(
                 f"{name}: got {value!r}, and {path} says {kept.get(name)!r}: the plan of a comparison is made before "
@@ -168,7 +168,7 @@ def preregister(arguments: CompareArguments, base: dict[str, Any], folder: Path,
             )
     if not is_main_process():
         return
-    write_json(path, found)
+    write_json(path, plan)
     whole = {**resolved(arguments), "base": base}
     write_text(folder / COMPARISON, yaml_text(whole, allow_unicode=True))
     print(f"Primary metric: {arguments.primary}, {arguments.better} is better.")

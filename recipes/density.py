@@ -84,8 +84,8 @@ def ranks() -> Ranks:
 def prompt_source(data: DataArguments, folder: Path) -> Callable[[], Iterable[list[str]]]:
     """Return a function that yields all prompts in batches: of files as they stand, or those that training draws."""
     if data.prompts:
-        place, split = data.prompts, data.prompts_split
-        return lambda: batched(prompt_text(prompt) for prompt, _ in usable_prompts(place, folder, split))
+        source, split = data.prompts, data.prompts_split
+        return lambda: batched(prompt_text(prompt) for prompt, _ in usable_prompts(source, folder, split))
     return lambda: batched(map(prompt_text, prompt_split(data, folder, 0)[0]["prompt"]))
 
 

@@ -82,9 +82,9 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     )
     weighed.add_callbacks(trainer)
     log = train(trainer)
-    found = evaluate_pairs(trainer)
-    metrics |= accuracy_metrics(found["eval_rewards/accuracies"], found["eval_loss"], len(held_out))
-    metrics["margin/held_out"] = found["eval_rewards/margins"]
+    measured = evaluate_pairs(trainer)
+    metrics |= accuracy_metrics(measured["eval_rewards/accuracies"], measured["eval_loss"], len(held_out))
+    metrics["margin/held_out"] = measured["eval_rewards/margins"]
     write_metrics(folder, {**metrics, "seconds/total": log["seconds"]})
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")

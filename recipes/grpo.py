@@ -95,8 +95,8 @@ class GRPOArguments:
 
     def __post_init__(self) -> None:
         """Read JSON values and a single reward; refuse numbers out of range."""
-        given: Any = self.reward
-        self.reward = [given] if isinstance(given, str) else [name for name in given if name]
+        rewards: Any = self.reward
+        self.reward = [rewards] if isinstance(rewards, str) else [name for name in rewards if name]
         for name in self.reward:
             if ".py" in name and not (is_function(name) or Path(name).is_dir()):
                 raise ValueError(f"reward: got {name!r}, wanted path.py:function for a function of your own")

@@ -75,11 +75,11 @@ CLASSES = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the recipe; returns the output directory, which holds the model, or a folder for each arm and seed."""
     started = time.monotonic()
-    words = list(sys.argv[1:] if argv is None else argv)
-    parsed = parse_recipe(CLASSES, words, CONFIG, __doc__)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parsed = parse_recipe(CLASSES, argv, CONFIG, __doc__)
     if parsed[0].quick:
-        words = [*as_flags(parsed[0].quick_args), *words]
-        parsed = parse_recipe(CLASSES, words, CONFIG)
+        argv = [*as_flags(parsed[0].quick_args), *argv]
+        parsed = parse_recipe(CLASSES, argv, CONFIG)
     arms, publishing, *parts = parsed
     args = Settings(*parts).args
     common = {"project": args.project, "run_name": args.run_name, "push_arms": publishing.push_arms}
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
     with directory_lock(args.output_dir):
         for run in planned:  # a mistake in the last arm shall not wait for the first to be trained
-            settings, _ = settings_of(run, words)
+            settings, _ = settings_of(run, argv)
             chosen_task(settings.rows)
             check_run(str(run.folder), *more, *vars(settings).values())
             check_sources(run, settings, planned)
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         before = (read_metrics(Path(args.output_dir)) or {}) if all_finished else {}
         for run in in_turn(planned):
             try:
-                metrics.setdefault(str(run.arm), []).append(train_run(run, words, more))
+                metrics.setdefault(str(run.arm), []).append(train_run(run, argv, more))
             except ValueError as error:
                 raise ValueError(f"{run.folder}: {error}" if len(planned) > 1 else str(error)) from error
         seconds = before.get("seconds/total", time.monotonic() - started)
@@ -125,12 +125,12 @@ def check_sources(run: PlannedRun, settings: Settings, planned: Sequence[Planned
             require_checkpoint(source.path, f"accelerate launch recipes/pretrain.py --output_dir {source.path} ...")
 
 
-def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -> dict[str, float]:
+def train_run(run: PlannedRun, argv: Sequence[str], more: Sequence[Any] = ()) -> dict[str, float]:
     """Train one run of the plan, unless it is finished, and write its metrics.json; returns those.
 
     Its own values take precedence over the command line's. more: further arguments that its config shall name.
     """
-    settings, not_defaults = settings_of(run, words)
+    settings, not_defaults = settings_of(run, argv)
     folder, args, transfer = run.folder, settings.args, settings.transfer
     open_run(str(folder), *more, *vars(settings).values(), recipe="pretrain", settings=not_defaults)
     log = read_training_log(folder)
@@ -182,9 +182,9 @@ def train_run(run: PlannedRun, words: Sequence[str], more: Sequence[Any] = ()) -
     return metrics
 
 
-def settings_of(run: PlannedRun, words: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
+def settings_of(run: PlannedRun, argv: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     """The arguments of one run of the plan, and those that were set to other values than the defaults."""
-    parsed = parse_recipe(CLASSES, [*words, *run.flags], CONFIG)
+    parsed = parse_recipe(CLASSES, [*argv, *run.flags], CONFIG)
     settings = Settings(*parsed[2:])
     settings.rows.task_args = filled_in(settings.rows.task_args, {"seed": run.seed})
     settings.transfer.init_from = filled_in(settings.transfer.init_from, {"seed": run.seed})

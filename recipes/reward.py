@@ -123,10 +123,10 @@ def run(
     )
     weighed.add_callbacks(trainer)
     log = train(trainer)
-    found = trainer.evaluate() if reward.heads else evaluate_pairs(trainer)
-    metrics |= accuracy_metrics(found["eval_accuracy"], found["eval_loss"], len(held_out))
+    measured = trainer.evaluate() if reward.heads else evaluate_pairs(trainer)
+    metrics |= accuracy_metrics(measured["eval_accuracy"], measured["eval_loss"], len(held_out))
     for head in reward.heads or ():
-        metrics[f"accuracy/held_out/{head}"] = found[f"eval_accuracy/{head}"]
+        metrics[f"accuracy/held_out/{head}"] = measured[f"eval_accuracy/{head}"]
     write_metrics(folder, {**metrics, "seconds/total": log["seconds"]})
     if is_main_process():
         print(f"Held-out accuracy: {metrics['accuracy/held_out']:.3f} on {len(held_out)} pairs")

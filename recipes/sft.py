@@ -73,9 +73,9 @@ def run(folder: Path, data: DataArguments, weights: WeightArguments, policy: Pol
     record_data_fingerprint(folder, rows, [(policy.model_name_or_path, policy.model_revision)])
     tokenizer = load_tokenizer(policy, data, rows, args.chat_template_path)
     rows = accepted_by_template(rows, tokenizer, folder)
-    found = len(rows)
+    before = len(rows)
     rows = without_long_prompts(rows, tokenizer, longest_prompt(data, args))
-    numbers = {"rows": float(len(rows)), "prompts/too_long": float(found - len(rows)), **rejected_counts(folder)}
+    numbers = {"rows": float(len(rows)), "prompts/too_long": float(before - len(rows)), **rejected_counts(folder)}
     trainer, of_weights = build_trainer(rows, tokenizer, weights, policy, args, folder)
     log = read_training_log(folder) or train(trainer)
     losses = [entry["loss"] for entry in log["history"] if "loss" in entry]

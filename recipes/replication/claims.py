@@ -62,23 +62,23 @@ def verdicts(claims: Sequence[Claim]) -> list[str]:
     """Return a word for each claim of a page: p-values are corrected over all that get a verdict (Holm)."""
     tested = [claim for claim in claims if not claim.without]
     corrected = iter(holm([claim.p if claim.units >= ENOUGH_SEEDS else 1.0 for claim in tested]))
-    words = []
+    answers = []
     for claim in claims:
         if claim.without:
-            words.append(claim.without)
+            answers.append(claim.without)
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
-        found = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, float(next(corrected)))
-        word = verdict(found, "higher").word
-        words.append(word if claim.own else _WORDS[word])
-    return words
+        difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, float(next(corrected)))
+        word = verdict(difference, "higher").word
+        answers.append(word if claim.own else _WORDS[word])
+    return answers
 
 
-def claims_table(claims: Sequence[Claim], words: Sequence[str]) -> str:
+def claims_table(claims: Sequence[Claim], answers: Sequence[str]) -> str:
     """Return a table of claims, and what the intervals measured here say of each."""
     rows = [
         [claim.claim, claim.measured, with_interval(claim.interval, claim.digits), word]
-        for claim, word in zip(claims, words, strict=True)
+        for claim, word in zip(claims, answers, strict=True)
     ]
     return table(["claim", "measured by", "here", "verdict"], rows, text_columns=2)
 

@@ -86,10 +86,10 @@ def write_page(docs: Path, configs: Path) -> Path:
     bodies = {name: _body(name, study, study_config(configs, name), folder) for name, study in STUDIES.items()}
     claims = [(name, claim) for name, body in bodies.items() for part in body if not isinstance(part, str)
               for claim in part]  # fmt: skip
-    words = verdicts([claim for _, claim in claims])
+    answers = verdicts([claim for _, claim in claims])
     rows = [
         [STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
-        for (name, claim), word in zip(claims, words, strict=True)
+        for (name, claim), word in zip(claims, answers, strict=True)
         if not claim.without or claim.without in COMPARED
     ]
     counts = collections.Counter(row[-1] for row in rows)
@@ -108,7 +108,7 @@ def write_page(docs: Path, configs: Path) -> Path:
     tested = sum(not claim.without for _, claim in claims)
     other = sum(bool(study.settings) for study in STUDIES.values())
     parts = [_HEAD.format(summary=summary, tested=tested, answer=answer, other=other, studies=len(STUDIES))]
-    left = iter(words)
+    left = iter(answers)
     for name, body in bodies.items():
         parts += [f"## {STUDIES[name].title}\n", STUDIES[name].question]
         for part in filter(None, body):  # a claim that no seed lets one test leaves no table

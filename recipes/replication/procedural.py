@@ -161,10 +161,10 @@ class _Target:
         return bool(values) and mean_interval(values).low > self.constant
 
     def claim(self, published: str, start: str, other: str) -> Claim:
-        found = mean_claim(published, f"{start} minus {other}, points", self.differences(start, other), digits=1)
+        claim = mean_claim(published, f"{start} minus {other}, points", self.differences(start, other), digits=1)
         if not self.is_cleared():
-            return dataclasses.replace(found, without="no verdict: training from nothing is at chance")
-        return dataclasses.replace(found, own="set-shuffled" in (start, other))
+            return dataclasses.replace(claim, without="no verdict: training from nothing is at chance")
+        return dataclasses.replace(claim, own="set-shuffled" in (start, other))
 
 
 def _target(name: str, config: Mapping[str, Any], arms: Mapping[str, Sequence[Record]]) -> _Target:
