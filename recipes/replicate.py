@@ -76,10 +76,9 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
                     pretrain.train_run(model, study_argv(first, arguments))
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
         metrics = pretrain.train_run(run, study_argv(STUDIES[study].config, arguments))
-        if config.get("task") == "rlm":
-            metrics = {**metrics, **counted(config, run.arm, run.seed, metrics)}
+        losses = counted(config, run.arm, run.seed, metrics) if config.get("task") == "rlm" else {}
         key = run_key(config, run.arm, run.seed)
-        add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text))
+        add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text, losses))
         left = None if left is None else left - 1
     return left
 

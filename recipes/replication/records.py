@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ _APART = {"arms", "seeds", "output_dir", "disable_tqdm", "logging_steps", "canon
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One finished run: its arm and seed, metrics.json, and the table over its steps."""
+    """One finished run: its arm and seed, metrics.json, the table over its steps, and the losses of counters."""
 
     arm: str
     seed: int
@@ -27,6 +28,7 @@ class Record:
     metrics: dict[str, float]
     dynamics: dict[str, list[float | None]]
     text: str = ""  # a digest of the natural text that was read
+    counted: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
         """Return steps and values of one column of the table, where it has one."""
@@ -63,7 +65,10 @@ def _record(line: bytes, where: str) -> Record:
         raise ValueError(f"{where}: got a line that is no record of a run ({error}); mend or delete it") from error
 
 
-def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "") -> Record:
+def record_of(
+    folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "",
+    counted: Mapping[str, float] = types.MappingProxyType({}),
+) -> Record:  # fmt: skip
     """Read what a run's folder holds, rounded to six digits; times are left out, they are the machine's.
 
     Of the table over the steps what the page is made of: loss, accuracy, excess, and the geometry of embeddings.
@@ -73,7 +78,7 @@ def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str,
     names = [name for name in (rows[0] if rows else {}) if name.startswith(_COLUMNS)]
     columns = {name: [_rounded(float(row[name])) if row[name] else None for row in rows] for name in names}
     kept = {name: _rounded(value) for name, value in sorted(metrics.items()) if not name.startswith("seconds/")}
-    return Record(arm, seed, key, kept, columns, text)
+    return Record(arm, seed, key, kept, columns, text, {name: _rounded(loss) for name, loss in counted.items()})
 
 
 def add_record(path: Path, record: Record) -> None:

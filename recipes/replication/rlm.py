@@ -60,7 +60,7 @@ def _against_floor(
     records: Sequence[Record], config: Mapping[str, Any], folder: Path, name: str, published: list[str] | None
 ) -> list[str | list[Claim]]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
-    losses = [[record.metrics[f"counted/{name}"] for name in _COUNTERS] for record in records]
+    losses = [[record.counted[name] for name in _COUNTERS] for record in records]
     rows = [
         [f"grammar {record.seed}", *(f"{record.metrics[column]:.3f}" for column in columns),
          *(f"{loss:.3f}" for loss in own)]
@@ -90,7 +90,7 @@ def counted(config: Mapping[str, Any], arm: str, seed: int, metrics: Mapping[str
     train, test = task.rows(0, trained).tokens, task.rows(0, tested, split="test")
     size, mask = len(task.vocabulary()), test.loss_mask
     return {
-        f"counted/{name}": float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean())
+        name: float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean())
         for order, name in enumerate(_COUNTERS, 1)
     }
 
@@ -102,7 +102,7 @@ def transition_section(records: Sequence[Record], config: Mapping[str, Any], fol
     rows, claims, panels = [], [], {}
     for (depth, beta), runs in zip(keys, arms.values(), strict=True):
         floors, excesses = (np.array([run.metrics[name] for run in runs]) for name in ("floor/test", "excess/test"))
-        best = np.array([min(run.metrics[f"counted/{name}"] for name in _COUNTERS) for run in runs]) - floors
+        best = np.array([min(run.counted.values()) for run in runs]) - floors
         rows.append([str(depth), f"{beta:g}", str(len(runs)), *map(over_units, (floors, excesses, best))])
         panels.setdefault(depth, []).append((beta, excesses.mean(), best.mean()))
         if beta == _FROZEN:

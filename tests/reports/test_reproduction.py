@@ -42,7 +42,7 @@ def made_up(study, arm, seed):
     rng = np.random.default_rng([seed, *arm.encode()])
     names = ["loss/test", "accuracy/test", "row_accuracy/test", "excess/test", "language/validity", "language/auroc"]
     names += ["language/perplexity/ratio", "language/auroc/same_length", "language/completion"]
-    names += ["all_right/validation/ood_analogical", "counted/unigram", "counted/bigram", "counted/trigram"]
+    names += ["all_right/validation/ood_analogical"]
     metrics = {name: float(rng.uniform(0.3, 0.9)) for name in names}
     metrics |= {"floor/test": 0.5, "steps": 40.0, "rows/trained": 200.0, "rows/test": 50.0}
     steps = [10, 20, 40]
@@ -51,7 +51,8 @@ def made_up(study, arm, seed):
     names = [f"validation_accuracy/{kind}" for kind in TYPES]
     names += [f"geometry/{name}" for name in _GEOMETRY]
     dynamics |= {name: rng.uniform(size=3).tolist() for name in names}
-    return Record(arm, seed, run_key(config_of(study), arm, seed), metrics, dynamics)
+    counted = {name: float(rng.uniform(0.5, 1)) for name in ("unigram", "bigram", "trigram")}
+    return Record(arm, seed, run_key(config_of(study), arm, seed), metrics, dynamics, counted=counted)
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +83,9 @@ def test_grammars_are_paired_across_betas(tmp_path):
     study, config = "rlm_transition", config_of("rlm_transition")
     records = [made_up(study, arm, seed) for arm in config["arms"] for seed in range(3)]
     (claims,) = (part for part in transition_section(records, config, tmp_path) if not isinstance(part, str))
-    metrics = {(record.arm, record.seed): record.metrics for record in records}
-    excess = {arm: np.array([metrics[arm, seed]["excess/test"] for seed in range(3)]) for arm in config["arms"]}
-    counted = [
-        min(value for name, value in metrics["depth-3_beta-2", seed].items() if name.startswith("counted/"))
-        for seed in range(3)
-    ]
+    known = {(record.arm, record.seed): record for record in records}
+    excess = {arm: np.array([known[arm, seed].metrics["excess/test"] for seed in range(3)]) for arm in config["arms"]}
+    counted = [min(known["depth-3_beta-2", seed].counted.values()) for seed in range(3)]
     losses = 0.5 + excess["depth-3_beta-2"]  # the floor is 0.5
     assert claims[2].interval == pytest.approx(mean_interval(excess["depth-3_beta-2"] - excess["depth-3_beta-0.5"]))
     assert claims[3].interval == pytest.approx(mean_interval(counted - losses))
