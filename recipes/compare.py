@@ -48,7 +48,8 @@ from hf_synth.training.run_directory import read_metrics, resolved
 
 CONFIGS = Path(__file__).parent / "configs"
 PLAN, SCRIPT = "plan.json", "plan.sh"
-_WAIT = "for job in $(jobs -p); do wait $job || exit 1; done"  # what follows needs all of them
+_BEGUN = ' & begun="$begun $!"'
+_WAIT = 'for job in $begun; do wait "$job" || exit 1; done; begun='  # what follows needs all of them
 MADE_BY = (hf_synth, torch, transformers, trl, accelerate)  # half of the runs by others would compare those
 
 
@@ -119,7 +120,7 @@ def script(kind: str, runs: Sequence[PlannedRun], folder: Path) -> str:
     flags = f'--with hf_synth --secrets HF_TOKEN --volume "hf://buckets/$BUCKET":{mounted} $JOB_FLAGS'
     for first, end in stages:
         inside = (shlex.quote(f"hf-synth recipes {recipes}; {command};") for command in commands[first:end])
-        lines += [*(f"hf jobs uv run {flags} sh -c {each} &" for each in inside), _WAIT]
+        lines += [*(f"hf jobs uv run {flags} sh -c {each}{_BEGUN}" for each in inside), _WAIT]
     return "\n".join([*lines, ""])
 
 

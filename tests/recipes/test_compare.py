@@ -269,15 +269,19 @@ def test_jobs_of_the_hub_are_spelt_as_its_command_has_them(compare, tmp_path, ca
     ]
     assert {line for line in lines[2:] if line not in runs} == {compare._WAIT}
     failing = 'hf() { [ "$1" = buckets ] || { echo "$2" >&2; return 1; }; }'
-    done = subprocess.run(["bash", "-c", f"{failing}\n{chr(10).join(lines)}"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.split()) == (1, ["uv"] * 2), "no arm starts after a shared run that failed"
-    inside = [shlex.split(line.removesuffix(" &"))[-1] for line in runs]
+    for pause in ("", "sleep 0.2\n"):  # a run that has ended before it is waited for has failed too
+        script = "\n".join([failing, *lines[:4]]) + "\n" + pause + "\n".join(lines[4:])
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.split()) == (1, ["uv"] * 2), "no arm starts after a failed shared run"
+    inside = [shlex.split(line.removesuffix(compare._BEGUN))[-1] for line in runs]
     config = folder / "shared" / "policy" / "seed-0" / "config.yaml"
     launch = f"accelerate launch /tmp/recipes/sft.py --config {config};"
     assert inside[0] == f"hf-synth recipes /tmp/recipes; {launch}"
     assert inside[-1] == f"hf-synth recipes /tmp/recipes; hf-synth report {folder};"
     for line in runs:  # read by the command itself, up to what it would send
-        argv = shlex.split(line.removesuffix(" &").replace("$BUCKET", "me/runs").replace("$JOB_FLAGS", "--timeout 1d"))
+        argv = shlex.split(
+            line.removesuffix(compare._BEGUN).replace("$BUCKET", "me/runs").replace("$JOB_FLAGS", "--timeout 1d")
+        )
         parameters = uv_app.commands["run"].make_context("run", argv[4:]).params
         assert (parameters["secrets"], parameters["volume"]) == (["HF_TOKEN"], (f"hf://buckets/me/runs:{folder}",))
         sent = {"dependencies": list(parameters["with_"]), "python": None, "env": None, "secrets": None, "token": None}
