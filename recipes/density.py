@@ -117,16 +117,10 @@ def finish(folder: Path, prompts: Iterable[list[str]], measured: ShardedDensity,
     density = PromptDensity(measured.density, points, facts["dimension"], facts["recall"])
     lines = np.bincount(measured.point)
     metrics = weight_metrics(density, weights, lines[measured.point], lines)
-    write_metrics(
-        folder, metrics | {f"density/{name}": float(fact) for name, fact in facts.items() if is_number(fact)}
-    )
+    numbers = {name: fact for name, fact in facts.items() if isinstance(fact, int | float) and fact is not bool(fact)}
+    write_metrics(folder, metrics | {f"density/{name}": float(fact) for name, fact in numbers.items()})
     print(f"Density of dimension {density.dimension:.1f} by {facts['backend']} with recall {density.recall:.3f}")
     print(f"Density: {folder / FACTS}")
-
-
-def is_number(value: object) -> bool:
-    """Tell whether a fact can stand in metrics.json."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 if __name__ == "__main__":

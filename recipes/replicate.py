@@ -76,9 +76,11 @@ def run_study(study: str, arguments: ReplicateArguments, left: int | None) -> in
                     pretrain.train_run(model, study_argv(first, arguments))
         print(f"{study}: run {number + 1} of {len(pending)}: {run.arm or 'run'}, seed {run.seed}", flush=True)
         metrics = pretrain.train_run(run, study_argv(STUDIES[study].config, arguments))
-        losses = counted(config, run.arm, run.seed, metrics) if config.get("task") == "rlm" else {}
         key = run_key(config, run.arm, run.seed)
-        add_record(records, record_of(run.folder, run.arm, run.seed, key, metrics, text, losses))
+        record = record_of(run.folder, run.arm, run.seed, key, metrics, text)
+        if config.get("task") == "rlm":
+            record = dataclasses.replace(record, counted=counted(config, record))
+        add_record(records, record)
         left = None if left is None else left - 1
     return left
 

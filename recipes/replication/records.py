@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,10 +64,7 @@ def _record(line: bytes, where: str) -> Record:
         raise ValueError(f"{where}: got a line that is no record of a run ({error}); mend or delete it") from error
 
 
-def record_of(
-    folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "",
-    counted: Mapping[str, float] = types.MappingProxyType({}),
-) -> Record:  # fmt: skip
+def record_of(folder: Path, arm: str, seed: int, key: str, metrics: Mapping[str, float], text: str = "") -> Record:
     """Read what a run's folder holds, rounded to six digits; times are left out, they are the machine's.
 
     Of the table over the steps what the page is made of: loss, accuracy, excess, and the geometry of embeddings.
@@ -76,9 +72,9 @@ def record_of(
     with (folder / DYNAMICS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name in (rows[0] if rows else {}) if name.startswith(_COLUMNS)]
-    columns = {name: [_rounded(float(row[name])) if row[name] else None for row in rows] for name in names}
-    kept = {name: _rounded(value) for name, value in sorted(metrics.items()) if not name.startswith("seconds/")}
-    return Record(arm, seed, key, kept, columns, text, {name: _rounded(loss) for name, loss in counted.items()})
+    columns = {name: [rounded(float(row[name])) if row[name] else None for row in rows] for name in names}
+    kept = {name: rounded(value) for name, value in sorted(metrics.items()) if not name.startswith("seconds/")}
+    return Record(arm, seed, key, kept, columns, text)
 
 
 def add_record(path: Path, record: Record) -> None:
@@ -96,7 +92,7 @@ def by_arm(records: Sequence[Record]) -> dict[str, list[Record]]:
     return {arm: sorted(runs, key=lambda record: record.seed) for arm, runs in arms.items()}
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     return (
         value
         if value == 0 or not math.isfinite(value)

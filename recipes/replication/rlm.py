@@ -12,12 +12,13 @@ from hf_synth.reports.figures import COLOURS, Line, Panel, curves, save
 from hf_synth.reports.tables import table
 from hf_synth.tasks import get_task
 from replication.claims import Claim, compared_claim, mean_claim, over_units, sample_size_note, seed_by_seed
-from replication.records import Record, by_arm
+from replication.records import Record, by_arm, rounded
 
 _COUNTERS = ("unigram", "bigram", "trigram")
 _ENTROPIES = {0.8: (3.378, 0.008), 1.2: (3.109, 0.028), 1.8: (2.458, 0.033), 2.4: (1.909, 0.024)}
 _GRAMMARS = 100
 _EXCESS = 0.26
+_LOOSE, _FROZEN = 0.5, 2.0  # betas
 
 
 def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
@@ -82,15 +83,15 @@ def _against_floor(
     ]
 
 
-def counted(config: Mapping[str, Any], arm: str, seed: int, metrics: Mapping[str, float]) -> dict[str, float]:
+def counted(config: Mapping[str, Any], record: Record) -> dict[str, float]:
     """Return the loss of each counting predictor on a run's test rows, fitted on its training rows."""
-    values = {**config, **((config.get("arms") or {}).get(arm) or {})}
-    task = get_task(values["task"], values["preset"], **filled_in(values["task_args"], {"seed": seed}))
-    trained, tested = (int(metrics[f"rows/{which}"]) for which in ("trained", "test"))
+    values = {**config, **((config.get("arms") or {}).get(record.arm) or {})}
+    task = get_task(values["task"], values["preset"], **filled_in(values["task_args"], {"seed": record.seed}))
+    trained, tested = (int(record.metrics[f"rows/{which}"]) for which in ("trained", "test"))
     train, test = task.rows(0, trained).tokens, task.rows(0, tested, split="test")
     size, mask = len(task.vocabulary()), test.loss_mask
     return {
-        name: float(-ngram_log_probs(train, test.tokens, order, size)[mask].mean())
+        name: rounded(-ngram_log_probs(train, test.tokens, order, size)[mask].mean())
         for order, name in enumerate(_COUNTERS, 1)
     }
 
@@ -130,9 +131,6 @@ def transition_section(records: Sequence[Record], config: Mapping[str, Any], fol
         [dataclasses.replace(claim, own=True) for claim in claims],
         "![Excess over the floor against beta, by depth](reproduction/figures/rlm_transition.png)",
     ]
-
-
-_LOOSE, _FROZEN = 0.5, 2.0
 
 
 def _figure(records: Sequence[Record], bigrams: Sequence[float], folder: Path, name: str) -> None:
