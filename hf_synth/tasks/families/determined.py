@@ -1,6 +1,7 @@
 """Tasks whose prompt determines the one right completion: a floor of 0, and how an answer is corrupted."""
 
 import dataclasses
+import itertools
 from abc import abstractmethod
 from typing import ClassVar
 
@@ -77,13 +78,8 @@ class Determined(Task[ConfigT]):
 
 def parts_of(prompt: list[str]) -> list[list[str]]:
     """The words before each `<sep>`, and those after the last."""
-    parts: list[list[str]] = [[]]
-    for word in prompt:
-        if word == "<sep>":
-            parts.append([])
-        else:
-            parts[-1].append(word)
-    return parts
+    bounds = [-1, *(at for at, word in enumerate(prompt) if word == "<sep>"), len(prompt)]
+    return [prompt[before + 1 : at] for before, at in itertools.pairwise(bounds)]
 
 
 def is_number(word: str, low: int, high: int) -> bool:
