@@ -210,7 +210,9 @@ def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None =
             if value not in limits["choices"]:
                 raise ValueError(f"{name}: got {value!r}; {nearest(value, limits['choices'])}")
         elif bounds := [(text, holds, limits[limit]) for limit, (holds, text) in _LIMITS.items() if limit in limits]:
-            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            kind = numbers.Integral if field.type in (int, int | None) else numbers.Real
+            number = isinstance(value, kind) and not isinstance(value, bool)
             if not number or not all(holds(value, bound) for _, holds, bound in bounds):
                 wanted = " and ".join(f"{text} {bound}" for text, _, bound in bounds)
-                raise ValueError(f"{name}: got {value!r}, wanted {wanted}")
+                whole = "a whole number, " if kind is numbers.Integral and isinstance(value, float) else ""
+                raise ValueError(f"{name}: got {value!r}, wanted {whole}{wanted}")

@@ -128,8 +128,7 @@ class CompareArguments:
     def __post_init__(self) -> None:
         """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
         check_fields(self)
-        vary: Any = self.vary
-        self.vary = vary if isinstance(vary, list) else [vary] if vary else []
+        self.vary = self.vary if isinstance(self.vary, list) else [self.vary] if self.vary else []
         if bool(self.vary) == bool(self.arms):
             raise ValueError("got both vary and arms" if self.vary else "got nothing to vary: set vary or arms")
         self.seeds = seed_numbers(self.seeds)
@@ -156,14 +155,13 @@ class CompareArguments:
             if not isinstance(others, list) or not others or len(set(map(str, others))) < len(others):
                 raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms, each once")
             for name in (arm, *others):
-                parts = str(name).split(MINUS)
+                parts = name.split(MINUS) if isinstance(name, str) else [name]
                 for part in parts:
-                    if part not in self.arms:
+                    if part not in list(self.arms):
                         raise ValueError(f"against: got arm {part!r}; {nearest(part, self.arms)}")
                 if not len(parts) == len(set(parts)) == len(str(arm).split(MINUS)) <= 2:
                     raise ValueError(
-                        f"against.{arm}: got {name!r}, wanted arms with arms, or differences with differences, as in "
-                        "'A - B'"
+                        f"against.{arm}: got {name!r}, wanted arms with arms, or differences with differences: 'A - B'"
                     )
                 if len(parts) == 2 and self.primary.startswith(EQUAL_KL):
                     raise ValueError(f"against.{arm}: got a difference, wanted an arm: {self.primary} is of two arms")

@@ -268,7 +268,7 @@ def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence
     files.mkdir(parents=True, exist_ok=True)
     for name in figures:
         shutil.copyfile(comparison.folder / "figures" / f"{name}.png", files / f"{key}_{name}.png")
-        text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)")
+        text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)".replace(" ", "%20"))
     rows = [
         {"arm": arm, "seed": seed, "metrics": metrics}
         for arm, by_seed in comparison.results.items()

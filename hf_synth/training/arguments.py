@@ -556,9 +556,9 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
 
 
 def _fields(classes: Sequence[type]) -> dict[str, Any]:
-    """Field name -> type, of all classes."""
+    """Field name -> type, of all classes; not those that no user sets."""
     hints = [(part, get_type_hints(part)) for part in classes]
-    return {field.name: known[field.name] for part, known in hints for field in dataclasses.fields(part)}
+    return {each.name: known[each.name] for part, known in hints for each in dataclasses.fields(part) if each.init}
 
 
 def _fits(hint: Any, value: Any) -> bool:

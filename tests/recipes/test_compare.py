@@ -77,7 +77,7 @@ def write(**values):
 
 
 def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, capsys):
-    words = write(page="docs/results.md", page_prompts=0)
+    words = write(page="docs/the results.md", page_prompts=0)
     Path("docs").mkdir()
     folder = compare.main(words)
     said = capsys.readouterr().out
@@ -121,13 +121,13 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     assert samples.num_rows == 2 * 2 * 8 * 2  # arms, seeds, prompts, samples
     assert set(samples.column("arm").to_pylist()) == {"uniform", "density"}
 
-    page = Path("docs/results.md").read_text()
+    page = Path("docs/the results.md").read_text()
     assert "## Side by side" in report
     assert "Side by side" not in page, "no prompt goes to the page"
     assert page.count("<!-- begin out -->") == 1
-    assert all(Path("docs", name).exists() for name in ("results/out_primary.png", "results/out_steps.png"))
-    assert "(results/out_primary.png)" in page
-    rows = [json.loads(line) for line in Path("docs/results/out.jsonl").read_text().splitlines()]
+    assert all(Path("docs", name).exists() for name in ("the results/out_primary.png", "the results/out_steps.png"))
+    assert "(the%20results/out_primary.png)" in page
+    rows = [json.loads(line) for line in Path("docs/the results/out.jsonl").read_text().splitlines()]
     assert [f"{row['arm']}-{row['seed']}" for row in rows] == ["uniform-0", "uniform-1", "density-0", "density-1"]
     assert rows[3]["metrics"]["kl/mean"] == metrics[0][1]
 
@@ -136,7 +136,7 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     compare.main(words)
     assert capsys.readouterr().out.count("finished before") == 6
     assert (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns == before
-    assert Path("docs/results.md").read_text() == page
+    assert Path("docs/the results.md").read_text() == page
 
     # What was promised stays, and runs are not compared with those of other values.
     with pytest.raises(ValueError, match="primary: got 'kl/mean'"):

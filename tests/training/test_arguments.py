@@ -11,6 +11,7 @@ from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
 
 from hf_synth import get_task
 from hf_synth.errors import json_dict
+from hf_synth.hub.publish import PublishArguments
 from hf_synth.training.arguments import (
     DataArguments,
     PolicyArguments,
@@ -170,6 +171,13 @@ def test_a_misspelt_key_names_the_nearest(yaml_file):
     assert error("--config", path) == (
         f"{path}: got unknown key 'sampling_strenth'; did you mean 'sampling_strength'?"
     )
+
+
+@pytest.mark.parametrize("key", ["private", "repo_id", "token", "revision", "wanted"])
+def test_what_only_the_code_sets_is_no_key(yaml_file, key):
+    path = yaml_file(f"task: sort\n{key}: 'true'\n")
+    with pytest.raises(ValueError, match=f"got unknown key '{key}'"):
+        parse_recipe((PublishArguments, *CLASSES), ["--config", str(path)])
 
 
 def test_a_misspelt_flag_names_the_nearest(yaml_file):
