@@ -160,9 +160,7 @@ class CompareArguments:
                     if part not in list(self.arms):
                         raise ValueError(f"against: got arm {part!r}; {nearest(part, self.arms)}")
                 if not len(parts) == len(set(parts)) == len(str(arm).split(MINUS)) <= 2:
-                    raise ValueError(
-                        f"against.{arm}: got {name!r}, wanted arms with arms, or differences with differences: 'A - B'"
-                    )
+                    raise ValueError(f"against.{arm}: got {name!r}, wanted arms with arms, or 'A - B' with 'C - D'")
                 if len(parts) == 2 and self.primary.startswith(EQUAL_KL):
                     raise ValueError(f"against.{arm}: got a difference, wanted an arm: {self.primary} is of two arms")
             if arm in others:

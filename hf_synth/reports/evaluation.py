@@ -50,14 +50,13 @@ def write_evaluation(
     several = len(results) > 1
     if several:
         save(lengths_figure(plan, results), folder, "lengths")
-    known = all("kl" in table for table in positions.values())
-    name = "kl" if known else "loss"
+    name = "kl" if all("kl" in means for means in positions.values()) else "loss"
     lines = []
     for (setting, means), colour in zip(positions.items(), itertools.cycle(COLOURS)):
-        band = 1.96 * means["kl_standard_error"] if known else None
+        band = 1.96 * means["kl_standard_error"] if name == "kl" else None
         lines += [Line(setting, means["position"], means[name], colour, error=band)] if len(means) > 1 else []
     title = f"{_LOSSES[name]} by position"
-    figure = curves([Panel(title[0].upper() + title[1:], "nats", lines)])
+    figure = curves([Panel(title, "nats", lines)])
     if figure:
         figure.axes[0].set_xlabel("position in the row")
         save(figure, folder, "positions")

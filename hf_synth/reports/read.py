@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -300,15 +301,12 @@ class Comparison:
         return paired
 
     def _side(self, name: str) -> dict[int, Metrics]:
-        """The metrics of an arm by seed; of `A - B` their differences."""
-        arm, *others = (self.results.get(part, {}) for part in name.split(MINUS))
-        for other in others:
-            arm = {
-                seed: {key: value - other[seed][key] for key, value in metrics.items() if key in other[seed]}
-                for seed, metrics in arm.items()
-                if seed in other
-            }
-        return dict(arm)
+        """The metrics of an arm by seed; of `A - B` their differences, NaN where one has none."""
+        arm, minus, other = name.partition(MINUS)
+        if not minus:
+            return dict(self.results.get(arm, {}))
+        one, two = (pd.DataFrame(self.results.get(part, {})) for part in (arm, other))
+        return (one - two).dropna(axis=1, how="all").to_dict()
 
     def values(self, arm: str, measure: str) -> list[float]:
         """A measure of each seed that has it."""
@@ -419,15 +417,21 @@ def check_finished(run: PlannedRun) -> None:
         )
 
 
+_SAYS_ROWS = re.compile("block_size|canonical|corpus|curriculum|dataset|explanation|mix_")  # of pretraining
+_SAYS_MODELS = re.compile("adapter|gpt2_size|model_|new_model|reward|tokenizer|warm_up")
+
+
 def check_alike(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str]) -> None:
     """Raise ValueError where the arms of a seed differ in more than the values that are varied.
 
     configs: arm -> what its run was given, all of one seed. Where a run writes and what it says while it runs may
-    differ, and its rows where a value is varied that says what these are. Rows are compared where both are known.
+    differ, and its rows and models where a value is varied that says what these are; all where one is not known.
     """
     free = {*varied, *FREE}
-    if free & {field.name for field in dataclasses.fields(DataArguments)}:
-        free |= {"trained_on.rows", "trained_on.fingerprint"}
+    if free & {field.name for field in dataclasses.fields(DataArguments)} or any(map(_SAYS_ROWS.match, varied)):
+        free |= {"trained_on.rows", "trained_on.fingerprint", "trained_on.tokenizer"}
+    if any(map(_SAYS_MODELS.match, varied)):
+        free |= {"trained_on.models", "trained_on.code", "trained_on.tokenizer"}
     (first, one), *others = configs.items()
     for arm, other in others:
         names = sorted((one.keys() | other.keys()) - free)

@@ -335,6 +335,8 @@ SMALL = {
     [
         "density/testbed_verifier.yaml",
         "density/testbed_proxy.yaml",
+        "density/testbed_budget.yaml",
+        "density/testbed_coverage.yaml",
         "density/preferences_compare.yaml",
         "procedural/structure.yaml",
     ],
@@ -346,6 +348,8 @@ def test_shipped_comparisons_are_launched(config, compare):
         **({"max_steps": 4, "eval_steps": 2, "eval_rows": 16, "test_rows": 16} if pretrain else SMALL),
         "seeds": [0],
     }
+    for arm in values["arms"].values():
+        arm |= {"max_steps": 2 * values["max_steps"]} if "max_steps" in arm else {}
     for shared in values.get("shared", {}).values():
         shared |= {"max_steps": 2, "per_device_train_batch_size": 8} | ({} if pretrain else {"num_rows": 300})
     if "preferences" in values:
@@ -360,6 +364,8 @@ def test_shipped_comparisons_are_launched(config, compare):
         values |= {"preferences": "pairs.jsonl", "save_steps": 4}
         for shared in values["shared"].values():
             shared |= {"preferences": "pairs.jsonl", "tokenizer_vocab_size": 400}
+        for config in (values, *values["shared"].values()):
+            del config["num_rows"]  # which is of tasks
     Path("small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     folder = compare.main(["--config", "small.yaml", "--output_dir", "out"])
     report = (folder / "report.md").read_text()

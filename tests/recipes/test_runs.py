@@ -15,7 +15,8 @@ pytestmark = pytest.mark.processes
 CONFIGS = {
     *("hh_rlhf_dpo", "hh_rlhf_grpo", "hh_rlhf_reward", "hh_rlhf_sft", "own_prompts", "quickstart", "quickstart_sft"),
     *("preferences_compare", "preferences_reward", "preferences_sft"),
-    *("testbed_grpo", "testbed_proxy", "testbed_reward", "testbed_sft", "testbed_verifier"),  # two: test_compare.py
+    *("testbed_grpo", "testbed_reward", "testbed_sft"),
+    *("testbed_budget", "testbed_coverage", "testbed_proxy", "testbed_verifier"),  # test_compare.py
     "agreement",  # test_density.py
 }
 MOMENTS = ["warmup", "warmup_head", "warmup_tail", "final", "final_head", "final_tail"]

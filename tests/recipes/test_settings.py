@@ -127,17 +127,19 @@ def another(hint, value, choose):
 def with_changes(classes, config, count, choose):
     """The config with other values of so many fields, each of which its dataclass takes."""
     fields = [
-        (part, field.name, typing.get_type_hints(part)[field.name])
+        (part, field.name, typing.get_type_hints(part)[field.name], field.metadata.get("choices"))
         for part in classes
         for field in dataclasses.fields(part)
         if field.init and field.name not in LEFT
     ]
-    changed = dict(config)
-    for part, name, hint in choose.sample(fields, len(fields)):
+    changed, picked = dict(config), set()
+    for part, name, hint, choices in choose.sample(3 * fields, 3 * len(fields)):  # a first value may be refused
         if count == 0:
             break
+        if name in picked:
+            continue
         own = {field.name for field in dataclasses.fields(part)}
-        value = another(hint, changed.get(name), choose)
+        value = choose.choice([*choices]) if choices else another(hint, changed.get(name), choose)
         before = {key: item for key, item in changed.items() if key in own}
         try:
             one, other = part(**before), part(**{**before, name: value})
@@ -147,6 +149,7 @@ def with_changes(classes, config, count, choose):
             continue
         if resolved([one]) != resolved([other]):
             changed[name], count = value, count - 1
+            picked.add(name)
     assert count == 0, f"{count} changes too few"
     return changed
 

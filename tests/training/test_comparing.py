@@ -1,5 +1,6 @@
 """A comparison's plan, its statistics and its verdicts; and that only what is alike is compared."""
 
+import contextlib
 import dataclasses
 import math
 from pathlib import Path
@@ -97,8 +98,8 @@ def test_values_that_cannot_be_read(given):
         ({**TWO, "against": {"weighted": ["plan"]}}, "against: got arm 'plan'; did you mean 'plain'"),
         ({**TWO, "against": {"weighted": []}}, "against.weighted: got \\[\\], wanted a list of arms"),
         ({**TWO, "against": {"plain": ["plain"]}}, "wanted other arms"),
-        ({**TWO, "against": {"weighted": ["weighted - plain"]}}, "wanted arms with arms, or differences with"),
-        ({**TWO, "against": {"weighted - weighted": ["weighted - plain"]}}, "wanted arms with arms, or differences"),
+        ({**TWO, "against": {"weighted": ["weighted - plain"]}}, "wanted arms with arms, or 'A - B' with"),
+        ({**TWO, "against": {"weighted - weighted": ["weighted - plain"]}}, "wanted arms with arms, or"),
         ({**TWO, "against": {"weighted - plan": ["weighted - plain"]}}, "got arm 'plan'; did you mean 'plain'"),
         (
             {**TWO, "against": {"weighted - plain": ["plain - weighted"]}, "primary": "equal_kl/validity"},
@@ -225,6 +226,28 @@ def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_comp
     wider = dataclasses.replace(weighted, trained_on={**result, "processes": 2})
     with pytest.raises(ValueError, match=r"differ in trained_on\.processes too"):
         check_alike({"plain": first.inputs, "weighted": wider.inputs}, {"strength", "rows_seed"})
+
+
+@pytest.mark.parametrize(
+    ("varied", "names"),
+    [
+        ({"reward", "sampling_by"}, {"models", "code", "tokenizer"}),
+        ({"model_name_or_path"}, {"models", "code", "tokenizer"}),
+        ({"explanation_ratio"}, {"rows", "fingerprint", "tokenizer"}),
+        ({"task_args"}, {"rows", "fingerprint", "tokenizer"}),
+        ({"sampling_by"}, set()),
+    ],
+)
+def test_what_arms_are_trained_on_differs_as_what_is_varied_says(varied, names):
+    every = ("rows", "fingerprint", "models", "code", "tokenizer")
+    for name in every:
+        one, other = ({f"trained_on.{name}": value} for value in "ab")
+        with (
+            contextlib.nullcontext()
+            if name in names
+            else pytest.raises(ValueError, match=f"differ in trained_on.{name} too")
+        ):
+            check_alike({"one": one, "other": other}, varied)
 
 
 def test_arms_that_differ_in_more_than_they_may_are_not_compared():
