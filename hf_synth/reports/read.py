@@ -422,10 +422,9 @@ _SAYS_MODELS = re.compile("adapter|gpt2_size|model_|new_model|reward|tokenizer|w
 
 
 def check_alike(configs: Mapping[str, Mapping[str, Any]], varied: Iterable[str]) -> None:
-    """Raise ValueError where the arms of a seed differ in more than the values that are varied.
+    """Raise ValueError where the arms of a seed differ in more than the values that are varied, and what these decide.
 
-    configs: arm -> what its run was given, all of one seed. Where a run writes and what it says while it runs may
-    differ, and its rows and models where a value is varied that says what these are; all where one is not known.
+    configs: arm -> what its run was given, all of one seed.
     """
     free = {*varied, *FREE}
     if free & {field.name for field in dataclasses.fields(DataArguments)} or any(map(_SAYS_ROWS.match, varied)):

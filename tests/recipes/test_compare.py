@@ -363,7 +363,8 @@ def test_shipped_comparisons_are_launched(config, compare):
         Path("pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
         values |= {"preferences": "pairs.jsonl", "save_steps": 4}
         for shared in values["shared"].values():
-            shared |= {"preferences": "pairs.jsonl", "tokenizer_vocab_size": 400}
+            shared |= {"preferences": "pairs.jsonl"}
+            shared |= {} if "model_name_or_path" in shared else {"tokenizer_vocab_size": 400}
         for config in (values, *values["shared"].values()):
             del config["num_rows"]  # which is of tasks
     Path("small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
