@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arms, and what the answer rests on."""
     parser.add_argument("folder", nargs="+", type=Path, help="an arm, or one folder of arms")
     parser.add_argument("--primary", help="the metric that the answer rests on; without it there are no verdicts")
-    parser.add_argument("--better", choices=("higher", "lower"), default="higher", help="default: higher")
+    parser.add_argument(
+        "--better", choices=("higher", "lower"), help="default: lower in a loss or excess, else higher"
+    )
     parser.add_argument("--smallest_effect", type=float, help="the smallest difference that matters, in its unit")
     parser.add_argument("--against", help="the arm that the others are compared with (default: the first)")
     parser.add_argument("--varied", nargs="+", default=[], metavar="NAME", help="settings that arms may differ in")
@@ -63,6 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"got {asked!r}, which no run has; {likely(asked, names)}")
     pairs = [(arm, first) for arm in arms if arm != first]
     measures = [arguments.primary] if arguments.primary else known
+    arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
     verdicts = [
         statistics.verdict(each, arguments.better, arguments.smallest_effect, tests=len(differences))

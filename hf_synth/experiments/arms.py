@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import check_fields, json_dict, nearest, option
-from hf_synth.experiments.statistics import EQUAL_KL, MINUS
+from hf_synth.experiments.statistics import EQUAL_KL, MINUS, better_direction
 from hf_synth.io import is_main_process, write_text
 from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text, yaml_value
 from hf_synth.training.callbacks import names_for_trackers
@@ -108,7 +108,7 @@ class CompareArguments:
         {}, "What the arms of a seed share: name -> {recipe, config, ...}; {name} is its folder.", json=True
     )
     primary: str = option("validity/tail", "The one measure that the answer rests on, as metrics.json has it.")
-    better: str = option("higher", "Whether higher or lower is better in it.", choices=DIRECTIONS)
+    better: str | None = option(None, "higher, or lower as in losses and excesses by default.", choices=DIRECTIONS)
     smallest_effect: float | None = option(
         None, "The smallest difference in it that would matter, in its own unit.", above=0, below=math.inf
     )
@@ -137,6 +137,7 @@ class CompareArguments:
         if len(self.arms) < 2:
             raise ValueError(f"arms: got {', '.join(self.arms)} alone, wanted at least two to compare")
         self.title, self.primary = str(self.title), str(self.primary)
+        self.better = self.better or better_direction(self.primary)
         if self.page is not None and (not isinstance(self.page, str) or Path(self.page).is_dir()):
             raise ValueError(f"page: got {self.page!r}, wanted the path of a Markdown file")
         check_arms(self.arms, self.seeds)

@@ -77,6 +77,11 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def better_direction(measure: str) -> str:
+    """Whether `higher` or `lower` is better in a measure: lower in a loss or an excess."""
+    return "lower" if {"loss", "excess"} & set(re.split(r"\W|_", measure)) else "higher"
+
+
 def seed_interval(values: Sequence[float], name: str) -> Interval:
     """The mean over seeds and Student's interval, NaN for one seed, within what the measure can be."""
     return clipped(mean_interval(values), name)

@@ -417,7 +417,7 @@ def check_finished(run: PlannedRun) -> None:
         )
 
 
-_SAYS_ROWS = re.compile("block_size|canonical|corpus|curriculum|dataset|explanation|mix_")  # of pretraining
+_SAYS_ROWS = re.compile("block_size|canonical|corpus|curriculum|dataset|explanation|mix_|(train|eval|test)_rows")
 _SAYS_MODELS = re.compile("adapter|gpt2_size|model_|new_model|reward|tokenizer|warm_up")
 
 

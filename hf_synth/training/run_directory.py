@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -169,9 +170,12 @@ def read_metrics(folder: Path) -> dict[str, float] | None:
     return load_json(folder / METRICS)
 
 
+_WEIGHTS = re.compile(r".*\.(safetensors|gguf)|(pytorch|adapter)_model.*\.bin")  # training_args.bin names the folder
+
+
 def _model_fingerprint(name: str, revision: str | None) -> str:
     """Return a digest of a checkpoint's weights; of one on the Hub its commit."""
-    files = sorted(path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin", ".gguf"))
+    files = sorted(path for path in Path(name).glob("*") if _WEIGHTS.fullmatch(path.name))
     if not files:
         config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
         return Path(config).parent.name if isinstance(config, str) else ""

@@ -63,10 +63,10 @@ def test_a_difference_is_supported_and_its_opposite_is_not(printed, tmp_path):
     random = np.random.default_rng(0)
     write_arm(tmp_path / "a", draws(random, noise=0.1))
     write_arm(tmp_path / "b", draws(random, effect=0.5, noise=0.1))
-    assert "**Supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss")
+    assert "**Supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss", "--better", "higher")
     assert "**Not supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss", "--better", "lower")
-    other = ("--better", "lower", "--against", "b")
-    assert "**Supported.** `a` minus `b`: -0." in printed("a", "b", "--primary", "loss", *other)
+    assert "**Not supported.** `b` minus `a`: +0." in printed("a", "b", "--primary", "loss"), "lower is better"
+    assert "**Supported.** `a` minus `b`: -0." in printed("a", "b", "--primary", "loss", "--against", "b")
     every = printed(str(tmp_path))  # the folder of the arms
     assert every.count("| **+") == len(NAMES)
     assert "over all 5 differences" in every

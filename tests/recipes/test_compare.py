@@ -208,6 +208,14 @@ def test_metrics_of_recorded_runs_can_be_primary():
     assert [name for name in names if not any(fnmatch.fnmatchcase(name, known) for known in patterns)] == []
 
 
+def test_arms_that_each_train_their_own_first_policy_are_compared(compare):
+    """As in the README: the policies are the same, though files beside them name another folder."""
+    folder = compare.main(write(shared={}, model_name_or_path=None, warm_up="sft.yaml", seeds=[0]))
+    models = [json.loads(path.read_text())["models"] for path in folder.glob("*/seed-0/trained_on.json")]
+    assert models[0] == models[1]
+    assert "`density`" in (folder / "report.md").read_text()
+
+
 def test_a_plan_can_be_made_for_others_to_run(compare, tmp_path):
     folder = compare.main([*write(), "--plan"])
     result = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("config.yaml"))

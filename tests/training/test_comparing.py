@@ -15,6 +15,7 @@ from hf_synth.experiments.arms import CompareArguments, compared_runs, read_flag
 from hf_synth.experiments.statistics import (
     all_measures,
     at_equal_kl,
+    better_direction,
     detectable,
     differences,
     finite,
@@ -119,6 +120,13 @@ def test_every_arm_meets_the_first_unless_told_otherwise():
     arms = dict.fromkeys("abc")
     assert CompareArguments(arms=arms).pairs == [("b", "a"), ("c", "a")]
     assert CompareArguments(arms=arms, against={"c": ["a", "b"]}).pairs == [("c", "a"), ("c", "b")]
+
+
+def test_what_is_better_is_said_by_the_measure_unless_it_is_given():
+    for primary, better in {"excess/test": "lower", "equal_kl/loss": "lower", "perplexity/ratio": "higher"}.items():
+        assert CompareArguments(**TWO, primary=primary).better == better
+    assert CompareArguments(**TWO, primary="excess/test", better="higher").better == "higher"
+    assert better_direction("eval_loss") == "lower"
 
 
 def test_an_interaction_is_the_difference_of_two_differences():
@@ -234,6 +242,7 @@ def test_arms_that_were_trained_on_other_rows_or_by_other_processes_are_not_comp
         ({"reward", "sampling_by"}, {"models", "code", "tokenizer"}),
         ({"model_name_or_path"}, {"models", "code", "tokenizer"}),
         ({"explanation_ratio"}, {"rows", "fingerprint", "tokenizer"}),
+        ({"train_rows"}, {"rows", "fingerprint", "tokenizer"}),
         ({"task_args"}, {"rows", "fingerprint", "tokenizer"}),
         ({"sampling_by"}, set()),
     ],
