@@ -71,7 +71,7 @@ CASES = {
     "compare": {
         "folder": (ARMS, ARMS.replace("arms", "more")),
         "primary": (ARMS, "--primary loss"),
-        "better": (f"{ARMS} --primary loss", "--better lower"),
+        "better": (f"{ARMS} --primary loss", "--better higher"),
         "smallest_effect": (f"{ARMS} --primary accuracy", "--smallest_effect 0.5"),
         "against": (ARMS, "--against b"),
         "varied": (ARMS.replace("arms", "other"), "--varied width"),
