@@ -185,6 +185,7 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     if not is_main_process():
         return
     _write_csv(folder / "evaluation.csv", pd.DataFrame.from_dict(measures, orient="index").rename_axis("setting"))
+    (folder / "positions.csv").unlink(missing_ok=True)
     if positions:
         _write_csv(folder / "positions.csv", pd.concat(positions, names=["setting"]).droplevel(1))
     lm_eval_command = None

@@ -94,8 +94,8 @@ def _sources(sources: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     titles, *lines = counts_lines(sources)
     yield "## What became of the sources"
     yield (
-        "A row that cannot be used is left out, and so is a pair that comes twice. `dropped_rows.jsonl` has each of "
-        "them with its reason, `counts.json` the numbers. A prompt that several sources have is counted at the first."
+        "A row that cannot be used is left out, and so is a pair that comes twice. `counts.json` has the numbers by "
+        "reason; the rows themselves are not published. A prompt that several sources have is counted at the first."
     )
     yield table(titles, [tuple(map(prose, line)) for line in lines])
 

@@ -151,7 +151,7 @@ def publish(
     """Make the folder, print the counts of each source, and upload where a repository is named."""
     from hf_synth.hub.repository import CARD, Repository, read_manifests, refuse_card, sent_shards, text_in
     from hf_synth.io import write_text
-    from preference_pairs.building import COUNTS, DROPPED, FEATURES_OF, build
+    from preference_pairs.building import COUNTS, FEATURES_OF, build
     from preference_pairs.card import card, counts_lines, weight_lines
 
     refuse_card(text_in(folder, CARD), f"output_dir: {folder}", overwrite_card)
@@ -163,8 +163,7 @@ def publish(
     manifests = {name: manifest for name, manifest in read_manifests(folder).items() if name in FEATURES_OF}
     write_text(folder / CARD, card(folder.as_posix(), built, weighing, manifests, text_in(folder, CARD)))
     if repository:
-        extras = {name: _content(folder / name) for name in (COUNTS, DROPPED)}
-        repository.send_shards(folder, {**sent_shards(manifests), **extras})
+        repository.send_shards(folder, {**sent_shards(manifests), COUNTS: _content(folder / COUNTS)})
         repository.finish(
             manifests, lambda known, text: {CARD: card(repository.id, built, weighing, known, text(CARD)).encode()}
         )
