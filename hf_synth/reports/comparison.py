@@ -77,8 +77,9 @@ def primary_figure(comparison: Comparison) -> Figure:
         for row, difference in enumerate(primary):
             draw_interval(bottom, difference.interval, row, _style(comparison, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
-        names = [[f"({name})" if MINUS in name else name for name in (each.arm, each.other)] for each in primary]
-        name_rows(bottom, [" \u2212 ".join(label(name, 26) for name in pair) for pair in names])
+        names = [f"{label(each.arm, 36)} \u2212 {label(each.other, 36)}" for each in primary]
+        names = [re.sub(f"(.*{MINUS}.*) \u2212 (.*)", "(\\1)\n\u2212 (\\2)", name) for name in names]
+        name_rows(bottom, names)
         bottom.set_title("paired differences" if arms else label(plan.primary, 34), loc="left")
         bottom.set_xlabel("in the same unit" if arms else f"paired differences; {plan.better} is better")
     return figure
