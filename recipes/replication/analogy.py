@@ -76,7 +76,7 @@ def transience_section(records: Sequence[Record], config: Mapping[str, Any], fol
     save(figure, folder, name)
     steps, epoch = int(config["max_steps"]), _epoch(config, records[0])
     return [
-        sample_size_note(min(len(runs) for runs in arms.values()), "graphs"),
+        sample_size_note(min(len(arms[arm]) for arm in ("published", *_AGAINST) if arm in arms), "graphs"),
         f"Each run takes {steps:,} steps, {steps / epoch:,.0f} epochs, and is evaluated every {config['eval_steps']} "
         "steps. Both held-out analogies are right by guessing in 4 % of the evaluations. If an arm's interval of this "
         "fraction contains 0.04 or lies below, the arm is not shown to learn them, and its last column says nothing "

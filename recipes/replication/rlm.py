@@ -120,10 +120,10 @@ def transition_section(records: Sequence[Record], config: Mapping[str, Any], fol
         at, *values = map(list, zip(*sorted(points), strict=True))
         lines = [Line(name, at, each, colour) for name, each, colour in zip(("transformer", "best counter"), values,
                                                                             COLOURS, strict=False)]  # fmt: skip
-        figures.append(Panel(f"depth {depth}", "excess, nats per token", lines))
+        figures.append(Panel(f"depth {depth}", "excess, nats", lines))
     figure = curves(figures, share_y=True)
     for ax in figure.axes if figure else []:
-        ax.set_xlabel("beta")
+        ax.set(xlabel="beta", xlim=(0.3, 3.2))
     save(figure, folder, "rlm_transition")
     return [
         sample_size_note(min(map(len, arms.values())), "grammars"),
