@@ -78,8 +78,7 @@ def primary_figure(comparison: Comparison) -> Figure:
             draw_interval(bottom, difference.interval, row, _style(comparison, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
         names = [f"{label(each.arm, 36)} \u2212 {label(each.other, 36)}" for each in primary]
-        names = [re.sub(f"(.*{MINUS}.*) \u2212 (.*)", "(\\1)\n\u2212 (\\2)", name) for name in names]
-        name_rows(bottom, names)
+        name_rows(bottom, [re.sub(f"(.*{MINUS}.*) \u2212 (.*)", "(\\1)\n\u2212 (\\2)", name) for name in names])
         bottom.set_title("paired differences" if arms else label(plan.primary, 34), loc="left")
         bottom.set_xlabel("in the same unit" if arms else f"paired differences; {plan.better} is better")
     return figure
@@ -194,6 +193,7 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
             "Without a finite value of the primary metric, so not in its means": [code(name) for name in without],
         },
         primary=[(each, verdict(each, plan.better, plan.smallest_effect, tests=len(primary))) for each in primary],
+        unanswered=[pair for pair in comparison.pairs if pair not in {(each.arm, each.other) for each in primary}],
         fewest=FEWEST_FOR_A_CLAIM,
         likely=POWER,
         figures=figures,

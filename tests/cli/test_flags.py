@@ -111,8 +111,7 @@ def folder(tmp_path_factory):
     (folder / "text.txt").write_text("\n\n".join(texts))
     rows = [json.dumps({"text": text, "other": f"Other {text}"}) for text in texts]
     (folder / "table.jsonl").write_text("\n".join(rows))
-    words = WordLevel({"<unk>": 0, "Line": 1}, unk_token="<unk>")
-    tokenizer = Tokenizer(words)
+    tokenizer = Tokenizer(WordLevel({"<unk>": 0, "Line": 1}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = ByteLevel()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder / "policy")
     for place, seeds, width, shift in (("arms", 8, 1, 0), ("more", 8, 1, 1), ("other", 8, 2, 0), ("uneven", 9, 1, 0)):

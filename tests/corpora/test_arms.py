@@ -161,10 +161,10 @@ def placed_by_tokens(examples: list[str], explanations: list[str], share: fracti
 def test_shares_of_tokens_are_kept_at_every_beginning(name, ratio):
     task, size = get_task(name), 3_000
     result = arm_stream(task, ratio, explanation_unit="tokens", seed=2).read(size)
-    words = np.array([len(text.split()) for text in result["text"].to_pylist()])
+    lengths = np.array([len(text.split()) for text in result["text"].to_pylist()])
     explained = np.array(flags(result))
-    off = np.abs(np.cumsum(words * explained) - ratio * np.cumsum(words))
-    assert off.max() <= words.max() / 2
+    off = np.abs(np.cumsum(lengths * explained) - ratio * np.cumsum(lengths))
+    assert off.max() <= lengths.max() / 2
     if 0 < ratio < 1:
         pools = [Arm(task, kind, seed=2).table(0, size)["text"].to_pylist() for kind in (0, 1)]
         assert explained.tolist() == placed_by_tokens(*pools, fractions.Fraction(str(ratio)))

@@ -77,9 +77,9 @@ def write(**values):
 
 
 def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, capsys):
-    words = write(page="docs/the results.md", page_prompts=0)
+    argv = write(page="docs/the results.md", page_prompts=0)
     Path("docs").mkdir()
-    folder = compare.main(words)
+    folder = compare.main(argv)
     said = capsys.readouterr().out
     assert said.index("(80 % power, 2 seeds)") < said.index("Run 1 of 6: policy, seed 0")
     assert "Run 6 of 6: density, seed 1" in said
@@ -133,16 +133,16 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
 
     # Again: nothing is trained, and the section of the page is replaced.
     before = (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns
-    compare.main(words)
+    compare.main(argv)
     assert capsys.readouterr().out.count("finished before") == 6
     assert (folder / "density" / "seed-1" / "model.safetensors").stat().st_mtime_ns == before
     assert Path("docs/the results.md").read_text() == page
 
     # What was promised stays, and runs are not compared with those of other values.
     with pytest.raises(ValueError, match="primary: got 'kl/mean'"):
-        compare.main([*words, "--primary", "kl/mean"])
+        compare.main([*argv, "--primary", "kl/mean"])
     with pytest.raises(ValueError, match=r"begun with other values \(learning_rate"):
-        compare.main([*words, "--learning_rate", "0.5"])
+        compare.main([*argv, "--learning_rate", "0.5"])
     # A seed that diverged is named, and ends nothing; damaged files are named too.
     path = folder / "uniform" / "seed-1" / "metrics.json"
     whole = path.read_text()
@@ -158,13 +158,13 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
         whole = path.read_bytes()
         path.write_bytes(b'{"base": ')
         with pytest.raises(ValueError, match=name.rpartition("/")[2]):
-            compare.main([*words]) if name == "plan.json" else write_report(folder)
+            compare.main([*argv]) if name == "plan.json" else write_report(folder)
         path.write_bytes(whole)
     path = folder / "density" / "seed-0" / "resolved_config.yaml"
     changed = {**yaml.safe_load(path.read_text()), "learning_rate": 0.5}
     path.write_text(yaml.safe_dump(changed))
     with pytest.raises(ValueError, match="differ in learning_rate too"):
-        compare.main(words)
+        compare.main(argv)
 
 
 def test_values_to_vary_make_arms(compare):
@@ -241,10 +241,10 @@ def results(folder):
 
 @pytest.mark.processes
 def test_the_lines_of_a_slurm_array_make_the_comparison(compare, tmp_path, capsys):
-    words = write(seeds=[0])
-    plain = compare.main([*words, "--output_dir", "plain"])
+    argv = write(seeds=[0])
+    plain = compare.main([*argv, "--output_dir", "plain"])
     capsys.readouterr()
-    folder = compare.main([*words, "--output_dir", "out", "--plan", "slurm"])
+    folder = compare.main([*argv, "--output_dir", "out", "--plan", "slurm"])
     text = (folder / "plan.sh").read_text()
     assert text in capsys.readouterr().out
     assert re.findall(r"--array=(\S+)", text) == ["0-0", "1-2", "3-3"], "the shared policy, the arms, the comparison"
@@ -308,14 +308,14 @@ def test_a_plan_keeps_the_name_of_its_folder_whatever_is_in_it(compare, tmp_path
     text = re.sub("^# job=", "job=", text, flags=re.MULTILINE)
     environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "0", "BUCKET": "me/runs"}
     done = subprocess.run(["bash", "-c", f"{shown}\n{text}"], env=environment, capture_output=True, text=True)
-    words = done.stderr.splitlines()
+    arguments = done.stderr.splitlines()
     assert done.returncode == 0
     if kind == "slurm":
-        assert words.count(f"{folder}/plan.sh") == 3
-        assert words[-1] == f"{folder}/shared/policy/seed-0/config.yaml"
+        assert arguments.count(f"{folder}/plan.sh") == 3
+        assert arguments[-1] == f"{folder}/shared/policy/seed-0/config.yaml"
     else:
-        assert words[:5] == ["hf", "buckets", "sync", str(folder), "hf://buckets/me/runs"]
-        assert words.count(f"hf://buckets/me/runs:{folder}") == 7
+        assert arguments[:5] == ["hf", "buckets", "sync", str(folder), "hf://buckets/me/runs"]
+        assert arguments.count(f"hf://buckets/me/runs:{folder}") == 7
 
 
 def test_a_plan_of_another_kind_is_refused(compare):

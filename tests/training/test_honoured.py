@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 from hf_synth import build_tokenizer, get_task, preferences
 from hf_synth.corpora import splits
 from hf_synth.corpora.splits import CorpusArguments
-from hf_synth.experiments.arms import COMPARISON
+from hf_synth.experiments.arms import COMPARISON, as_flags
 from hf_synth.hub import publish
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
 from hf_synth.reports import write_report
@@ -65,14 +65,6 @@ def library_values(recipe):
     names, supervised = taken(recipe), VALUES["supervised"] if recipe in ("sft", "dpo", "reward") else {}
     mine = VALUES["every"] | supervised | VALUES[recipe]
     return {name: {field: value for field, value in group.items() if field in names} for name, group in mine.items()}
-
-
-def as_flags(values):
-    words = []
-    for name, value in values.items():
-        many = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else str(value)]
-        words += [f"--{name}", *map(str, many)]
-    return words
 
 
 # What a recipe cannot be given, for want of what a rule wants beside it, or because the dataclass itself refuses it.
@@ -215,9 +207,9 @@ def data(policy, tmp_path_factory):
         RopeGPTForSequenceClassification(config).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     tokenizer.save_pretrained(folder / "other")
-    words = preferences.train_bpe_tokenizer([f"{row} and {row + 1}" for row in range(200)], vocab_size=300)
-    RopeGPTForCausalLM(RopeGPTConfig(**shape | {"vocab_size": len(words)})).save_pretrained(folder / "chat")
-    words.save_pretrained(folder / "chat")
+    chat = preferences.train_bpe_tokenizer([f"{row} and {row + 1}" for row in range(200)], vocab_size=300)
+    RopeGPTForCausalLM(RopeGPTConfig(**shape | {"vocab_size": len(chat)})).save_pretrained(folder / "chat")
+    chat.save_pretrained(folder / "chat")
 
     def write(path, rows):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -333,8 +325,8 @@ def scores(trainer):
     chats = (
         texts if isinstance(row["prompt"][0], str) else [[{"role": "assistant", "content": text}] for text in texts]
     )
-    given = {"prompts": row.pop("prompt"), "completions": chats, "completion_ids": [[5, 2], [6]]}
-    return [(reward.__name__, reward(**given, **row)) for reward in trainer.reward_funcs]
+    columns = {"prompts": row.pop("prompt"), "completions": chats, "completion_ids": [[5, 2], [6]]}
+    return [(reward.__name__, reward(**columns, **row)) for reward in trainer.reward_funcs]
 
 
 def scheduled(trainer):
@@ -499,6 +491,19 @@ def comparison(tmp_path_factory):
 
 
 CHANGED = {"against": {"a": ["b"]}, "better": "higher", "smallest_effect": 1e-9, "noise": 5.0, "title": "Another"}
+
+
+def test_a_pair_whose_arm_has_no_run_has_no_answer(comparison):
+    path = comparison / COMPARISON
+    before = path.read_text()
+    kept = yaml.safe_load(before)
+    pairs = {"b": ["a"], "c": ["a"]}
+    path.write_text(yaml.safe_dump(kept | {"arms": kept["arms"] | {"c": {}}, "against": pairs}))
+    write_report(comparison)
+    path.write_text(before)
+    report = (comparison / "report.md").read_text()
+    assert "- `c` against `a` has **no answer**: no two seeds" in report
+    assert report.count("no answer") == 1
 
 
 @pytest.mark.parametrize("name", CHANGED)
