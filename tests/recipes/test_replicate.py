@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from replication.records import read_records
+from replication.records import Record, read_records
 
 ROOT = Path(__file__).parents[2]
 TINY = {"max_steps": 2, "eval_steps": 1, "eval_rows": 16, "test_rows": 16, "per_device_train_batch_size": 4}
@@ -61,6 +61,24 @@ def test_the_arms_of_a_study_are_paired_graph_by_graph(replicate, tmp_path):
     page = (tmp_path / "docs" / "reproduction.md").read_text()
     assert f"evaluations with both right, control minus published | {both[1] - both[0]:.3f} | undecided" in page
     assert "| control | 1 | " in page
+
+
+def test_of_several_held_out_facts_the_mean_accuracy_is_compared(replicate, tmp_path):
+    page = importlib.import_module("replication.page")
+    config = {"task": "analogy", "preset": "e10", "task_args": {"graph_seed": "{seed}", "num_entities": 30}}
+    config |= {"output_dir": str(tmp_path), "max_steps": 4, "eval_steps": 1, "per_device_train_batch_size": 64}
+    accuracies = {"published": [0.0, 0.5, 0.25], "rate-1e-3": [0.5, 1.0, 0.75]}
+    name = "validation_accuracy/ood_analogical"
+    records = [
+        Record(arm, seed, "", {}, {"step": [1, 2, 3], name: [value + 0.1 * seed * (value < 0.5) for value in values]})
+        for arm, values in accuracies.items()
+        for seed in (0, 1)
+    ]
+    *_, table, claims, _ = page.transience_section(records, config, tmp_path)
+    first = next(line for line in table.splitlines() if line.startswith("| rate-1e-3 | 2 | 0.33 "))
+    assert all(text in first for text in (" | 0.75 [", " | 1.00 ["))
+    assert first.count("2 of 2") == 2  # all right once, and lost again
+    assert [round(claim.interval.mean, 4) for claim in claims] == [round((0.5 + 0.5 - 0.2 / 3) / 2, 4)]
 
 
 def test_hyperdata_wants_natural_text(replicate, tmp_path, capsys):
