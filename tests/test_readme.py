@@ -1,5 +1,6 @@
 """The README taken literally: its snippets run, its task works. Links of all pages lead somewhere."""
 
+import pydoc
 import re
 import subprocess
 import sys
@@ -67,11 +68,30 @@ def test_own_task_keeps_the_promises(own_task):
     assert (with_prompts(rows, rng).loss_start == rows.loss_start).all()
 
 
+def prose(path):
+    """A page without its code."""
+    return re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(path):
+    """What links to a part of a page may name, as GitHub makes it from the headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_and_pictures_lead_somewhere(page):
-    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", prose(path))
+    targets = [(path.parent / target if target else path, part) for target, part in links if "://" not in target]
+    assert [str(target) for target, _ in targets if not target.exists()] == []
+    assert [(str(target), part) for target, part in targets if part and part not in anchors(target)] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # which has names of the past
+def test_names_of_the_package_are_there(page):
+    names = set(re.findall(r"\bhf_synth(?:\.[A-Za-z_]\w*)+", prose(ROOT / page)))
+    assert sorted(name for name in names if pydoc.locate(name) is None) == []
 
 
 def test_the_index_names_every_page():
