@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = ["hf_synth"]
 # ///
-"""How crowded every prompt of a dataset is, at any size, on any number of processes.
+"""The density around every prompt of a dataset, at any size, on any number of processes.
 
     accelerate launch recipes/density.py --task agreement
     torchrun --nproc_per_node 2 recipes/density.py --prompts prompts.parquet --output_dir runs/density

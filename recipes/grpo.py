@@ -238,18 +238,18 @@ def load_shared(
     parts = [accepted_by_template(part, tokenizer, folder) for part in parts]
     prompts, held_out = (without_long_prompts(part, tokenizer, longest, args.chat_template_kwargs) for part in parts)
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
-    if not tasks:  # natural prompts are held out by their share, and too long ones left out before some are taken
+    if not tasks:  # natural prompts are held out by test_share, and too long ones left out before some are taken
         held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
 
     density = measure_density(prompts, weights)
     asked = None
     if len(held_out):
         measures = held_out_measures(rewards, args.reward_weights, tasks, tokenizer, ends)
-        crowding = held_out_density(held_out, prompts, weights)
+        densities = held_out_density(held_out, prompts, weights)
         clustered = bool(tasks)
-        groups = held_out["cluster"] if clustered else crowded_or_rare(crowding)
+        groups = held_out["cluster"] if clustered else crowded_or_rare(densities)
         sizes = Counter(prompts["cluster"]) if clustered else {}
-        asked = HeldOutPrompts(held_out, list(groups), sizes, crowding.tolist(), measures, tokenizer)
+        asked = HeldOutPrompts(held_out, list(groups), sizes, densities.tolist(), measures, tokenizer)
     return Shared(tokenizer, tasks, prompts, density, rewards, asked, too_long, lines)
 
 

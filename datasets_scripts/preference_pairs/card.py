@@ -17,7 +17,7 @@ _MEANINGS = {
     "prompt": "the conversation up to the reply; it ends with the user",
     "chosen": "the better reply",
     "rejected": "the worse reply",
-    "density": "how crowded the surroundings of the row's prompt are: larger = more crowded; copies count",
+    "density": "how dense the surroundings of the row's prompt are: larger = denser; copies count",
     "sampling_weight": "how often to draw the row, mean 1: rare rows weigh more. The weighted trainers of hf_synth "
     "read this column",
     "count": "how many pairs have this prompt",

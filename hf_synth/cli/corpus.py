@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output(parser, default=None, help="a .jsonl or .jsonl.gz file, or a folder; -: JSONL on standard output")
     parser.add_argument("--kind", action="store_true", help='add "kind": example, explanation or canonical')
     arm = parser.add_argument_group("explanations")
-    arm.add_argument("--explanation_ratio", default="0", help="their share of the arm, 0 to 1 (default: 0)")
+    arm.add_argument("--explanation_ratio", default="0", help="their fraction of the arm, 0 to 1 (default: 0)")
     arm.add_argument(
         "--explanation_form",
         default="source",
@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="single statements, one block of all, or as in the experiment that the task is from (default)",
     )
     arm.add_argument(
-        "--explanation_unit", default="documents", choices=UNITS, help=f"what that is a share of: {_UNIT_HELP}"
+        "--explanation_unit", default="documents", choices=UNITS, help=f"what that is a fraction of: {_UNIT_HELP}"
     )
     text = parser.add_argument_group("canonical text")
     text.add_argument("--canonical", metavar="SOURCE", help='files, a folder, an id on the Hub, or "stand_in"')
-    text.add_argument("--mix_ratio", help="the share of synthetic documents among canonical ones (default: 0.1)")
-    text.add_argument("--mix_unit", default="documents", choices=UNITS, help=f"what that is a share of: {_UNIT_HELP}")
+    text.add_argument("--mix_ratio", help="the fraction of synthetic documents among canonical ones (default: 0.1)")
+    text.add_argument("--mix_unit", default="documents", choices=UNITS, help=f"of what: {_UNIT_HELP}")
     text.add_argument("--document", default="paragraph", help="of .txt files: paragraph, article, line or file")
     text.add_argument("--text_column", default="text", help="of all other sources (default: text)")
     text.add_argument("--repeat", action="store_true", help="begin again where the text ends, instead of an error")

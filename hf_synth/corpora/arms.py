@@ -1,4 +1,4 @@
-"""Arms: a language's examples with explanations of its rule among them, in any share, as streams and datasets."""
+"""Arms: a language's examples with explanations of its rule among them, in any ratio, as streams and datasets."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -115,7 +115,7 @@ def arm_stream(
     split: str = "train",
     count_tokens: TokenCounter = count_words,
 ) -> Stream:
-    """Return the endless documents of an arm; the ratio is a share of the documents, or of the tokens.
+    """Return the endless documents of an arm; the ratio is a fraction of the documents, or of the tokens.
 
     Of tokens: a document's position depends on the lengths of all before it, so that there is no jumping to one.
     """
@@ -164,9 +164,9 @@ def load_corpus(
     """Return the first `size` documents of an arm, columns text and kind: "example" or "explanation"; see `Arm`.
 
     name, preset: as for `get_task`; config: fields of the task's config, over the preset.
-    explanation_ratio: the share of explanations, a number from 0 to 1 or text such as "1/3".
+    explanation_ratio: the fraction of explanations, a number from 0 to 1 or text such as "1/3".
     explanation_form: single "statements", one "block" of all, or as the "source" of the task had it.
-    explanation_unit: what the ratio is a share of, "documents" or "tokens" (words separated by white space).
+    explanation_unit: what the ratio is a fraction of, "documents" or "tokens" (words separated by white space).
     split: "train", "validation" or "test"; examples are the rows of that split. seed: of rows and explanations.
     streaming, num_proc, cache_dir: as for `hf_synth.load_dataset`; `size` documents, the same map-style and streamed.
 

@@ -109,7 +109,7 @@ def held_out_blocks(arguments: CorpusArguments, tokenizer: PreTrainedTokenizerBa
     if not tables:
         raise ValueError(
             f"canonical_eval: got {arguments.canonical_eval}, which is less than one block of {arguments.block_size} "
-            "tokens; give a larger share, another text, or a smaller block_size"
+            "tokens; give a larger fraction, another text, or a smaller block_size"
         )
     return Blocks(datasets.Dataset(pa.concat_tables(tables)))
 

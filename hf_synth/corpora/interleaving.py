@@ -1,4 +1,4 @@
-"""Synthetic documents among canonical ones: by documents at random, or so that a share of the tokens is theirs."""
+"""Synthetic documents among canonical ones: by documents at random, or so that a fraction of the tokens is theirs."""
 
 import fractions
 from typing import NamedTuple
@@ -23,8 +23,8 @@ def interleave(
     """Mix synthetic documents into canonical ones; both kinds stay in their order.
 
     unit="documents": each document is synthetic with probability `ratio`, independently, by (seed, its number).
-    unit="tokens": nothing is random; the next document is of the kind that leaves the share of synthetic tokens nearer
-    to `ratio`, so that no beginning is off by more than half the tokens of the longer of two documents.
+    unit="tokens": nothing is random; the next document is of the kind that leaves the fraction of synthetic tokens
+    nearer to `ratio`, so that no beginning is off by more than half the tokens of the longer of two documents.
 
     Raises ValueError where one of the streams ends.
     """
@@ -37,7 +37,7 @@ def interleave(
 
 
 class _Mixture(NamedTuple):
-    """How documents are mixed. count_tokens: none for a share of the documents. address: of a shard's own draws."""
+    """How documents are mixed. count_tokens: none for a fraction of the documents. address: of a shard's own draws."""
 
     share: fractions.Fraction
     seed: int
@@ -93,7 +93,7 @@ class _Interleaved(Stream):
         )
 
     def shard(self, num_shards: int, index: int) -> "_Interleaved":
-        """Return both streams' parts, mixed by draws of the part's own, or each with the same share of tokens."""
+        """Return both streams' parts, mixed by draws of the part's own, or each with the same fraction of tokens."""
         parts = (self.canonical.shard(num_shards, index), self.synthetic.shard(num_shards, index))
         address = f"{self.mixture.address}{index} of {num_shards}, "
         return _Interleaved(*parts, self.mixture._replace(address=address))

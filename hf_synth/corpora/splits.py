@@ -15,7 +15,7 @@ from hf_synth.errors import check_fields, option, whole_number
 from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.tasks import Task
 
-_UNIT_HELP = "a share of the documents, or of their tokens"
+_UNIT_HELP = "a fraction of the documents, or of their tokens"
 
 
 @dataclasses.dataclass
@@ -32,15 +32,15 @@ class CorpusArguments:
     canonical_text_column: str = option("text", "The column that holds the text, of all other sources.")
     canonical_eval: str = option(
         "0.05",
-        "Held-out natural text: a share of the canonical documents, a file or folder of its own, or the "
+        "Held-out natural text: a fraction of the canonical documents, a file or folder of its own, or the "
         "name of another split of the Hub dataset.",
     )
     canonical_eval_tokens: int = option(
         65_536, "The most tokens of held-out natural text that a model is evaluated on."
     )
-    mix_ratio: float = option(0.1, "The share of the language among canonical text; 0 is the baseline.")
+    mix_ratio: float = option(0.1, "The fraction of the language among canonical text; 0 is the baseline.")
     mix_unit: str = option("documents", f"What mix_ratio is: documents or tokens, {_UNIT_HELP}.", choices=UNITS)
-    explanation_ratio: float = option(0.0, "The share of explanations among the language's documents, 0 to 1.")
+    explanation_ratio: float = option(0.0, "The fraction of explanations among the language's documents, 0 to 1.")
     explanation_form: str = option(
         "source", "statements, one block of all, or as in the source that the language is from.", choices=FORMS
     )
@@ -63,7 +63,7 @@ class CorpusArguments:
             if (value := getattr(self, name)) is not None and whole_number(name, value) < self.block_size:
                 raise ValueError(f"{name}: got {value}, wanted at least one block of {self.block_size} tokens")
         if (share := self.held_out_share) is not None and not 0 < share < 1:
-            raise ValueError(f"canonical_eval: got the share {self.canonical_eval}, wanted one above 0 and below 1")
+            raise ValueError(f"canonical_eval: got the fraction {self.canonical_eval}, wanted one above 0 and below 1")
 
     @property
     def held_out_share(self) -> float | None:
@@ -83,7 +83,7 @@ class Part(Stream):
     position = ("stream",)
 
     def __init__(self, stream: Stream, low: float, high: float) -> None:
-        """`low` and `high`: shares from 0 to 1, the upper one excluded."""
+        """`low` and `high`: fractions from 0 to 1, the upper one excluded."""
         super().__init__()
         self.stream, self.low, self.high = stream, low, high
 
@@ -97,8 +97,8 @@ class Part(Stream):
             if chosen.any() or not table.num_rows:
                 return table.filter(pa.array(chosen))
         raise ValueError(
-            f"canonical_eval: none of {_MOST_EMPTY_BLOCKS * BLOCK:,} documents in a row lies in the share of "
-            f"{self.high - self.low:g}; give another share or more text"
+            f"canonical_eval: none of {_MOST_EMPTY_BLOCKS * BLOCK:,} documents in a row lies in the fraction of "
+            f"{self.high - self.low:g}; give another fraction or more text"
         )
 
     def shard(self, num_shards: int, index: int) -> "Part":
@@ -125,7 +125,7 @@ def held_out_text(arguments: CorpusArguments) -> Stream:
     if shared := _files(arguments.canonical) & _files(arguments.canonical_eval):
         raise ValueError(
             f"canonical_eval: got {arguments.canonical_eval!r}, which has {min(shared)} in common with canonical; "
-            "wanted other text, or a share such as 0.05"
+            "wanted other text, or a fraction such as 0.05"
         )
     return _source(arguments, arguments.canonical_eval, "train")
 

@@ -294,8 +294,8 @@ def add_prompts(rows: Rows, split: str, seed: int) -> Rows:
 def greedy_completion_metrics(measured: Measured, task: Task, rows: Rows, ids: np.ndarray) -> dict[str, float]:
     """Complete rows with prompts greedily; return `verified`, the fraction that the task's verifier accepts.
 
-    `finished`: the share that came to an end, where rows have one; others are wrong, and cut off once they are longer
-    than any right answer. `exact_match`: the share that is the row's own completion, where prompts leave no other.
+    `finished`: the fraction that came to an end, where rows have one; others are wrong, and cut off once longer than
+    any right answer. `exact_match`: the fraction that is the row's own completion, where prompts leave no other.
     """
     every = np.arange(len(rows))
     ended = bool((rows.tokens[every, rows.lengths - 1] == EOS).all())

@@ -101,7 +101,7 @@ class HeldOutPrompts:
     def before_and_after(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """The measures at the first and the last evaluation of a log, over all groups and at both ends.
 
-        Head and tail are the largest and the smallest cluster of training prompts, or the crowded and the rare half.
+        Head and tail: the largest and the smallest cluster of training prompts, or the dense and the rare half.
         """
         ends = {"head": "crowded", "tail": "rare"}
         if self.sizes:

@@ -47,7 +47,7 @@ class RowScores:
 
     @property
     def token_accuracy(self) -> float:
-        """Return the share of tokens that were the most likely ones."""
+        """Return the fraction of tokens that were the most likely ones."""
         return float(self.hits.sum() / self.mask.sum())
 
     @property

@@ -83,7 +83,7 @@ def floor(task: Task, split: str, size: int, seed: int) -> dict[str, Any]:
 
 
 def split_shares(task: Task, splits: list[str], seed: int) -> dict[str, float]:
-    """For each split the share of what its generator draws, held back by nothing, that belongs to this split."""
+    """For each split the fraction of what its generator draws, held back by nothing, that belongs to this split."""
     free = type(task)(task.config.replace(holdout="none"))
     shares = {}
     for split in splits:

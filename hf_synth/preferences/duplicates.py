@@ -81,8 +81,8 @@ class NearDuplicates:
     """An index of texts, added batch by batch, that finds the first kept text that each nearly repeats.
 
     Two texts are near duplicates where all parts (sentences, lines, turns) but one are the same, and of all runs of
-    three tokens of that part in both, the share that both have (Jaccard's similarity) is high enough. Numbers, symbols
-    and indentation must be the same; case, and marks that only end a sentence, do not count.
+    three tokens of that part in both, the fraction that both have (Jaccard's similarity) is high enough. Numbers,
+    symbols and indentation must be the same; case, and marks that only end a sentence, do not count.
 
     The search is exact: of two sets of such a similarity, the first few runs in any fixed order have one in common
     (Chaudhuri et al., 2006, A primitive operator for similarity joins in data cleaning); long runs come first, as they

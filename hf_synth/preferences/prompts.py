@@ -70,10 +70,10 @@ def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0)
 
     Args:
         dataset: has a column `prompt` (string or messages).
-        test_share: the expected share of distinct first turns in `test`, above 0 and below 1; met on average.
+        test_share: the expected fraction of distinct first turns in `test`, above 0 and below 1; met on average.
 
     Raises:
-        ValueError: a share out of range, no column `prompt`, or a side that got no row.
+        ValueError: a fraction out of range, no column `prompt`, or a side that got no row.
     """
     if not 0 < test_share < 1:
         raise ValueError(f"test_share is {test_share}: wanted a number above 0 and below 1, such as 0.1.")
@@ -88,7 +88,7 @@ def split_by_prompt(dataset: Dataset, *, test_share: float = 0.1, seed: int = 0)
         if not rows:
             raise ValueError(
                 f"With test_share={test_share} and seed={seed} none of the {len(dataset)} rows is in '{side}': "
-                "wanted rows on both sides; use more data, another share or another seed."
+                "wanted rows on both sides; use more data, another test_share or another seed."
             )
     return DatasetDict({side: dataset.select(rows) for side, rows in sides.items()})
 

@@ -311,7 +311,7 @@ def log_range(values: np.ndarray) -> tuple[float, float]:
 
 @matplotlib.rc_context(STYLE)
 def density_histogram(density: np.ndarray, clusters: Mapping[str, np.ndarray], unit: str) -> Figure:
-    """How many prompts have which density; with a few clusters each in its own colour, as shares of the cluster.
+    """How many prompts have which density; with a few clusters each in its own colour, as fractions of the cluster.
 
     clusters: the densities of each.
     """

@@ -151,7 +151,7 @@ class Run:
 
     @cached_property
     def groups(self) -> list[str]:
-        """The groups that the measure is reported for: clusters, the largest first, or the crowded and the rare."""
+        """The groups that the measure is reported for: clusters, the largest first, or the dense and the rare half."""
         groups = [
             name.partition("/")[2] for name in self.names() if self.measure and name.startswith(f"{self.measure}/")
         ]

@@ -1,4 +1,4 @@
-"""Density-weighted training: embed prompts, measure how crowded each is, draw the rare more often.
+"""Density-weighted training: embed prompts, measure the density around each, draw the rare more often.
 
 ```python
 vectors = embed_texts([prompt_text(prompt) for prompt in dataset["prompt"]])

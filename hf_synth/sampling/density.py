@@ -1,4 +1,4 @@
-"""How crowded each point is, from its nearest neighbours. Larger = more crowded, always."""
+"""The density of each point, from its nearest neighbours. Larger = denser, always."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _LOG_LIMIT = 690.0  # exp(690) is still a float64
 class MeasuredDensity:
     """Densities, and how they came about.
 
-    density: [N] float64, larger = more crowded. dimension: the intrinsic dimension (0 where all points are one).
-    distinct: how many points are. k: the neighbours used. backend: what found them; recall: the share of the true k
+    density: [N] float64, larger = denser. dimension: the intrinsic dimension (0 where all points are one).
+    distinct: how many points are. k: the neighbours used. backend: what found them; recall: the fraction of the true k
     nearest that it found, 1 if exact, otherwise measured on a sample.
     """
 
@@ -57,8 +57,8 @@ def measure_knn_density(
     of the point there are:
 
         volume          m * k / r_k**d             points per volume: twice the points, twice the density
-        mean_distance   m / mean(r_1 ... r_k)      far weaker in many dimensions: a cluster 20 times as crowded
-                                                   comes out only 1.4 to 3 times as dense
+        mean_distance   m / mean(r_1 ... r_k)      far weaker in many dimensions: a cluster 20 times as dense
+                                                   comes out only 1.4 to 3 times so
 
     embeddings: [N, D] finite numbers, as whatever NumPy can take: lists, tables, tensors, memory maps.
     k: neighbours; fewer than there are distinct points. `volume` needs at least 2, to find d.
@@ -69,7 +69,7 @@ def measure_knn_density(
     of a sample), or "auto": exact for up to 50,000 points, then ivf.
     smoothing: rounds in which the logarithm of each density becomes its mean over the point and its k neighbours. One
     estimate from k neighbours scatters by 1 / sqrt(k); with rounds the density is that of a cluster more than of a
-    point, and copies count as crowding of their neighbourhood.
+    point, and copies add to the density of their neighbourhood.
     reduce_k: take the largest possible k where there are too few distinct points, instead of refusing.
 
     Densities are finite and above 0, in points per unit**d or in 1 / unit; where float64 could not hold that, up to a

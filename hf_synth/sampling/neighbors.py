@@ -31,7 +31,7 @@ LEAST_RECALL = 0.95
 _FAISS_FROM = 2_000  # points from which "auto" takes faiss
 _EXACT_UP_TO = 50_000  # points to which "auto" searches all of them, and the same times 40 on a GPU
 _SPARE = 8  # candidates beyond k: float32 search may swap neighbours that differ in the seventh digit
-_SMALLEST = 1e-6  # distances below this share of the data's spread are rounding, not geometry
+_SMALLEST = 1e-6  # distances below this fraction of the data's spread are rounding, not geometry
 _BLURRED = 0.01  # of a point's distance from the mean: nearer ones, float32 squares may put in the wrong order
 _QUERIES = 16_384  # rows searched for at a time
 _SAMPLE = 1_000  # points that recall is measured on
@@ -163,7 +163,7 @@ def widen_to_recall(frame: Frame, index: ApproximateIndex, k: int) -> float:
 
 
 def _recall(truth: np.ndarray, distances: np.ndarray) -> float:
-    """The share of the k nearest that were distances; by distance, since points at one distance are as good."""
+    """The fraction of the k nearest that was returned; by distance, since points at one distance are as good."""
     return float((distances <= truth[:, -1:] * (1 + 1e-6)).mean())
 
 

@@ -19,7 +19,7 @@ SCHEDULES = ("constant", "rising", "falling")
 def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: float = 100.0) -> np.ndarray:
     """Sampling weights that favour the rare: proportional to density**-strength, with mean 1.
 
-    density: [N] positive numbers, LARGER = MORE CROWDED, any unit (`knn_density` gives them).
+    density: [N] positive numbers, LARGER = DENSER, any unit (`knn_density` gives them).
     strength: 0 makes every weight exactly 1 (the control of an experiment); 1 undoes the density.
     max_ratio: bound on max / min, kept by RAISING the smallest weights, never by cutting the largest.
 
@@ -34,7 +34,7 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
     _refuse_rows(~(np.isfinite(density) & (density > 0)), density, "density", "finite numbers above 0")
     if not (math.isfinite(strength) and strength >= 0):
         raise ValueError(
-            f"strength={strength}: wanted a finite number of at least 0. A negative one would favour the crowded; "
+            f"strength={strength}: wanted a finite number of at least 0. A negative one would favour the dense; "
             "if that is meant, pass 1 / density."
         )
     if not max_ratio >= 1:
@@ -98,8 +98,8 @@ def curriculum_weights(
 ) -> np.ndarray:
     """Easy rows first: at progress t the easiest c(t) of all rows weigh alike, the others `floor` as much; mean 1.
 
-    c(t) = sqrt(t (1 - begin^2) + begin^2): from the share `begin` at the start to all rows at the end. Rows of equal
-    difficulty enter together.
+    c(t) = sqrt(t (1 - begin^2) + begin^2): from the fraction `begin` at the start to all rows at the end. Rows of
+    equal difficulty enter together.
 
     difficulty: [N] finite numbers, larger is harder, any unit: only their order counts. progress: 0 at the start of
     training, 1 at its end. Raises ValueError where progress, begin or floor is outside 0 to 1.
@@ -135,7 +135,7 @@ def combined_weights(*factors: ArrayLike) -> np.ndarray:
 def scheduled_strength(strength: float, schedule: str, progress: float) -> float:
     """The strength of density's weights at a point of training, by one of `SCHEDULES`.
 
-    `constant`: always `strength`. `rising`: linear from 0 to it, crowded prompts first, the rare later. `falling`:
+    `constant`: always `strength`. `rising`: linear from 0 to it, dense prompts first, the rare later. `falling`:
     from it to 0. A strength of 0 stays the control under each.
     progress: 0 at the start of training, 1 at its end. Raises ValueError for another, or an unknown schedule.
     """

@@ -447,7 +447,7 @@ class Task(ABC, Generic[ConfigT]):
 
     @functools.cached_property
     def _content_position(self) -> np.ndarray | None:
-        """Where contents are few: the place of each rank in a fixed shuffle, so that the shares are exact."""
+        """Where contents are few: the place of each rank in a fixed shuffle, so that the fractions are exact."""
         contents = self.contents()
         if contents is None or contents > _MOST_RANKED_CONTENTS:
             return None

@@ -13,7 +13,7 @@ from hf_synth.tasks.families.sequences import FIRST_NUMBER, LONGEST, SequenceCon
 
 @dataclasses.dataclass(frozen=True)
 class DeleteConfig(SequenceConfig):
-    """`token_present` is the share of rows whose input holds the number to delete, in steps of 2**-32.
+    """`token_present` is the fraction of rows whose input holds the number to delete, in steps of 2**-32.
 
     Two numbers at least: the only one, deleted, would leave no target.
     """
@@ -27,7 +27,7 @@ class DeleteConfig(SequenceConfig):
 class Delete(SequenceTask[DeleteConfig]):
     """`<bos> 3 1 3 2 <sep> 3 <sep> 1 3 2 <eos>`: loss on what is left and `<eos>`.
 
-    The number to delete is that of a uniform place of the input; in a share of 1 - token_present of the rows one that
+    The number to delete is that of a uniform place of the input; in a fraction 1 - token_present of the rows one that
     the input does not hold, uniform among those, unless the input holds all. In the paper 53 % of the rows are such.
 
     >>> Delete(DeleteConfig(length=4)).verify("3 1 3 2 <sep> 3 <sep>", "1 3 2")

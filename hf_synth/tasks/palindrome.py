@@ -80,7 +80,7 @@ class Palindrome(Grammar[PalindromeConfig]):
         return rows.changed(break_mirror, rng.keys(), _CONTENT, _LETTER, _OPEN)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Each word's share of the kinds, lengths and centres that the words before it allow."""
+        """Each word's fraction of the kinds, lengths and centres that the words before it allow."""
         rule = (_CONTENT, (_LETTER, _OPEN, _CLOSE), _CENTRE_CHANCES, self.config.max_half, self.config.max_depth)
         return mirror_probs(rows.tokens, rows.lengths, positions, tokens, *rule)
 

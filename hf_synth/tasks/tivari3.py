@@ -71,7 +71,7 @@ class Tivari3(Grammar[Tivari3Config]):
         return rows.changed(break_mirror, rng.keys(), _CONTENT, _NUL, _LAST)
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """Each word's share of the lengths and centres that the words before it allow."""
+        """Each word's fraction of the lengths and centres that the words before it allow."""
         rule = (_CONTENT, (_NUL, -1, _LAST), _CENTRE_CHANCES, self.config.max_half, 0)  # nothing opens a level inside
         return mirror_probs(rows.tokens, rows.lengths, positions, tokens, *rule)
 

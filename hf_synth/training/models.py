@@ -290,7 +290,7 @@ class HeadedRewardTrainer(WeightedRewardTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
     ) -> Any:
-        """Return the batch's share of the mean over what the step knows; evaluation knows the batch alone."""
+        """Return the batch's part of the mean over what the step knows; evaluation knows the batch alone."""
         signs = inputs[SIGNS]
         outputs = model(**{name: value for name, value in inputs.items() if name != SIGNS}, use_cache=False)
         chosen, rejected = outputs.logits.chunk(2)  # [B, H] each

@@ -110,7 +110,7 @@ def final_metrics(
         if name not in left_out:  # test_accuracy/near_ood -> accuracy/test/near_ood
             measure, slash, group = name.removeprefix("test_").partition("/")
             metrics[f"{measure}/test{slash}{group}"] = float(value)
-    metrics |= looks(trainer.state.log_history)
+    metrics |= over_evaluations(trainer.state.log_history)
     metrics["rows/test"] = float(len(output.label_ids))
     metrics["parameters"] = float(sum(parameter.numel() for parameter in trainer.model.parameters()))
     metrics["rows/trained"] = float(trainer.state.global_step * trainer.rows_per_step)
@@ -148,7 +148,7 @@ def final_metrics(
     return metrics
 
 
-def looks(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def over_evaluations(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return of the validation rows and each group of them the best and the mean accuracy, and how often it was 1.
 
     Over the evaluations while training: what was learned and lost again is rarely 1, what is learned early has a high

@@ -88,7 +88,7 @@ class StoppingCallback(TrainerCallback):
 
 
 class GeometryCallback(TrainerCallback):
-    """Logs how the embeddings of an analogy's entities lie, at the start and at every look: geometry/NAME."""
+    """Logs how the embeddings of an analogy's entities lie, at the start and at every evaluation: geometry/NAME."""
 
     def __init__(self, trainer: Trainer, task: Analogy) -> None:
         """`trainer` is the one that this callback is added to, `task` the one whose functor is measured."""

@@ -73,7 +73,7 @@ def _claims(arms: Mapping[str, Sequence[Record]]) -> list[Claim]:
     invalid = [1 - share for share in validity["explanations-100"].values()]
     claimed = []
     if invalid:
-        shows = "share of samples that are not valid, above 0.99"
+        shows = "fraction of samples that are not valid, above 0.99"
         claimed = [mean_claim("explanations alone give no valid text", shows, invalid, bar=0.99)]
     for claim, first, second in (
         ("10 % explanations lie below examples alone", "examples", "explanations-10"),

@@ -60,7 +60,7 @@ def test_copies_share_one_unit_of_weight():
         ([1, -2], {}, "row 1: -2.0"),
         ([[1, 2]], {}, r"shape \[1, 2\]"),
         (["a"], {}, "wanted numbers, got"),
-        ([1], {"strength": -1}, "favour the crowded"),
+        ([1], {"strength": -1}, "favour the dense"),
         ([1], {"strength": np.nan}, "strength=nan"),
         ([1], {"max_ratio": 0.5}, "at least 1"),
         ([1], {"max_ratio": np.nan}, "max_ratio=nan"),

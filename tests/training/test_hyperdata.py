@@ -96,9 +96,9 @@ def test_arguments_come_from_flags_and_are_checked():
         ({"block_size": 1}, "block_size: got 1, wanted at least 2"),
         ({"block_size": "many"}, "block_size: got 'many', wanted at least 2"),
         ({"block_size": 64, "corpus_tokens": 63}, "corpus_tokens: got 63, wanted at least one block of 64 tokens"),
-        ({"canonical_eval": "0"}, "canonical_eval: got the share 0"),
-        ({"canonical_eval": "1"}, "canonical_eval: got the share 1"),
-        ({"canonical_eval": "nan"}, "canonical_eval: got the share nan"),
+        ({"canonical_eval": "0"}, "canonical_eval: got the fraction 0"),
+        ({"canonical_eval": "1"}, "canonical_eval: got the fraction 1"),
+        ({"canonical_eval": "nan"}, "canonical_eval: got the fraction nan"),
     ],
 )
 def test_illegal_arguments_are_errors(changes, message):

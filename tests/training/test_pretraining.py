@@ -13,7 +13,7 @@ from hf_synth.evaluation.scoring import score_rows
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM
 from hf_synth.online import HeldRows, OnlineRows, batch_of
 from hf_synth.training.checkpoints import train
-from hf_synth.training.pretraining import looks
+from hf_synth.training.pretraining import over_evaluations
 from hf_synth.training.pretraining_data import RowsArguments, ScheduleArguments, resolve_max_steps
 from hf_synth.training.pretraining_trainer import PretrainingTrainer, cosine_factor, summary
 
@@ -270,9 +270,9 @@ def test_what_was_learned_and_lost_again():
     name = "eval_validation_accuracy/one"
     history = [{"loss": 1.0}, {name: 0.5}, {name: 1.0, "eval_loss": 0.1}, {name: 1.0}, {name: 0.0}]
     one = {"best/validation/one": 1.0, "mean/validation/one": 0.625, "all_right/validation/one": 0.5}
-    assert looks(history) == one
+    assert over_evaluations(history) == one
     all_rows = {"best/validation": 0.25, "mean/validation": 0.25, "all_right/validation": 0.0}
-    assert looks([*history, {"eval_validation_accuracy": 0.25}]) == one | all_rows
+    assert over_evaluations([*history, {"eval_validation_accuracy": 0.25}]) == one | all_rows
 
 
 def test_a_loss_without_a_perplexity():
