@@ -138,8 +138,8 @@ def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple
 def verdict(difference: Difference, better: str, smallest_effect: float | None = None, *, tests: int = 1) -> Verdict:
     """Supported, not supported or undecided: does the arm do better than the other in this measure?
 
-    Supported: the corrected p-value is below 0.05 and the difference is in the right direction. Not supported: it is
-    significantly in the wrong one, or the interval leaves out every difference that would matter (`smallest_effect`).
+    Not supported: the difference is significantly in the wrong direction, or the interval leaves out every difference
+    that would matter (`smallest_effect`). Supported: the corrected p-value is below 0.05, in the right direction.
     Undecided otherwise, with the seeds that would decide if the difference is what it seems. Fewer than eight seeds
     decide nothing. tests: of the family that p is corrected over.
     """
@@ -147,12 +147,12 @@ def verdict(difference: Difference, better: str, smallest_effect: float | None =
     low, high = sorted(sign * end for end in difference.interval[1:])
     if difference.seeds < FEWEST_FOR_A_CLAIM:
         return Verdict(UNDECIDED, "few seeds", needed(difference, tests))
-    if difference.corrected < LEVEL and low > 0:
-        return Verdict(SUPPORTED)
     if difference.corrected < LEVEL and high < 0:
         return Verdict(NOT_SUPPORTED, "other direction")
     if smallest_effect is not None and high < smallest_effect:
         return Verdict(NOT_SUPPORTED, "below the minimum effect")
+    if difference.corrected < LEVEL and low > 0:
+        return Verdict(SUPPORTED)
     return Verdict(UNDECIDED, "", needed(difference, tests))
 
 

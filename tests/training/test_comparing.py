@@ -327,6 +327,9 @@ def test_more_questions_take_more_evidence():
         (0.0, 0.3, "higher", 0.05, "undecided"),
         (0.0, 0.3, "higher", None, "undecided"),
         (0.0, 0.02, "higher", 0.1, "not supported"),
+        (0.03, 0.005, "higher", None, "supported"),
+        (0.03, 0.005, "higher", 0.1, "not supported"),
+        (-0.03, 0.005, "lower", 0.1, "not supported"),
     ],
 )
 def test_verdicts(effect, noise, better, least, word):
