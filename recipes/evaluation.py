@@ -76,6 +76,7 @@ class MeasuringArguments:
     samples: int | None = option(
         None, "Strings sampled of a language; by default 1000, or 200; 0: no measures of a language.", at_least=0
     )
+    top_p: float = option(1.0, "The top_p at which strings of a language are sampled.", above=0, at_most=1)
     batch_size: int = option(128, "Rows in a batch, on each process.", at_least=1)
     output_dir: str | None = option(None, "By default MODEL/evaluation, and runs/evaluation/NAME for a Hub id.")
     lm_eval: str | None = option(None, "Also write tasks for lm-eval into this folder.")
@@ -158,7 +159,7 @@ def load(arguments: MeasuringArguments) -> Measured:
         model = from_pretrained(AutoModelForCausalLM, path, **options)
         tokenizer = from_pretrained(AutoTokenizer, path, revision=arguments.model_revision)
     check_vocabulary(model, tokenizer)
-    return Measured(model.to(PartialState().device).eval(), tokenizer, arguments.batch_size)
+    return Measured(model.to(PartialState().device).eval(), tokenizer, arguments.batch_size, arguments.top_p)
 
 
 def evaluate(arguments: MeasuringArguments) -> Path:

@@ -190,7 +190,7 @@ def write_completions(
 ) -> list[list[int]]:
     """Return the ids that follow each prompt, up to and with one of `ends`, or as many as its budget where none comes.
 
-    Greedy, or with a `seed` sampled at temperature 1 from the whole distribution. The same for any number of
+    Greedy, or with a `seed` sampled at temperature 1 with the model's top_p. The same for any number of
     processes; random state outside is left as it was. No batch, padding included, exceeds the model's positions.
     """
     most = measured.positions
@@ -209,7 +209,8 @@ def write_completions(
         with random_state(measured.model.device), evaluating(measured.model):
             torch.manual_seed(0 if seed is None else seed * 1_000_003 + number)
             chosen = [prompts[row] for row in rows]
-            made = generate(measured.model, chosen, new, ends=ends, pad=pad, **({} if seed is None else SAMPLED))
+            options = {} if seed is None else SAMPLED | {"top_p": measured.top_p}
+            made = generate(measured.model, chosen, new, ends=ends, pad=pad, **options)
         kept = until_end(made, ends)
         return [ids[real][: budgets[row]].tolist() for ids, real, row in zip(made, kept, rows, strict=True)]
 
@@ -262,7 +263,7 @@ def sample_strings(
 ) -> list[str | None]:
     """Return one string from each opening: up to and with the closing delimiter, or without one up to the end token.
 
-    None for a string that neither comes to by itself. At temperature 1 from the whole distribution, on the model's
+    None for a string that neither comes to by itself. At temperature 1 with the model's top_p, on the model's
     device; random state outside is left as it was. Strings are grouped by their opening.
     """
     model, tokenizer, most = measured.model, measured.tokenizer, measured.positions
@@ -275,7 +276,7 @@ def sample_strings(
             new = max_new_tokens if most is None else min(max_new_tokens, most - len(ids))
             for first in range(0, count, measured.batch_size):
                 prompts = [ids] * min(measured.batch_size, count - first)
-                made = generate(model, prompts, new, ends=ends, pad=pad, **SAMPLED)
+                made = generate(model, prompts, new, ends=ends, pad=pad, **SAMPLED | {"top_p": measured.top_p})
                 for row in made.tolist():
                     own = ids[1:] + row
                     at = next((number for number, token in enumerate(own) if token in ends), None)

@@ -173,23 +173,17 @@ def _generation(
     """Measure strings that a model sampled; drawn: as many rows of the language."""
     strings = [None if text is None else " ".join(text.split()) for text in sampled]
     valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
-    seen = _seen(task, {text for text in strings if text is not None}, trained, trained_seed) if trained else None
-    metrics = generation(strings, valid, training=seen)
+    seen = set[str]()
+    for start in range(0, trained, _TRAINED_AT_ONCE):
+        rows = task.rows(start, min(_TRAINED_AT_ONCE, trained - start), split="train", seed=trained_seed)
+        seen |= set(_texts(task, rows)).intersection(strings)
+    metrics = generation(strings, valid, training=seen if trained else None)
     if (contents := task.contents()) is None:
         return metrics
     most = int(test.lengths.max()) - 2
     different = {text for text, right in zip(strings, valid, strict=True) if text and right}
     metrics["coverage"] = sum(len(text.split()) <= most for text in different) / contents
     return {**metrics, "coverage/of_rows": len(set(_texts(task, drawn))) / contents}
-
-
-def _seen(task: Task, strings: set[str], trained: int, seed: int) -> set[str]:
-    """Return those of the strings that are among the first `trained` training rows."""
-    seen: set[str] = set()
-    for start in range(0, trained, _TRAINED_AT_ONCE):
-        rows = task.rows(start, min(_TRAINED_AT_ONCE, trained - start), split="train", seed=seed)
-        seen |= strings.intersection(_texts(task, rows))
-    return seen
 
 
 def _texts(task: Task, rows: Rows) -> list[str]:

@@ -21,11 +21,12 @@ ResultT = TypeVar("ResultT")
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A causal language model and its tokenizer, and how many rows it takes at once."""
+    """A causal language model, its tokenizer, how many rows it takes at once, and the top_p of what it samples."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     batch_size: int = 128
+    top_p: float = 1.0
 
     @property
     def positions(self) -> int | None:

@@ -135,7 +135,7 @@ def final_metrics(
         metrics |= read
         if isinstance(task, Grammar):  # the baseline of a comparison too
             scores = language_scores(
-                Measured(trainer.accelerator.unwrap_model(trainer.model), tokenizer, 64),
+                Measured(trainer.accelerator.unwrap_model(trainer.model), tokenizer, 64, settings.rows.top_p),
                 task,
                 rows=settings.rows.test_rows,
                 samples=settings.rows.test_rows,

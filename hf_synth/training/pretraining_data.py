@@ -47,6 +47,7 @@ class RowsArguments:
     dataset_split: str = option("train", "The split of that dataset to train on.")
     eval_rows: int = option(1024, "Rows of the training and of the validation split at each evaluation.", at_least=1)
     test_rows: int = option(4096, "Rows of the test split that the result is measured on.", at_least=1)
+    top_p: float = option(1.0, "The top_p at which strings of a language are sampled.", above=0, at_most=1)
     steps_per_epoch: int | None = option(
         None,
         "Steps between two evaluations of endless rows; with num_train_epochs it says how long the run is.",

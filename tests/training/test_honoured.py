@@ -22,6 +22,8 @@ from transformers import AutoTokenizer
 from hf_synth import build_tokenizer, get_task, preferences
 from hf_synth.corpora import splits
 from hf_synth.corpora.splits import CorpusArguments
+from hf_synth.evaluation import generation
+from hf_synth.evaluation.generation import generate
 from hf_synth.experiments.arms import COMPARISON, as_flags
 from hf_synth.hub import publish
 from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenceClassification
@@ -440,6 +442,24 @@ def test_the_result_rests_on_as_many_rows_as_asked_for(recipe, values, wanted, d
     metrics = json.loads((folder / "metrics.json").read_text())
     rows = metrics["rows/test"] if recipe == "pretrain" else pq.read_metadata(folder / "samples.parquet").num_rows
     assert rows == wanted
+
+
+def test_strings_of_a_language_are_sampled_as_asked_for(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data)
+    sampled = []
+
+    def recorded(*arguments, **options):
+        sampled.append(options["top_p"])
+        return generate(*arguments, **options)
+
+    monkeypatch.setattr(generation, "generate", recorded)
+    values = {**QUIET["pretrain"], "task": "tivari3", "canonical": "text.txt", "block_size": 32, "test_rows": 4}
+    values |= {"canonical_eval_tokens": 64, "max_steps": 1, "tokenizer_vocab_size": 300}
+    for chosen in ({}, {"top_p": 0.9}):
+        folder = tmp_path / str(len(chosen))
+        Path("config.yaml").write_text(yaml.safe_dump(values | chosen | {"output_dir": str(folder)}))
+        RECIPES["pretrain"].main(["--config", "config.yaml"])
+    assert sampled == [1.0, 0.9]
 
 
 def test_a_batch_has_as_many_rows_as_asked_for(data, tmp_path, monkeypatch):

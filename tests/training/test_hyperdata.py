@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from hf_synth.corpora import StandIn, canonical_text
 from hf_synth.corpora import splits as text
 from hf_synth.corpora.blocks import KINDS, corpus_blocks, corpus_stream, held_out_blocks
 from hf_synth.corpora.splits import CorpusArguments, corpus_tokenizer, held_out_text, source_files, training_text
-from hf_synth.evaluation.generation import sample_strings
+from hf_synth.evaluation.generation import sample_strings, write_completions
 from hf_synth.evaluation.language import labelled_strings, language_scores
 from hf_synth.evaluation.model import Measured
 from hf_synth.evaluation.scoring import token_log_probs
@@ -524,12 +525,37 @@ def test_samples_follow_the_model_and_nothing_outside(model, task, tokenizer):
     assert all(text.startswith("<tivari>") and text.count("e") == 1 and text.endswith("e") for text in finished)
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
+def test_samples_come_from_the_likeliest_tokens_alone(model, tokenizer, top_p):
+    """Of the smallest set of them that has the probability `top_p`, each as often as the model says."""
+    prompt = tokenizer("<tivari>", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        chances = model(torch.tensor([prompt])).logits[0, -1].double().softmax(-1).tolist()
+    kept, total = [], 0.0
+    for token in sorted(range(len(chances)), key=lambda token: -chances[token]):
+        if total < top_p:
+            kept.append(token)
+            total += chances[token]
+    assert (len(kept) == len(chances)) == (top_p == 1)
+    draws = 20_000
+    measured = Measured(model, tokenizer, 5_000, top_p)
+    written = Counter(token for [token] in write_completions(measured, [prompt] * draws, [1] * draws, ends=[], seed=0))
+    assert written.keys() <= set(kept)
+    for token in kept:
+        share = chances[token] / total
+        assert abs(written[token] / draws - share) < 5 * (share * (1 - share) / draws) ** 0.5 + 1 / draws
+
+
 def test_a_string_without_a_delimiter_is_finished_by_the_end_token(language):
     task, own, perfect, _ = language
     options = {"closing": None, "start_token_id": own.bos_token_id, "seed": 1}
     assert sample_strings(Measured(perfect, own), ["START"] * 5, max_new_tokens=1, **options) == [None] * 5
-    strings = sample_strings(Measured(perfect, own), ["START"] * 5, max_new_tokens=20, **options)
-    assert all(task.verify("", text) == 1 for text in strings)
+    strings, likeliest = (
+        sample_strings(Measured(perfect, own, top_p=top_p), ["START"] * 30, max_new_tokens=20, **options)
+        for top_p in (1.0, 0.001)
+    )
+    assert all(task.verify("", text) == 1 for text in [*strings, *likeliest])
+    assert len(set(likeliest)) == 1 < len(set(strings))
 
 
 def test_labelled_strings_are_what_they_say(task):
