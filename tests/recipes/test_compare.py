@@ -16,8 +16,10 @@ import pytest
 import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.cli.jobs import uv_app
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_synth.experiments.statistics import known_measures, recipe_measures
+from hf_synth.preferences import train_bpe_tokenizer
 from hf_synth.reports import write_report
 
 ROOT = Path(__file__).parents[2]
@@ -347,6 +349,8 @@ SMALL = {
         "density/testbed_coverage.yaml",
         "density/preferences_compare.yaml",
         "procedural/structure.yaml",
+        "density/smollm2_grpo.yaml",
+        "hyperdata/smollm2.yaml",
     ],
 )
 def test_shipped_comparisons_are_launched(config, compare):
@@ -375,6 +379,14 @@ def test_shipped_comparisons_are_launched(config, compare):
             shared |= {} if "model_name_or_path" in shared else {"tokenizer_vocab_size": 400}
         for config in (values, *values["shared"].values()):
             del config["num_rows"]  # which is of tasks
+    if (checkpoint := values.get("model_name_or_path")) == "runs/smollm2/model":
+        tokenizer = train_bpe_tokenizer([f"Question {n}? Yes {n}." for n in range(120)], vocab_size=400)
+        shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        ends = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ends)).save_pretrained(checkpoint)
+        tokenizer.save_pretrained(checkpoint)
+    if "canonical" in values:
+        values |= {"canonical": "stand_in", "canonical_eval": "0.05", "canonical_eval_tokens": 512, "save_steps": 4}
     Path("small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     folder = compare.main(["--config", "small.yaml", "--output_dir", "out"])
     report = (folder / "report.md").read_text()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.processes
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 SYSTEMS = ("procedural", "hyperdata", "rlm", "analogy")
-OTHERS = ("replicate", "structure.yaml")  # test_replicate.py and test_compare.py
+OTHERS = ("replicate", "structure.yaml", "smollm2.yaml")  # test_replicate.py and test_compare.py
 FILES = [
     path for path in sorted(CONFIGS.glob("*/*")) if path.parent.name in SYSTEMS and not path.name.startswith(OTHERS)
 ]

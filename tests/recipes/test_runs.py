@@ -17,6 +17,7 @@ CONFIGS = {
     *("preferences_compare", "preferences_reward", "preferences_sft"),
     *("testbed_grpo", "testbed_reward", "testbed_sft"),
     *("testbed_budget", "testbed_coverage", "testbed_proxy", "testbed_verifier"),  # test_compare.py
+    *("smollm2_grpo", "smollm2_reward"),  # test_compare.py, on a small model
     "agreement",  # test_density.py
 }
 MOMENTS = ["warmup", "warmup_head", "warmup_tail", "final", "final_head", "final_tail"]

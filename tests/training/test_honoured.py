@@ -459,8 +459,8 @@ def test_strings_of_a_language_are_sampled_as_asked_for(data, tmp_path, monkeypa
         folder = tmp_path / str(len(chosen))
         Path("config.yaml").write_text(yaml.safe_dump(values | chosen | {"output_dir": str(folder)}))
         RECIPES["pretrain"].main(["--config", "config.yaml"])
-    flags = "--model_name_or_path chat --task tivari3 --rows 4 --samples 4 --completions 0 --top_p 0.8".split()
-    importlib.import_module("evaluation").main([*flags, "--output_dir", str(tmp_path / "evaluation")])
+    flags = f"--model_name_or_path chat --task tivari3 --rows 4 --samples 4 --completions 0 --output_dir {tmp_path}/it"
+    importlib.import_module("evaluation").main([*flags.split(), "--top_p", "0.8"])
     assert sampled == [1.0, 0.9, 0.8]
 
 
