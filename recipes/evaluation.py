@@ -173,9 +173,8 @@ def evaluate(arguments: MeasuringArguments) -> Path:
 def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, started: float) -> None:
     measured = load(arguments)
     size = sum(parameter.numel() for parameter in measured.model.parameters())
-    counts = {name: large if size > LARGE else small for name, (small, large) in COUNTS.items()}
-    chosen = {name: count for name, count in counts.items() if getattr(arguments, name) is None}
-    arguments = dataclasses.replace(arguments, **chosen)
+    counts = {name: both[size > LARGE] for name, both in COUNTS.items() if getattr(arguments, name) is None}
+    arguments = dataclasses.replace(arguments, **counts)
     ids = [word_ids(measured, setting.task) for setting in plan.settings]
     test = [_rows(plan, setting, arguments, measured) for setting in plan.settings]
     if arguments.lm_eval and any(one is None for one in ids):
