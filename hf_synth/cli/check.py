@@ -1,6 +1,6 @@
-"""Hold a task to the promises that every task keeps.
+"""Check the properties that every task must have.
 
-Prints a line for each promise, with a row of some split where it is broken; exit code 1 if any is.
+Prints a line for each property, with a row of some split where it is broken; exit code 1 if any is.
 """
 
 import argparse

@@ -17,8 +17,8 @@ _GALLERY_ROWS = 1_000
 _GALLERY = """\
 Written by `hf-synth tasks --markdown > docs/gallery.md`. Of each task: the first training row of its first preset and
 the floor (the lowest achievable loss) of this row, the mean floor over test rows, and the presets. `prompt` is what
-comes before the tokens with loss: of a language `<bos>` alone, while the views cut its strings at a random token.
-`hf-synth show TASK --preset PRESET` prints more rows.
+comes before the tokens with loss: for a language `<bos>` alone. (The views with prompts cut its strings at random.)
+Other lines are columns of the row. `hf-synth show TASK --preset PRESET` prints more rows.
 
 Presets: a number is the length, the digits or the keys. `A-to-B`: training up to size A, test up to size B. `paper`:
 the number to delete is missing as often as in the paper. `kK-lL`: K types of brackets, length L; `truncated`: cut off

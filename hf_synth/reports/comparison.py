@@ -153,16 +153,15 @@ _SHARE = "weights/effective_share"
 def write_comparison(folder: Path) -> Path:
     """Write report.md, report.html, figures, differences.csv and all samples into the folder; returns report.html.
 
-    With `page` the report becomes a section of that Markdown file too.
+    With `page` the report, without the settings, becomes a section of that Markdown file too.
     """
     comparison = read_comparison(folder)
     plan, figures = comparison.plan, draw_figures(comparison)
-    text = _text(comparison, figures, _SIDE_BY_SIDE)
-    write_pages(folder, text)
+    write_pages(folder, _text(comparison, figures, _SIDE_BY_SIDE, settings_lines(folder)))
     write_differences(comparison)
     write_all_samples(comparison)
     if plan.page:
-        add_to_page(Path(plan.page), comparison, _text(comparison, figures, plan.page_prompts), figures)
+        add_to_page(Path(plan.page), comparison, _text(comparison, figures, plan.page_prompts, ""), figures)
     return folder / "report.html"
 
 
@@ -172,14 +171,14 @@ def power_statement(plan: CompareArguments) -> str:
     return render("power", plan=plan, seeds=seeds, detectable=detectable(seeds, len(plan.pairs)), power=POWER)
 
 
-def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
-    """The report in Markdown, with the answers to so many prompts."""
+def _text(comparison: Comparison, figures: Sequence[str], prompts: int, settings: str) -> str:
+    """The report in Markdown, with the answers to so many prompts, and with the settings where they are given."""
     plan, (primary, shown, _) = comparison.plan, comparison.families
     without = [f"{arm}/seed-{seed}" for arm in comparison.runs for seed in comparison.lacking(arm, plan.primary)]
     pair = next((pair for pair in comparison.pairs if set(pair) <= set(comparison.arms)), comparison.pairs[0])
     seed = min(set.intersection(*(set(comparison.runs.get(arm, {})) for arm in pair)), default=None)
     samples = {} if seed is None else {arm: comparison.runs[arm][seed].folder / SAMPLES for arm in pair}
-    text = render(
+    return render(
         "comparison",
         arguments=plan,
         power=power_statement(plan),
@@ -202,9 +201,8 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int) -> str:
         family=len(shown),
         seed=seed,
         answers=answers(samples, prompts),
-        settings=settings_lines(comparison.folder),
-    )  # fmt: skip
-    return text + "\n"
+        settings=settings,
+    ) + "\n"  # fmt: skip
 
 
 def settings_lines(folder: Path) -> str:

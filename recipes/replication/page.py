@@ -70,8 +70,8 @@ over the samples of one run.
 - Agrees: the published number lies in the 95 % interval here, widened by its own rounding. No p-value.
 - Reproduced: the number is significantly above the threshold of the claim, which is 0 for differences and one half for
   fractions of graphs. Not reproduced: significantly below.
-- Supported, not supported: the same for claims of our own.
-- Undecided: the corrected p-value does not decide, or there are fewer than the 8 units that a claim takes.
+- Supported, not supported: the same for claims that were not published but are tested here.
+- Undecided: the corrected p-value is 0.05 or more, or there are fewer than the 8 units that a claim takes.
 - Not the published setting: the setting differs in something that could matter, so the claim is not tested. It is
   neither confirmed nor refuted here. The section lists what differs.
 
@@ -134,7 +134,7 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
         return ["Not run yet."]
     current = [record for record in current if record.text == current[-1].text]  # runs on other text are another study
     planned = len(config.get("arms") or [""]) * len(config["seeds"])
-    recorded = f"{len(current)} of {planned} runs are recorded. The others have not run."
+    recorded = f"{len(current)} of {planned} runs are recorded. What is said here may change with the others."
     left = [recorded] if len(current) < planned else []
     section = study.section(current, config, folder)
     settings: list[str | list[Claim]] = []
@@ -148,4 +148,4 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
             else [claim if claim.own else dataclasses.replace(claim, without=why) for claim in part]
             for part in section
         ]
-    return [f"Config: `recipes/configs/{study.config}`.", *settings, *section, *left]
+    return [f"Config: `recipes/configs/{study.config}`.", *left, *settings, *section]

@@ -125,6 +125,8 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
 
     page = Path("docs/the results.md").read_text()
     assert "## Side by side" in report
+    assert "## Run it again" in report
+    assert "Run it again" not in page, "its reader has the config"
     assert "Side by side" not in page, "no prompt goes to the page"
     assert page.count("<!-- begin out -->") == 1
     assert all(Path("docs", name).exists() for name in ("the results/out_primary.png", "the results/out_steps.png"))
