@@ -1,4 +1,4 @@
-"""docs/pretraining.md, taken literally: its commands are understood, its links lead somewhere, no option missing."""
+"""Commands of the pages are understood. docs/pretraining.md: its links lead somewhere, no option missing."""
 
 import dataclasses
 import importlib
@@ -19,6 +19,14 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if "recipes/" in line]
+PAGES = ("README.md", "docs/ecosystem.md", "docs/post_training.md", "docs/weights.md")
+OTHERS = [
+    line
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.search(r"recipes/(sft|reward|dpo|grpo)\.py", line)
+]
 NAMED = (
     ArmsArguments,
     CurriculumArguments,
@@ -34,7 +42,7 @@ def recipe(monkeypatch):
     """A recipe's module by its name, as one recipe imports another."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "recipes")])  # behind the library `evaluate`
     yield importlib.import_module
-    for name in ("replicate", "pretrain"):
+    for name in ("replicate", "pretrain", "sft", "reward", "dpo", "grpo"):
         sys.modules.pop(name, None)
 
 
@@ -56,6 +64,15 @@ def test_every_command_is_understood(command, recipe, monkeypatch):
     arms, *_, args = parse_recipe(module.CLASSES, [*words[place + 1 :], *cpu], module.CONFIG)
     for run in module.planned_runs(arms, Path(args.output_dir), args.seed):
         parse_recipe(module.CLASSES, [*words[place + 1 :], *cpu, *run.flags], module.CONFIG)
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_command_of_post_training_is_understood(command, recipe, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path, *argv = shlex.split(command, comments=True)[2:]
+    module = recipe(Path(path).stem)
+    cpu = ["--use_cpu", "true", "--bf16", "false"]
+    parse_recipe(module.CLASSES, [*argv, *cpu], ROOT / "recipes" / "configs" / "density" / "quickstart.yaml")
 
 
 def test_every_option_of_pretraining_is_named():
