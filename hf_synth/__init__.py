@@ -7,11 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_synth.builder import load_dataset  # noqa: F401
-    from hf_synth.corpora import load_corpus  # noqa: F401
-    from hf_synth.sampling import weighted_stream  # noqa: F401
-    from hf_synth.tasks import get_task, list_tasks  # noqa: F401
-    from hf_synth.tokenization import build_tokenizer  # noqa: F401
+    from hf_synth.builder import load_dataset
+    from hf_synth.corpora import load_corpus
+    from hf_synth.sampling import weighted_stream
+    from hf_synth.tasks import get_task, list_tasks
+    from hf_synth.tokenization import build_tokenizer
 
 __version__ = "0.1.0.dev0"
 

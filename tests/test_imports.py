@@ -13,7 +13,7 @@ import pytest
 import transformers
 
 import hf_synth
-from hf_synth import corpora
+from hf_synth import corpora, sampling
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hf_synth"
@@ -137,6 +137,15 @@ def test_names_of_corpora_load_and_others_are_attribute_errors():
     assert all(getattr(corpora, name).__name__ == name for name in corpora.__all__)
     with pytest.raises(AttributeError, match=r"module 'hf_synth\.corpora' has no attribute 'Pack'"):
         _ = corpora.Pack
+
+
+@pytest.mark.parametrize("package", [hf_synth, corpora, sampling], ids=lambda package: package.__name__)
+def test_a_type_checker_sees_the_names_that_load_on_first_use(package):
+    tree = ast.parse(Path(package.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: getattr(importlib.import_module(node.module), alias.name)
+            for node in block.body for alias in node.names}  # fmt: skip
+    assert seen == {name: getattr(package, name) for name in package.__all__ if name != "__version__"}
 
 
 @pytest.mark.processes

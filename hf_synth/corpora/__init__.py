@@ -6,13 +6,13 @@ The public names load on first use, so that a corpus is written without the libr
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the names below
-    from hf_synth.corpora.arms import *  # noqa: F403
-    from hf_synth.corpora.blocks import *  # noqa: F403
-    from hf_synth.corpora.interleaving import *  # noqa: F403
-    from hf_synth.corpora.streams import *  # noqa: F403
-    from hf_synth.corpora.text import *  # noqa: F403
-    from hf_synth.corpora.writing import *  # noqa: F403
+if TYPE_CHECKING:
+    from hf_synth.corpora.arms import Arm, arm_stream, load_corpus
+    from hf_synth.corpora.blocks import Packed
+    from hf_synth.corpora.interleaving import interleave
+    from hf_synth.corpora.streams import Numbered, Stream, Streamed, count_words, token_counter
+    from hf_synth.corpora.text import StandIn, Texts, canonical_text
+    from hf_synth.corpora.writing import write_corpus
 
 _HOMES = {
     "arms": "Arm arm_stream load_corpus",

@@ -180,8 +180,10 @@ def _mark(output: Path, marked: Path, spec: Mapping[str, Any], overwrite: bool) 
     """Return what an interrupted call noted; ValueError where that is another corpus, unless it is to be replaced."""
     mark = load_json(marked)
     if mark and mark["spec"] != spec and not overwrite:
+        same = {**mark["spec"], "state": STATE_FORMAT} == spec
+        held = "this corpus as another version of hf_synth wrote it" if same else "another corpus"
         raise ValueError(
-            f"output: {output} holds another corpus ({changes(mark['spec'], spec)}), as {marked.resolve()} says; "
+            f"output: {output} holds {held} ({changes(mark['spec'], spec)}), as {marked.resolve()} says; "
             "give another output, or replace it (overwrite=True; on the command line --overwrite)"
         )
     return mark

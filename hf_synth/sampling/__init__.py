@@ -13,14 +13,40 @@ Nothing here knows of tasks: it serves any dataset and any trainer. Importing it
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the names below
-    from hf_synth.sampling.adaptive import *  # noqa: F403
-    from hf_synth.sampling.density import *  # noqa: F403
-    from hf_synth.sampling.embeddings import *  # noqa: F403
-    from hf_synth.sampling.mixin import *  # noqa: F403
-    from hf_synth.sampling.samplers import *  # noqa: F403
-    from hf_synth.sampling.trainers import *  # noqa: F403
-    from hf_synth.sampling.weights import *  # noqa: F403
+if TYPE_CHECKING:
+    from hf_synth.sampling.adaptive import (
+        ChangingWeightsCallback,
+        Curriculum,
+        DensityRefreshCallback,
+        FixedWeights,
+        PassRates,
+        RefreshedRarity,
+        ScheduledRarity,
+        WeightFactor,
+        policy_density,
+    )
+    from hf_synth.sampling.density import intrinsic_dimension, knn_density, measure_knn_density
+    from hf_synth.sampling.embeddings import embed_texts, prompt_text
+    from hf_synth.sampling.mixin import WeightedSamplingMixin
+    from hf_synth.sampling.samplers import DensityWeightedSampler, weighted_stream
+    from hf_synth.sampling.trainers import (
+        WeightedDPOTrainer,
+        WeightedGRPOTrainer,
+        WeightedRewardTrainer,
+        WeightedSFTTrainer,
+        WeightedTrainer,
+    )
+    from hf_synth.sampling.weights import (
+        balanced_weights,
+        check_weights,
+        combined_weights,
+        curriculum_weights,
+        effective_sample_size,
+        pass_rate_weights,
+        permuted,
+        rarity_weights,
+        scheduled_strength,
+    )
 
 _HOMES = {
     "adaptive": "ChangingWeightsCallback Curriculum DensityRefreshCallback FixedWeights PassRates RefreshedRarity "

@@ -189,8 +189,22 @@ def test_states_of_another_form_are_not_gone_on_with(make, tmp_path, name, monke
         earlier.setattr("hf_synth.corpora.writing.STATE_FORMAT", 1)
         with pytest.raises(StoppedError):
             write_corpus(make(), tmp_path / name, size=11_000, spec=SPEC, progress=stop_after(6_000))
-    with pytest.raises(ValueError, match=r"holds another corpus .*state: 1 there, 2 now"):
+    with pytest.raises(ValueError, match=r"holds this corpus as another version .*state: 1 there, 2 now.*--overwrite"):
         write_corpus(make(), tmp_path / name, size=11_000, spec=SPEC)
+    with pytest.raises(ValueError, match=r"holds another corpus .*size: 11000 there, 10 now; state: 1 there, 2 now"):
+        write_corpus(make(), tmp_path / name, size=10, spec=SPEC)
+
+
+def test_a_finished_corpus_of_an_earlier_version_is_told_from_another_corpus(make, tmp_path):
+    write_corpus(make(), tmp_path, size=11_000, spec=SPEC)
+    before, mark = content(tmp_path), json.loads((tmp_path / ".train.corpus.json").read_text())
+    del mark["spec"]["state"]  # of before there was one
+    (tmp_path / ".train.corpus.json").write_text(json.dumps(mark))
+    wanted = r"holds this corpus as another version of hf_synth wrote it \(state: None there, 2 now\).*--overwrite"
+    with pytest.raises(ValueError, match=wanted):
+        write_corpus(make(), tmp_path, size=11_000, spec=SPEC)
+    write_corpus(make(), tmp_path, size=11_000, spec=SPEC, overwrite=True)
+    assert content(tmp_path) == before
 
 
 @pytest.mark.parametrize(
