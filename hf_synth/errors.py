@@ -207,8 +207,9 @@ def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None =
         elif limits.get("mapping"):
             json_dict(value or None, name)
         elif "choices" in limits:
-            if value not in limits["choices"]:
-                raise ValueError(f"{name}: got {value!r}; {nearest(value, limits['choices'])}")
+            for item in value if isinstance(value, list) else [value]:
+                if item not in limits["choices"]:
+                    raise ValueError(f"{name}: got {item!r}; {nearest(item, limits['choices'])}")
         elif bounds := [(text, holds, limits[limit]) for limit, (holds, text) in _LIMITS.items() if limit in limits]:
             kind = numbers.Integral if field.type in (int, int | None) else numbers.Real
             number = isinstance(value, kind) and not isinstance(value, bool)

@@ -38,7 +38,6 @@ _SECRET = re.compile(
 )
 
 _RULES = yaml.safe_load((Path(__file__).parent / "fields.yaml").read_text(encoding="utf-8"))
-LIMITS = {name: rule for rule in _RULES["limits"] for name in rule["fields"].split()}
 
 
 @dataclasses.dataclass
@@ -243,6 +242,8 @@ class RecipeParser(TrlParser):
 
     def __init__(self, classes: Sequence[type], about: str | None, default: Path | None) -> None:
         """`about`: what the help begins with; `default`: the config that is read where none is named."""
+        self.hints = _fields(classes)
+        self.settings: dict[str, Any] = {}
         super().__init__(
             list(classes),
             allow_abbrev=False,
@@ -263,13 +264,22 @@ class RecipeParser(TrlParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as usual, and JSON. `settings`: what differs from defaults, before dataclasses change any of it."""
         parsed, unknown = super().parse_known_args(args, namespace)
-        for name, hint in _fields(self.dataclass_types).items():
-            value = getattr(parsed, name, None)
-            if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(hint, {}):
+        for action in self._actions:
+            name, value = action.dest, getattr(parsed, action.dest, None)
+            if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(self.hints[name], {}):
                 setattr(parsed, name, read_json(value, name))
+            elif isinstance(value, list) and len(value) == 1 and value is not action.default:  # of a flag
+                alone = value[0] is None or (str in _kinds(self.hints[name]) and not action.choices)
+                setattr(parsed, name, value[0] if alone else value)
         values = copy.deepcopy(vars(parsed))
         self.settings = {name: value for name, value in values.items() if value != self.defaults[name]}
         check_honoured(self.settings, self.dataclass_types, self.named)
+        limited = {name for part in self.dataclass_types for name in limits_of(part)}
+        for action in self._actions:
+            value = self.settings.get(action.dest) or []
+            for item in value if isinstance(value, list) else [value]:
+                if action.choices and action.dest not in limited and item not in action.choices:
+                    raise ValueError(f"{action.dest}: got {item!r}; {nearest(item, action.choices)}")
         for rule in _RULES["needs"]:  # what is switched off by name is so in the settings too
             if self.settings.keys() & set(rule["fields"].split()):
                 self.settings |= {name: values[name] for name in rule["beside"].split() if name in self.named}
@@ -279,15 +289,32 @@ class RecipeParser(TrlParser):
         """Raise instead of printing some hundred flags."""
         raise ValueError(message)
 
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """Read a word as its type says; of a flag that has several types, or may be null, as YAML reads it."""
+        hint = self.hints.get(action.dest, str)
+        kinds = {*_kinds(hint)} - {NoneType}
+        value = None if arg_string is action.default else yaml_value(arg_string)
+        null = value is None and arg_string in ("null", "~") and str not in kinds
+        read = null or (len(kinds) > 1 and isinstance(value, bool | int))
+        return value if read and _fits(hint, value) else super()._get_value(action, arg_string)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Leave flags' choices to `parse_known_args`, which checks those of the config as well."""
+
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
-        """Add the flag; argparse knows nothing of the limits that `option` gives a field."""
-        plain = copy.copy(field)
-        plain.metadata = types.MappingProxyType({k: v for k, v in field.metadata.items() if k in ("help", "aliases")})
-        kinds = {get_origin(kind): kind for kind in _kinds(field.type)}
-        if dict in kinds:  # a mapping among flags is JSON, which is read later
-            plain.type = kinds.get(list, str | None)
+        """Add the flag; argparse knows nothing of the limits that `option` gives a field, nor of several types."""
+        plain, kinds = copy.copy(field), {get_origin(kind) or kind for kind in _kinds(field.type)} - {NoneType}
+        choices = _enum_values(field.type) or field.metadata.get("choices")
+        known = {"help": field.metadata.get("help"), "choices": choices and list(choices)}
+        plain.metadata = types.MappingProxyType({name: value for name, value in known.items() if value})
+        if len(kinds) > 1 or not kinds <= {bool, int, float, str, list}:
+            plain.type = list[str] if list in kinds else str
         TrlParser._parse_dataclass_field(parser, plain)
+        if len(kinds) > 1:
+            parser._actions[-1].default = field.default if field.default is not dataclasses.MISSING else None
+        if len(kinds) > 1 and bool in kinds:  # as a flag without a word
+            parser._actions[-1].nargs, parser._actions[-1].const = "?", True
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
         """As usual, in a group whose title is the class with the first line that it says of itself."""
@@ -327,9 +354,22 @@ def parse_recipe(
     parser.set_defaults_with_config(**config)
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(rest, return_remaining_strings=True)
-    except (ArithmeticError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        ImportError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # Of a library's own dataclass: a file that is not there, a package that is not installed, values that clash.
-        raise ValueError(f"got values that do not go together: {' '.join(str(error).split())}") from error
+        text, given = " ".join(str(error).split()), parser.settings
+        quoted = [f"{name}: got {value!r}" for name, value in given.items() if f"'{value}'" in text]
+        if isinstance(error, ValueError) and (not quoted or any(name in text for name in given)):
+            raise
+        raise ValueError(f"{quoted[0] if quoted else 'got values that do not go together'}: {text}") from error
     if strange := [word for word in unknown if word.startswith("--")]:
         flag = strange[0].partition("=")[0]  # what follows may be a secret
         raise ValueError(f"got unknown flag {flag!r}; {_nearest_field(flag.lstrip('-'), classes)}")
@@ -341,7 +381,7 @@ def parse_recipe(
     for part in parsed:
         library = isinstance(part, TrainingArguments | ModelConfig)
         if library or not hasattr(part, "__post_init__"):  # which does it for the others
-            check_fields(part, LIMITS if library else None)
+            check_fields(part, limits_of(type(part)) if library else None)
         if isinstance(part, TrainingArguments):
             check_schedule(part)
             if getattr(part, "activation_offloading", False) and part.device.type == "cpu":
@@ -362,6 +402,13 @@ def parse_recipe(
     result = Parsed(parsed)
     result.settings = parser.settings
     return result
+
+
+def limits_of(kind: type) -> dict[str, dict[str, Any]]:
+    """Field -> what a value of a library's dataclass must be."""
+    mine = {each.__name__ for each in kind.__mro__}
+    rules = [rule for rule in _RULES["limits"] if "of" not in rule or mine & set(rule["of"].split())]
+    return {name: rule for rule in rules for name in rule["fields"].split()}
 
 
 def check_honoured(settings: Mapping[str, Any], classes: Sequence[type], named: Collection[str]) -> None:
@@ -543,8 +590,13 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
         if key != "hub_token":
             check_no_secret(key, value)
+        choices = _enum_values(fields[key])
         if isinstance(texts[key], str) and str in _kinds(fields[key]):  # such as a revision, 12e4
             config[key] = texts[key]
+        elif choices and not isinstance(
+            value, list | dict | None
+        ):  # `no` is false to YAML; the parser knows all choices
+            config[key] = "no" if value is False and "no" in choices else value
         elif not isinstance(value, list) and not _fits(fields[key], value) and _fits(fields[key], [value]):
             config[key] = [value]
         elif not _fits(fields[key], value):
@@ -567,7 +619,7 @@ def _fits(hint: Any, value: Any) -> bool:
     if kind in (Union, UnionType):
         return any(_fits(one, value) for one in get_args(hint))
     if isinstance(value, str):
-        return kind is not NoneType
+        return kind is not NoneType and hint != list[str]
     if kind is list and isinstance(value, list):
         inner = get_args(hint)[0]
         textual = not isinstance(inner, type) or issubclass(inner, str)  # a path may stand for a mapping
@@ -579,6 +631,12 @@ def _fits(hint: Any, value: Any) -> bool:
 
 def _kinds(hint: Any) -> list[Any]:
     return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
+
+
+def _enum_values(hint: Any) -> list[Any]:
+    """The values of the enumeration that a field, or each item of its list, is one of; else none."""
+    kinds = [part for kind in _kinds(hint) for part in (kind, *get_args(kind))]
+    return [each.value for kind in kinds if isinstance(kind, type) and issubclass(kind, enum.Enum) for each in kind]
 
 
 def _nearest_field(name: str, classes: Sequence[type]) -> str:

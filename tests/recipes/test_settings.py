@@ -21,7 +21,7 @@ from hf_synth.errors import check_fields
 from hf_synth.experiments.arms import CompareArguments, as_flags, planned_runs, split_config
 from hf_synth.reports.comparison import settings_lines
 from hf_synth.reports.tables import code_block, render
-from hf_synth.training.arguments import LIMITS, check_honoured, parse_recipe, read_yaml
+from hf_synth.training.arguments import check_honoured, limits_of, parse_recipe, read_yaml
 from hf_synth.training.run_directory import FREE, RESOLVED_CONFIG, check_run, open_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def with_changes(classes, config, count, choose):
         before = {key: item for key, item in changed.items() if key in own}
         try:
             one, other = part(**before), part(**{**before, name: value})
-            check_fields(other, LIMITS)
+            check_fields(other, limits_of(part))
             check_honoured({**changed, name: value}, classes, {*changed, name})
         except Exception:
             continue

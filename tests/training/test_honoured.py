@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +32,7 @@ from hf_synth.models import RopeGPTConfig, RopeGPTForCausalLM, RopeGPTForSequenc
 from hf_synth.reports import write_report
 from hf_synth.training import arguments
 from hf_synth.training.arguments import _RULES as RULES
-from hf_synth.training.arguments import WeightArguments, parse_recipe
+from hf_synth.training.arguments import WeightArguments, parse_recipe, yaml_text
 from hf_synth.training.weighting import weigh_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +121,55 @@ def test_the_library_is_handed_what_was_given(recipe, as_flag, tmp_path, monkeyp
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     assert {name: handed[name] for name in values} == values
     assert [name for name in values if values[name] == defaults[name]] == [], "the default shows nothing"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_flag_takes_what_yaml_takes(recipe, tmp_path, monkeypatch):
+    """Values of each type of a library's field of several types, and null where there may be none."""
+    kind, path = RECIPES[recipe].CLASSES[-1], tmp_path / "config.yaml"
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in taken(recipe)}
+    kinds = {name: [one for one in get_args(hint) if one is not NoneType] for name, hint in hints.items()}
+    several = {name for name, each in kinds.items() if get_origin(hints[name]) is not list and len(each) > 1}
+    cases = {name: VALUES["several"][name] for name in several}
+    for name, each in kinds.items():
+        if NoneType in get_args(hints[name]) and str not in each:
+            cases[name] = [*VALUES["several"].get(name, []), None]
+    monkeypatch.setattr(arguments, "check_honoured", lambda *_: None)  # what a field needs beside it
+
+    def stop(args):
+        raise ReachedError(vars(args).copy())
+
+    def handed(name, values, flags=()):
+        path.write_text(yaml_text(OF_US | values))
+        with pytest.raises(ReachedError) as reached:
+            parse_recipe(RECIPES[recipe].CLASSES, ["--config", str(path), *flags])
+        return repr(reached.value.args[0][name])
+
+    monkeypatch.setattr(kind, "__post_init__", stop)
+    for name, value in ((name, value) for name, values in cases.items() for value in values):
+        flags = [f"--{name}", "null"] if value is None else as_flags({name: value})
+        assert handed(name, {name: value}) == handed(name, {}, flags) == repr(value), name
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_value_that_is_none_of_the_names_is_refused_by_name(recipe, tmp_path):
+    """By flag and by YAML alike, of every field that takes names."""
+    kind, path = RECIPES[recipe].CLASSES[-1], tmp_path / "config.yaml"
+    choices = {name: rule["choices"] for name, rule in arguments.limits_of(kind).items() if "choices" in rule}
+    for field in dataclasses.fields(kind):
+        known = arguments._enum_values(get_type_hints(kind)[field.name]) or field.metadata.get("choices")
+        choices |= {field.name: known} if known and field.name not in choices else {}
+    names = taken(recipe) & choices.keys()
+    assert names >= {"optim", "lr_scheduler_type", "save_strategy", "ddp_backend", "debug", "log_level"}
+    for name in names:
+        nearly = f"{max(choices[name], key=len)}s"
+        beside = {need: True for rule in RULES["needs"] if name in rule["fields"].split()
+                  for need in rule["beside"].split()[:1]}  # fmt: skip
+        beside |= {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}
+        for values, flags in ((OF_US | beside | {name: nearly}, []), (OF_US | beside, [f"--{name}", nearly])):
+            path.write_text(yaml_text(values))
+            with pytest.raises(ValueError, match=rf"^{name}: got '{nearly}'; did you mean '{nearly[:-1]}'\? Known: "):
+                parse_recipe(RECIPES[recipe].CLASSES, ["--config", str(path), *flags])
 
 
 @pytest.fixture(scope="module")
