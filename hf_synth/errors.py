@@ -70,18 +70,16 @@ def user_errors(
             raise
         if os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
-        print(f"{command}: error: {_one_line(line)}", file=sys.stderr)
+        text = (
+            " ".join(str(line).split()) or type(line).__name__
+        )  # control characters may come from a file or a library
+        shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+        print(f"{command}: error: {shown}", file=sys.stderr)
         sys.exit(2)
 
 
 class MissingPackageError(ImportError):
     """A package that only some arguments need is not installed; the text says how to install it."""
-
-
-def _one_line(error: Exception | str) -> str:
-    """A message without line breaks and control characters, which a file's content or a library may bring in."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def disk_full_error(error: BaseException | None) -> BaseException | None:
@@ -191,6 +189,16 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def check_choices(name: str, value: Any, choices: Iterable[Any], what: str = "") -> None:
+    """Raise ValueError naming the nearest where a value, or one of a list, is none of the choices.
+
+    what: stands before the value in the error, such as "unknown part ".
+    """
+    for item in value if isinstance(value, list) else [value]:
+        if item not in choices:
+            raise ValueError(f"{name}: got {what}{item!r}; {nearest(item, choices)}")
+
+
 def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None = None) -> None:
     """Hold each field of a dataclass to the limits that `option` gave it; JSON is read in place.
 
@@ -207,9 +215,7 @@ def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None =
         elif limits.get("mapping"):
             json_dict(value or None, name)
         elif "choices" in limits:
-            for item in value if isinstance(value, list) else [value]:
-                if item not in limits["choices"]:
-                    raise ValueError(f"{name}: got {item!r}; {nearest(item, limits['choices'])}")
+            check_choices(name, value, limits["choices"])
         elif bounds := [(text, holds, limits[limit]) for limit, (holds, text) in _LIMITS.items() if limit in limits]:
             kind = numbers.Integral if field.type in (int, int | None) else numbers.Real
             number = isinstance(value, kind) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ from replication.page import STUDIES, study_config, write_page
 from replication.records import add_record, read_records, record_of, run_key
 from replication.rlm import counted
 
-from hf_synth.errors import nearest, option, user_errors
+from hf_synth.errors import check_choices, option, user_errors
 from hf_synth.experiments.arms import PlannedRun, planned_runs
 from hf_synth.io import directory_lock
 from hf_synth.training.arguments import parse_recipe
@@ -40,9 +40,7 @@ class ReplicateArguments:
 
     def __post_init__(self) -> None:
         """Refuse studies that are not known."""
-        for name in self.only or []:
-            if name not in STUDIES:
-                raise ValueError(f"only: got {name!r}; {nearest(name, STUDIES)}")
+        check_choices("only", self.only or [], STUDIES)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

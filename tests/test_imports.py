@@ -66,7 +66,7 @@ def imported(path: Path) -> set[str]:
             package = name_of(path).split(".")[: -node.level] if node.level else []
             module = ".".join([*package, *filter(None, [node.module])])
             result |= {home_of(alias.name) for alias in node.names} if module == "hf_synth" else {module}
-    return result - {"hf_synth", "hf_synth.__version__"}
+    return result - {"hf_synth", "hf_synth.__version__", "hf_synth.lazy_names"}
 
 
 def home_of(name: str) -> str:
@@ -167,8 +167,6 @@ def test_unknown_public_name_is_an_attribute_error():
 
 # How much there is to read
 
-HOMES = re.compile(r"^_HOMES\b.*?= ({.*?^})", re.MULTILINE | re.DOTALL)
-
 
 def reached(path: Path) -> set[Path]:
     """All files of hf_synth that a file imports, directly or not; names that a package exports lazily count, too."""
@@ -190,9 +188,7 @@ def direct_imports(path: Path) -> set[Path]:
             package = name_of(path).split(".")[: -node.level] if node.level else []
             module = ".".join([*package, *filter(None, [node.module])])
             names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-            init = (ROOT / module.replace(".", "/")) / "__init__.py"
-            homes = HOMES.search(init.read_text()) if init.is_file() else None
-            lazy = ast.literal_eval(homes[1]) if homes else {}
+            lazy = getattr(sys.modules.get(module), "_HOMES", {})
             names |= {lazy[alias.name] for alias in node.names if alias.name in lazy}
     files = {
         ROOT / folder / Path(*name.split(".")[:depth])

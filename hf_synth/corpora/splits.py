@@ -53,7 +53,6 @@ class CorpusArguments:
     )
 
     def __post_init__(self) -> None:
-        """Check each value by itself, and that something is left to train on."""
         self.canonical = self.canonical or None
         self.canonical_eval = str(self.canonical_eval)
         check_fields(self)

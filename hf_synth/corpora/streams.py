@@ -81,7 +81,6 @@ class Stream(ABC):
     position: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        """At the beginning, nothing made yet."""
         self._block = SCHEMA.empty_table()
         self._used = 0
         self._before: Any = None

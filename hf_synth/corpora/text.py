@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.corpora.streams import Numbered, Stream, Streamed, check_text_column, of_kind
-from hf_synth.errors import nearest
+from hf_synth.errors import check_choices
 from hf_synth.io import reading, write_text
 from hf_synth.preferences.sources import read_rows
 from hf_synth.rng import RowRandom
@@ -59,8 +59,7 @@ def canonical_text(
     Files are read in an order that `seed` and the pass choose, a stream in its own order. At the end the stream ends,
     or with `repeat` begins again. Text files are held in memory. Raises ValueError where text cannot be had.
     """
-    if document not in CUTS:
-        raise ValueError(f"document: got {document!r}; {nearest(str(document), CUTS)}")
+    check_choices("document", document, CUTS)
     if isinstance(source, (str, Path)):
         if source == STAND_IN:
             return Numbered(StandIn(seed))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import check_fields, json_dict, nearest, option
+from hf_synth.errors import check_choices, check_fields, json_dict, option
 from hf_synth.experiments.statistics import EQUAL_KL, MINUS, better_direction
 from hf_synth.io import is_main_process, write_text
 from hf_synth.training.arguments import check_no_secret, read_yaml, yaml_text, yaml_value
@@ -55,7 +55,6 @@ class ArmsArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read JSON; refuse arms that are no mappings and seeds that are there twice."""
         check_fields(self)
         quick_args = json_dict(self.quick_args, "quick_args")
         check_arms(json_dict(self.arms, "arms"), self.seeds)
@@ -126,7 +125,6 @@ class CompareArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read JSON; one number of seeds is a count; refuse what cannot be compared."""
         check_fields(self)
         self.vary = self.vary if isinstance(self.vary, list) else [self.vary] if self.vary else []
         if bool(self.vary) == bool(self.arms):
@@ -157,9 +155,7 @@ class CompareArguments:
                 raise ValueError(f"against.{arm}: got {others!r}, wanted a list of arms, each once")
             for name in (arm, *others):
                 parts = name.split(MINUS) if isinstance(name, str) else [name]
-                for part in parts:
-                    if part not in list(self.arms):
-                        raise ValueError(f"against: got arm {part!r}; {nearest(part, self.arms)}")
+                check_choices("against", parts, list(self.arms), "arm ")
                 if not len(parts) == len(set(parts)) == len(str(arm).split(MINUS)) <= 2:
                     raise ValueError(f"against.{arm}: got {name!r}, wanted arms with arms, or 'A - B' with 'C - D'")
                 if len(parts) == 2 and self.primary.startswith(EQUAL_KL):
@@ -171,10 +167,7 @@ class CompareArguments:
         for name, values in self.shared.items():
             if not isinstance(values, dict) or not {"recipe", "config"} <= values.keys():
                 raise ValueError(f"shared.{name}: got {values!r}, wanted a mapping with at least recipe and config")
-            if values["recipe"] not in RECIPES:
-                raise ValueError(
-                    f"shared.{name}.recipe: got {values['recipe']!r}; {nearest(values['recipe'], RECIPES)}"
-                )
+            check_choices(f"shared.{name}.recipe", values["recipe"], RECIPES)
             if name == "seed" or not str(name).isidentifier():
                 raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
 

@@ -170,7 +170,6 @@ def _results(run: Run) -> list[str]:
 
 
 def _facts(run: Run, task: Task | None) -> list[str]:
-    """What is known of the training data, one fact a line."""
     facts = [f"Task: {settings_of_task(run.config)}"] if run.config.get("task") else []
     if task is not None:
         facts += [f"Version of the task: {task.version}"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from hf_synth.errors import nearest
+from hf_synth.errors import check_choices
 from hf_synth.tasks import Task, get_task, list_tasks, task_class
 from hf_synth.tasks.base import SPLITS
 
@@ -180,8 +180,7 @@ def published_task(
     if view := choices.view or view:
         from hf_synth.views import VIEW_FEATURES
 
-        if view not in VIEW_FEATURES:
-            raise ValueError(f"view: got {view!r}; {nearest(view, VIEW_FEATURES)}")
+        check_choices("view", view, VIEW_FEATURES)
         more["view"], called = view, f"{called}-{view}"
     return PublishedTask(called, preset, task, splits, choices.seed, **more)
 

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from hf_synth.errors import nearest
+from hf_synth.errors import check_choices
 
 logger = logging.getLogger(__name__)
 
@@ -294,10 +294,7 @@ class Source:
     default_split: str = "train"
 
     def __post_init__(self) -> None:
-        """Refuse names of columns that are none of ours."""
-        for name in self.columns or {}:
-            if name not in _FIELDS:
-                raise ValueError(f"columns: got unknown name {name!r}; {nearest(name, _FIELDS)}")
+        check_choices("columns", list(self.columns or {}), _FIELDS, "unknown name ")
 
     def open(self, *, streaming: bool = False) -> "OpenSource":
         """Return the source's label and its rows; `streaming` reads a Hub dataset without downloading it first.

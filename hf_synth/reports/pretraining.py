@@ -366,7 +366,6 @@ def result_table(metrics: Metrics) -> str:
 
 
 def _natural(metrics: Metrics) -> bool:
-    """Whether the test rows are natural text."""
     return "tokens/canonical" in metrics and "floor/test" not in metrics
 
 

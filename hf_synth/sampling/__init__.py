@@ -10,8 +10,9 @@ trainer = WeightedGRPOTrainer(model, reward_funcs, args=args, train_dataset=data
 Nothing here knows of tasks: it serves any dataset and any trainer. Importing it loads neither torch nor TRL.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_synth import lazy_names
 
 if TYPE_CHECKING:
     from hf_synth.sampling.adaptive import (
@@ -48,23 +49,5 @@ if TYPE_CHECKING:
         scheduled_strength,
     )
 
-_HOMES = {
-    "adaptive": "ChangingWeightsCallback Curriculum DensityRefreshCallback FixedWeights PassRates RefreshedRarity "
-    "ScheduledRarity WeightFactor policy_density",
-    "density": "intrinsic_dimension knn_density measure_knn_density",
-    "embeddings": "embed_texts prompt_text",
-    "mixin": "WeightedSamplingMixin",
-    "samplers": "DensityWeightedSampler weighted_stream",
-    "trainers": "WeightedDPOTrainer WeightedGRPOTrainer WeightedRewardTrainer WeightedSFTTrainer WeightedTrainer",
-    "weights": "balanced_weights check_weights combined_weights curriculum_weights effective_sample_size "
-    "pass_rate_weights permuted rarity_weights scheduled_strength",
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
-
-__all__ = sorted(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+__getattr__, _HOMES = lazy_names(__name__, __file__)
+__all__ = sorted(_HOMES)

@@ -78,7 +78,9 @@ def measure_knn_density(
     Raises ValueError for NaN, infinite or (cosine) zero rows, naming them, a wrong shape, or a k too large or small.
     Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
     """
-    check_choices(metric=metric, estimator=estimator)
+    for name, value in {"metric": metric, "estimator": estimator}.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
     if smoothing < 0:
         raise ValueError(f"smoothing={smoothing}: wanted a number of rounds of at least 0.")
     points, inverse, copies = distinct_points(embeddings, metric)
@@ -164,13 +166,6 @@ def distinct_points(
         inverse[part] = [number_of.setdefault(key, len(number_of)) for key in keys]
         points[inverse[part]] = block
     return points[: len(number_of)], inverse, np.bincount(inverse)
-
-
-def check_choices(**choices: str) -> None:
-    """Refuse an unknown metric or estimator."""
-    for name, value in choices.items():
-        if value not in _CHOICES[name]:
-            raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
 
 
 def check_k(k: int, distinct: int, estimator: str, reduce_k: bool = False) -> int:

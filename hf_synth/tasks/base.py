@@ -135,7 +135,6 @@ class Rows:
         return cls(tokens, stop, start.astype(np.int32), stop.copy())
 
     def __len__(self) -> int:
-        """How many rows the block has."""
         return self.tokens.shape[0]
 
     @property

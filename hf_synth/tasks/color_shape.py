@@ -133,7 +133,6 @@ def _pairs(rng: RowRandom, count: int) -> np.ndarray:
 
 
 def _random_color(rows: Rows, rng: RowRandom) -> np.ndarray:
-    """Where a random color of each row stands."""
     return 1 + 2 * random_below(rows.lengths // 2 - 1, rng)
 
 
@@ -145,7 +144,6 @@ def _wrong_pairing(rows: Rows, rng: RowRandom) -> Rows:
 
 
 def _odd_length(rows: Rows, rng: RowRandom) -> Rows:
-    """A random word is left out."""
     out = random_below(rows.lengths - 2, rng)
     at = np.arange(rows.tokens.shape[1] - 3)
     words = np.take_along_axis(rows.tokens, 1 + at + (at >= out[:, None]), axis=1)

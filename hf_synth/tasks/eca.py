@@ -151,7 +151,6 @@ class Eca(Task[EcaConfig]):
 
 
 def _without_the_last(rows: Rows, rng: RowRandom) -> Rows:
-    """The last cell left out."""
     wrong = replaced(rows, (rows.lengths - 2, EOS), (rows.lengths - 1, PAD))
     wrong.lengths, wrong.loss_stop = rows.lengths - 1, rows.loss_stop - 1
     return wrong

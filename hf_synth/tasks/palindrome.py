@@ -161,7 +161,6 @@ def _level(key, depth, max_depth, max_half):  # type: ignore[no-untyped-def]
 
 @kernel
 def _sizes(levels, max_depth, max_half):  # type: ignore[no-untyped-def]
-    """How many words each row has."""
     sizes = np.zeros(levels.size, np.int64)
     for row in range(levels.size):
         nested, depth = True, 0

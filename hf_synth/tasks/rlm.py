@@ -33,7 +33,6 @@ class RlmConfig(TaskConfig):
     size: int = bounded(0, 0, 2**40)
 
     def __post_init__(self) -> None:
-        """Check the prior against the vocabulary as well."""
         super().__post_init__()
         prior = self.root_prior
         if prior and len(prior) != self.vocab_size:

@@ -110,11 +110,9 @@ class StartMidEnd(Grammar[StartMidEndConfig]):
 
     @property
     def _first(self) -> int:
-        """Where the start stands."""
         return 1 + len(self.delimiters) // 2
 
     def _last(self, rows: Rows) -> np.ndarray:
-        """Where the end of each row stands."""
         return self._first + 1 + self._middles(rows)
 
     def _middles(self, rows: Rows) -> np.ndarray:

@@ -24,7 +24,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 from trl import ModelConfig, TrlParser
 
-from hf_synth.errors import check_fields, json_dict, nearest, option, read_json
+from hf_synth.errors import check_choices, check_fields, json_dict, nearest, option, read_json
 from hf_synth.sampling.neighbors import BACKENDS
 from hf_synth.sampling.weights import SCHEDULES
 
@@ -83,7 +83,6 @@ class DataArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read JSON values, and check that exactly one source is named."""
         for name in ("task", "preset", "preferences", "prompts"):
             setattr(self, name, getattr(self, name) or None)
         check_fields(self)
@@ -171,9 +170,7 @@ class WeightArguments:
     def _check_kinds(self) -> None:
         """Refuse unknown kinds of weights, those that exclude one another, and arms that would not differ."""
         kinds = self.sampling_by = [self.sampling_by] if isinstance(self.sampling_by, str) else self.sampling_by
-        for kind in kinds:
-            if kind not in SAMPLING_BY:
-                raise ValueError(f"sampling_by: got {kind!r}; {nearest(str(kind), SAMPLING_BY)}")
+        check_choices("sampling_by", kinds, SAMPLING_BY)
         if not kinds or len(set(kinds)) < len(kinds) or {"density", "permuted"} <= set(kinds):
             raise ValueError(
                 f"sampling_by: got {kinds}, wanted one or more different kinds, of density and permuted at most one"
@@ -216,7 +213,6 @@ class PolicyArguments(ModelConfig):
     tokenizer_vocab_size: int = option(4096, "Size of the byte-level BPE that a new model on natural text gets.")
 
     def __post_init__(self) -> None:
-        """Read JSON values; let LoRA adapt every linear layer unless some are named."""
         if self.use_peft and not self.lora_target_modules:  # type: ignore[has-type]
             self.lora_target_modules = ["all-linear"]  # peft knows the layers of some architectures only
         super().__post_init__()
@@ -268,18 +264,19 @@ class RecipeParser(TrlParser):
             name, value = action.dest, getattr(parsed, action.dest, None)
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(self.hints[name], {}):
                 setattr(parsed, name, read_json(value, name))
-            elif isinstance(value, list) and len(value) == 1 and value is not action.default:  # of a flag
-                alone = value[0] is None or (str in _kinds(self.hints[name]) and not action.choices)
-                setattr(parsed, name, value[0] if alone else value)
+            elif isinstance(value, list) and value is not action.default and len(value) == 1:  # of a flag
+                setattr(parsed, name, value[0] if value == [None] or str in _kinds(self.hints[name]) else value)
+            elif value is False and "no" in (action.choices or ()):  # what YAML makes of it
+                setattr(parsed, name, "no")
         values = copy.deepcopy(vars(parsed))
         self.settings = {name: value for name, value in values.items() if value != self.defaults[name]}
         check_honoured(self.settings, self.dataclass_types, self.named)
-        limited = {name for part in self.dataclass_types for name in limits_of(part)}
-        for action in self._actions:
-            value = self.settings.get(action.dest) or []
-            for item in value if isinstance(value, list) else [value]:
-                if action.choices and action.dest not in limited and item not in action.choices:
-                    raise ValueError(f"{action.dest}: got {item!r}; {nearest(item, action.choices)}")
+        choices = {action.dest: action.choices for action in self._actions if action.choices}
+        rules = {name: rule for part in self.dataclass_types for name, rule in limits_of(part).items()}
+        choices |= {name: rule["choices"] for name, rule in rules.items() if "choices" in rule}
+        for name, known in choices.items():
+            if self.settings.get(name) is not None:
+                check_choices(name, self.settings[name], known)
         for rule in _RULES["needs"]:  # what is switched off by name is so in the settings too
             if self.settings.keys() & set(rule["fields"].split()):
                 self.settings |= {name: values[name] for name in rule["beside"].split() if name in self.named}
@@ -290,31 +287,28 @@ class RecipeParser(TrlParser):
         raise ValueError(message)
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """Read a word as its type says; of a flag that has several types, or may be null, as YAML reads it."""
+        """Read a word of a flag as YAML does where the field takes null, or one of several types."""
         hint = self.hints.get(action.dest, str)
-        kinds = {*_kinds(hint)} - {NoneType}
-        value = None if arg_string is action.default else yaml_value(arg_string)
-        null = value is None and arg_string in ("null", "~") and str not in kinds
-        read = null or (len(kinds) > 1 and isinstance(value, bool | int))
-        return value if read and _fits(hint, value) else super()._get_value(action, arg_string)
+        value = arg_string if arg_string is action.default else yaml_value(arg_string)
+        whole = isinstance(value, bool | int) and float not in _kinds(hint)
+        if arg_string and (value is None or whole) and _fits(hint, value):
+            return value
+        return arg_string if str in _kinds(hint) else super()._get_value(action, arg_string)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """Leave flags' choices to `parse_known_args`, which checks those of the config as well."""
+        """Leave choices to `parse_known_args`, which checks those of the config as well."""
 
     @staticmethod
     def _parse_dataclass_field(parser: Any, field: dataclasses.Field) -> None:
-        """Add the flag; argparse knows nothing of the limits that `option` gives a field, nor of several types."""
-        plain, kinds = copy.copy(field), {get_origin(kind) or kind for kind in _kinds(field.type)} - {NoneType}
-        choices = _enum_values(field.type) or field.metadata.get("choices")
-        known = {"help": field.metadata.get("help"), "choices": choices and list(choices)}
-        plain.metadata = types.MappingProxyType({name: value for name, value in known.items() if value})
-        if len(kinds) > 1 or not kinds <= {bool, int, float, str, list}:
-            plain.type = list[str] if list in kinds else str
+        """Add the flag; argparse knows nothing of the limits that `option` gives a field."""
+        plain, known = copy.copy(field), ("help", "aliases", "choices")
+        plain.metadata = types.MappingProxyType({k: v for k, v in field.metadata.items() if k in known})
+        kinds = {get_origin(kind): kind for kind in _kinds(field.type)}
+        if dict in kinds or list in kinds:  # a mapping among flags is JSON, which is read later
+            plain.type = kinds.get(list, str | None)
+        if list in kinds and field.default is not dataclasses.MISSING:
+            plain.default_factory = lambda: field.default
         TrlParser._parse_dataclass_field(parser, plain)
-        if len(kinds) > 1:
-            parser._actions[-1].default = field.default if field.default is not dataclasses.MISSING else None
-        if len(kinds) > 1 and bool in kinds:  # as a flag without a word
-            parser._actions[-1].nargs, parser._actions[-1].const = "?", True
 
     def _add_dataclass_arguments(self, dtype: Any) -> None:
         """As usual, in a group whose title is the class with the first line that it says of itself."""
@@ -352,18 +346,10 @@ def parse_recipe(
     parser = RecipeParser(classes, about, default)
     parser.named |= flags | config.keys()
     parser.set_defaults_with_config(**config)
+    kinds = (ArithmeticError, AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(rest, return_remaining_strings=True)
-    except (
-        ArithmeticError,
-        AttributeError,
-        ImportError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except kinds as error:
         # Of a library's own dataclass: a file that is not there, a package that is not installed, values that clash.
         text, given = " ".join(str(error).split()), parser.settings
         quoted = [f"{name}: got {value!r}" for name, value in given.items() if f"'{value}'" in text]
@@ -476,9 +462,8 @@ def check_no_secret(name: str, value: Any) -> None:
 def check_trackers(names: Sequence[str]) -> None:
     """Raise ValueError for a tracker that is not known, or not installed."""
     missing = set(INTEGRATION_TO_CALLBACK) - {"flyte", *get_available_reporting_integrations()} if names else set()
+    check_choices("report_to", names, INTEGRATION_TO_CALLBACK)
     for name in names:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise ValueError(f"report_to: got {name!r}; {nearest(name, INTEGRATION_TO_CALLBACK)}")
         if name in missing:
             raise ValueError(f"report_to: got {name!r}, which is not installed here; pip install {name}, or take none")
 
@@ -590,13 +575,8 @@ def _read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
             raise ValueError(f"{path}: got unknown key {key!r}; {_nearest_field(str(key), classes)}")
         if key != "hub_token":
             check_no_secret(key, value)
-        choices = _enum_values(fields[key])
         if isinstance(texts[key], str) and str in _kinds(fields[key]):  # such as a revision, 12e4
             config[key] = texts[key]
-        elif choices and not isinstance(
-            value, list | dict | None
-        ):  # `no` is false to YAML; the parser knows all choices
-            config[key] = "no" if value is False and "no" in choices else value
         elif not isinstance(value, list) and not _fits(fields[key], value) and _fits(fields[key], [value]):
             config[key] = [value]
         elif not _fits(fields[key], value):
@@ -626,17 +606,13 @@ def _fits(hint: Any, value: Any) -> bool:
         return all(_fits(inner, item) and (textual or not isinstance(item, str)) for item in value)
     if kind is Literal:
         return value in get_args(hint)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):  # the parser knows its names
+        return not isinstance(value, list | dict | None)
     return kind is Any or type(value) is kind or (type(value) is int and kind is float)
 
 
 def _kinds(hint: Any) -> list[Any]:
     return list(get_args(hint)) if get_origin(hint) in (Union, UnionType) else [hint]
-
-
-def _enum_values(hint: Any) -> list[Any]:
-    """The values of the enumeration that a field, or each item of its list, is one of; else none."""
-    kinds = [part for kind in _kinds(hint) for part in (kind, *get_args(kind))]
-    return [each.value for kind in kinds if isinstance(kind, type) and issubclass(kind, enum.Enum) for each in kind]
 
 
 def _nearest_field(name: str, classes: Sequence[type]) -> str:

@@ -49,7 +49,6 @@ class Cluster:
     task_args: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values without a name, which YAML can hold."""
         if not all(isinstance(name, str) for name in self.task_args):
             raise ValueError(f"task_args: got {self.task_args!r}, wanted a mapping of names to values")
 

@@ -55,7 +55,6 @@ class RowsArguments:
     )
 
     def __post_init__(self) -> None:
-        """Read JSON, and refuse numbers out of range."""
         self.task, self.preset = self.task or None, self.preset or None
         check_fields(self)
         if self.dataset and self.train_rows:
@@ -117,7 +116,6 @@ class KeepingArguments:
     )
 
     def __post_init__(self) -> None:
-        """Refuse unknown choices and numbers out of range."""
         check_fields(self)
         if self.snapshots_linear_after is not None and self.snapshots_per_doubling is None:
             raise ValueError("snapshots_linear_after: got it without snapshots_per_doubling, wanted both")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.errors import check_fields, nearest, option, read_json
+from hf_synth.errors import check_choices, check_fields, nearest, option, read_json
 from hf_synth.training.models import from_pretrained
 
 PARTS = ("attention", "mlp", "norms", "embeddings", "positions", "head")
@@ -56,10 +56,7 @@ def parts_of(model: PreTrainedModel) -> dict[str, str]:
 def check_parts(parts: str | Sequence[str], name: str) -> tuple[str, ...]:
     """Return a part or several as a tuple; ValueError unless it is "everything" alone or different parts."""
     parts = [parts] if isinstance(parts, str) else parts
-    known = (EVERYTHING, *PARTS)
-    for part in parts:
-        if part not in known:
-            raise ValueError(f"{name}: got unknown part {part!r}; {nearest(str(part), known)}")
+    check_choices(name, list(parts), (EVERYTHING, *PARTS), "unknown part ")
     if not parts or len(set(parts)) < len(parts) or (EVERYTHING in parts and len(parts) > 1):
         raise ValueError(f"{name}: got {list(parts)}, wanted 'everything' alone, or one or more different parts")
     return tuple(parts)
@@ -121,7 +118,6 @@ class Source:
     noise: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the parts and the control."""
         if self.noise is not None and (self.noise not in NOISE or self.shuffled):
             raise ValueError(
                 f"source {self.path!r}: noise: got {self.noise!r}, wanted gaussian, spectrum or shuffled alone"
@@ -240,8 +236,7 @@ def transfer(
     Errors: ValueError for parts that two sources claim or the model does not have, for a checkpoint that cannot be
     loaded or lacks a tensor, for tensors that do not fit, and for tokenizers without a token in common.
     """
-    if embeddings not in EMBEDDINGS:
-        raise ValueError(f"embeddings: got {embeddings!r}; {nearest(str(embeddings), EMBEDDINGS)}")
+    check_choices("embeddings", embeddings, EMBEDDINGS)
     parts = parts_of(model)
     copies: dict[str, _Copy] = {}
     notes: list[str] = []
@@ -407,7 +402,6 @@ class TransferArguments:
     train_parts: list[str] = option([EVERYTHING], "The parts that train; the others stay as they are.")
 
     def __post_init__(self) -> None:
-        """Read JSON, take one name for a list of one, and check every value."""
         self.init_from = _entries(self.init_from)
         self.sources()
         check_fields(self)

@@ -1,6 +1,7 @@
 """What a recipe is given reaches what it trains: a library's own values as they are, and ours by what they change."""
 
 import dataclasses
+import enum
 import hashlib
 import importlib
 import json
@@ -157,12 +158,13 @@ def test_a_value_that_is_none_of_the_names_is_refused_by_name(recipe, tmp_path):
     kind, path = RECIPES[recipe].CLASSES[-1], tmp_path / "config.yaml"
     choices = {name: rule["choices"] for name, rule in arguments.limits_of(kind).items() if "choices" in rule}
     for field in dataclasses.fields(kind):
-        known = arguments._enum_values(get_type_hints(kind)[field.name]) or field.metadata.get("choices")
+        enums = [one for one in get_args(get_type_hints(kind)[field.name]) if isinstance(one, enum.EnumMeta)]
+        known = [each.value for each in enums[0]] if enums else field.metadata.get("choices")
         choices |= {field.name: known} if known and field.name not in choices else {}
     names = taken(recipe) & choices.keys()
     assert names >= {"optim", "lr_scheduler_type", "save_strategy", "ddp_backend", "debug", "log_level"}
     for name in names:
-        nearly = f"{max(choices[name], key=len)}s"
+        nearly = f"{max(map(str, choices[name]), key=len)}s"
         beside = {need: True for rule in RULES["needs"] if name in rule["fields"].split()
                   for need in rule["beside"].split()[:1]}  # fmt: skip
         beside |= {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False}

@@ -31,7 +31,6 @@ class BracketConfig(TaskConfig):
     test_length: int = bounded(0, 0, LONGEST)
 
     def __post_init__(self) -> None:
-        """Check the lengths against the language and each other as well."""
         super().__post_init__()
         for name in ("length", "test_length"):
             if self.closes and getattr(self, name) % 2:
@@ -219,7 +218,6 @@ def _whole(tokens: np.ndarray) -> Rows:
 
 
 def _one_twice(rows: Rows, rng: RowRandom) -> Rows:
-    """A random bracket stands twice."""
     twice = 1 + random_below(rows.lengths - 2, rng)[:, None]
     at = np.arange(rows.tokens.shape[1] + 1)
     tokens = np.take_along_axis(rows.tokens, at - (at > twice), axis=1)

@@ -24,7 +24,6 @@ class SizedConfig(TaskConfig):
     smallest: ClassVar[int] = 1  # the least size at which the task is defined
 
     def __post_init__(self) -> None:
-        """Check the sizes against each other as well."""
         super().__post_init__()
         name = self.size_field
         fewest, most, tested = self._sizes

@@ -54,7 +54,6 @@ class AnalogyConfig(TaskConfig):
     mirrored: bool = True
 
     def __post_init__(self) -> None:
-        """Check that two halves fit among the entities, and that the relations suffice."""
         super().__post_init__()
         if 2 * self.sub_size > self.num_entities:
             raise self.illegal("sub_size", f"at most half of num_entities={self.num_entities}")

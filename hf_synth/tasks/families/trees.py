@@ -78,7 +78,6 @@ def _normals(uniform: np.ndarray) -> np.ndarray:
 
 
 def _log(x: np.ndarray) -> np.ndarray:
-    """The logarithm of positive numbers."""
     mantissa, exponent = np.frexp(x)
     z = (mantissa - math.sqrt(0.5)) / (mantissa + math.sqrt(0.5))
     return (exponent - 0.5) * _LN2 + 2.0 * z * _series(z * z, [1.0 / (2 * k + 1) for k in range(12)])
