@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for package in ("hf_synth", __package__):  # the command's own modules log the stages
         logging.getLogger(package).setLevel(logging.INFO)
     with user_errors(Path(sys.argv[0]).name, "the same command starts over"):
-        if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
+        if (arguments.private or arguments.repo_id is not None) and str(arguments.repo_id).count("/") != 1:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
         from preference_pairs.weighing import Weighing
 

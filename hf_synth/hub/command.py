@@ -42,10 +42,14 @@ def main(publication: Publication, argv: Sequence[str] | None = None) -> None:
 def run(publication: Publication, arguments: argparse.Namespace) -> None:
     """Do what parsed arguments say."""
     with user_errors(Path(sys.argv[0]).name, "the same command goes on where it stood"):
-        if arguments.repo_id is not None and arguments.repo_id.count("/") != 1:
+        if (arguments.private or arguments.repo_id is not None) and str(arguments.repo_id).count("/") != 1:
             raise ValueError(f"repo_id: got {arguments.repo_id!r}, wanted user/name")
         choices = Choices(row_numbers(arguments.rows), arguments.seed, arguments.holdout, arguments.view)
         configs = chosen(publication, arguments.configs, choices)
+        if choices.rows and all(config.task.size(split) for config in configs for split in choices.rows):
+            raise ValueError(
+                f"rows: got {' '.join(arguments.rows)} of finite sets, wanted none: they have all their rows"
+            )
         if not arguments.list:
             more = {name: getattr(arguments, name) for name in ("private", "overwrite_card")}
             return publish(publication, configs, Path(arguments.output_dir), arguments.repo_id, **more)

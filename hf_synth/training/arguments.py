@@ -265,7 +265,8 @@ class RecipeParser(TrlParser):
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(self.hints[name], {}):
                 setattr(parsed, name, read_json(value, name))
             elif isinstance(value, list) and value is not action.default and len(value) == 1:  # of a flag
-                setattr(parsed, name, value[0] if value == [None] or str in _kinds(self.hints[name]) else value)
+                alone = value == [None] or {str, list[str]} <= {*_kinds(self.hints[name])}
+                setattr(parsed, name, value[0] if alone else value)
             elif value is False and "no" in (action.choices or ()):  # what YAML makes of it
                 setattr(parsed, name, "no")
         values = copy.deepcopy(vars(parsed))
@@ -291,7 +292,7 @@ class RecipeParser(TrlParser):
         hint = self.hints.get(action.dest, str)
         value = arg_string if arg_string is action.default else yaml_value(arg_string)
         whole = isinstance(value, bool | int) and float not in _kinds(hint)
-        if arg_string and (value is None or whole) and _fits(hint, value):
+        if arg_string.strip() and (value is None or whole) and _fits(hint, value):
             return value
         return arg_string if str in _kinds(hint) else super()._get_value(action, arg_string)
 

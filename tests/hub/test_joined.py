@@ -39,7 +39,7 @@ def here(hub, monkeypatch, tmp_path):
 
 def push(publication: Publication, name: str, folder: str, **options) -> None:
     config = publication.offers()[name](Choices(rows=ROWS))
-    command.publish(publication, [config], Path(folder), REPO, private=False, **options)
+    command.publish(publication, [config], Path(folder), REPO, **{"private": False, **options})
 
 
 def push_pairs(folder: str, *flags: str) -> None:
@@ -96,6 +96,12 @@ def test_what_a_person_adds_to_our_card_stays(here):
     assert text.endswith("<!-- hf_synth: end of tasks -->\n\nBehind.\n")
 
 
+@pytest.mark.parametrize("name", ["pairs", "tasks"])
+def test_a_new_repository_is_private_where_that_is_asked_for(here, name):
+    push_pairs("c", "--private") if name == "pairs" else push(TASKS, "sort-8", "a", private=True)
+    assert here.repository(REPO).private
+
+
 @pytest.mark.parametrize(
     "card", [FOREIGN, "# No YAML\n", "---\n: : :\n---\n# Broken\n", "---\r\na: 1\r\n---\r\nText\r\n"]
 )
@@ -107,6 +113,9 @@ def test_a_card_of_others_is_replaced_only_when_asked_for(here, card):
         push_pairs("c")
     assert here.files(REPO, repo_type="dataset")["README.md"].decode() == card
     assert here.files(REPO, repo_type="dataset").keys() == {".gitattributes", "README.md", "a.csv"}
+    push_pairs("c", "--overwrite_card")
+    assert "# My words" not in here.files(REPO, repo_type="dataset")["README.md"].decode()
+    here.put(REPO, {"README.md": card})
     push(TASKS, "sort-8", "a", overwrite_card=True)
     assert configs(here) == ({"theirs": True, "sort-8": False} if card == FOREIGN else {"sort-8": True})
     assert "# My words" not in here.files(REPO, repo_type="dataset")["README.md"].decode()
