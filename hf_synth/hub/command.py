@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from hf_synth.errors import user_errors
+from hf_synth.errors import nearest, user_errors
 from hf_synth.hub.publication import Choices, Publication
 from hf_synth.hub.repository import (
     CARD,
@@ -25,7 +25,7 @@ from hf_synth.hub.repository import (
 )
 from hf_synth.hub.shards import ensure, manifest, plan, refuse_others
 from hf_synth.io import directory_lock, write_text
-from hf_synth.tasks.base import SPLITS, nearest
+from hf_synth.tasks.base import SPLITS
 
 if TYPE_CHECKING:
     from hf_synth.hub.publication import Published

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import numba
 
-from hf_synth.errors import nearest, read_json
+from hf_synth.errors import check_choices, nearest, read_json
 from hf_synth.tasks.base import DecisionPoint, Rows, Task, TaskConfig, Violation
 
 __all__ = ["DecisionPoint", "Rows", "Task", "TaskConfig", "Violation"]
@@ -49,8 +49,7 @@ def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
     """
     task = task_class(name)
     chosen = preset if preset is not None else next(iter(task.presets))
-    if chosen not in task.presets:
-        raise ValueError(f"task {name}: got unknown preset {chosen!r}; {nearest(chosen, task.presets)}")
+    check_choices(f"task {name}", chosen, task.presets, "unknown preset ")
     return task(task.presets[chosen].replace(**config))
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from hf_synth.errors import nearest, whole_number
+from hf_synth.errors import check_choices, whole_number
 from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom, hash_rows, mix, permute
 
@@ -88,9 +88,7 @@ class TaskConfig:
     def replace(self, /, **changes: Any) -> "TaskConfig":
         """A copy with other values; an unknown name is an error that names the nearest field."""
         known = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"{type(self).__name__}: got unknown field {name!r}; {nearest(name, known)}")
+        check_choices(type(self).__name__, list(changes), known, "unknown field ")
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:

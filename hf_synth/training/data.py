@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_synth import preferences
 from hf_synth.builder import load_dataset
-from hf_synth.errors import json_dict, nearest
+from hf_synth.errors import check_choices, json_dict
 from hf_synth.evaluation.generation import prompt_ids
 from hf_synth.io import is_main_process, load_json, reading, write_json
 from hf_synth.tasks import Task, get_task
@@ -70,9 +70,8 @@ def clusters(data: DataArguments) -> dict[str, Cluster]:
     for name, values in json_dict(data.mixture, "mixture").items():
         if not isinstance(values, dict) or "task" not in values or "share" not in values:
             raise ValueError(f"mixture.{name}: got {values!r}, wanted a mapping with at least task and share")
+        check_choices(f"mixture.{name}", list(values), _CLUSTER_VALUES, "unknown key ")
         for key, value in values.items():
-            if key not in _CLUSTER_VALUES:
-                raise ValueError(f"mixture.{name}: got unknown key {key!r}; {nearest(str(key), _CLUSTER_VALUES)}")
             if not isinstance(value, _CLUSTER_VALUES[key][0]):
                 raise ValueError(f"mixture.{name}.{key}: got {value!r}, wanted {_CLUSTER_VALUES[key][1]}")
         mixture[name] = Cluster(**values)

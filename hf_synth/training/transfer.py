@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_synth.errors import check_choices, check_fields, nearest, option, read_json
+from hf_synth.errors import check_choices, check_fields, option, read_json
 from hf_synth.training.models import from_pretrained
 
 PARTS = ("attention", "mlp", "norms", "embeddings", "positions", "head")
@@ -446,9 +446,8 @@ def _source(number: int, entry: Any) -> Source:
     where = f"init_from[{number}]"
     if not isinstance(entry, dict) or not entry.get("path"):
         raise ValueError(f"{where}: got {entry!r}, wanted a path or a mapping with at least path")
+    check_choices(where, list(entry), _FIELDS, "unknown key ")
     for key, value in entry.items():
-        if key not in _FIELDS:
-            raise ValueError(f"{where}: got unknown key {key!r}; {nearest(str(key), _FIELDS)}")
         if not isinstance(value, _FIELDS[key][0]):
             raise ValueError(f"{where}.{key}: got {value!r}, wanted {_FIELDS[key][1]}")
     return Source(**entry)
