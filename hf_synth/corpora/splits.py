@@ -130,7 +130,6 @@ def held_out_text(arguments: CorpusArguments) -> Stream:
 
 
 def _files(source: str | None) -> set[str]:
-    """Return the names of the files at a local path, else none."""
     if source in (None, STAND_IN) or not Path(source or "").exists():
         return set()
     return {str(path.resolve()) for path in local_files(Path(source or ""))[1]}

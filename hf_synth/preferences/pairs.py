@@ -240,6 +240,6 @@ def _recognise(src: str, rows: Iterator[RawRow]) -> Schema:
         what = f"none of {problems.total()} rows has any columns ({dict(problems)}). Wanted JSON lines (one object a "
         what += "line), an array, Parquet or CSV"
     raise ValueError(
-        f"{src}: {what}. Known are: {known}. Name your columns (columns={{'prompt': 'question', ...}}; on the command "
-        "line --columns), or register a reader with hf_synth.preferences.reader."
+        f"{src}: {what}. Known are: {known}. Rename yours, or name them (columns={{'prompt': 'question', ...}}; "
+        "--columns of datasets_scripts/preferences.py), or register a reader with hf_synth.preferences.reader."
     )

@@ -42,6 +42,7 @@ _OPENERS: dict[str, Callable[[BinaryIO], Any]] = {
 }
 _TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*(text + packed for text in _TEXTS for packed in _OPENERS), ".parquet", ".arrow")
+_KINDS = f"{', '.join(_TEXTS)} (alone or with {', '.join(filter(None, _OPENERS))} behind it), .parquet, .arrow"
 PAIRS_FOLDER = "pairs"  # of what datasets_scripts/preferences.py writes
 _BESIDE = ("published.json", "tokenizer.json", "tokenizer_config.json")  # of the data that hf_synth publishes
 _FIELDS = ("prompt", "chosen", "rejected", "system", "score_chosen", "score_rejected")
@@ -78,7 +79,7 @@ def read_rows(path: Path | str) -> Iterator[RawRow]:
     """Yield the rows of one file in order: a path, or an address `hf://...`, which is read without downloading it."""
     name = str(path).rpartition("/")[2]
     if not name.lower().endswith(SUFFIXES):
-        raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {', '.join(SUFFIXES)}.")
+        raise ValueError(f"{name} is not a file of a known kind: wanted a name ending in {_KINDS}.")
     packed = next((suffix for suffix in _OPENERS if suffix and name.lower().endswith(suffix)), "")
     kind = Path(name.lower().removesuffix(packed)).suffix
     opened = huggingface_hub.HfFileSystem().open if str(path).startswith("hf://") else open
@@ -351,7 +352,7 @@ class Source:
             there = "; ".join(f"{name} ({Path(files[0]).name})" for name, files in splits.items() if files)
             raise ValueError(
                 f"No split '{split}' in {where}: got {there or 'no file of a known kind'}; name one of these splits, "
-                f"or the path of one file that ends in {', '.join(SUFFIXES)}."
+                f"or the path of one file that ends in {_KINDS}."
             )
         if others := [name for name in splits if name != split]:
             logger.warning("%s: split %s is read, not %s", where, split, ", ".join(others))
@@ -371,7 +372,7 @@ class Source:
             if local:
                 raise ValueError(
                     f"No data file in the folder {where}{f'/{self.data_dir}' if self.data_dir else ''}: wanted files "
-                    f"that end in {', '.join(SUFFIXES)}, and no *, ? or [ in the folder's name."
+                    f"that end in {_KINDS}, and no *, ? or [ in the folder's name."
                 ) from error
             raise ValueError(
                 f"There is neither a local path nor a dataset on the Hub called {where}"

@@ -243,7 +243,6 @@ def _differences(comparison: Comparison) -> str:
 
 
 def _groups(comparison: Comparison) -> str:
-    """Exact-match accuracy by group of rows and arm."""
     prefix = "row_accuracy/test/"
     runs = [run.metrics for run in comparison.all_runs]
     names = in_order({name.removeprefix(prefix) for run in runs for name in run if name.startswith(prefix)})

@@ -98,7 +98,6 @@ def _table(plan: Plan, results: Mapping[str, Measures], titles: Mapping[str, str
 
 
 def _fact_types(measures: Measures) -> list[list[str]]:
-    """A row for each type of facts, of tasks that have such."""
     rows = []
     for kind in in_order(name.removeprefix("ce/") for name in measures if name.startswith("ce/")):
         count, ce, ppl, accuracy, probability = (measures[f"{key}/{kind}"] for key in _OF_FACTS)

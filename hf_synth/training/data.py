@@ -262,7 +262,7 @@ def usable_prompts(
         raise ValueError(f"prompts: got {source!r}, which cannot be read: {error}") from error
     counts: Counter[str] = Counter()
     first: type | None = None
-    usable, unread, columns = 0, set[str](), set[str]()
+    usable, unread, columns, shown = 0, set[str](), set[str](), ""
     forget_rejected(folder)
     for row in reader.rows():
         try:
@@ -287,12 +287,14 @@ def usable_prompts(
             columns |= row.fields.keys() if all_read else set()
             yield prompt, row.fields
             continue
+        rejected = preferences.RejectedRow(row.file, row.line, reason, preferences.shortened(row.raw))
+        shown = shown or f"; line {row.line}, {reason}: {rejected.row[:200]}"
         counts[reason] += 1
-        reject(folder, [preferences.RejectedRow(row.file, row.line, reason, preferences.shortened(row.raw))])
+        reject(folder, [rejected])
     if first is None:
-        what = f"{dict(counts)}" if counts else "the file is empty"
         raise ValueError(
-            f'prompts: got no usable row in {source!r} ({what}); wanted rows like {{"prompt": ...}}, texts or messages'
+            f"prompts: got no usable row in {source!r} ({dict(counts) or 'the file is empty'}); wanted a column "
+            f"prompt, messages or instruction, of texts or messages{shown}"
         )
     if counts:
         total = counts.total() + usable

@@ -315,7 +315,13 @@ def test_bad_lines_are_counted_kept_and_do_not_stop_the_run(write, tmp_path, cap
 
 
 def test_files_without_one_usable_line(write, tmp_path):
-    for lines, reason in [(["a,b", "1,2"], "not JSON"), ([{"prompt": ""}] * 3, "the prompt is empty"), ([], "empty")]:
+    column = "wanted a column prompt, messages or instruction, of texts or messages"
+    for lines, reason in [
+        (["a,b", "1,2"], f"not JSON.*; {column}; line 1, not JSON: a,b"),
+        ([{"prompt": ""}] * 3, "the prompt is empty"),
+        ([{"Prompt": "a"}, {"prompt": 1}], f"{column}; line 1, there is no `prompt`: {{'Prompt': 'a'}}"),
+        ([], "empty"),
+    ]:
         with pytest.raises(ValueError, match=f"got no usable row in .*{reason}"):
             prompt_split(own(write(*lines)), tmp_path, 4)
     with pytest.raises(ValueError, match="There is no file or folder"):
