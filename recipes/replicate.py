@@ -21,7 +21,7 @@ from replication.page import STUDIES, study_config, write_page
 from replication.records import add_record, read_records, record_of, run_key
 from replication.rlm import counted
 
-from hf_synth.errors import check_choices, option, user_errors
+from hf_synth.errors import option, user_errors
 from hf_synth.experiments.arms import PlannedRun, planned_runs
 from hf_synth.io import directory_lock
 from hf_synth.training.arguments import parse_recipe
@@ -33,14 +33,10 @@ CONFIGS = Path(__file__).parent / "configs"
 class ReplicateArguments:
     """Which studies are run, and where their results go."""
 
-    only: list[str] | None = option(None, f"Studies to run; all by default: {', '.join(STUDIES)}.")
-    most_runs: int | None = option(None, "Stop after this many runs.")
+    only: list[str] | None = option(None, "Studies to run; all by default.", choices=tuple(STUDIES))
+    most_runs: int | None = option(None, "Stop after this many runs.", at_least=0)
     docs: str = option("docs", "The folder that gets reproduction.md.")
     canonical: str | None = option(None, "Natural text for the study of hyperdata: a file, such as wikitext-2's.")
-
-    def __post_init__(self) -> None:
-        """Refuse studies that are not known."""
-        check_choices("only", self.only or [], STUDIES)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

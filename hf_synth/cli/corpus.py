@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hf_synth.corpora import Stream
     from hf_synth.corpora.streams import TokenCounter
 
+_OF_CANONICAL = {"mix_ratio": None, "mix_unit": "documents", "document": "paragraph", "text_column": "text"}
+_OF_CANONICAL |= {"repeat": False, "canonical_config": None, "canonical_split": None, "canonical_revision": None}
 _UNIT_HELP = "the number of documents (default), or of their tokens as --tokenizer counts them"
 
 
@@ -53,8 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.size is None:
         raise ValueError("size: got none, wanted how many documents to write")
     share_of("explanation_ratio", arguments.explanation_ratio)
-    if arguments.mix_ratio is not None and arguments.canonical is None:
-        raise ValueError(f"mix_ratio: got {arguments.mix_ratio} and no --canonical, wanted canonical text to mix with")
+    for name, default in _OF_CANONICAL.items():
+        if arguments.canonical is None and (value := getattr(arguments, name)) != default:
+            raise ValueError(f"{name}: got {value} and no --canonical, wanted canonical text to mix with")
     ratio = share_of("mix_ratio", "0.1" if arguments.mix_ratio is None else arguments.mix_ratio)
     task = selected_task(arguments)
 

@@ -132,7 +132,6 @@ def lengths_figure(plan: Plan, results: Mapping[str, Measures]) -> Figure:
 
 
 def _draw(ax: Axes, plan: Plan, results: Mapping[str, Measures], name: str, colour: str, title: str) -> None:
-    """A measure over lengths, with its interval over rows where it has one."""
     lengths = {setting.name: setting.length or 0 for setting in plan.settings}
     shown = sorted((lengths[setting], setting) for setting, measures in results.items() if name in measures)
     measures = [results[setting] for _, setting in shown]

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -155,6 +156,16 @@ def test_a_flag_changes_what_the_command_does(command, flag, folder, tmp_path, c
     changed = done(change if change.startswith(command) else f"{base} {change}")
     assert changed != first
     assert changed[0] == 0
+
+
+@pytest.mark.parametrize(
+    "flag", ["mix_ratio 0.5", "mix_unit tokens", "document line", "text_column a", "repeat", "canonical_split test"]
+)
+def test_what_is_said_of_canonical_text_wants_some(flag, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(f"corpus tivari --size 5 --output - --{flag}".split())
+    assert ended.value.code == 2
+    assert re.search(rf"error: {flag.split()[0]}: got \S+ and no --canonical, wanted", capsys.readouterr().err)
 
 
 def test_text_of_the_hub_is_asked_for(monkeypatch, tmp_path):

@@ -98,3 +98,5 @@ def test_natural_text_reaches_the_study_that_wants_it(replicate):
 def test_an_unknown_study_is_an_error(replicate):
     with pytest.raises(ValueError, match="only: got 'rlm'; did you mean 'rlm_l3'"):
         replicate.main(["--only", "rlm"])
+    with pytest.raises(ValueError, match="most_runs: got -1, wanted at least 0"):
+        replicate.main(["--only", "rlm_l3", "--most_runs", "-1"])
