@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from hf_synth.corpora import Stream
     from hf_synth.corpora.streams import TokenCounter
 
-_OF_CANONICAL = {"mix_ratio": None, "mix_unit": "documents", "document": "paragraph", "text_column": "text"}
+_OF_CANONICAL: dict[str, Any] = {
+    "mix_ratio": None,
+    "mix_unit": "documents",
+    "document": "paragraph",
+    "text_column": "text",
+}
 _OF_CANONICAL |= {"repeat": False, "canonical_config": None, "canonical_split": None, "canonical_revision": None}
 _UNIT_HELP = "the number of documents (default), or of their tokens as --tokenizer counts them"
 

@@ -99,7 +99,8 @@ def test_what_a_person_adds_to_our_card_stays(here):
 @pytest.mark.parametrize("name", ["pairs", "tasks"])
 def test_a_new_repository_is_private_where_that_is_asked_for(here, name):
     push_pairs("c", "--private") if name == "pairs" else push(TASKS, "sort-8", "a", private=True)
-    assert here.repository(REPO).private
+    kinds = ["dataset"] if name == "pairs" else ["dataset", "model"]
+    assert [here.repository(REPO, kind).private for kind in kinds] == [True] * len(kinds)
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ def test_files_without_one_usable_line(write, tmp_path):
     for lines, reason in [
         (["a,b", "1,2"], f"not JSON.*; {column}; line 1, not JSON: a,b"),
         ([{"prompt": ""}] * 3, "the prompt is empty"),
-        ([{"Prompt": "a"}, {"prompt": 1}], f"{column}; line 1, there is no `prompt`: {{'Prompt': 'a'}}"),
+        ([{"Prompt": "a"}, {"prompt": 1}], f'{column}; line 1, there is no `prompt`: {{"Prompt": "a"}}'),
         ([], "empty"),
     ]:
         with pytest.raises(ValueError, match=f"got no usable row in .*{reason}"):
