@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from hf_synth.corpora import Stream
     from hf_synth.corpora.streams import TokenCounter
 
-_OF_CANONICAL: dict[str, Any] = {
-    "mix_ratio": None,
-    "mix_unit": "documents",
-    "document": "paragraph",
-    "text_column": "text",
-}
-_OF_CANONICAL |= {"repeat": False, "canonical_config": None, "canonical_split": None, "canonical_revision": None}
 _UNIT_HELP = "the number of documents (default), or of their tokens as --tokenizer counts them"
 
 
@@ -51,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--repeat", action="store_true", help="begin again where the text ends, instead of an error")
     for name in ("config", "split", "revision"):
         text.add_argument(f"--canonical_{name}", help="of an id on the Hub")
+    parser.set_defaults(of_canonical={action.dest: action.default for action in text._group_actions})
     parser.add_argument("--tokenizer", help="what counts tokens, a path or an id on the Hub (default: words)")
     parser.set_defaults(interrupted="the same command goes on where it stood")
 
@@ -60,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.size is None:
         raise ValueError("size: got none, wanted how many documents to write")
     share_of("explanation_ratio", arguments.explanation_ratio)
-    for name, default in _OF_CANONICAL.items():
+    for name, default in arguments.of_canonical.items():
         if arguments.canonical is None and (value := getattr(arguments, name)) != default:
             raise ValueError(f"{name}: got {value} and no --canonical, wanted canonical text to mix with")
     ratio = share_of("mix_ratio", "0.1" if arguments.mix_ratio is None else arguments.mix_ratio)
