@@ -388,7 +388,7 @@ def test_shipped_comparisons_are_launched(config, compare):
         LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape, **ends)).save_pretrained(checkpoint)
         tokenizer.save_pretrained(checkpoint)
     if "canonical" in values:
-        values |= {"canonical": "stand_in", "canonical_eval": "0.05", "canonical_eval_tokens": 512, "save_steps": 4}
+        values |= {"canonical": "stand_in", "canonical_eval": "0.05", "canonical_eval_tokens": 512}
     Path("small.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     folder = compare.main(["--config", "small.yaml", "--output_dir", "out"])
     report = (folder / "report.md").read_text()
