@@ -306,6 +306,8 @@ class Source:
         source = self._located()
         path = Path(source.path)
         where = path.name if path.exists() else str(path)
+        if path.is_file() and self.split:
+            raise ValueError(f"split: got {self.split!r} of the file {where}, wanted none: a file is read whole")
         files = [str(path)] if path.is_file() else source._files(where)
         for number, file in enumerate(files):
             if file.startswith("hf://") and not streaming:

@@ -259,7 +259,6 @@ def _scores(run: Run, arm: Run) -> dict[str, pd.Series]:
 
 
 def _samples(run: Run) -> str:
-    """A table of the measures of each arm's samples; empty for runs that kept none."""
     if not any("length/low" in arm.metrics for arm in run.arms):
         return ""
     first = run.arms[0].metrics

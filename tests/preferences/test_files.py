@@ -359,6 +359,12 @@ def test_a_folder_whose_name_is_a_pattern(write, tmp_path):
         read(tmp_path / "a[1]")
 
 
+def test_a_single_file_has_no_split(write):
+    path = write("a.jsonl", ROWS[0])
+    with pytest.raises(ValueError, match=r"split: got 'test' of the file a\.jsonl, wanted none"):
+        read(path, split="test")
+
+
 def test_saved_datasets(tmp_path):
     rows = datasets.Dataset.from_list(ROWS[:5])
     rows.shuffle(seed=1).save_to_disk(tmp_path / "one")
