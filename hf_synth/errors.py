@@ -79,7 +79,12 @@ def user_errors(
 
 
 class MissingPackageError(ImportError):
-    """A package that only some arguments need is not installed; the text says how to install it."""
+    """A package that only some arguments need is not installed; the text is `install_hint`'s."""
+
+
+def install_hint(package: str, extra: str) -> str:
+    """Say how to install a package that only some arguments need, alone or as an extra of a clone of hf_synth."""
+    return f"{package} is not installed; run pip install {package}, or in a clone of hf_synth pip install '.[{extra}]'"
 
 
 def disk_full_error(error: BaseException | None) -> BaseException | None:

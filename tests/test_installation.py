@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from hf_synth.cli import main
+from hf_synth.errors import install_hint
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -42,6 +43,19 @@ def test_the_wheel_gets_every_recipe_and_config():
     assert result.keys() == {*RECIPES, skill, ROOT / "spaces" / "explorer" / "app.py"}
     assert result.pop(skill) == "share/hf_synth/skills/hf-synth"
     assert all(folder == f"share/hf_synth/{path.parent.relative_to(ROOT)}" for path, folder in result.items())
+
+
+def test_what_is_missing_can_be_installed_before_there_is_a_release():
+    """Errors name the package, and the extra of a clone that holds it; no index has hf_synth."""
+    code = "".join(path.read_text() for path in (ROOT / "hf_synth").rglob("*.py"))
+    assert not re.search(r"pip install .{0,2}hf_synth", code)
+    hints = re.findall(r"install_hint\(['\"]([\w-]+)['\"], ['\"](\w+)['\"]\)", code)
+    assert len(hints) == code.count("install_hint(") - 1 == 5
+    for package, extra in hints:
+        needs = [re.split("[<>=]", one)[0] for one in PROJECT["project"]["optional-dependencies"][extra]]
+        assert package in needs
+        hint = f"run pip install {package}, or in a clone of hf_synth pip install '.[{extra}]'"
+        assert install_hint(package, extra) == f"{package} is not installed; {hint}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.py")), ids=lambda path: path.stem)

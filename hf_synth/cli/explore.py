@@ -6,6 +6,7 @@ import runpy
 from pathlib import Path
 
 from hf_synth.cli.recipes import shipped
+from hf_synth.errors import install_hint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Serve the page until it is interrupted."""
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError("got no gradio, wanted the package installed; pip install 'hf_synth[explore]'")
+        raise ValueError(install_hint("gradio", "explore"))
     explorer = runpy.run_path(str(shipped("spaces", "explorer", "app.py")))
     explorer["app"](arguments.runs).launch(server_name=arguments.host, server_port=arguments.port)

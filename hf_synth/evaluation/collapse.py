@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from hf_synth.errors import install_hint
 from hf_synth.metrics.compression import compression
 from hf_synth.metrics.coverage import coverage
 from hf_synth.metrics.deciles import deciles
@@ -53,7 +54,7 @@ def sample_metrics(
     if not table.num_rows:
         raise ValueError("sample_metrics: got a table of no rows, wanted sampled completions")
     if importlib.util.find_spec("sacrebleu") is None:
-        _logger.warning('self_bleu is left out: sacrebleu is not installed; run pip install "hf_synth[metrics]"')
+        _logger.warning("self_bleu is left out: %s", install_hint("sacrebleu", "metrics"))
     unscored = table["reward"].null_count  # a reward of one's own may say nothing of a completion
     counts = {"completions/unscored": float(unscored)} if unscored else {}
     table = table.filter(table["reward"].is_valid())

@@ -26,7 +26,7 @@ def self_bleu(
     `self_bleu`: of two completions of one prompt; at most `pairs` ordered pairs of each prompt, chosen by `seed`.
     `self_bleu/across`: of completions of two prompts, which `seed` pairs at random. Each is left out if there is no
     pair. Pairs are used because BLEU against all other texts at once rises with their number. BLEU is SacreBLEU's
-    sentence BLEU with effective order; two empty texts count as the same. Needs `pip install "hf_synth[metrics]"`.
+    sentence BLEU with effective order; two empty texts count as the same. Needs sacrebleu.
 
     Source: Zhu et al. (2018), Texygen; pairs as in Shen et al. (2019), Mixture models for diverse machine translation.
     """
@@ -50,7 +50,8 @@ def _mean_bleu(pairs: Iterable[tuple[str, str]]) -> float:
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
-        raise ValueError('self_bleu: sacrebleu is not installed; run pip install "hf_synth[metrics]"') from None
+        hint = "run pip install sacrebleu, or in a clone of hf_synth pip install '.[metrics]'"
+        raise ValueError(f"self_bleu: sacrebleu is not installed; {hint}") from None
     judge = BLEU(effective_order=True, tokenize="none", force=True)
     return float(np.mean([1.0 if one == two else judge.sentence_score(one, [two]).score / 100 for one, two in pairs]))
 

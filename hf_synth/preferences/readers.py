@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, TypedDict
 
+from hf_synth.errors import install_hint
 from hf_synth.preferences.prompts import is_blank, normalise
 
 
@@ -586,9 +587,7 @@ def html_to_text(source: str) -> str:
     try:
         from html_to_markdown import convert
     except ImportError:
-        raise ValueError(
-            'html_to_text: html-to-markdown is not installed; run pip install "hf_synth[preferences]"'
-        ) from None
+        raise ValueError(f"html_to_text: {install_hint('html-to-markdown', 'preferences')}") from None
     pieces = _CODE.split(source)
     pieces[::2] = [_RAISED.sub(_raised, piece) for piece in pieces[::2]]
     text = convert("".join(pieces).replace("\\", _BACKSLASH)).content or ""

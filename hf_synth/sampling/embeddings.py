@@ -20,7 +20,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from hf_synth.errors import MissingPackageError
+from hf_synth.errors import MissingPackageError, install_hint
 from hf_synth.io import reading, write_bytes
 from hf_synth.sampling.hashing import hash_texts, unit_rows
 
@@ -136,10 +136,8 @@ def load_embedder(name: str = "hashing", *, dim: int = 384, batch_size: int = 25
     try:
         import sentence_transformers
     except ImportError as error:
-        raise MissingPackageError(
-            f"embedder={name!r} is a sentence-transformers model, and that package is not installed. Install it "
-            "with pip install 'hf_synth[embeddings]', or use embedder='hashing'."
-        ) from error
+        hint = install_hint("sentence-transformers", "embeddings")
+        raise MissingPackageError(f"embedder={name!r}: {hint}; or use embedder='hashing'") from error
     from hf_synth.sampling.language_models import named_revision
 
     with reading(name):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from hf_synth.errors import MissingPackageError
+from hf_synth.errors import MissingPackageError, install_hint
 from hf_synth.kernels import kernel
 from hf_synth.sampling.hashing import threads
 
@@ -62,10 +62,8 @@ def choose_backend(backend: str, points: int) -> str:
     if backend not in (*BACKENDS, "auto"):
         raise ValueError(f"backend={backend!r}: wanted one of auto, {', '.join(BACKENDS)}.")
     if backend == "faiss" and _exact() != "faiss":
-        raise MissingPackageError(
-            "backend='faiss', and faiss is not installed. Install it with pip install 'hf_synth[embeddings]', or use "
-            "backend='sklearn'."
-        )
+        hint = install_hint("faiss-cpu", "embeddings")
+        raise MissingPackageError(f"backend='faiss': {hint}; or use backend='sklearn'")
     if backend != "auto":
         return backend
     if points < _FAISS_FROM:

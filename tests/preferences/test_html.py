@@ -69,5 +69,5 @@ def test_no_text_stops_it(source):
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "html_to_markdown", None)
-    with pytest.raises(ValueError, match=r'^[^\n]*pip install "hf_synth\[preferences\]"$'):
+    with pytest.raises(ValueError, match=r"^[^\n]*: html-to-markdown is not [^\n]*pip install '\.\[preferences\]'$"):
         html_to_text("<p>one</p>")
