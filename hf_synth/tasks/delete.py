@@ -60,7 +60,7 @@ class Delete(SequenceTask[DeleteConfig]):
     def explanations(self) -> tuple[str, ...]:
         """One sentence."""
         return (
-            "After the second <sep> the numbers before the first come again, without the first occurrence of the "
+            "After the second <sep> come the numbers before the first, without the first occurrence of the "
             "number between the two.",
         )
 

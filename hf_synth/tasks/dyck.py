@@ -11,7 +11,7 @@ from hf_synth.tasks.families.brackets import BracketConfig, BracketTask
 
 
 class Dyck(BracketTask[BracketConfig]):
-    """`<bos> (0 (3 )3 )0 <eos>`: a bracket opens with p_open, unless none is open or the rest must close what is.
+    """`<bos> (0 (3 )3 )0 <eos>`: opens with probability p_open, unless none is open or all must close.
 
     A type that opens is uniform; the bracket that was opened last closes. The first preset is a short one, to be read
     and trained on anywhere; the paper's is `k64-l2048`.

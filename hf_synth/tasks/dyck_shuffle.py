@@ -69,8 +69,8 @@ class DyckShuffle(BracketTask[DyckShuffleConfig]):
         end = "at its end none is open" if config.balanced else "at its end some may still be open"
         return (
             f"{self.alphabet()} A bracket closes only if one of its own type is open. Brackets of different types "
-            "take no notice of each other: their pairs may cross. Never are more than "
-            f"{config.max_depth} brackets open at once. A text has {self.count()}, and {end}.",
+            "take no notice of each other: their pairs may cross. No more than "
+            f"{config.max_depth} brackets are open at once. A text has {self.count()}, and {end}.",
         )
 
 

@@ -21,7 +21,7 @@ class Set(UniformSequenceTask[SequenceConfig]):
 
     def target(self, *inputs: list[str]) -> list[str]:
         """Each number where it first appears."""
-        return list(dict.fromkeys(inputs[0]))
+        return list(dict.fromkeys(number for numbers in inputs for number in numbers))
 
     def explanations(self) -> tuple[str, ...]:
         """One sentence."""

@@ -7,7 +7,8 @@ import numpy as np
 
 from hf_synth.rng import RowRandom
 from hf_synth.tasks.base import Rows, bounded
-from hf_synth.tasks.families.sequences import LONGEST, SequenceConfig, UniformSequenceTask, distinct, sequence_presets
+from hf_synth.tasks.families.sequences import LONGEST, SequenceConfig, sequence_presets
+from hf_synth.tasks.set import Set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class UnionConfig(SequenceConfig):
     smallest: ClassVar[int] = 2
 
 
-class Union(UniformSequenceTask[UnionConfig]):
+class Union(Set):
     """`<bos> 3 1 <sep> 1 2 <sep> 3 1 2 <eos>`: loss on the distinct numbers of both and `<eos>`.
 
     >>> Union(UnionConfig(length=4)).verify("3 1 <sep> 1 2 <sep>", "3 1 2")
@@ -40,15 +41,6 @@ class Union(UniformSequenceTask[UnionConfig]):
         at = np.minimum(half[:, None] + np.arange((most + 1) // 2), most - 1)  # beyond a row's end anything
         second = np.take_along_axis(sequences, at, axis=1)
         return Rows.transduction(sequences, second, target, counts=(half, counts - half, sizes))
-
-    def targets(self, sequences: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Each row's distinct numbers."""
-        return distinct(sequences, counts, self.config.vocab_size)
-
-    def target(self, *inputs: list[str]) -> list[str]:
-        """Each number where it first appears."""
-        first, second = inputs
-        return list(dict.fromkeys(first + second))
 
     def explanations(self) -> tuple[str, ...]:
         """One sentence."""

@@ -154,8 +154,9 @@ class BracketTask(Task[BracketConfigT]):
         """The vocabulary in a sentence, to begin an explanation with."""
         last = self.config.k - 1
         if not last:
-            return "There is one type of brackets: (0 opens one and )0 closes one."
-        return f"There are {last + 1} types of brackets, 0 to {last}: (0 opens one of type 0 and )0 closes one."
+            return "There is one type of brackets: (0 opens a bracket, and )0 closes it."
+        types = "0 and 1" if last == 1 else f"0 to {last}"
+        return f"There are {last + 1} types of brackets, {types}: (0 opens a bracket of type 0, and )0 closes it."
 
     def count(self) -> str:
         """How many brackets a text has, for an explanation: in tests as well, where those differ."""
