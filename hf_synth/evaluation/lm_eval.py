@@ -65,6 +65,10 @@ def write_lm_eval(folder: Path, plan: Plan, rows: Sequence[Rows]) -> str:
     what greedy decoding would write. Both encode prompt and target as one text, with `<bos>` before it.
     """
     tag = f"hf_synth_{plan.task_name}"
+    for old in folder.glob(f"{tag}_*.yaml"):  # of settings that are not measured now, which the tag would run too
+        if f"\ntag: {tag}\n" in old.read_text(encoding="utf-8"):
+            old.unlink()
+            old.with_suffix(".jsonl").unlink(missing_ok=True)
     write_text(folder / FUNCTIONS, _SOURCE)
     for setting, some in zip(plan.settings, rows, strict=True):
         name = f"{tag}_{setting.name}"

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_
 from hf_synth import get_task
 from hf_synth.evaluation.generation import add_prompts, greedy_completion_metrics, task_ends, texts, write_completions
 from hf_synth.evaluation.language import language_measures
-from hf_synth.evaluation.model import Measured, word_ids
+from hf_synth.evaluation.lm_eval import write_lm_eval
+from hf_synth.evaluation.model import Measured, Plan, Setting, word_ids
 from hf_synth.evaluation.scoring import RowScores, by_position, scored, teacher_forced_metrics
 from hf_synth.io import directory_lock
 from hf_synth.online import batch_of
@@ -393,6 +394,19 @@ def test_lm_eval_gives_the_same_numbers(run_folder, speaker, start_script, tmp_p
         assert theirs[name][0] == pytest.approx(accuracy, abs=1e-9), name
         assert theirs[name][1] == pytest.approx(loss, abs=1e-5), name
     assert ours["hf_synth_sort_test"][0] > 0
+
+
+def test_the_tag_runs_the_settings_of_the_last_evaluation_alone(tmp_path):
+    """Those of another task, whose name begins alike, stay."""
+
+    def written(name: str, *lengths: int) -> set[str]:
+        settings = tuple(Setting(str(length), get_task(name, length=length), length) for length in lengths)
+        write_lm_eval(tmp_path, Plan(settings, 0, "length"), [setting.task.rows(0, 2) for setting in settings])
+        return {path.name.removeprefix("hf_synth_") for path in tmp_path.glob("hf_synth_*_*.*")}
+
+    both = written("dyck_shuffle", 8) | {"dyck_4.yaml", "dyck_4.jsonl", "dyck_8.yaml", "dyck_8.jsonl"}
+    assert written("dyck", 4, 8) == both
+    assert written("dyck", 4) == both - {"dyck_8.yaml", "dyck_8.jsonl"}
 
 
 def test_every_end_of_the_models_own_config_ends_a_completion(sort, sorter):
