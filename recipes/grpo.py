@@ -49,13 +49,7 @@ from hf_synth.training.data import (
     rejected_counts,
     without_long_prompts,
 )
-from hf_synth.training.models import (
-    adapter_config,
-    from_pretrained,
-    load_policy,
-    load_tokenizer,
-    require_checkpoint,
-)
+from hf_synth.training.models import adapter_config, from_pretrained, load_policy, load_tokenizer, require_checkpoint
 from hf_synth.training.run_directory import read_metrics, record_data_fingerprint, run_directory, write_metrics
 from hf_synth.training.weighting import (
     PromptDensity,
@@ -240,6 +234,10 @@ def load_shared(
     too_long = sum(map(len, parts)) - len(prompts) - len(held_out)
     if not tasks:  # natural prompts are held out by test_share, and too long ones left out before some are taken
         held_out = held_out.select(range(min(grpo.eval_prompts, len(held_out))))
+    wanted = grpo.eval_prompts * max(1, len(tasks))
+    if is_main_process() and len(held_out) < wanted and (tasks or data.test_share):
+        others = "too long" if tasks else f"too long, or not in the fraction held out (test_share={data.test_share:g})"
+        print(f"eval_prompts: got {len(held_out)} held-out prompts, wanted {wanted}; the others are {others}")
 
     density = measure_density(prompts, weights)
     asked = None
