@@ -67,10 +67,8 @@ def run(arguments: argparse.Namespace) -> None:
     measures = [arguments.primary] if arguments.primary else known
     arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
-    verdicts = [
-        statistics.verdict(each, arguments.better, arguments.smallest_effect, tests=len(differences))
-        for each in differences
-    ]
+    verdicts = [statistics.verdict(each, arguments.better, arguments.smallest_effect) for each in differences]
+    tests = max((each.tests for each in differences), default=1)
     print(
         render(
             "results",
@@ -80,7 +78,9 @@ def run(arguments: argparse.Namespace) -> None:
             level=statistics.LEVEL,
             power=statistics.POWER,
             fewest=statistics.FEWEST_FOR_A_CLAIM,
-            detectable=statistics.detectable(len(seeds), len(differences) or 1),
+            detectable=statistics.detectable(len(seeds), tests),
+            tests=tests,
+            unanswered=[pair for pair in pairs if pair not in {(each.arm, each.other) for each in differences}],
             differences=list(zip(differences, verdicts, strict=True)),
         )
     )

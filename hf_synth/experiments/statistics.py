@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Difference:
     """A measure of one arm minus that of another, seed by seed.
 
     sd: of the differences over seeds. p: Student's paired test, 1 below the seeds that a claim takes; corrected:
-    Holm's over the family that it is in.
+    Holm's over the family that it is in, of so many tests.
     """
 
     measure: str
@@ -53,6 +53,7 @@ class Difference:
     sd: float
     p: float
     corrected: float
+    tests: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +101,15 @@ def _within(interval: Interval, least: float, most: float) -> Interval:
     return Interval(interval.mean, max(least, interval.low), min(most, interval.high))
 
 
-def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> list[Difference]:
+def differences(
+    results: Mapping[Pair, Results], measures: Iterable[str], *, interactions: Collection[Pair] = ()
+) -> list[Difference]:
     """Each measure for each pair of arms, with p-values corrected over all of them together.
 
-    results: those of each pair. Left out are measures that fewer than two seeds have in both arms.
+    results: those of each pair. interactions: the pairs of differences of two arms. Left out are measures that fewer
+    than two seeds have in both arms. A pair that has none of the measures counts as a test of each: its runs may come.
     """
-    raw = []
+    measures, raw = list(measures), []
     for measure in measures:
         for (arm, other), of_pair in results.items():
             mine, theirs = paired_values(of_pair, measure, arm, other)
@@ -115,11 +119,15 @@ def differences(results: Mapping[Pair, Results], measures: Iterable[str]) -> lis
             # Below eight seeds two equal differences can give a p-value of 0, and decide nothing.
             p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
             interval = paired_interval(mine, theirs)
-            most = 1.0 + (MINUS in arm)
+            most = 1.0 + ((arm, other) in interactions)
             interval = _within(interval, -most, most) if _RATE.search(measure) else interval
             raw.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
-    corrected = holm([difference.p for difference in raw])
-    return [dataclasses.replace(difference, corrected=float(p)) for difference, p in zip(raw, corrected, strict=True)]
+    unanswered = len(results.keys() - {(difference.arm, difference.other) for difference in raw})
+    corrected = holm([difference.p for difference in raw] + [1.0] * unanswered * len(measures))
+    return [
+        dataclasses.replace(difference, corrected=float(p), tests=len(corrected))
+        for difference, p in zip(raw, corrected, strict=False)
+    ]
 
 
 def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple[list[float], list[float]]:
@@ -135,30 +143,31 @@ def paired_values(results: Results, measure: str, arm: str, other: str) -> tuple
     return [mine for mine, _ in both], [theirs for _, theirs in both]
 
 
-def verdict(difference: Difference, better: str, smallest_effect: float | None = None, *, tests: int = 1) -> Verdict:
+def verdict(difference: Difference, better: str, smallest_effect: float | None = None) -> Verdict:
     """Supported, not supported or undecided: does the arm do better than the other in this measure?
 
     Not supported: the difference is significantly in the wrong direction, or the interval leaves out every difference
     that would matter (`smallest_effect`). Supported: the corrected p-value is below 0.05, in the right direction.
     Undecided otherwise, with the seeds that would decide if the difference is what it seems. Fewer than eight seeds
-    decide nothing. tests: of the family that p is corrected over.
+    decide nothing.
     """
     sign = 1.0 if better == "higher" else -1.0
     low, high = sorted(sign * end for end in difference.interval[1:])
     if difference.seeds < FEWEST_FOR_A_CLAIM:
-        return Verdict(UNDECIDED, "few seeds", needed(difference, tests))
+        return Verdict(UNDECIDED, "few seeds", needed(difference))
     if difference.corrected < LEVEL and high < 0:
         return Verdict(NOT_SUPPORTED, "other direction")
     if smallest_effect is not None and high < smallest_effect:
         return Verdict(NOT_SUPPORTED, "below the minimum effect")
     if difference.corrected < LEVEL and low > 0:
         return Verdict(SUPPORTED)
-    return Verdict(UNDECIDED, "", needed(difference, tests))
+    return Verdict(UNDECIDED, "", needed(difference))
 
 
-def needed(difference: Difference, tests: int = 1) -> int | None:
-    """How many seeds detect the difference that was seen, at the strictest of `tests`; None where a million do not."""
-    seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / tests) if difference.sd else None
+def needed(difference: Difference) -> int | None:
+    """How many seeds detect the difference that was seen, at the strictest test; None where a million do not."""
+    level = LEVEL / difference.tests
+    seeds = units_needed(difference.interval.mean, difference.sd, POWER, level) if difference.sd else None
     return None if seeds is None else max(seeds, FEWEST_FOR_A_CLAIM)
 
 
@@ -202,9 +211,8 @@ def over_seeds(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str
 
 def known_measures(results: Results) -> list[str]:
     """Names that any run has, sorted; sizes, times and bounds left out."""
-    no_measures = _NO_MEASURES + _EVALUATIONS
     names = set().union(*_runs(results))
-    return sorted(name for name in names if not name.startswith(no_measures) and not name.endswith(_BOUNDS))
+    return sorted(name for name in names if not name.startswith(_NO_MEASURES) and not name.endswith(_BOUNDS))
 
 
 def all_measures(results: Results) -> list[str]:
@@ -233,10 +241,10 @@ _NO_MEASURES = (
     "equal_kl/kl",  # the same in both arms, by what it is
     "seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/",
     "completions/",
+    # Single evaluations while training; the samples of the trained policy say more.
+    "validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final",
 )  # fmt: skip
 _BOUNDS = ("/low", "/high", "_low", "_high", "/standard_error")
-# Single evaluations while training; the samples of the trained policy say more.
-_EVALUATIONS = ("validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final")
 
 
 # What each recipe writes into metrics.json, as far as it is compared. `*` is any name; PART is all, head, tail, or a

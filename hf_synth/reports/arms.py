@@ -5,34 +5,29 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hf_synth.experiments.statistics import MINUS
 from hf_synth.io import load_json
+from hf_synth.metrics.intervals import Interval
 from hf_synth.reports.figures import (
     STYLE,
     WIDTH,
     Line,
     Panel,
-    arm_legend,
     arm_style,
     draw,
     draw_interval,
     label,
+    legend_columns,
     limit_shares,
     log_steps,
     name_rows,
     save,
     set_title,
+    write_exponents,
 )
-from hf_synth.reports.pretraining import (
-    PART,
-    floor_level,
-    log_spaced,
-    trained_text,
-    transfer_rows,
-    trial,
-)
+from hf_synth.reports.pretraining import LOGGED, PART, floor_level, log_spaced, trained_text, transfer_rows, trial
 from hf_synth.reports.read import Comparison, one_token
 from hf_synth.reports.tables import (
     MISSING,
@@ -47,11 +42,6 @@ from hf_synth.reports.tables import (
     table,
 )
 from hf_synth.training.run_directory import TRANSFER, read_metrics
-
-_OVER_STEPS = {
-    "eval_validation_loss": ("Validation loss", "nats per token"),
-    "eval_validation_accuracy": ("Validation accuracy", "fraction of tokens"),
-}
 
 
 @matplotlib.rc_context(STYLE)
@@ -68,9 +58,10 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
     for ax, (name, title, unit) in zip(columns, measures, strict=True):
         for index, arm in enumerate(comparison.runs):
             if (interval := comparison.interval(arm, name)) is not None:
-                draw_interval(ax, interval, index, arm_style(index)[0], comparison.values(arm, name))
+                draw_interval(ax, interval, index, style_of(comparison, arm)[0], comparison.values(arm, name))
         ax.grid(False, axis="y")
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+        write_exponents(ax.xaxis)
         if unit.startswith("fraction") and ax.dataLim.width == 0:
             ax.set_xlim(-0.05, 1.05)
         set_title(ax, title, len(measures))
@@ -78,28 +69,33 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
     names = [label(name_of(arm), 22) for arm in comparison.runs]
     name_rows(columns[0], names)
     columns[0].set_ylabel("arm")
-    for ax, (name, (title, unit)) in zip(bottom.subplots(1, 2), _OVER_STEPS.items(), strict=True):
-        _over_steps(ax, comparison, name, title, unit)
-    if len(comparison.runs) > 1:
-        arm_legend(bottom, [arm_style(index) for index in range(len(names))], names)
+    floors = {round(value[0], 6) if (value := floor_level(run)) else None for run in comparison.all_runs}
+    level = floor_level(comparison.first) if len(floors) == 1 else None
+    for ax, name in zip(bottom.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        curve = f"eval_validation_{name}"
+        lines = [mean_line(comparison, arm, *comparison.curve(arm, curve)) for arm in comparison.runs]
+        draw(Panel(f"Validation {name}", LOGGED[name][1], lines, level if name == "loss" else None), ax)
+        limit_shares(ax)
+        if log_spaced(comparison.first):
+            log_steps(ax)
+    if len(names) > 1:
+        entries = ax.get_legend_handles_labels()
+        bottom.legend(*entries, loc="outside lower center", ncols=legend_columns(names), handlelength=3)
     return figure
 
 
-def _over_steps(ax: Axes, comparison: Comparison, name: str, title: str, unit: str) -> None:
-    lines = []
-    for index, arm in enumerate(comparison.runs):
-        steps, intervals = comparison.curve(arm, name)
-        colour, style = arm_style(index)
-        mean, low, high = np.array(intervals).reshape(-1, 3).T
-        lines.append(Line(arm, steps, mean.tolist(), colour, style))
-        ax.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
-    floors = {round(value[0], 6) if (value := floor_level(run)) else None for run in comparison.all_runs}
-    same_floor = len(floors) == 1
-    level = floor_level(comparison.first) if same_floor and name.endswith("loss") else None
-    draw(Panel(title, unit, lines, level), ax)
-    limit_shares(ax)
-    if log_spaced(comparison.first):
-        log_steps(ax)
+def style_of(comparison: Comparison, arm: str) -> tuple[str, Any]:
+    """The colour and the line style of an arm; of a difference those of its first arm."""
+    return arm_style(list(comparison.arms).index(arm.partition(MINUS)[0]))
+
+
+def mean_line(
+    comparison: Comparison, arm: str, steps: Sequence[int], intervals: Sequence[Interval], **options: Any
+) -> Line:
+    """The means of an arm over steps as a line, with their intervals over seeds."""
+    mean, low, high = np.array(intervals).reshape(-1, 3).T
+    error = np.stack([mean - low, high - mean])
+    return Line(label(name_of(arm), 24), steps, mean.tolist(), *style_of(comparison, arm), error, **options)
 
 
 # What a reader compares arms by: name in metrics.json, title, unit.
@@ -239,7 +235,8 @@ def _differences(comparison: Comparison) -> str:
     }
     arms = [arm for arm, _ in comparison.pairs if arm in comparison.runs]
     rows = [[code(arm), *(spread(intervals.get((arm, name))) for name, _, _ in measures)] for arm in arms]
-    return table(["arm", *(title.lower() for _, title, _ in measures)], rows) if intervals else ""
+    header = ["arm", *(title.lower() for _, title, _ in measures)]
+    return table(header, rows, drop_empty=True) if intervals else ""
 
 
 def _groups(comparison: Comparison) -> str:

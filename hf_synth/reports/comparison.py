@@ -1,12 +1,12 @@
 """The report of a comparison: verdicts, figures, measures, differences and samples."""
 
+import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,8 +27,8 @@ from hf_synth.experiments.statistics import (
     verdict,
 )
 from hf_synth.io import write_tables, write_text
-from hf_synth.reports.arms import arm_cell, code_values
-from hf_synth.reports.figures import STYLE, WIDTH, arm_legend, arm_style, blank, draw_interval, label, name_rows, save
+from hf_synth.reports.arms import arm_cell, code_values, mean_line, style_of
+from hf_synth.reports.figures import STYLE, WIDTH, Panel, curves, draw_interval, label, name_rows, save
 from hf_synth.reports.read import Comparison, read_comparison
 from hf_synth.reports.tables import answers, code, headlines, number, read_samples, render, spread, table, write_pages
 from hf_synth.training.arguments import read_yaml, yaml_text
@@ -41,20 +41,16 @@ _CURVES = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_r
 def draw_figures(comparison: Comparison) -> list[str]:
     """Save the figures that the runs allow into the folder; returns their names."""
     by_arm = any(comparison.values(arm, comparison.plan.primary) for arm in comparison.runs)  # at equal KL pairs alone
-    figures = {"primary": primary_figure(comparison)} if by_arm or comparison.families[0] else {}
+    figures: dict[str, Figure | None] = {}
+    if by_arm or comparison.families[0]:
+        figures["primary"] = primary_figure(comparison)
     if (groups := head_to_tail(comparison)) is not None:
         figures["groups"] = groups_figure(comparison, *groups)
     logged = comparison.first.names()
     measure = next((name for name in _CURVES if name in logged), None)
     if measure is not None:
         figures["steps"] = steps_figure(comparison, measure)
-    for name, figure in figures.items():
-        save(figure, comparison.folder, name)
-    return list(figures)
-
-
-def _style(comparison: Comparison, arm: str) -> tuple[str, Any]:
-    return arm_style(list(comparison.arms).index(arm.partition(MINUS)[0]))
+    return [name for name, figure in figures.items() if save(figure, comparison.folder, name)]
 
 
 @matplotlib.rc_context(STYLE)
@@ -69,13 +65,13 @@ def primary_figure(comparison: Comparison) -> Figure:
         top = axes.pop(0)
         for row, arm in enumerate(arms):
             values = comparison.values(arm, plan.primary)
-            draw_interval(top, seed_interval(values, plan.primary), row, _style(comparison, arm)[0], values)
+            draw_interval(top, seed_interval(values, plan.primary), row, style_of(comparison, arm)[0], values)
         name_rows(top, [label(arm, 24) for arm in arms])
         top.set_title(label(plan.primary, 34), loc="left")
         top.set_xlabel(f"{plan.better} is better")
     for bottom in axes:
         for row, difference in enumerate(primary):
-            draw_interval(bottom, difference.interval, row, _style(comparison, difference.arm)[0])
+            draw_interval(bottom, difference.interval, row, style_of(comparison, difference.arm)[0])
         bottom.axvline(0, color="#777777", linewidth=1, linestyle=(0, (1, 2)))
         names = [f"{label(each.arm, 36)} \u2212 {label(each.other, 36)}" for each in primary]
         name_rows(bottom, [re.sub(f"(.*{MINUS}.*) \u2212 (.*)", "(\\1)\n\u2212 (\\2)", name) for name in names])
@@ -102,47 +98,32 @@ def head_to_tail(comparison: Comparison) -> tuple[str, list[tuple[str, str]]] | 
     return ("reward by tenth of density, the highest first", [(n, n[14:]) for n in tenths]) if tenths else None
 
 
-@matplotlib.rc_context(STYLE)
-def groups_figure(comparison: Comparison, title: str, groups: Sequence[tuple[str, str]]) -> Figure:
+def groups_figure(comparison: Comparison, title: str, groups: Sequence[tuple[str, str]]) -> Figure | None:
     """A measure at each place from head to tail, a line an arm."""
-    figure, (ax,) = blank(3.4)
-    x = np.arange(len(groups))
-    arms = list(comparison.runs)[:_MOST_CURVES]
-    for index, arm in enumerate(arms):
-        colour, style = _style(comparison, arm)
+    lines = []
+    for arm in list(comparison.runs)[:_MOST_CURVES]:
         intervals = [comparison.interval(arm, name) for name, _ in groups]
-        shift = (index - (len(arms) - 1) / 2) * 0.06
-        known = [(x[i] + shift, *value) for i, value in enumerate(intervals) if value is not None]
-        at, mean, low, high = np.array(known).reshape(-1, 4).T
-        ax.errorbar(at, mean, [mean - low, high - mean], color=colour, linestyle=style, marker="o", markersize=3,
-                    linewidth=1.2, elinewidth=1)  # fmt: skip
-        ax.set_xticks(x, [label(name, 14) for _, name in groups], rotation=30, ha="right")
-    ax.set_title(title, loc="left")
-    arm_legend(figure, [_style(comparison, arm) for arm in arms], [label(arm, 24) for arm in arms])
+        known = {at: interval for at, interval in enumerate(intervals) if interval is not None}
+        lines.append(mean_line(comparison, arm, list(known), list(known.values()), marker="o"))
+    figure = curves([Panel(title, "mean over seeds", lines, x_label="")])
+    for ax in figure.axes if figure else []:
+        ax.set_xticks(range(len(groups)), [label(name, 14) for _, name in groups], rotation=30, ha="right")
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def steps_figure(comparison: Comparison, measure: str) -> Figure:
+def steps_figure(comparison: Comparison, measure: str) -> Figure | None:
     """A measure over steps, and over the KL divergence that the arm has come to."""
-    figure, axes = blank(3.2, 1, 2, share_y=True)
-    arms = list(comparison.runs)[:_MOST_CURVES]
-    for arm in arms:
-        colour, style = _style(comparison, arm)
-        steps, intervals = comparison.curve(arm, measure)
-        means, low, high = np.array(intervals).reshape(-1, 3).T
-        axes[0].plot(steps, means, color=colour, linestyle=style, linewidth=1.5)
-        axes[0].fill_between(steps, low, high, color=colour, alpha=0.1, linewidth=0)
+    over_steps, over_kl = [], []
+    for arm in list(comparison.runs)[:_MOST_CURVES]:
+        line = mean_line(comparison, arm, *comparison.curve(arm, measure))
         distances = dict(zip(*comparison.curve(arm, "held_out/kl"), strict=True))
-        at = [(distances[step].mean, mean) for step, mean in zip(steps, means, strict=True) if step in distances]
-        axes[1].plot([kl for kl, _ in at], [mean for _, mean in at], color=colour, linestyle=style, linewidth=1.5,
-                     marker="o", markersize=2.5)  # fmt: skip
-    axes[0].set_title(label(measure, 34), loc="left")
-    axes[0].set_xlabel("training step")
-    axes[1].set_title("the same at equal KL", loc="left")
-    axes[1].set_xlabel("KL to the reference, nats a completion")
-    arm_legend(figure, [_style(comparison, arm) for arm in arms], [label(arm, 24) for arm in arms])
-    return figure
+        at = [step in distances for step in line.steps]
+        values, kl = np.compress(at, line.values), [distances[step].mean for step in np.compress(at, line.steps)]
+        over_steps.append(line)
+        over_kl.append(dataclasses.replace(line, steps=kl, values=values.tolist(), error=None, marker="o"))
+    panels = [Panel("During training", label(measure, 34), over_steps)]
+    panels.append(Panel("At equal KL", label(measure, 34), over_kl, x_label="KL to the reference, nats a completion"))
+    return curves(panels, share_y=True)
 
 
 DIFFERENCES = "differences.csv"
@@ -191,14 +172,14 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int, settings
             "Not finished, so not in this report": [code(name) for name in comparison.missing],
             "Without a finite value of the primary metric, so not in its means": [code(name) for name in without],
         },
-        primary=[(each, verdict(each, plan.better, plan.smallest_effect, tests=len(primary))) for each in primary],
+        primary=[(each, verdict(each, plan.better, plan.smallest_effect)) for each in primary],
         unanswered=[pair for pair in comparison.pairs if pair not in {(each.arm, each.other) for each in primary}],
         fewest=FEWEST_FOR_A_CLAIM,
         likely=POWER,
         figures=figures,
         measures=_measures(comparison),
         differences=_differences(comparison),
-        family=len(shown),
+        family=max((each.tests for each in shown), default=0),
         seed=seed,
         answers=answers(samples, prompts),
         settings=settings,
@@ -247,6 +228,7 @@ def write_differences(comparison: Comparison) -> None:
 def write_all_samples(comparison: Comparison) -> None:
     """Write samples.parquet: those of all runs, with their arm and seed."""
     parts = []
+    (comparison.folder / SAMPLES).unlink(missing_ok=True)
     for arm, runs in comparison.runs.items():
         for seed, run in sorted(runs.items()):
             if (path := run.folder / SAMPLES).exists():
@@ -266,6 +248,8 @@ def add_to_page(page: Path, comparison: Comparison, text: str, figures: Sequence
     begin, end = f"<!-- begin {key} -->", f"<!-- end {key} -->"
     files = page.parent / page.stem
     files.mkdir(parents=True, exist_ok=True)
+    for name in {"primary", "groups", "steps"} - set(figures):
+        (files / f"{key}_{name}.png").unlink(missing_ok=True)
     for name in figures:
         shutil.copyfile(comparison.folder / "figures" / f"{name}.png", files / f"{key}_{name}.png")
         text = text.replace(f"(figures/{name}.png)", f"({page.stem}/{key}_{name}.png)".replace(" ", "%20"))

@@ -9,13 +9,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from hf_synth.evaluation.model import Plan
 from hf_synth.metrics.intervals import Interval, share_interval
-from hf_synth.reports.figures import COLOURS, STYLE, Line, Panel, blank, curves, save
+from hf_synth.reports.figures import COLOURS, STYLE, Line, Panel, blank, curves, draw, save
 from hf_synth.reports.pretraining import SCORES
 from hf_synth.reports.tables import code, in_order, number, render, score, spread, table, write_pages
 
@@ -54,12 +52,10 @@ def write_evaluation(
     lines = []
     for (setting, means), colour in zip(positions.items(), itertools.cycle(COLOURS)):
         band = 1.96 * means["kl_standard_error"] if name == "kl" else None
-        lines += [Line(setting, means["position"], means[name], colour, error=band)] if len(means) > 1 else []
+        called = f"{plan.length_field} {setting}" if plan.length_field else setting
+        lines += [Line(called, means["position"], means[name], colour, error=band)] if len(means) > 1 else []
     title = f"{_LOSSES[name]} by position"
-    figure = curves([Panel(title, "nats", lines)])
-    if figure:
-        figure.axes[0].set_xlabel("position in the row")
-        save(figure, folder, "positions")
+    drawn = save(curves([Panel(title, "nats", lines, x_label="position in the row")]), folder, "positions")
     config = json.loads(plan.settings[0].task.config.to_json())
     completions = {number(one["completions"]) for one in results.values() if "completions" in one}
     text = render(
@@ -71,7 +67,7 @@ def write_evaluation(
         rows=sorted({number(measures["rows"]) for measures in results.values()}),
         settings=[setting.name for setting in plan.settings],
         drawn=several,
-        by_position=title if figure else "",
+        by_position=title if drawn else "",
         results=_table(plan, results, _LOSSES | _STRINGS | _FRACTIONS),
         more=_table(plan, results, _MORE),
         fact_types={setting: _fact_types(measures) for setting, measures in results.items()},
@@ -109,34 +105,28 @@ def _fact_types(measures: Measures) -> list[list[str]]:
 @matplotlib.rc_context(STYLE)
 def lengths_figure(plan: Plan, results: Mapping[str, Measures]) -> Figure:
     """Accuracies on the left and excess loss on the right, over lengths, with intervals where there are some."""
-    figure, (left, right) = blank(3.0, 1, 2)
-    for (name, title), colour in zip(_FRACTIONS.items(), COLOURS, strict=False):
-        if _has(results, name):
-            _draw(left, plan, results, name, colour, title)
-    left.set_ylim(-0.03, 1.03)
-    left.set_title("Accuracy, as a fraction", loc="left")
+    figure, axes = blank(3.0, 1, 2)
+    colours = zip(_FRACTIONS.items(), COLOURS, strict=False)
+    lines = [_line(plan, results, name, title, colour) for (name, title), colour in colours if _has(results, name)]
     excess = "excess" if _has(results, "excess") else "language/string/excess"
-    _draw(right, plan, results, excess, "black", "")
-    right.margins(y=0.08)
-    right.set_ylim(bottom=min(0.0, right.get_ylim()[0]))
-    right.set_title("Excess loss, nats per " + ("token" if excess == "excess" else "string"), loc="left")
-    lengths = sorted({setting.length for setting in plan.settings if setting.length is not None})
-    for ax in (left, right):
-        ax.set_xlabel(str(plan.length_field))
-        ax.xaxis.set_major_locator(FixedLocator(lengths) if len(lengths) <= 8 else MaxNLocator(6, integer=True))
+    unit = "nats per token" if excess == "excess" else "nats per string"
+    right = Panel("Excess loss", unit, [_line(plan, results, excess, "", "black")], x_label=str(plan.length_field))
+    left = Panel("Accuracy", "fraction", lines, x_label=right.x_label)
+    for panel, ax in zip((left, right), axes, strict=True):
+        draw(panel, ax)
         if (trained := plan.trained_length) is not None:
             ax.axvline(trained, color="#777777", linewidth=1, linestyle=(0, (1, 2)), label="longest in training")
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=2.5)
+        ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    axes[0].set_ylim(-0.03, 1.03)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, handlelength=2.5)
     return figure
 
 
-def _draw(ax: Axes, plan: Plan, results: Mapping[str, Measures], name: str, colour: str, title: str) -> None:
+def _line(plan: Plan, results: Mapping[str, Measures], name: str, title: str, colour: str) -> Line:
     lengths = {setting.name: setting.length or 0 for setting in plan.settings}
     shown = sorted((lengths[setting], setting) for setting, measures in results.items() if name in measures)
     measures = [results[setting] for _, setting in shown]
     values = [one[name] for one in measures]
     low, high = ([one.get(f"{name}_rows_{end}", one[name]) for one in measures] for end in ("low", "high"))
-    reach = np.maximum(0, [np.subtract(values, low), np.subtract(high, values)])
-    ax.errorbar([length for length, _ in shown], values, reach, color=colour, marker="o", markersize=3.5,
-                linewidth=1.4, capsize=2.5, label=title)  # fmt: skip
+    error = np.maximum(0, [np.subtract(values, low), np.subtract(high, values)])
+    return Line(title, [length for length, _ in shown], values, colour, error=error, marker="o")

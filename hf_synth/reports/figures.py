@@ -18,7 +18,7 @@ import scipy.stats
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap, LogNorm
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hf_synth.io import write_bytes
@@ -61,14 +61,15 @@ STYLE: Any = {
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A curve over steps; `error` is the half-width of the band around it."""
+    """A curve over steps; `error` is the half-width of the band around it, or how far it goes below and above."""
 
     label: str
     steps: Sequence[float]
     values: Sequence[float]
     colour: str = "black"
     style: Any = "-"  # as matplotlib's linestyle
-    error: Sequence[float] | None = None
+    error: Sequence[float] | np.ndarray | None = None  # [steps] or [2, steps]
+    marker: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Panel:
     y_label: str
     lines: Sequence[Line]
     level: tuple[float, str] | None = None
+    x_label: str = "training step"
 
 
 def label(text: str, most: int = 26) -> str:
@@ -124,7 +126,8 @@ def curves(panels: Iterable[Panel], *, share_y: bool = False, log_x: bool = Fals
     for ax in axes[len(panels) :]:
         ax.remove()
     if alike and len(labels[0]) > 1:
-        arm_legend(figure, [(line.colour, line.style) for line in panels[0].lines], labels[0])
+        columns = legend_columns(labels[0])
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, handlelength=3)
     return figure
 
 
@@ -141,21 +144,37 @@ def legend_height(labels: Sequence[str]) -> float:
 
 def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
     """A panel on axes that are there, one of so many side by side."""
-    for line in panel.lines:
-        marker = "o" if np.isfinite(line.values).sum() < 2 else None
+    for index, line in enumerate(panel.lines):
+        alone = np.isfinite(line.values).sum() < 2  # then, of equal dots, each is seen
+        marker, size = ("o", max(4, 9 - 2 * index)) if alone else (line.marker, 3.5)
         ax.plot(line.steps, line.values, color=line.colour, linestyle=line.style, linewidth=1.6, label=line.label,
-                marker=marker)  # fmt: skip
+                marker=marker, markersize=size, clip_on=not alone)  # fmt: skip
         if line.error is not None:
-            band = np.asarray(line.values) + np.outer((-1, 1), line.error)
+            band = np.asarray(line.values) + [[-1], [1]] * np.asarray(line.error)
             band = band.clip(0, 1) if panel.y_label.startswith("fraction") else band
             ax.fill_between(line.steps, *band, color=line.colour, alpha=0.13, linewidth=0)
     if panel.level is not None:
         draw_level(ax, *panel.level)
     set_title(ax, panel.title, columns)
-    ax.set_xlabel("training step")
+    steps = np.unique([step for line in panel.lines for step in line.steps])
+    ax.set_xlabel(panel.x_label + ("\n(logged once)" if len(steps) == 1 else ""))
     ax.set_ylabel(panel.y_label)
-    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    write_exponents(ax)
+    most = 3 if columns == 3 else 4
+    ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+    if len(steps) and (steps % 1 == 0).all():
+        even = MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(steps[0], steps[-1])
+        inside = even[(even >= steps[0]) & (even < steps[-1])]
+        set_ticks(ax, steps if len(steps) <= 8 else [*inside, steps[-1]], 0.6 / most)
+    write_exponents(ax.xaxis, ax.yaxis)
+
+
+def set_ticks(ax: Axes, ticks: Sequence[float] | np.ndarray, room: float) -> None:
+    """Ticks below an axis, ascending: the last, and of the others those that have room, a fraction of the axis."""
+    kept = [ticks[-1]]
+    for tick in ticks[-2::-1]:
+        if kept[-1] - tick >= room * (ticks[-1] - ticks[0]):
+            kept.append(tick)
+    ax.set_xticks(kept)
 
 
 def set_title(ax: Axes, title: str, columns: int) -> None:
@@ -163,10 +182,11 @@ def set_title(ax: Axes, title: str, columns: int) -> None:
     ax.set_title(textwrap.fill(title, _TITLE_LETTERS[columns - 1], break_long_words=False), loc="left")
 
 
-def write_exponents(ax: Axes) -> None:
-    """Write very large and very small numbers in full at each tick, and not an exponent over the axis."""
-    if not 1e-6 <= np.abs(ax.dataLim.intervaly).max() < 1e9:
-        ax.yaxis.set_major_formatter("{x:.3g}")
+def write_exponents(*axes: Axis) -> None:
+    """Write very large and very small numbers with their exponents at each tick, and none over the axis."""
+    for axis in axes:
+        if not 1e-4 <= np.abs(axis.get_data_interval()).max() < 1e9:
+            axis.set_major_formatter("{x:.3g}")
 
 
 def draw_level(ax: Axes, value: float, meaning: str) -> None:
@@ -190,17 +210,12 @@ def name_rows(ax: Axes, names: Sequence[str]) -> None:
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(False, axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(4))
+    write_exponents(ax.xaxis)
 
 
 def arm_style(index: int) -> tuple[str, Any]:
     """The colour and the line style of an arm by its number; the style changes where colours come again."""
     return COLOURS[index % len(COLOURS)], _STYLES[index // len(COLOURS) % len(_STYLES)]
-
-
-def arm_legend(figure: FigureBase, styles: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
-    """A legend of arms below all panels."""
-    handles = [matplotlib.lines.Line2D([], [], color=colour, linestyle=style) for colour, style in styles]
-    figure.legend(handles, list(names), loc="outside lower center", ncols=legend_columns(names), handlelength=3)
 
 
 def limit_shares(ax: Axes) -> None:
@@ -250,7 +265,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[tuple[str, str, Sequence[
     ax.set_xticks(range(len(groups)), groups)
     ax.grid(False, axis="x")
     ax.margins(y=0.12)
-    write_exponents(ax)
+    write_exponents(ax.yaxis)
     figure.legend(loc="outside lower center", ncols=legend_columns(names))
     return figure
 
@@ -336,7 +351,7 @@ def density_histogram(density: np.ndarray, clusters: Mapping[str, np.ndarray], u
 
 @matplotlib.rc_context(STYLE)
 def prompt_map(position: np.ndarray, values: np.ndarray, name: str, cluster: np.ndarray | None) -> Figure:
-    """Prompts by the first two principal components, coloured by values; the names of a few clusters stand among them.
+    """Prompts by the first two principal components, coloured by values; the names of a few clusters stand by.
 
     position: [N, 2]. values: [N], positive. cluster: the cluster of each, [N].
     """
@@ -350,9 +365,18 @@ def prompt_map(position: np.ndarray, values: np.ndarray, name: str, cluster: np.
     bar = figure.colorbar(points, ax=ax, label=name)
     plain_log(bar.ax.yaxis)
     names = [] if cluster is None else list(dict.fromkeys(cluster))
+    ax.margins(0.1)
+    figure.draw_without_rendering()  # now the axes have their size
+    points_drawn = ax.transData.transform(position[rows])
     for one in names if 1 < len(names) <= _MOST_CLUSTERS else []:
-        ax.annotate(label(one, 18), np.median(position[cluster == one], axis=0), ha="center", va="center", fontsize=8,
-                    bbox=_BEHIND_TEXT)  # fmt: skip
+        (left, low), (x, y), (right, top) = np.quantile(position[cluster == one], (0.02, 0.5, 0.98), axis=0)
+        places = ((x, top, "center", "bottom"), (x, low, "center", "top"), (right, y, "left", "center"),
+                  (left, y, "right", "center"))  # fmt: skip
+        style: Any = {"fontsize": 8, "bbox": _BEHIND_TEXT}
+        texts = [ax.text(at_x, at_y, f" {label(one, 18)} ", ha=ha, va=va, **style) for at_x, at_y, ha, va in places]
+        best = min(texts, key=lambda text: text.get_window_extent().count_contains(points_drawn))
+        for text in texts:
+            text.set_visible(text is best)
     if len(rows) < len(values):
         ax.set_title(f"{len(rows):,} of {len(values):,} prompts", loc="left")
     ax.set_xlabel("first principal component (no unit)")

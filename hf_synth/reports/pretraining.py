@@ -5,24 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from hf_synth.io import load_json
 from hf_synth.metrics.intervals import Interval, share_interval
-from hf_synth.reports.figures import (
-    COLOURS,
-    CONTROL_COLOUR,
-    STYLE,
-    Line,
-    Panel,
-    blank,
-    curves,
-    draw_level,
-    label,
-    save,
-)
+from hf_synth.reports.figures import COLOURS, CONTROL_COLOUR, Line, Panel, curves, label, save
 from hf_synth.reports.read import Run, one_token
 from hf_synth.reports.tables import (
     MISSING,
@@ -45,7 +33,7 @@ from hf_synth.training.run_directory import TRANSFER
 Metrics = Mapping[str, float]
 ENOUGH_SEEDS = 8  # a claim about a way of training takes as many
 _SETS = (("train", "training rows", "--", CONTROL_COLOUR), ("validation", "validation rows", "-", COLOURS[0]))
-_MEASURES = {
+LOGGED = {
     "loss": ("Loss", "nats per token"),
     "accuracy": ("Token accuracy", "fraction of tokens"),
     "row_accuracy": ("Exact-match accuracy", "fraction of rows"),
@@ -84,7 +72,7 @@ def learning_figure(run: Run) -> Figure | None:
     arm = run.arms[0]
     same = one_token(*(arm.series(f"eval_validation_{name}")[1] for name in ("accuracy", "row_accuracy")))
     panels = []
-    for name, (title, unit) in _MEASURES.items():
+    for name, (title, unit) in LOGGED.items():
         lines = [Line(kind, *arm.series(f"eval_{rows}_{name}"), colour, style) for rows, kind, style, colour in _SETS]
         if name != "row_accuracy" or not same:
             panels.append(Panel(title, unit, lines, floor_level(arm) if name == "loss" else None))
@@ -126,7 +114,7 @@ def groups_figure(run: Run) -> Figure | None:
             )
             for index, group in enumerate(groups)
         ]
-        panels.append(Panel(*_MEASURES[name], lines))
+        panels.append(Panel(*LOGGED[name], lines))
     return curves(panels, log_x=log_spaced(arm))
 
 
@@ -140,35 +128,19 @@ def geometry_figure(run: Run) -> Figure | None:
     return curves(panels, log_x=log_spaced(arm))
 
 
-@matplotlib.rc_context(STYLE)
-def curriculum_figure(begun: Sequence[tuple[float, float, float | None]], run: Run) -> Figure:
+def curriculum_figure(begun: Sequence[tuple[float, float, float | None]], run: Run) -> Figure | None:
     """The field that grows as a staircase over steps, and the accuracy of each check; begun: as `stages` has it."""
     name, last_step = str(run.config["curriculum_field"]), int(run.arms[0].log["steps"])
     values, steps, _ = zip(*begun, strict=True)
-    figure, (stairs, checks) = blank(2.6, 1, 2)
-    stairs.step([*steps, last_step], [*values, values[-1]], where="post", color=COLOURS[0], linewidth=1.6)
-    stairs.set_title("Stages", loc="left")
-    stairs.set(xlabel="training step", ylabel=label(name))
-    stairs.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6, integer=True))
-    checks.plot(*run.arms[0].series("curriculum/accuracy"), "o-", color=COLOURS[0], linewidth=1, markersize=3)
+    stairs = Line(name, np.repeat([*steps, last_step], 2)[1:-1].tolist(), np.repeat(values, 2).tolist(), COLOURS[0])
+    checks = Line("accuracy", *run.arms[0].series("curriculum/accuracy"), COLOURS[0])
     threshold = run.config.get("curriculum_threshold")
-    if threshold is not None:
-        draw_level(checks, threshold, "threshold")
-    checks.set_title("Checks on fresh rows", loc="left")
-    checks.set(xlabel="training step", ylabel="fraction of tokens")
-    for ax in (stairs, checks):
-        ax.set_xlim(0, last_step)
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def lengths_figure(validity: dict[int, float]) -> Figure:
-    """The fraction of valid samples by their length."""
-    figure, (ax,) = blank(2.4)
-    ax.bar(list(validity), list(validity.values()), color=COLOURS[0], width=0.7)
-    ax.set(xlabel="length of the sample in words", ylabel="fraction that is valid", ylim=(0, 1))
-    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(12, integer=True))
-    return figure
+    level = None if threshold is None else (threshold, "threshold")
+    panels = [
+        Panel("Stages", label(name), [stairs]),
+        Panel("Checks on fresh rows", "fraction of tokens", [checks], level),
+    ]
+    return curves(panels)
 
 
 _KINDS = {"canonical": "natural text", "example": "strings of the language", "explanation": "explanations"}
@@ -296,6 +268,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
     """Everything that the run measured, in the order in which a reader asks."""
     arm, metrics = run.arms[0], run.metrics
     validity = {int(match[1]): value for name, value in metrics.items() if (match := _LENGTH.fullmatch(name))}
+    by_length = Line("", [*validity], [*validity.values()], COLOURS[0], marker="o")
     steps, excesses = arm.series("eval_validation_excess")
     learned = None
     if len(steps) > 1 and excesses[0] > 0 and math.isfinite(excesses[-1]):
@@ -309,7 +282,7 @@ def pretraining_section(run: Run, published: bool, quote_texts: bool) -> str:
         "groups_over_steps": groups_figure(run) if groups and groups_of(arm) else None,
         "curriculum": curriculum_figure(begun, run) if begun else None,
         "geometry": geometry_figure(run),
-        "validity_by_length": lengths_figure(validity)
+        "validity_by_length": curves([Panel("Valid samples", "fraction", [by_length], x_label="length in words")])
         if "tokens/canonical" in metrics and len(validity) > 1
         else None,
     }

@@ -343,7 +343,8 @@ class Comparison:
 
     def differences(self, measures: Iterable[str]) -> list[Difference]:
         """The measures in all pairs, p-values corrected over all of them: one family."""
-        return differences(self.paired, measures)
+        interactions = [pair for pair in self.pairs if pair[0] not in self.arms]
+        return differences(self.paired, measures, interactions=interactions)
 
     @cached_property
     def families(self) -> tuple[list[Difference], list[Difference], list[Difference]]:

@@ -387,7 +387,7 @@ def _facts(run: Run) -> str:
         rows.append([arm.label, size, *(number(arm.metrics.get(name)) for name in names)])
         if repeated:
             rows[-1].append(percent(arm.metrics.get("weights/repeated_share", 0)))
-    return table(header, rows)
+    return table(header, rows, drop_empty=True)
 
 
 def _groups(column: str, sizes: Mapping[str, int], weighted: Mapping[str, pd.DataFrame]) -> str:

@@ -60,8 +60,16 @@ def code_block(text: str, language: str = "") -> str:
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1) -> str:
-    """A Markdown table of cells that are Markdown already; columns after the first `text_columns` are numbers."""
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1, drop_empty: bool = False
+) -> str:
+    """A Markdown table of cells that are Markdown already; columns after the first `text_columns` are numbers.
+
+    drop_empty: leave out the columns that are MISSING in every row.
+    """
+    if drop_empty:
+        kept = [column for column in zip(header, *rows, strict=True) if set(column[1:]) != {MISSING}]
+        header, *rows = zip(*kept, strict=True)
     rule = ["---" if column < text_columns else "---:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
@@ -174,13 +182,17 @@ def sentence(name: str, **values: Any) -> str:
 def write_pages(folder: Path, markdown: str) -> Path:
     """Write report.md and report.html into a folder; returns the path of report.html.
 
-    HTML inside the Markdown is shown, never obeyed.
+    HTML inside the Markdown is shown, never obeyed. Figures that only the report before this one shows are removed.
     """
+    page, figure = folder / "report.md", re.compile(r"\]\((figures/\w+\.png)\)")
+    before = page.read_text(encoding="utf-8", errors="replace") if page.exists() else ""
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     heading = re.search(r"<h1>(.*?)</h1>", body)
     title = re.sub("<[^>]*>", "", heading[1]) if heading else "Report"
-    write_text(folder / "report.md", markdown)
+    write_text(page, markdown)
     write_text(folder / "report.html", _TEMPLATES.get_template("page.html.j2").render(title=title, body=body))
+    for name in set(figure.findall(before)) - set(figure.findall(markdown)):
+        (folder / name).unlink(missing_ok=True)
     return folder / "report.html"
 
 

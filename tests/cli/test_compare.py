@@ -73,6 +73,16 @@ def test_a_difference_is_supported_and_its_opposite_is_not(printed, tmp_path):
     assert "Supported" not in every
 
 
+def test_an_arm_without_the_primary_metric_has_no_answer_and_counts(printed, tmp_path):
+    """Folders may be called `sort - long`: a name that is an arm is no difference of two."""
+    for number, arm in enumerate(["sort", "sort - long", "sort - short"]):
+        write_arm(tmp_path / arm, [{"accuracy" if number < 2 else "loss": (seed + number) % 2} for seed in range(2)])
+    page = printed("sort", "sort - long", "sort - short", "--primary", "accuracy")
+    assert "- **Undecided.** `sort - long` minus `sort`: +0 [-1, +1], 2 seeds" in page
+    assert "- `sort - short` against `sort` has **no answer**: no two seeds have the metric in both arms." in page
+    assert "over all 2 differences, those without an answer included." in page
+
+
 def test_planted_nulls_are_found_at_five_percent(printed, tmp_path, capsys):
     """200 tables of five metrics without an effect: in 5 % any of them is called different, corrected over all."""
     from hf_synth.experiments.statistics import differences

@@ -1,5 +1,6 @@
 """Every axis says what it shows, and names of clusters cannot break a figure."""
 
+import itertools
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -7,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import yaml
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hf_synth.reports.figures import (
@@ -133,3 +135,72 @@ def test_no_state_of_pyplot_is_touched(tmp_path: Path, made_up: ModuleType) -> N
     made_up.write_grpo(tmp_path, {1.0: [0.5] * 4})
     save(score_over_steps(read_run(tmp_path)), tmp_path, "score")
     assert dict(matplotlib.rcParams) == before
+
+
+def ticks(ax: Axes) -> list[str]:
+    """The texts below an axis that are within what it shows."""
+    low, high = ax.get_xlim()
+    return [text.get_text() for text in ax.get_xticklabels() if low <= text.get_position()[0] <= high]
+
+
+def test_what_was_logged_once_is_said_to_be_and_each_dot_is_seen() -> None:
+    once = [Line(name, [150], [1.25], colour) for name, colour in (("training", "red"), ("validation", "blue"))]
+    (ax,) = curves([Panel("Loss", "nats", once)]).axes
+    assert ax.get_xlabel() == "training step\n(logged once)"
+    assert ticks(ax) == ["150"]
+    first, second = ax.lines
+    assert first.get_marker() == second.get_marker() == "o"
+    assert first.get_markersize() > second.get_markersize() + 1, "the second lies on the first"
+    (several,) = curves([Panel("Loss", "nats", [Line("a", [100, 150], [1.0, 2.0])])]).axes
+    assert several.get_xlabel() == "training step"
+    assert several.lines[0].get_marker() == "None"
+
+
+@pytest.mark.parametrize(
+    ("steps", "columns", "shown"),
+    [
+        (range(0, 201, 10), 1, ["0", "50", "100", "150", "200"]),
+        (range(10, 201, 10), 3, ["100", "200"]),
+        (range(1, 33), 1, ["10", "20", "32"]),
+        (range(0, 501, 20), 1, ["0", "200", "400", "500"]),
+        ([8, 10, 12, 16, 64, 256], 1, ["16", "64", "256"]),
+        ([8, 16, 24, 32], 2, ["8", "16", "24", "32"]),
+    ],
+)
+def test_ticks_end_where_the_run_ends_and_have_room(steps: range, columns: int, shown: list[str]) -> None:
+    line = Line("a", list(steps), [float(step) for step in steps])
+    figure = curves([Panel("Loss", "nats", [line])] * columns)
+    figure.canvas.draw()
+    for ax in figure.axes:
+        assert sorted(ticks(ax), key=int) == shown
+        boxes = sorted((text.get_window_extent() for text in ax.get_xticklabels()), key=lambda box: box.x0)
+        assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+@pytest.mark.parametrize(("largest", "has_exponents"), [(1.9e-6, True), (0.02, False), (3e9, True)])
+def test_very_small_and_very_large_numbers_have_exponents(largest: float, has_exponents: bool) -> None:
+    values = [0.0, largest / 2, largest]
+    figure = curves([Panel("KL", "nats", [Line("a", values, values)], x_label="KL")])
+    figure.canvas.draw()
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        texts = [text.get_text() for text in axis.get_ticklabels()]
+        assert any("e" in text for text in texts) == has_exponents
+        assert max(map(len, texts)) <= 8
+
+
+def test_names_on_the_map_of_prompts_cover_no_prompt() -> None:
+    """Four clusters with room between them; by their centres, names would cover some of each."""
+    random = np.random.default_rng(0)
+    centres = np.array([[-0.3, 0.0], [0.5, 0.2], [0.3, -0.6], [0.25, -0.2]])
+    cluster = np.repeat([f"dialect_{number}" for number in range(4)], 50)
+    position = np.repeat(centres, 50, axis=0) + 0.03 * random.normal(size=(200, 2))
+    figure = prompt_map(position, random.uniform(1, 9, 200), "weight", cluster)
+    figure.canvas.draw()
+    ax = figure.axes[0]
+    names = [text for text in ax.texts if text.get_visible()]
+    assert sorted(text.get_text().strip() for text in names) == sorted(set(cluster))
+    dots = ax.transData.transform(position)
+    assert not any(text.get_window_extent().count_contains(dots) for text in names)
+    boxes = [text.get_window_extent() for text in names]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)

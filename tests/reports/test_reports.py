@@ -328,3 +328,48 @@ def test_fields_that_were_not_read_are_in_the_notes(tmp_path: Path, made_up: Mod
     published = report_text(tmp_path, quote_texts=False)
     assert "Fields of the source that were not read: 3.\n" in published
     assert not re.search("date|lang|of messages", published), "names of a user's columns are not published"
+
+
+def test_a_comparison_half_done_says_what_it_is_corrected_for(
+    tmp_path: Path, made_up: ModuleType, unpainted: None
+) -> None:
+    """Three pairs, one with runs; and pretraining weighs no prompts, so no column says how."""
+    for arm, excess in {"flat": 0.5, "wide": 0.25}.items():
+        for seed in range(8):
+            made_up.write_pretraining(tmp_path / arm / f"seed-{seed}", excess=excess + 0.01 * (seed % 3), seed=seed)
+    arms = {arm: {"hidden_size": number} for number, arm in enumerate(["flat", "long", "narrow", "wide"])}
+    plan = {"recipe": "pretrain", "arms": arms, "seeds": list(range(8)), "primary": "excess/test", "base": {}}
+    made_up.write(tmp_path / "comparison.yaml", plan)
+    write_report(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "Holm's correction over all pairs (3, those without an answer included)." in text
+    no_answer = "- `narrow` against `flat` has **no answer**: no two seeds have the metric in both arms."
+    assert f"{no_answer}\n\nEach pair" in text
+    assert "| arm | values | seeds |\n" in text
+    assert "ffective fraction" not in text
+
+
+def test_a_report_leaves_no_figure_that_it_does_not_show(tmp_path: Path, sft_run: Path) -> None:
+    """Neither one of a report before it, nor a picture of the user's goes missing."""
+    shutil.copytree(sft_run, tmp_path, dirs_exist_ok=True)
+    write_report(tmp_path)
+    figures = tmp_path / "figures"
+    assert {path.name for path in figures.iterdir()} == {"learning_curves.png"}
+    (figures / "mine.png").write_bytes(b"a picture")
+    log = json.loads((tmp_path / "training_log.json").read_text())
+    (tmp_path / "training_log.json").write_text(json.dumps({**log, "history": []}))
+    write_report(tmp_path)
+    assert "learning_curves.png" not in (tmp_path / "report.md").read_text()
+    assert {path.name for path in figures.iterdir()} == {"mine.png"}
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(64, False), (65, True)])
+def test_fewer_held_out_prompts_than_wanted_are_said(
+    wanted: int, said: bool, grpo_run: Path, tmp_path: Path, unpainted: None
+) -> None:
+    shutil.copytree(grpo_run, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("resolved_config.yaml"):
+        path.write_text(f"{path.read_text()}\neval_prompts: {wanted}\n")
+    text = report_text(tmp_path / "run")
+    assert "; 256 held out for evaluation" in text
+    assert (f", fewer than the {4 * wanted} of `eval_prompts`\n" in text) == said

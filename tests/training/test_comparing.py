@@ -381,6 +381,41 @@ def test_intervals_of_fractions_end_at_0_and_1():
     assert (result.interval.low, result.interval.high) == (-1.0, 1.0)
 
 
+def test_differences_of_fractions_end_at_1_and_those_of_differences_at_2():
+    """Whatever the names of the arms: folders may be called `sort - long`."""
+    pair, values = ("sort - long", "sort - short"), made_up(seeds=2, noise=0.9, name="validity/tail").values()
+    results = {pair: dict(zip(pair, values, strict=True))}
+    (plain,) = differences(results, ["validity/tail"])
+    (interaction,) = differences(results, ["validity/tail"], interactions=[pair])
+    assert (plain.interval.low, plain.interval.high) == (-1.0, 1.0)
+    assert (interaction.interval.low, interaction.interval.high) == (-2.0, 2.0)
+    arms = {"a": 0.0, "b": 0.9, "c": 0.5, "d": 0.1}
+    runs = {arm: {seed: a_run({"validity/tail": abs(value - seed)}) for seed in (0, 1)} for arm, value in arms.items()}
+    against = {"a": ["b"], "a - b": ["c - d"]}
+    plan = CompareArguments(arms=dict.fromkeys(arms), seeds=2, primary="validity/tail", against=against)
+    primary = Comparison(OUT, {}, {arm: {} for arm in arms}, runs, [], plan).families[0]
+    assert [each.interval[1:] for each in primary] == [(-1.0, 1.0), (-2.0, 2.0)]
+
+
+def test_a_comparison_half_done_is_corrected_for_every_pair_that_it_declares():
+    """Five pairs, two of them with runs: Holm multiplies the smallest p-value by 5, and the next by 4."""
+    arms = {"plain": 0.0, "large": 0.3, "small": 0.1}
+    random = np.random.default_rng(5)
+    runs = {
+        arm: {seed: a_run({"score": effect + 0.1 * random.normal()}) for seed in range(8)}
+        for arm, effect in arms.items()
+    }
+    every = {arm: {} for arm in (*arms, "third", "fourth", "fifth")}
+    plan = CompareArguments(arms=every, seeds=8, primary="score")
+    primary, shown, _ = Comparison(OUT, {}, every, runs, [], plan).families
+    assert not shown
+    first, second = sorted(primary, key=lambda each: each.p)
+    assert (first.tests, second.tests) == (5, 5)
+    assert first.corrected == pytest.approx(5 * first.p)
+    assert second.corrected == pytest.approx(max(4 * second.p, first.corrected))
+    assert needed(second) > needed(dataclasses.replace(second, tests=1)), "the strictest of five takes more seeds"
+
+
 # Equal KL
 
 
