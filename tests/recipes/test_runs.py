@@ -171,9 +171,9 @@ def test_own_prompts_with_bad_lines(hh_runs, run, recipes, tmp_path):
     check_left_behind(folder)
     assert "2 of 42 rows left out" in done.err
     held_out = metrics(folder)["prompts/evaluated"]
-    got = f"eval_prompts: got {held_out:.0f} held-out prompts, wanted 64; the others are too long, or not in"
+    got = f"eval_prompts: got {held_out:.0f} held-out prompts, wanted 128; the others are too long, or not in"
     assert done.out.count(f"{got} the fraction held out (test_share=0.") == 1
-    assert f"{held_out:.0f} held out for evaluation, fewer than the 64 of" in (folder / "report.md").read_text()
+    assert f"{held_out:.0f} held out for evaluation, fewer than the 128 of" in (folder / "report.md").read_text()
     assert len((folder / "rejected_rows.jsonl").read_text().splitlines()) == 2
     assert metrics(folder)["weights/prompts"] + metrics(folder)["prompts/evaluated"] == 40
     assert metrics(folder)["sampled_reward/final"] == 1
