@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         folders = [path for path in inside if not _SEED.search(path.name) and _runs(path)]
     arms = {path.resolve().name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
-        raise ValueError(f"got the arms {', '.join(arms) or 'none'}, wanted at least two folders of different names")
+        raise ValueError(f"arms: got {', '.join(arms) or 'none'}, wanted at least two folders of different names")
     _check_seeds(arms, common=arguments.common_seeds)
     seeds = sorted(set.intersection(*map(set, arms.values())))
     for seed in seeds:

@@ -189,8 +189,9 @@ def without_long_prompts(
     kept = prompts.filter(lambda row: len(prompt_ids(row["prompt"], tokenizer, template)) <= most)
     if not len(kept):
         raise ValueError(
-            f"got {len(prompts)} prompts, all longer than {most} tokens, which is what max_prompt_tokens and the "
-            "model's positions leave for them; raise it, shorten completions, or take another model"
+            f"got {len(prompts)} prompts, all longer than {max(most, 0)} tokens, which is what max_prompt_tokens and "
+            "the model's positions leave beside a completion; raise max_prompt_tokens, shorten completions "
+            "(max_completion_length in GRPO), or take a model of more positions"
         )
     return kept
 
@@ -299,10 +300,11 @@ def usable_prompts(
     if counts:
         total = counts.total() + usable
         logger.warning("%s: %d of %d rows left out: %s", source, counts.total(), total, dict(counts))
-    if unread:
-        rewards = "; a reward gets the columns among them" if all_read else ""
-        logger.warning("%s: the fields %s are no part of the prompt%s", source, ", ".join(sorted(unread)), rewards)
-        note_unread(folder, unread - columns)
+    passed = {"for the reward, not for the prompt": (unread & columns) - _TAKEN, "not read": unread - columns}
+    for what, names in passed.items():
+        if names:
+            logger.warning("%s: %s: %s", source, what, ", ".join(sorted(names)))
+    note_unread(folder, unread - columns)
 
 
 def forget_rejected(folder: Path) -> None:

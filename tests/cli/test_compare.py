@@ -83,6 +83,18 @@ def test_an_arm_without_the_primary_metric_has_no_answer_and_counts(printed, tmp
     assert "over all 2 differences, those without an answer included." in page
 
 
+def test_few_seeds_only_guess_how_many_would_decide(printed, tmp_path):
+    write_arm(tmp_path / "plain", [{"accuracy": 0.61}, {"accuracy": 0.63}])
+    write_arm(tmp_path / "weighted", [{"accuracy": 0.66}, {"accuracy": 0.69}])
+    page = printed("plain", "weighted", "--primary", "accuracy")
+    guess = "2 seeds; a claim takes 8 seeds; as a rough guess from so few seeds, 8 seeds detect it with 80 % power."
+    assert guess in page
+    assert "Holm's, over one difference." in page
+    for arm in ("a", "b"):
+        write_arm(tmp_path / arm, draws(np.random.default_rng(ord(arm))))
+    assert "; if that is the true difference, " in printed("a", "b", "--primary", "accuracy")
+
+
 def test_planted_nulls_are_found_at_five_percent(printed, tmp_path, capsys):
     """200 tables of five metrics without an effect: in 5 % any of them is called different, corrected over all."""
     from hf_synth.experiments.statistics import differences
@@ -175,6 +187,7 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     assert "`loss`" in printed("a", "b")  # NaN is missing, and ends nothing
     assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
     assert "wanted at least two folders" in refused("a")
+    assert "arms: got none, wanted at least two folders" in refused("a/seed-0")
     assert "'none', which is not a folder" in refused("a", "none")
     (tmp_path / "empty").mkdir()
     assert "which has no file of numbers" in refused("a", "empty")

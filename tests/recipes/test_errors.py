@@ -97,6 +97,7 @@ def with_policy(quickstart, quick_flags):
         (["--sample_every", "0"], "sample_every: got 0, wanted at least 1"),
         (["--eval_prompts", "-1"], "eval_prompts: got -1, wanted at least 0"),
         (["--max_prompt_tokens", "1"], "got 200 prompts, all longer than 1 tokens"),
+        (["--max_completion_length", "500"], "got 200 prompts, all longer than 0 tokens"),
         (["--mixture", "{}", "--task", "start_mid_end"], "start_mid_end: got 11 distinct train prompts in 40000 rows"),
         (["--embedder", "no/such-model"], "embedder: got 'no/such-model', which cannot be loaded"),
         (["--embedder", ""], "embedder: got '', wanted hashing, or the path or Hub id of a model"),

@@ -243,9 +243,11 @@ def test_fields_that_are_not_read_are_named_and_kept_for_the_report(write, tmp_p
     path = write({"prompt": [message], "answer": 1, "completion": "x"})
     prompt_split(own(path, test_share=0.0), tmp_path, 0)
     assert unread_fields(tmp_path) == ["completion", "name (of messages)"]
-    said = "the fields answer, completion, name (of messages) are no part of the prompt; a reward gets the columns"
-    assert said in caplog.text
+    assert f"{path}: for the reward, not for the prompt: answer\n" in caplog.text
+    assert f"{path}: not read: name (of messages)\n" in caplog.text
+    assert "the column completion does not go to the reward: the name is taken" in caplog.text
     list(usable_prompts(str(path), tmp_path))
+    assert f"{path}: not read: answer, completion, name (of messages)\n" in caplog.text
     assert unread_fields(tmp_path) == ["answer", "completion", "name (of messages)"]
     row = {"instruction": "Hi", "context": "Ho", "system": "S", "answer": None}
     assert [prompt[-1]["content"] for prompt, _ in usable_prompts(str(write(row)), tmp_path)] == ["Hi\n\nHo"]
