@@ -70,9 +70,7 @@ def user_errors(
             raise
         if os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
-        text = (
-            " ".join(str(line).split()) or type(line).__name__
-        )  # control characters may come from a file or a library
+        text = " ".join(str(line).split()) or type(line).__name__  # a file or a library may bring control characters
         shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
         print(f"{command}: error: {shown}", file=sys.stderr)
         sys.exit(2)
@@ -194,14 +192,14 @@ def option(default: Any, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check_choices(name: str, value: Any, choices: Iterable[Any], what: str = "") -> None:
-    """Raise ValueError naming the nearest where a value, or one of a list, is none of the choices.
+def check_choices(name: str, values: Iterable[Any], choices: Iterable[Any], what: str = "") -> None:
+    """Raise ValueError naming the nearest where one of the values is none of the choices.
 
     what: stands before the value in the error, such as "unknown part ".
     """
-    for item in value if isinstance(value, list) else [value]:
-        if item not in choices:
-            raise ValueError(f"{name}: got {what}{item!r}; {nearest(item, choices)}")
+    for value in values:
+        if value not in list(choices):
+            raise ValueError(f"{name}: got {what}{value!r}; {nearest(value, choices)}")
 
 
 def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None = None) -> None:
@@ -220,7 +218,8 @@ def check_fields(arguments: Any, rules: Mapping[str, Mapping[str, Any]] | None =
         elif limits.get("mapping"):
             json_dict(value or None, name)
         elif "choices" in limits:
-            check_choices(name, value, limits["choices"])
+            several = isinstance(value, list) and "list" in str(field.type)
+            check_choices(name, value if several else [value], limits["choices"])
         elif bounds := [(text, holds, limits[limit]) for limit, (holds, text) in _LIMITS.items() if limit in limits]:
             kind = numbers.Integral if field.type in (int, int | None) else numbers.Real
             number = isinstance(value, kind) and not isinstance(value, bool)

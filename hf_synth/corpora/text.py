@@ -59,7 +59,7 @@ def canonical_text(
     Files are read in an order that `seed` and the pass choose, a stream in its own order. At the end the stream ends,
     or with `repeat` begins again. Text files are held in memory. Raises ValueError where text cannot be had.
     """
-    check_choices("document", document, CUTS)
+    check_choices("document", [document], CUTS)
     if isinstance(source, (str, Path)):
         if source == STAND_IN:
             return Numbered(StandIn(seed))

@@ -167,7 +167,7 @@ class CompareArguments:
         for name, values in self.shared.items():
             if not isinstance(values, dict) or not {"recipe", "config"} <= values.keys():
                 raise ValueError(f"shared.{name}: got {values!r}, wanted a mapping with at least recipe and config")
-            check_choices(f"shared.{name}.recipe", values["recipe"], RECIPES)
+            check_choices(f"shared.{name}.recipe", [values["recipe"]], RECIPES)
             if name == "seed" or not str(name).isidentifier():
                 raise ValueError(f"shared: got the name {name!r}, wanted letters, digits and '_', and not 'seed'")
 

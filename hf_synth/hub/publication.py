@@ -180,7 +180,7 @@ def published_task(
     if view := choices.view or view:
         from hf_synth.views import VIEW_FEATURES
 
-        check_choices("view", view, VIEW_FEATURES)
+        check_choices("view", [view], VIEW_FEATURES)
         more["view"], called = view, f"{called}-{view}"
     return PublishedTask(called, preset, task, splits, choices.seed, **more)
 

@@ -49,7 +49,7 @@ def get_task(name: str, preset: str | None = None, **config: Any) -> Task:
     """
     task = task_class(name)
     chosen = preset if preset is not None else next(iter(task.presets))
-    check_choices(f"task {name}", chosen, task.presets, "unknown preset ")
+    check_choices(f"task {name}", [chosen], task.presets, "unknown preset ")
     return task(task.presets[chosen].replace(**config))
 
 

@@ -276,8 +276,8 @@ class RecipeParser(TrlParser):
         rules = {name: rule for part in self.dataclass_types for name, rule in limits_of(part).items()}
         choices |= {name: rule["choices"] for name, rule in rules.items() if "choices" in rule}
         for name, known in choices.items():
-            if self.settings.get(name) is not None:
-                check_choices(name, self.settings[name], known)
+            if (value := self.settings.get(name)) is not None:
+                check_choices(name, value if isinstance(value, list) else [value], known)
         for rule in _RULES["needs"]:  # what is switched off by name is so in the settings too
             if self.settings.keys() & set(rule["fields"].split()):
                 self.settings |= {name: values[name] for name in rule["beside"].split() if name in self.named}
@@ -356,7 +356,7 @@ def parse_recipe(
         quoted = [f"{name}: got {value!r}" for name, value in given.items() if f"'{value}'" in text]
         if isinstance(error, ValueError) and (not quoted or any(name in text for name in given)):
             raise
-        raise ValueError(f"{quoted[0] if quoted else 'got values that do not go together'}: {text}") from error
+        raise ValueError(f"{' and '.join(quoted) or 'got values that do not go together'}: {text}") from error
     if strange := [word for word in unknown if word.startswith("--")]:
         flag = strange[0].partition("=")[0]  # what follows may be a secret
         raise ValueError(f"got unknown flag {flag!r}; {_nearest_field(flag.lstrip('-'), classes)}")

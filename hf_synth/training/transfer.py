@@ -236,7 +236,7 @@ def transfer(
     Errors: ValueError for parts that two sources claim or the model does not have, for a checkpoint that cannot be
     loaded or lacks a tensor, for tensors that do not fit, and for tokenizers without a token in common.
     """
-    check_choices("embeddings", embeddings, EMBEDDINGS)
+    check_choices("embeddings", [embeddings], EMBEDDINGS)
     parts = parts_of(model)
     copies: dict[str, _Copy] = {}
     notes: list[str] = []

@@ -108,6 +108,9 @@ def test_values_that_cannot_be_read(given):
         ),
         ({**TWO, "shared": {"policy": {"recipe": "sft"}}}, "shared.policy: got"),
         ({**TWO, "shared": {"seed": {"recipe": "sft", "config": "x"}}}, "shared: got the name 'seed'"),
+        ({**TWO, "shared": {"a": {"recipe": ["sft"], "config": "x"}}}, r"shared\.a\.recipe: got \['sft'\]; did you"),
+        ({**TWO, "recipe": ["sft"]}, r"recipe: got \['sft'\]; did you mean 'sft'\? Known: dpo, grpo"),
+        ({**TWO, "better": ["higher"]}, r"better: got \['higher'\]; did you mean 'higher'"),
         ({"arms": {"a": {"seed": 1}, "b": {}}}, "arms.a: got 'seed', which is for the whole command"),
     ],
 )
