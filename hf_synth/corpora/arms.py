@@ -1,5 +1,6 @@
 """Arms: a language's examples with explanations of its rule among them, in any ratio, as streams and datasets."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -193,5 +194,7 @@ def corpus_spec(
     form = {"explanation_form": "source", "explanation_unit": "documents", **form}
     arm_stream(task, explanation_ratio, seed=seed, split=split, **form)
     rows = dataset_spec(name, task, split=split, size=size, seed=seed, view="text")
-    ratio = str(share_of("explanation_ratio", explanation_ratio))
-    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": ratio, **form}
+    arm = Arm(task, explanation_ratio, explanation_form=form["explanation_form"])
+    if arm.share:  # which may be worded anew in another version
+        rows["explanations"] = hashlib.sha256(json.dumps(arm.explanations).encode()).hexdigest()
+    return {**rows, "view": "corpus", "format": CORPUS_FORMAT, "explanation_ratio": str(arm.share), **form}

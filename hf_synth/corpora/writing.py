@@ -21,6 +21,7 @@ _MARK_SECONDS = 1.0
 _LINES = (".jsonl", ".jsonl.gz")
 _NO_FOLDER = (".json", ".csv", ".txt", ".parquet", ".arrow", ".gz", ".zst")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
+_BY_VERSION = {"row_format", "version", "format", "explanations", "state"}  # of a spec: hf_synth decides them
 
 
 def write_corpus(
@@ -180,7 +181,7 @@ def _mark(output: Path, marked: Path, spec: Mapping[str, Any], overwrite: bool) 
     """Return what an interrupted call noted; ValueError where that is another corpus, unless it is to be replaced."""
     mark = load_json(marked)
     if mark and mark["spec"] != spec and not overwrite:
-        same = {**mark["spec"], "state": STATE_FORMAT} == spec
+        same = all(mark["spec"].get(name) == spec.get(name) for name in {**mark["spec"], **spec}.keys() - _BY_VERSION)
         held = "this corpus as another version of hf_synth wrote it" if same else "another corpus"
         raise ValueError(
             f"output: {output} holds {held} ({changes(mark['spec'], spec)}), as {marked.resolve()} says; "

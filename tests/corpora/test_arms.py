@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hf_synth import get_task
 from hf_synth.corpora import Arm, arm_stream, load_corpus
+from hf_synth.corpora.arms import corpus_spec
 from hf_synth.hub.corpora import PublishedCorpus, offered_corpora
 from hf_synth.hub.publication import Choices
 from hf_synth.tasks.start_mid_end import StartMidEnd
@@ -267,6 +268,20 @@ def test_published_arms_hold_0_1_5_10_and_100_percent(tivari):
         assert flags(table).count(True) == share
         assert table.schema.names == list(corpus.features)
         assert corpus.table("test", 7, 3).equals(corpus.table("test", 0, 10).slice(7))
+
+
+def test_explanations_in_other_words_are_another_corpus(tivari, monkeypatch, tmp_path):
+    """The documents hold them: what was cached or begun with the old words is not taken for the new ones."""
+    options = {"size": 20, "split": "train", "seed": 0}
+    before = [corpus_spec("tivari", tivari, ratio, **options) for ratio in (0, 0.5)]
+    cached = load_corpus("tivari", size=20, explanation_ratio=0.5, cache_dir=str(tmp_path))
+    monkeypatch.setattr(type(tivari), "explanations", lambda task: ("In other words.",))
+    examples, mixed = [corpus_spec("tivari", tivari, ratio, **options) for ratio in (0, 0.5)]
+    assert examples == before[0], "it has none"
+    assert {name for name in mixed if mixed[name] != before[1][name]} == {"explanations"}
+    now = load_corpus("tivari", size=20, explanation_ratio=0.5, cache_dir=str(tmp_path))
+    assert set(texts(now.data.table, "explanation")) == {"In other words."}
+    assert "In other words." not in texts(cached.data.table, "explanation")
 
 
 def test_published_specs_differ_in_all_that_documents_depend_on(tivari):

@@ -172,6 +172,16 @@ def test_a_lost_shard_is_made_again(make, tmp_path):
     assert content(tmp_path / "folder") == before
 
 
+def test_a_corpus_whose_rows_or_explanations_another_version_made_is_said_to_be_one(make, tmp_path):
+    spec = {"task": "tivari", "version": 1, "format": 1, "row_format": 1, "explanations": "a"}
+    write_corpus(make(), tmp_path, size=5, spec=spec)
+    for name in spec.keys() - {"task"}:
+        with pytest.raises(ValueError, match=rf"holds this corpus as another version .*\({name}: .* there, 2 now\)"):
+            write_corpus(make(), tmp_path, size=5, spec={**spec, name: 2})
+    with pytest.raises(ValueError, match=r"holds another corpus \(task: 'tivari' there, 'sort' now; version: 1 there"):
+        write_corpus(make(), tmp_path, size=5, spec={**spec, "task": "sort", "version": 2})
+
+
 @pytest.mark.parametrize("changed", [{"spec": {"task": "sort"}}, {"size": 10_999}, {"columns": ("text", "kind")}])
 @pytest.mark.parametrize("name", ["a.jsonl", "folder"])
 def test_an_interrupted_corpus_of_another_kind_is_an_error(make, tmp_path, name, changed):
