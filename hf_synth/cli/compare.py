@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
     verdicts = [statistics.verdict(each, arguments.better, arguments.smallest_effect) for each in differences]
-    tests = max((each.tests for each in differences), default=1)
+    tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
     print(
         render(
             "results",

@@ -43,7 +43,10 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError('tree: got holdout="content", whose rows may be drawn more than once; wanted "none"')
         chosen = {"split": arguments.split, "seed": arguments.seed}
         texts = iter(task.trees(task.row_random(0, arguments.size, **chosen)))
-    for line in _head(task, arguments):
+    size = task.size(arguments.split)
+    ends = "endless" if size is None else f"{size:,} rows per epoch"
+    split = f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} tokens; {task.source}"
+    for line in (f"{_called(task, arguments)} {task.config.to_json()}", split, *task.explanations()):
         print(styled(line, FAINT))
     for number, text in enumerate(texts):
         print(f"{styled(f'row {number}', BOLD)}\n{text}")
@@ -123,14 +126,6 @@ def _vocabulary(task: Task) -> np.ndarray:
     from hf_synth.tokenization import all_words
 
     return np.array(all_words(task), object)
-
-
-def _head(task: Task, arguments: argparse.Namespace) -> Iterator[str]:
-    yield f"{_called(task, arguments)} {task.config.to_json()}"
-    size = task.size(arguments.split)
-    ends = "endless" if size is None else f"{size:,} rows per epoch"
-    yield f"{arguments.split} split, seed {arguments.seed}, {ends}; {len(task.vocabulary()):,} tokens; {task.source}"
-    yield from task.explanations()
 
 
 def _called(task: Task, arguments: argparse.Namespace) -> str:

@@ -81,6 +81,14 @@ def test_an_arm_without_the_primary_metric_has_no_answer_and_counts(printed, tmp
     assert "- **Undecided.** `sort - long` minus `sort`: +0 [-1, +1], 2 seeds" in page
     assert "- `sort - short` against `sort` has **no answer**: no two seeds have the metric in both arms." in page
     assert "over all 2 differences, those without an answer included." in page
+    page = printed("sort - short", "sort", "sort - long", "--primary", "accuracy")  # no pair has an answer
+    assert page.count("has **no answer**: no two seeds have the metric in both arms.") == 2
+    assert "- Primary metric: `accuracy`; higher is better." in page
+    assert "2 seeds, corrected for 2 tests" in page
+    assert "over all 2 differences, those without an answer included." in page
+    assert "Each line asks" not in page
+    write_arm(tmp_path / "unlike", [{"steps": 1} for _ in range(2)])
+    assert "so there is no answer" in printed("sort - short", "unlike")
 
 
 def test_few_seeds_only_guess_how_many_would_decide(printed, tmp_path):
