@@ -21,7 +21,7 @@ class Claim:
     """A claim that holds where a number is above `bar`, and its interval here.
 
     units: seeds or the like. p: two-sided, that the number is the bar. without: why the claim gets no verdict, such as
-    a setting that is not the published one.
+    a setting that is not the published one. smallest_effect: the smallest difference from the bar that matters.
     """
 
     claim: str
@@ -33,6 +33,7 @@ class Claim:
     digits: int = 3
     without: str = ""
     own: bool = False
+    smallest_effect: float | None = None
 
 
 def compared_claim(
@@ -69,7 +70,7 @@ def verdicts(claims: Sequence[Claim]) -> list[str]:
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
         difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, float(next(corrected)))
-        word = verdict(difference, "higher").word
+        word = verdict(difference, "higher", claim.smallest_effect).word
         answers.append(word if claim.own else _WORDS[word])
     return answers
 

@@ -70,8 +70,9 @@ over the samples of one run.
 - Agrees: the published number lies in the 95 % interval here, widened by its own rounding. No p-value.
 - Reproduced: the number is significantly above the threshold of the claim, which is 0 for differences and one half for
   fractions of graphs. Not reproduced: significantly below.
-- Supported, not supported: the same for claims that were not published but are tested here.
-- Undecided: the corrected p-value is 0.05 or more, or there are fewer than the 8 units that a claim takes.
+- Supported, not supported: the same for claims that were not published but are tested here. Not supported, too: the
+  whole interval is below the minimum effect of the claim.
+- Undecided: everything else, and all claims with fewer than the 8 units that a claim takes.
 - Not the published setting: the setting differs in something that could matter, so the claim is not tested. It is
   neither confirmed nor refuted here. The section lists what differs.
 

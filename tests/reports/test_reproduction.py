@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,25 @@ def test_p_values_are_corrected_over_all_claims_of_the_page():
     assert verdicts([strong, weak, untested])[:2] == ["reproduced", "reproduced"]
     own = dataclasses.replace(strong, own=True)
     assert verdicts([own]) == ["supported"]
+
+
+def test_a_claim_with_a_minimum_effect_wants_one_as_large():
+    small = dataclasses.replace(a_claim(0.01, 0.04, p=0.001), bar=0.0, own=True)
+    assert verdicts([small]) == ["supported"]
+    assert verdicts([dataclasses.replace(small, smallest_effect=0.05)]) == ["not supported"]
+    assert verdicts([dataclasses.replace(small, smallest_effect=0.03)]) == ["supported"]
+
+
+@pytest.mark.parametrize(("study", "claims"), [("transience", 5), ("transience_e30", 1)])
+def test_claims_have_the_minimum_effect_that_their_config_says(study, claims, tmp_path):
+    text = (CONFIGS / STUDIES[study].config).read_text()
+    [effect] = re.findall(r"and (0\.\d+) is the smallest effect that matters", text)
+    config = config_of(study)
+    records = [made_up(study, arm, seed) for arm in config["arms"] for seed in (0, 1)]
+    own = [claim for part in STUDIES[study].section(records, config, tmp_path) if isinstance(part, list)
+           for claim in part]  # fmt: skip
+    assert [claim.smallest_effect for claim in own] == [float(effect)] * claims
+    assert all(claim.measured.endswith(f"; minimum effect {effect}") for claim in own)
 
 
 def test_claims_from_values_and_from_counts():
