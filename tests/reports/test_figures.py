@@ -165,6 +165,9 @@ def test_what_was_logged_once_is_said_to_be_and_each_dot_is_seen() -> None:
         (range(0, 501, 20), 1, ["0", "200", "400", "500"]),
         ([8, 10, 12, 16, 64, 256], 1, ["16", "64", "256"]),
         ([8, 16, 24, 32], 2, ["8", "16", "24", "32"]),
+        ([*range(47, 2304, 47), 2330], 3, ["1000", "2330"]),
+        (range(2_000, 126_001, 2_000), 3, ["50000", "126000"]),
+        (range(2_000, 118_001, 2_000), 2, ["50000", "118000"]),
     ],
 )
 def test_ticks_end_where_the_run_ends_and_have_room(steps: range, columns: int, shown: list[str]) -> None:
