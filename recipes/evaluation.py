@@ -196,7 +196,8 @@ def _measure_into(folder: Path, plan: Plan, arguments: MeasuringArguments, start
     others = {"parameters": float(size), "seconds/total": time.monotonic() - started}
     write_metrics(folder, {**flat(measures), **others})
     name, split = str(arguments.model_name_or_path), arguments.split
-    write_evaluation(folder, plan, measures, positions, model=name, split=split, lm_eval=lm_eval_command)
+    more = {"lm_eval": lm_eval_command, "top_p": measured.top_p}
+    write_evaluation(folder, plan, measures, positions, model=name, split=split, **more)
 
 
 def output_folder(arguments: MeasuringArguments) -> Path:

@@ -91,10 +91,10 @@ def row_numbers(texts: Sequence[str]) -> dict[str, int]:
         split, equals, number = text.partition("=")
         if equals and split not in SPLITS:
             raise ValueError(f"rows: got unknown split {split!r}; {nearest(split, SPLITS)}")
-        if not number.isdecimal() or not 0 < int(number) <= 10**10:
+        if not number.isdecimal() or not 0 < int(number) <= 10**10 or split in rows:
             raise ValueError(
                 f"rows: got {text!r}, wanted SPLIT=NUMBER, such as train=100000, with a number of at least 1 and at "
-                "most 10,000,000,000"
+                "most 10,000,000,000, each split once"
             )
         rows[split] = int(number)
     return rows

@@ -38,7 +38,7 @@ _OF_FACTS = ("facts", "ce", "ppl", "acc", "prob")
 
 def write_evaluation(
     folder: Path, plan: Plan, results: Mapping[str, Measures], positions: Mapping[str, pd.DataFrame], *,
-    model: str, split: str, lm_eval: str | None,
+    model: str, split: str, lm_eval: str | None, top_p: float = 1.0,
 ) -> None:  # fmt: skip
     """Write report.md, report.html, figures/positions.png and, of several lengths, figures/lengths.png.
 
@@ -73,6 +73,7 @@ def write_evaluation(
         fact_types={setting: _fact_types(measures) for setting, measures in results.items()},
         completions=sorted(completions) if _has(results, "verified") else [],
         lm_eval=lm_eval,
+        top_p=top_p,
     )
     write_pages(folder, text + "\n")
 

@@ -176,6 +176,10 @@ def test_list_names_what_would_be_published(capsys, tmp_path, monkeypatch):
             "rows: got 'train=0', wanted SPLIT=NUMBER, such as train=100000, with a number of at ",
         ),
         (["--rows", "train=99999999999"], "rows: got 'train=99999999999', wanted SPLIT=NUMBER, such as train=1"),
+        (
+            ["--rows", "train=5", "train=6"],
+            "rows: got 'train=6', wanted SPLIT=NUMBER, such as train=100000, with a num",
+        ),
         (["--rows", "100"], "rows: got '100', wanted SPLIT=NUMBER, such as train=100000, with a number of at least 1"),
         (["--repo_id", "repo"], "repo_id: got 'repo', wanted user/name"),
         (["--repo_id", "user/re po", "--configs", "sort-8"], "Repo id must use"),

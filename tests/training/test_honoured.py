@@ -515,6 +515,12 @@ def test_strings_of_a_language_are_sampled_as_asked_for(data, tmp_path, monkeypa
     flags = f"--model_name_or_path chat --task tivari3 --rows 4 --samples 4 --completions 0 --output_dir {tmp_path}/it"
     importlib.import_module("evaluation").main([*flags.split(), "--top_p", "0.8"])
     assert sampled == [1.0, 0.9, 0.8]
+    said = [[folder, "top_p 0." in (tmp_path / folder / "report.md").read_text()] for folder in ("0", "1", "it")]
+    assert said == [["0", False], ["1", True], ["it", True]]
+    assert "sampled with top_p 0.8\n" in (tmp_path / "it" / "report.md").read_text()
+    assert "Strings sampled from the model with top_p 0.9 are" in (tmp_path / "1" / "report.md").read_text()
+    with pytest.raises(ValueError, match=r"top_p: got 0\.9, which says nothing without canonical"):
+        parse_recipe(RECIPES["pretrain"].CLASSES, ["--task", "tivari3", "--top_p", "0.9"])
 
 
 def test_a_batch_has_as_many_rows_as_asked_for(data, tmp_path, monkeypatch):
