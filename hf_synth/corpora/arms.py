@@ -23,6 +23,7 @@ from hf_synth.corpora.streams import (
     count_words,
     share_of,
 )
+from hf_synth.errors import check_choices
 from hf_synth.rng import RowRandom
 from hf_synth.tasks import Task
 from hf_synth.views import view_table
@@ -65,8 +66,7 @@ class Arm:
         split: str = "train",
     ) -> None:
         """`seed` and `split` as in `task.rows`."""
-        if explanation_form not in FORMS:
-            raise ValueError(f"explanation_form: got {explanation_form!r}, wanted one of {', '.join(FORMS)}")
+        check_choices("explanation_form", [explanation_form], FORMS)
         self.task, self.seed, self.split = task, seed, split
         self.explanations = task.explanations() if explanation_form == "source" else task.statements()
         if explanation_form == "block" and self.explanations:
@@ -120,8 +120,7 @@ def arm_stream(
 
     Of tokens: a document's position depends on the lengths of all before it, so that there is no jumping to one.
     """
-    if explanation_unit not in UNITS:
-        raise ValueError(f"explanation_unit: got {explanation_unit!r}, wanted one of {', '.join(UNITS)}")
+    check_choices("explanation_unit", [explanation_unit], UNITS)
     chosen: dict[str, Any] = {"explanation_form": explanation_form, "seed": seed, "split": split}
     arm = Arm(task, explanation_ratio, **chosen)
     if explanation_unit == "documents" or arm.share in (0, 1):

@@ -189,7 +189,7 @@ def test_tokens_are_counted_by_what_is_given(tivari):
 
 
 def test_an_unknown_unit_is_an_error(tivari):
-    with pytest.raises(ValueError, match="explanation_unit: got 'words', wanted one of documents, tokens"):
+    with pytest.raises(ValueError, match="explanation_unit: got 'words'; Known: documents, tokens"):
         arm_stream(tivari, 0.1, explanation_unit="words")
 
 
@@ -308,5 +308,6 @@ def test_every_language_is_explained_in_statements_and_in_one_block(name):
 
 
 def test_unknown_form_is_an_error_that_names_the_others(tivari):
-    with pytest.raises(ValueError, match="explanation_form: got 'blocks', wanted one of source, statements, block"):
+    known = "Known: block, source, statements"
+    with pytest.raises(ValueError, match=rf"explanation_form: got 'blocks'; did you mean 'block'\? {known}"):
         Arm(tivari, 0.1, explanation_form="blocks")
