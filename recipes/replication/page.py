@@ -53,7 +53,8 @@ STUDIES = _studies()
 _HEAD = """# Published experiments, run again
 
 Verdicts on single claims: {answer}. {other} of {studies} studies do not have the published setting,
-so what was published there is not tested. The summary has one line per claim; the sections have the numbers.
+so what was published there is not tested. No published claim is tested of these: {untested}.
+The summary has one line per claim; the sections have the numbers.
 
 "Published" means: in the paper or the code that the [gallery](gallery.md) names as the source of the task. For
 procedural pretraining that is arXiv 2601.21725, for the Random Language Model (RLM: [rlm.md](rlm.md)) De Giuli's arXiv
@@ -88,27 +89,23 @@ def write_page(docs: Path, configs: Path) -> Path:
     claims = [(name, claim) for name, body in bodies.items() for part in body if not isinstance(part, str)
               for claim in part]  # fmt: skip
     answers = verdicts([claim for _, claim in claims])
-    rows = [
-        [STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
-        for (name, claim), word in zip(claims, answers, strict=True)
-        if not claim.without or claim.without in COMPARED
-    ]
+    kept = [(name, claim, word) for (name, claim), word in zip(claims, answers, strict=True)
+            if not claim.without or claim.without in COMPARED]  # fmt: skip
+    rows = [[STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
+            for name, claim, word in kept]  # fmt: skip
+    published = {STUDIES[name].title.split(":")[0] for name, claim, _ in kept if not claim.own}
+    topics = dict.fromkeys(study.title.split(":")[0] for study in STUDIES.values())
+    untested = ", ".join(topic for topic in topics if topic not in published) or "none"
     counts = collections.Counter(row[-1] for row in rows)
     answer = ", ".join(f"{word} {count}" for word, count in counts.items()) or "none"
-    rows += [
-        [
-            study.title,
-            "the published ones",
-            MISSING,
-            f"not the published setting: {', '.join(what for what, *_ in study.settings)}",
-        ]
-        for study in STUDIES.values()
-        if study.settings
-    ]
+    differing = [study for study in STUDIES.values() if study.settings]
+    for study in differing:
+        settings = ", ".join(what for what, *_ in study.settings)
+        rows.append([study.title, "the published ones", MISSING, f"not the published setting: {settings}"])
     summary = table(["study", "claim", "here", "verdict"], rows, text_columns=2)
     tested = sum(not claim.without for _, claim in claims)
-    other = sum(bool(study.settings) for study in STUDIES.values())
-    parts = [_HEAD.format(summary=summary, tested=tested, answer=answer, other=other, studies=len(STUDIES))]
+    head = {"answer": answer, "other": len(differing), "studies": len(STUDIES), "untested": untested}
+    parts = [_HEAD.format(summary=summary, tested=tested, **head)]
     left = iter(answers)
     for name, body in bodies.items():
         parts += [f"## {STUDIES[name].title}\n", STUDIES[name].question]

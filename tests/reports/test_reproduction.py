@@ -79,6 +79,12 @@ def test_every_study_has_a_config_and_a_section(docs):
     assert all((docs / picture).stat().st_size > 1000 for picture in pictures)
 
 
+def test_the_page_says_first_of_which_topics_no_published_claim_is_tested(docs, tmp_path):
+    said = "No published claim is tested of these: "
+    assert f"{said}Analogy, Procedural, Hyperdata.\n" in (docs / "reproduction.md").read_text()
+    assert f"{said}RLM, Analogy, Procedural, Hyperdata.\n" in write_page(tmp_path, CONFIGS).read_text()
+
+
 def test_grammars_are_paired_across_betas(tmp_path):
     """Claims of the study of frozen grammars, against differences by hand."""
     study, config = "rlm_transition", config_of("rlm_transition")
