@@ -265,7 +265,8 @@ class RecipeParser(TrlParser):
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(self.hints[name], {}):
                 setattr(parsed, name, read_json(value, name))
             elif isinstance(value, list) and value is not action.default and len(value) == 1:  # of a flag
-                alone = value == [None] or {str, list[str]} <= {*_kinds(self.hints[name])}
+                kinds, text = {*_kinds(self.hints[name])}, str(value[0])[:1] in "[{"  # JSON or none
+                alone = value == [None] or {str, list[str]} <= kinds or (text and str in kinds)
                 setattr(parsed, name, value[0] if alone else value)
             elif value is False and "no" in (action.choices or ()):  # what YAML makes of it
                 setattr(parsed, name, "no")

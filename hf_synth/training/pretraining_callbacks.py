@@ -166,6 +166,5 @@ def save_model_atomically(trainer: Trainer, folder: Path) -> None:
     draft = folder.with_name(f".{folder.name}.part")
     trainer.save_model(str(draft))
     PartialState().wait_for_everyone()
-    if not PartialState().is_main_process:
-        return
-    replace_folder(draft, folder)
+    if PartialState().is_main_process:
+        replace_folder(draft, folder)

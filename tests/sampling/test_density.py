@@ -244,7 +244,7 @@ def test_errors(points, options, message):
 
 def test_without_faiss_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
-    with pytest.raises(ImportError, match=r"hf_synth\[embeddings\]"):
+    with pytest.raises(ImportError, match=r"in a clone of hf_synth pip install .\.\[embeddings\]"):
         knn_density(POINTS, backend="faiss")
 
 

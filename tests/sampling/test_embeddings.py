@@ -77,7 +77,7 @@ def test_equal_texts_get_equal_vectors_from_any_model(monkeypatch):
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match=r"hf_synth\[embeddings\]"):
+    with pytest.raises(ImportError, match=r"in a clone of hf_synth pip install .\.\[embeddings\]"):
         embed_texts(["x"], "some/model")
 
 
