@@ -157,7 +157,8 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
         draw_level(ax, *panel.level)
     set_title(ax, panel.title, columns)
     steps = np.unique([step for line in panel.lines for step in line.steps])
-    ax.set_xlabel(panel.x_label + ("\n(logged once)" if len(steps) == 1 else ""))
+    once = max((len(line.steps) for line in panel.lines), default=0) == 1
+    ax.set_xlabel(panel.x_label + ("\n(logged once)" if once else ""))
     ax.set_ylabel(panel.y_label)
     most = 3 if columns == 3 else 4
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))

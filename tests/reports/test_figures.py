@@ -153,6 +153,8 @@ def test_what_was_logged_once_is_said_to_be_and_each_dot_is_seen() -> None:
     assert first.get_markersize() > second.get_markersize() + 1, "the second lies on the first"
     (several,) = curves([Panel("Loss", "nats", [Line("a", [100, 150], [1.0, 2.0])])]).axes
     assert several.get_xlabel() == "training step"
+    (still,) = curves([Panel("Reward", "mean", [Line("a", [0.0, 0.0], [1.0, 2.0])], x_label="KL")]).axes
+    assert still.get_xlabel() == "KL", "twice, of a policy that has not moved"
     assert several.lines[0].get_marker() == "None"
 
 

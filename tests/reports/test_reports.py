@@ -349,6 +349,26 @@ def test_a_comparison_half_done_says_what_it_is_corrected_for(
     assert "ffective fraction" not in text
 
 
+def test_a_comparison_leaves_no_samples_and_no_figures_of_the_report_before_it(
+    tmp_path: Path, made_up: ModuleType, unpainted: None
+) -> None:
+    folder, page = tmp_path / "compared", tmp_path / "page.md"
+    for arm in ("flat", "wide"):
+        made_up.write_pretraining(folder / arm / "seed-0")
+    plan = {"recipe": "pretrain", "arms": {"flat": {}, "wide": {"hidden_size": 1}}, "seeds": [0], "base": {}}
+    made_up.write(folder / "comparison.yaml", plan | {"primary": "excess/test", "page": str(page)})
+    (folder / "samples.parquet").write_bytes(b"of runs that kept some")
+    (tmp_path / "page").mkdir()
+    (folder / "figures").mkdir()
+    for name in ("compared_steps.png", "compared_groups.png", "another_steps.png"):
+        (tmp_path / "page" / name).write_bytes(b"a picture")
+    (folder / "figures" / "primary.png").write_bytes(b"to copy: none is painted")
+    write_report(folder)
+    assert not (folder / "samples.parquet").exists()
+    pictures = {"compared_primary.png", "another_steps.png"}
+    assert {path.name for path in (tmp_path / "page").glob("*.png")} == pictures
+
+
 def test_a_report_leaves_no_figure_that_it_does_not_show(tmp_path: Path, sft_run: Path) -> None:
     """Neither one of a report before it, nor a picture of the user's goes missing."""
     shutil.copytree(sft_run, tmp_path, dirs_exist_ok=True)

@@ -240,6 +240,16 @@ def test_claims_have_the_minimum_effect_that_their_config_says(study, claims, tm
     assert all(claim.measured.endswith(f"; minimum effect {effect}") for claim in own)
 
 
+def test_the_study_of_thirty_entities_has_four_held_out_facts_in_each_graph():
+    """As its title says; three tenths of the fifteen facts of the functor."""
+    config = config_of("transience_e30")
+    assert "four held-out facts a graph" in STUDIES["transience_e30"].title
+    for seed in config["seeds"]:
+        task = get_task("analogy", "e10", **{**config["task_args"], "graph_seed": seed})
+        kinds = task.rows(0, task.size("validation"), split="validation").columns["fact_type"].tolist()
+        assert kinds.count("ood_analogical") == 4
+
+
 def test_claims_from_values_and_from_counts():
     values = [0.4, 0.6, 0.7, 0.5, 0.8, 0.6, 0.7, 0.9]
     result = mean_claim("a", "b", values, bar=0.5)

@@ -191,6 +191,24 @@ def test_nonsense_is_refused_as_it_is_parsed(recipe, name, value, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--accelerator_config none.json", "accelerator_config: got 'none.json': [Errno 2] No such file"),
+        ("--fsdp true --fsdp_config none.json", "fsdp_config: got 'none.json': [Errno 2] No such file"),
+        (
+            "--run_name none.json --accelerator_config none.json",
+            "run_name: got 'none.json' and accelerator_config: ",
+        ),
+        ("--fsdp none", "Unknown `fsdp` option: none"),
+    ],
+)
+def test_what_a_library_says_of_a_value_names_its_field(flags, message, tmp_path):
+    argv = ["--output_dir", str(tmp_path), "--task", "sort", "--use_cpu", "true", "--bf16", "false", *flags.split()]
+    with pytest.raises(ValueError, match=rf"^{re.escape(message)}"):
+        parse_recipe(CLASSES["pretrain"], argv)
+
+
 def test_a_reference_computed_before_wants_one_process(tmp_path, monkeypatch):
     argv = f"--output_dir {tmp_path} --task sort --use_cpu true --bf16 false --precompute_ref_log_probs true".split()
     parse_recipe(CLASSES["dpo"], argv)
