@@ -165,18 +165,14 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
     if len(steps) and (steps % 1 == 0).all():
         even = MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(steps[0], steps[-1])
         inside = even[(even >= steps[0]) & (even < steps[-1])]
-        digits = max(4, len(f"{steps[-1]:.0f}"))
-        set_ticks(ax, steps if len(steps) <= 8 else [*inside, steps[-1]], 0.15 * digits / most)
+        ticks = [*(steps[:-1] if len(steps) <= 8 else inside)]
+        room = 0.15 / most * max(4, len(f"{steps[-1]:.0f}")) * np.ptp(ax.get_xlim())
+        kept = [steps[-1]]  # and of the others, from the right, those that have room
+        for tick in reversed(ticks):
+            if kept[-1] - tick >= room:
+                kept.append(tick)
+        ax.set_xticks(kept)
     write_exponents(ax.xaxis, ax.yaxis)
-
-
-def set_ticks(ax: Axes, ticks: Sequence[float] | np.ndarray, room: float) -> None:
-    """Ticks below an axis, ascending: the last, and of the others those that have room, a fraction of the axis."""
-    kept = [ticks[-1]]
-    for tick in ticks[-2::-1]:
-        if kept[-1] - tick >= room * np.ptp(ax.get_xlim()):
-            kept.append(tick)
-    ax.set_xticks(kept)
 
 
 def set_title(ax: Axes, title: str, columns: int) -> None:

@@ -268,6 +268,8 @@ class RecipeParser(TrlParser):
                 kinds, text = {*_kinds(self.hints[name])}, str(value[0])[:1] in "[{"  # JSON or none
                 alone = value == [None] or {str, list[str]} <= kinds or (text and str in kinds)
                 setattr(parsed, name, value[0] if alone else value)
+            elif isinstance(value, list) and None in value:
+                raise ValueError(f"{name}: got null beside other values, wanted it alone, or other values")
             elif value is False and "no" in (action.choices or ()):  # what YAML makes of it
                 setattr(parsed, name, "no")
         values = copy.deepcopy(vars(parsed))

@@ -1,5 +1,6 @@
 """Every field of every dataclass that a recipe parses: honoured by a test that is named, or refused in one line."""
 
+import contextlib
 import dataclasses
 import importlib
 import re
@@ -189,6 +190,44 @@ def test_nonsense_is_refused_as_it_is_parsed(recipe, name, value, tmp_path):
     with pytest.raises(ValueError, match=rf"{name}|do not go together") as caught:
         parse_recipe(CLASSES[recipe], [*argv, f"--{name}={value}"])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "values"),
+    [
+        ("reward", "heads", "quality null"),
+        ("dpo", "loss_weights", "1 null"),
+        ("grpo", "reward_weights", "null 1"),
+        ("grpo", "source_shares", "a=0.5 null"),
+    ],
+)
+def test_null_is_no_item_of_a_list(recipe, name, values, tmp_path):
+    """By flag; YAML refuses it by its type."""
+    argv = ["--output_dir", str(tmp_path), "--task", "sort", "--use_cpu", "true", "--bf16", "false"]
+    with pytest.raises(ValueError, match=f"^{name}: got null beside other values, wanted it alone"):
+        parse_recipe(CLASSES[recipe], [*argv, f"--{name}", *values.split()])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "value"),
+    [("reward", "heads", "quality"), ("dpo", "loss_type", "ipo"), ("grpo", "reward", "verifier"),
+     ("sft", "sampling_by", "density"), ("pretrain", "train_parts", "mlp")],
+)  # fmt: skip
+def test_one_name_in_yaml_is_a_list_of_one(recipe, name, value, tmp_path, monkeypatch):
+    handed = []
+    for part in CLASSES[recipe]:  # as it is before a dataclass makes a list of it
+        monkeypatch.setattr(part, "__post_init__", lambda self: handed.append(vars(self).copy()), raising=False)
+    (tmp_path / "c.yaml").write_text(f"task: sort\n{name}: {value}\n")
+    with contextlib.suppress(Exception):  # of checks that want what __post_init__ makes
+        parse_recipe(CLASSES[recipe], ["--config", str(tmp_path / "c.yaml")])
+    assert [values[name] for values in handed if name in values] == [[value]]
+
+
+@pytest.mark.parametrize("value", ["[epoch]", "{a: 1}", "null"])
+def test_a_field_of_names_takes_no_list(value, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"task: sort\nsave_strategy: {value}\n")
+    with pytest.raises(ValueError, match=r"c\.yaml: save_strategy: got .*, wanted SaveStrategy or str"):
+        parse_recipe(CLASSES["pretrain"], ["--config", str(tmp_path / "c.yaml")])
 
 
 @pytest.mark.parametrize(
