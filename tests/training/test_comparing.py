@@ -24,7 +24,9 @@ from hf_synth.experiments.statistics import (
     seed_interval,
     verdict,
 )
+from hf_synth.reports.arms import style_of
 from hf_synth.reports.comparison import draw_figures, power_statement
+from hf_synth.reports.figures import arm_style
 from hf_synth.reports.read import Comparison, Run, check_alike, check_finished, check_primary, read_finished
 
 OUT = Path("out")
@@ -417,6 +419,14 @@ def test_a_comparison_half_done_is_corrected_for_every_pair_that_it_declares():
     assert first.corrected == pytest.approx(5 * first.p)
     assert second.corrected == pytest.approx(max(4 * second.p, first.corrected))
     assert needed(second) > needed(dataclasses.replace(second, tests=1)), "the strictest of five takes more seeds"
+
+
+def test_an_arm_has_its_colour_whichever_others_have_finished():
+    every = {"plain": {}, "large": {}, "small": {}}
+    plan = CompareArguments(arms=every, seeds=1, primary="score")
+    half = Comparison(OUT, {}, every, {"small": {0: a_run({"score": 1.0})}}, [], plan)
+    assert style_of(half, "small") == arm_style(2)
+    assert style_of(half, "large - plain") == arm_style(1)
 
 
 # Equal KL
