@@ -160,6 +160,8 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
     once = max((len(line.steps) for line in panel.lines), default=0) == 1
     ax.set_xlabel(panel.x_label + ("\n(logged once)" if once else ""))
     ax.set_ylabel(panel.y_label)
+    whole = panel.y_label[:8] != "fraction" and not any(value % 1 for line in panel.lines for value in line.values)
+    ax.yaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=whole))
     most = 3 if columns == 3 else 4
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
     if len(steps) and (steps % 1 == 0).all():

@@ -134,8 +134,7 @@ def curriculum_figure(begun: Sequence[tuple[float, float, float | None]], run: R
     values, steps, _ = zip(*begun, strict=True)
     stairs = Line(name, np.repeat([*steps, last_step], 2)[1:-1].tolist(), np.repeat(values, 2).tolist(), COLOURS[0])
     checks = Line("accuracy", *run.arms[0].series("curriculum/accuracy"), COLOURS[0])
-    threshold = run.config.get("curriculum_threshold")
-    level = None if threshold is None else (threshold, "threshold")
+    level = (threshold := run.config.get("curriculum_threshold")) and (threshold, "threshold")
     panels = [
         Panel("Stages", label(name), [stairs]),
         Panel("Checks on fresh rows", "fraction of tokens", [checks], level),

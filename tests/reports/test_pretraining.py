@@ -11,7 +11,15 @@ from hf_synth.metrics.intervals import mean_interval, wilson_interval
 from hf_synth.reports import write_report
 from hf_synth.reports.arms import arms_figure
 from hf_synth.reports.figures import legend_columns, limit_shares
-from hf_synth.reports.pretraining import floor_level, geometry_figure, groups_figure, learning_figure, stages, verdict
+from hf_synth.reports.pretraining import (
+    curriculum_figure,
+    floor_level,
+    geometry_figure,
+    groups_figure,
+    learning_figure,
+    stages,
+    verdict,
+)
 from hf_synth.reports.read import read_comparison, read_run
 from hf_synth.reports.tables import settings_yaml
 
@@ -196,6 +204,8 @@ def test_figures_draw_what_was_logged(single):
     (shape,) = geometry_figure(run).axes
     assert list(shape.lines[0].get_xdata()) == [10, 20, 30, 40]
     assert stages(run) == [(2, 0, None), (4, 20.0, 0.995)]
+    stairs, _ = curriculum_figure(stages(run), run).axes
+    assert all(tick % 1 == 0 for tick in stairs.get_yticks())
 
 
 def test_painted_reports_have_their_pictures(single):
