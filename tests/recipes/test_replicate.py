@@ -59,7 +59,8 @@ def test_the_arms_of_a_study_are_paired_graph_by_graph(replicate, tmp_path):
     assert [(record.arm, record.seed) for record in records] == [("published", 0), ("control", 0)]
     both = [record.metrics["all_right/validation/ood_analogical"] for record in records]
     page = (tmp_path / "docs" / "reproduction.md").read_text()
-    assert f"evaluations with both right, control minus published | {both[1] - both[0]:.3f} | undecided" in page
+    difference = f"{both[1] - both[0]:.3f} | undecided"
+    assert f"both right, control minus published; minimum effect 0.05 | {difference}" in page
     assert "| control | 1 | " in page
 
 
