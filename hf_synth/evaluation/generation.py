@@ -190,7 +190,7 @@ def write_completions(
 ) -> list[list[int]]:
     """Return the ids that follow each prompt, up to and with one of `ends`, or as many as its budget where none comes.
 
-    Greedy, or with a `seed` sampled at temperature 1 with the model's top_p. The same for any number of
+    Greedy, or with a `seed` sampled at temperature 1 with the top_p of `measured`. The same for any number of
     processes; random state outside is left as it was. No batch, padding included, exceeds the model's positions.
     """
     most = measured.positions
@@ -263,7 +263,7 @@ def sample_strings(
 ) -> list[str | None]:
     """Return one string from each opening: up to and with the closing delimiter, or without one up to the end token.
 
-    None for a string that neither comes to by itself. At temperature 1 with the model's top_p, on the model's
+    None for a string that neither comes to by itself. At temperature 1 with the top_p of `measured`, on the model's
     device; random state outside is left as it was. Strings are grouped by their opening.
     """
     model, tokenizer, most = measured.model, measured.tokenizer, measured.positions

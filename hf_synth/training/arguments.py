@@ -265,8 +265,8 @@ class RecipeParser(TrlParser):
             if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") and _fits(self.hints[name], {}):
                 setattr(parsed, name, read_json(value, name))
             elif isinstance(value, list) and value is not action.default and len(value) == 1:  # of a flag
-                kinds, text = {*_kinds(self.hints[name])}, str(value[0])[:1] in "[{"  # JSON or none
-                alone = value == [None] or {str, list[str]} <= kinds or (text and str in kinds)
+                kinds, whole = {*_kinds(self.hints[name])}, str(value[0])[:1] in ("", "[", "{")  # empty, or JSON
+                alone = value == [None] or {str, list[str]} <= kinds or (whole and str in kinds)
                 setattr(parsed, name, value[0] if alone else value)
             elif isinstance(value, list) and None in value:
                 raise ValueError(f"{name}: got null beside other values, wanted it alone, or other values")
