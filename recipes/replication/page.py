@@ -10,7 +10,7 @@ import yaml
 
 from hf_synth.io import write_text
 from hf_synth.reports.tables import MISSING, table
-from replication.analogy import analogy_section, transience_section
+from replication.analogy import analogy_section
 from replication.claims import COMPARED, Claim, claims_table, verdicts, with_interval
 from replication.hyperdata import hyperdata_section
 from replication.procedural import downstream_section, tasks_section
@@ -43,7 +43,6 @@ _WRITERS = (
     l3_section,
     transition_section,
     analogy_section,
-    transience_section,
     tasks_section,
     downstream_section,
     hyperdata_section,
@@ -52,9 +51,9 @@ SECTIONS: dict[str, Section] = {writer.__name__: writer for writer in _WRITERS}
 STUDIES = _studies()
 _HEAD = """# Published experiments, run again
 
-Verdicts on single claims: {answer}. {other} of {studies} studies do not have the published setting,
+Published claims: {published}. {other} of {studies} studies do not have the published setting,
 so what was published there is not tested. No published claim is tested of these: {untested}.
-The summary has one line per claim; the sections have the numbers.
+Claims that are new here: {new}.
 
 "Published" means: in the paper or the code that the [gallery](gallery.md) names as the source of the task. For
 procedural pretraining that is arXiv 2601.21725, for the Random Language Model (RLM: [rlm.md](rlm.md)) De Giuli's arXiv
@@ -64,9 +63,13 @@ procedural pretraining that is arXiv 2601.21725, for the Random Language Model (
 finished run is a line in `docs/reproduction/`. Intervals are over independent units (seeds, graphs, grammars), never
 over the samples of one run.
 
-## Summary
+## What was published
 
-{summary}
+{published_table}
+
+## What is new here
+
+{new_table}
 
 - Agrees: the published number lies in the 95 % interval here, widened by its own rounding. No p-value.
 - Reproduced: the number is significantly above the threshold of the claim, which is 0 for differences and one half for
@@ -91,21 +94,22 @@ def write_page(docs: Path, configs: Path) -> Path:
     answers = verdicts([claim for _, claim in claims])
     kept = [(name, claim, word) for (name, claim), word in zip(claims, answers, strict=True)
             if not claim.without or claim.without in COMPARED]  # fmt: skip
-    rows = [[STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
-            for name, claim, word in kept]  # fmt: skip
-    published = {STUDIES[name].title.split(":")[0] for name, claim, _ in kept if not claim.own}
+    rows = {own: [[STUDIES[name].title, claim.claim, with_interval(claim.interval, claim.digits), word]
+                  for name, claim, word in kept if claim.own is own] for own in (False, True)}  # fmt: skip
+    counts = [", ".join(f"{word} {count}" for word, count in collections.Counter(row[-1] for row in part).items())
+              or "none" for part in rows.values()]  # fmt: skip
+    tested_of = {STUDIES[name].title.split(":")[0] for name, claim, _ in kept if not claim.own}
     topics = dict.fromkeys(study.title.split(":")[0] for study in STUDIES.values())
-    untested = ", ".join(topic for topic in topics if topic not in published) or "none"
-    counts = collections.Counter(row[-1] for row in rows)
-    answer = ", ".join(f"{word} {count}" for word, count in counts.items()) or "none"
     differing = [study for study in STUDIES.values() if study.settings]
     for study in differing:
-        settings = ", ".join(what for what, *_ in study.settings)
-        rows.append([study.title, "the published ones", MISSING, f"not the published setting: {settings}"])
-    summary = table(["study", "claim", "here", "verdict"], rows, text_columns=2)
-    tested = sum(not claim.without for _, claim in claims)
-    head = {"answer": answer, "other": len(differing), "studies": len(STUDIES), "untested": untested}
-    parts = [_HEAD.format(summary=summary, tested=tested, **head)]
+        what = f"not the published setting: {', '.join(name for name, *_ in study.settings)}"
+        rows[False].append([study.title, "all that was published", MISSING, what])
+    head = {"published": counts[0], "new": counts[1], "other": len(differing), "studies": len(STUDIES)}
+    head |= {"untested": ", ".join(topic for topic in topics if topic not in tested_of) or "none"}
+    head |= {"tested": sum(not claim.without for _, claim in claims)}
+    for part, own in (("published_table", False), ("new_table", True)):
+        head[part] = table(["study", "claim", "here", "verdict"], rows[own], text_columns=2)
+    parts = [_HEAD.format(**head)]
     left = iter(answers)
     for name, body in bodies.items():
         parts += [f"## {STUDIES[name].title}\n", STUDIES[name].question]
