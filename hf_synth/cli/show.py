@@ -31,8 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.figure is not None and arguments.figure.suffix != ".png":
         raise ValueError(f"figure: got {str(arguments.figure)!r}, wanted a name that ends in .png")
     task = selected_task(arguments)
-    if whole_number("size", arguments.size) < 1:
-        raise ValueError(f"size: got {arguments.size}, wanted at least 1 row")
+    for name, least in (("size", 1), ("words", 0)):
+        if whole_number(name, value := getattr(arguments, name)) < least:
+            raise ValueError(f"{name}: got {value}, wanted at least {least}")
     rows = task.rows(0, arguments.size, split=arguments.split, seed=arguments.seed)
     if arguments.figure is not None:
         _draw(task, arguments)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from hf_synth.corpora.streams import BLOCK, UNITS, Ratio, Stream, TokenCounter, Unit, count_words, share_of
+from hf_synth.errors import check_choices
 from hf_synth.kernels import kernel
 from hf_synth.rng import RowRandom
 
@@ -29,8 +30,7 @@ def interleave(
     Raises ValueError where one of the streams ends.
     """
     share = share_of("ratio", ratio)
-    if unit not in UNITS:
-        raise ValueError(f"unit: got {unit!r}, wanted one of {', '.join(UNITS)}")
+    check_choices("unit", [unit], UNITS)
     if share in (0, 1):
         return synthetic if share else canonical
     return _Interleaved(canonical, synthetic, _Mixture(share, seed, count_tokens if unit == "tokens" else None))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hf_synth.errors import check_choices
 from hf_synth.sampling.neighbors import Neighbors, blocks, find_neighbors
 from hf_synth.sampling.weights import as_numbers
 
@@ -79,8 +80,7 @@ def measure_knn_density(
     Source: the k-nearest-neighbour density estimate of Loftsgaarden and Quesenberry (1965).
     """
     for name, value in {"metric": metric, "estimator": estimator}.items():
-        if value not in _CHOICES[name]:
-            raise ValueError(f"{name}={value!r}: wanted one of {', '.join(_CHOICES[name])}.")
+        check_choices(name, [value], _CHOICES[name])
     if smoothing < 0:
         raise ValueError(f"smoothing={smoothing}: wanted a number of rounds of at least 0.")
     points, inverse, copies = distinct_points(embeddings, metric)

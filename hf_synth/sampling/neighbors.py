@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from hf_synth.errors import MissingPackageError, install_hint
+from hf_synth.errors import MissingPackageError, check_choices, install_hint
 from hf_synth.kernels import kernel
 from hf_synth.sampling.hashing import threads
 
@@ -59,8 +59,7 @@ class Neighbors:
 
 def choose_backend(backend: str, points: int) -> str:
     """The backend that `auto` means for so many points: exact for few, lists for many; others as they are."""
-    if backend not in (*BACKENDS, "auto"):
-        raise ValueError(f"backend={backend!r}: wanted one of auto, {', '.join(BACKENDS)}.")
+    check_choices("backend", [backend], (*BACKENDS, "auto"))
     if backend == "faiss" and _exact() != "faiss":
         hint = install_hint("faiss-cpu", "embeddings")
         raise MissingPackageError(f"backend='faiss': {hint}; or use backend='sklearn'")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hf_synth.errors import check_choices
+
 # exp(-700) is about 1e-304: the smallest positive weight, so that max_ratio=inf never makes a row undrawable.
 _LARGEST_LOG_RATIO = 700.0
 _NARROW = ("bfloat16", "float8_e4m3fn", "float8_e5m2")  # of which NumPy itself knows nothing
@@ -139,8 +141,7 @@ def scheduled_strength(strength: float, schedule: str, progress: float) -> float
     from it to 0. A strength of 0 stays the control under each.
     progress: 0 at the start of training, 1 at its end. Raises ValueError for another, or an unknown schedule.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule: got {schedule!r}, wanted one of {', '.join(SCHEDULES)}.")
+    check_choices("schedule", [schedule], SCHEDULES)
     if not 0 <= progress <= 1:
         raise ValueError(f"progress={progress}: wanted a number from 0 to 1.")
     return strength * {"constant": 1.0, "rising": progress, "falling": 1.0 - progress}[schedule]

@@ -67,8 +67,7 @@ class TaskConfig:
             return
         value, where = getattr(self, field.name), f"{type(self).__name__}.{field.name}"
         if choices := field.metadata.get("choices"):
-            if value not in choices:
-                raise ValueError(f"{where}: got {value!r}, wanted one of {', '.join(map(repr, choices))}")
+            check_choices(where, [value], choices)
             return
         kind = type(field.default)
         accepted = (int, float) if kind is float else kind
@@ -412,8 +411,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def row_random(self, start: int, count: int, *, split: str = "train", seed: int = 0) -> RowRandom:
         """What `generate` makes these rows of; a finite task's numbers come in the order of their pass."""
-        if split not in SPLITS:
-            raise ValueError(f"task {self.name}: got split {split!r}, wanted one of {', '.join(SPLITS)}")
+        check_choices(f"task {self.name}", [split], SPLITS, "split ")
         start, count, seed = (
             whole_number(name, value) for name, value in (("start", start), ("count", count), ("seed", seed))
         )

@@ -67,7 +67,7 @@ def open_run(
 def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
     """Return what a directory keeps of its run, None where nothing was trained; nothing is written.
 
-    Raises ValueError where it holds the run of another config, as `open_run` does.
+    Raises ValueError where it holds another config's run, as `open_run` does; fields missing there had their default.
     """
     path = Path(output_dir) / RESOLVED_CONFIG
     if not path.exists() or not ((path.parent / "warmup").exists() or _has_steps(path.parent)):
@@ -76,8 +76,9 @@ def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("it holds no config")
-    config = _config(arguments)
-    if differing := changes(before, config, sorted((before.keys() | config.keys()) - FREE)):
+    config, fields = _config(arguments), [field for part in arguments for field in dataclasses.fields(part)]
+    there = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | before
+    if differing := changes(there, config, sorted((there.keys() | config.keys()) - FREE)):
         raise ValueError(
             f"output_dir {output_dir!r} holds the run of another config ({differing}); "
             "give another --output_dir, or remove that directory"

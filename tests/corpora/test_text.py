@@ -166,7 +166,7 @@ def test_a_path_that_leads_nowhere_is_not_looked_for_on_the_hub(path, monkeypatc
         ({"a.jsonl": b'{"body": "x"}\n'}, {}, "text_column: got 'text', which the text does not have"),
         ({"a.jsonl": b'{"text": 3}\n'}, {}, "text_column: got 'text', which holds .*int64"),
         ({"a.txt": b"x"}, {"document": "page"}, "document: got 'page'; .*Known: article, file, line, paragraph"),
-        ({"a.txt": b"x"}, {"split": "test"}, "lies here; config, split and revision are for ids on the Hub"),
+        ({"a.txt": b"x"}, {"split": "test"}, "is not on the Hub; config, split and revision are for ids there"),
     ],
 )
 def test_text_that_cannot_be_had_is_an_error(tmp_path, files, options, message):
@@ -174,6 +174,11 @@ def test_text_that_cannot_be_had_is_an_error(tmp_path, files, options, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         canonical_text(tmp_path, **options)
+
+
+def test_made_up_text_has_no_split():
+    with pytest.raises(ValueError, match="stand_in is not on the Hub; config, split and revision are for ids there"):
+        canonical_text("stand_in", split="test")
 
 
 # Passes

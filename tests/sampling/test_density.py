@@ -232,9 +232,9 @@ def test_extreme_scales(scale):
         (np.where(np.arange(40)[:, None] % 2 == 0, 0, POINTS), {}, r"20 of 40 rows are zero .*rows 0, 2.*\.\.\."),
         (POINTS[0], {}, r"got \[6\]"),
         (np.empty((0, 6)), {}, r"got \[0, 6\]"),
-        (POINTS, {"metric": "l1"}, "wanted one of cosine, euclidean"),
-        (POINTS, {"estimator": "x"}, "wanted one of volume, mean_distance"),
-        (POINTS, {"backend": "x"}, "wanted one of auto, sklearn, faiss"),
+        (POINTS, {"metric": "l1"}, "metric: got 'l1'; Known: cosine, euclidean"),
+        (POINTS, {"estimator": "x"}, "estimator: got 'x'; Known: mean_distance, volume"),
+        (POINTS, {"backend": "x"}, "backend: got 'x'; Known: auto, faiss, ivf, sklearn, torch"),
     ],
 )
 def test_errors(points, options, message):

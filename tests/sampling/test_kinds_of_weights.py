@@ -100,7 +100,7 @@ def test_schedules(schedule, wanted):
         (lambda: combined_weights([1.0], [1.0, 2.0]), r"got \[1, 2\] rows"),
         (lambda: combined_weights([1.0, -1.0]), "weights 1: .*row 1: -1"),
         (lambda: combined_weights([1.0, 0.0], [0.0, 1.0]), "the product of the weights: all 2 are 0"),
-        (lambda: scheduled_strength(1.0, "up", 0.5), "got 'up', wanted one of constant, rising, falling"),
+        (lambda: scheduled_strength(1.0, "up", 0.5), "schedule: got 'up'; Known: constant, falling, rising."),
         (lambda: scheduled_strength(1.0, "rising", 1.5), "progress=1.5"),
         (lambda: PassRates([]), "got none"),
         (lambda: PassRates(["a"], prior=0), "prior=0"),

@@ -184,5 +184,5 @@ def test_auto_is_exact_below_a_size_and_approximate_above(monkeypatch):
 
 
 def test_an_unknown_backend():
-    with pytest.raises(ValueError, match="wanted one of auto, sklearn, faiss, torch, ivf"):
+    with pytest.raises(ValueError, match="Known: auto, faiss, ivf, sklearn, torch"):
         find_neighbors(clusters(50), 3, "annoy")

@@ -106,7 +106,7 @@ def test_verify_of_any_text_is_zero_or_one(name, data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"start": 0, "count": 1, "split": "dev"}, "got split 'dev', wanted one of train, validation, test"),
+        ({"start": 0, "count": 1, "split": "dev"}, "got split 'dev'; Known: test, train, validation."),
         ({"start": -1, "count": 1}, "got start=-1, count=1"),
         ({"start": 0, "count": -1}, "got start=0, count=-1"),
     ],

@@ -164,5 +164,5 @@ def test_illegal_vocab_size_is_an_error_that_names_the_field(value):
 
 @pytest.mark.parametrize("value", ["contents", "", None, True])
 def test_illegal_holdout_is_an_error_that_names_the_choices(value):
-    with pytest.raises(ValueError, match=r"SequenceConfig.holdout: got .*, wanted one of 'none', 'content'"):
+    with pytest.raises(ValueError, match=r"SequenceConfig.holdout: got .*; .*Known: content, none"):
         get_task("sort", holdout=value)

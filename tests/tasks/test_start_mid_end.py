@@ -165,7 +165,7 @@ def test_illegal_max_middle_is_an_error_that_names_the_field(value):
 
 @pytest.mark.parametrize("value", ["Content", 0])
 def test_illegal_holdout_is_an_error_that_names_the_choices(value):
-    with pytest.raises(ValueError, match=r"StartMidEndConfig.holdout: got .*, wanted one of 'none', 'content'"):
+    with pytest.raises(ValueError, match=r"StartMidEndConfig.holdout: got .*; .*Known: content, none"):
         get_task("start_mid_end", holdout=value)
 
 

@@ -76,6 +76,16 @@ def test_where_a_run_writes_and_reports_is_free(run):
     open_run(str(run), *arguments(run, run_name="again", disable_tqdm=True, push_to_hub=False))
 
 
+def test_a_field_that_the_version_of_the_run_did_not_have_was_at_its_default(run):
+    path = run / RESOLVED_CONFIG
+    before = path.read_text()
+    assert "\nnum_generations: 8\n" in before
+    path.write_text(before.replace("\nnum_generations: 8\n", "\n"))
+    open_run(str(run), *arguments(run))
+    with pytest.raises(ValueError, match=r"config \(num_generations: 8 there, 4 now\)"):
+        open_run(str(run), *arguments(run, num_generations=4))
+
+
 def test_another_config_is_refused_and_the_differing_values_are_named(run):
     before = (run / RESOLVED_CONFIG).read_bytes()
     with pytest.raises(ValueError, match="holds the run of another config") as caught:
