@@ -2,7 +2,8 @@
 
 A FOLDER is an arm; a single FOLDER holds the arms as its folders. An arm has one file of numbers a seed: metrics.json,
 wandb-summary.json, lm-eval's results_*.json or a folder .eval_results in a run's folder, or else any SEED.json. Seeds
-are paired by their number in the path (seed-3/..., run_3.json), or by `seed` in their config.
+are paired by their number in the path (seed-3/..., run_3.json), or by `seed` in their config. Or a single .jsonl file,
+whose lines have arm, seed and metrics, as pages of results keep them beside them.
 """
 
 import argparse
@@ -13,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import likely
+from hf_synth.errors import json_dict, likely
+from hf_synth.io import reading
 
 # What holds the numbers of a run: the first kind that an arm has. What a run was given: in its folder, or above it.
 _FILES = ("metrics.json", "wandb-summary.json", "results*.json", ".eval_results/*.yaml", "*.json")
@@ -26,7 +28,7 @@ _NO_MEASURE = re.compile(r"(^|/)_|_stderr|(^|/)(epoch|global_step)$")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arms, and what the answer rests on."""
-    parser.add_argument("folder", nargs="+", type=Path, help="an arm, or one folder of arms")
+    parser.add_argument("folder", nargs="+", type=Path, help="an arm, or one folder or .jsonl file of arms")
     parser.add_argument("--primary", help="the metric that the answer rests on; without it there are no verdicts")
     parser.add_argument(
         "--better", choices=("higher", "lower"), help="default: lower in a loss or excess, else higher"
@@ -44,13 +46,15 @@ def run(arguments: argparse.Namespace) -> None:
     from hf_synth.reports.read import check_alike
     from hf_synth.reports.tables import render
 
-    folders = arguments.folder
+    folders, arms = arguments.folder, {}
     if arguments.smallest_effect is not None and not 0 < arguments.smallest_effect < math.inf:
         raise ValueError(f"smallest_effect: got {arguments.smallest_effect}, wanted a number above 0")
-    if len(folders) == 1:
-        inside = [path for path in sorted(_folder(folders[0]).iterdir()) if path.is_dir() and path.name != SHARED]
+    if len(folders) == 1 and folders[0].suffix == ".jsonl":
+        arms, folders = _records(folders[0]), []
+    elif len(folders) == 1:
+        inside = [path for path in sorted(folders[0].iterdir()) if path.is_dir() and path.name != SHARED]
         folders = [path for path in inside if not _SEED.search(path.name) and _runs(path)]
-    arms = {path.resolve().name: dict(_arm(path)) for path in folders}
+    arms |= {path.resolve().name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
         raise ValueError(f"arms: got {', '.join(arms) or 'none'}, wanted at least two folders of different names")
     _check_seeds(arms, common=arguments.common_seeds)
@@ -69,32 +73,16 @@ def run(arguments: argparse.Namespace) -> None:
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
     verdicts = [statistics.verdict(each, arguments.better, arguments.smallest_effect) for each in differences]
     tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
-    print(
-        render(
-            "results",
-            arguments=arguments,
-            arms=list(arms),
-            seeds=len(seeds),
-            level=statistics.LEVEL,
-            power=statistics.POWER,
-            fewest=statistics.FEWEST_FOR_A_CLAIM,
-            detectable=statistics.detectable(len(seeds), tests),
-            tests=tests,
-            unanswered=[pair for pair in pairs if pair not in {(each.arm, each.other) for each in differences}],
-            differences=list(zip(differences, verdicts, strict=True)),
-        )
-    )
-
-
-def _folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise ValueError(f"got {str(path)!r}, which is not a folder; wanted one with a file of numbers per seed")
-    return path
+    unanswered = [pair for pair in pairs if pair not in {(each.arm, each.other) for each in differences}]
+    print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), level=statistics.LEVEL,
+                 power=statistics.POWER, fewest=statistics.FEWEST_FOR_A_CLAIM, tests=tests, unanswered=unanswered,
+                 detectable=statistics.detectable(len(seeds), tests),
+                 differences=list(zip(differences, verdicts, strict=True))))  # fmt: skip
 
 
 def _runs(arm: Path) -> list[Path]:
     """The files of numbers of an arm: of the first kind that there is."""
-    kinds = (sorted(path for path in _folder(arm).rglob(kind) if path.is_file()) for kind in _FILES)
+    kinds = (sorted(path for path in arm.rglob(kind) if path.is_file()) for kind in _FILES)
     files = next(filter(None, kinds), [])
     seeded = [path for path in files if _SEED.search(path.relative_to(arm).as_posix())]
     folders = {path.parent for path in seeded}
@@ -117,6 +105,21 @@ def _arm(folder: Path) -> Iterator[tuple[str, tuple[dict[str, float], dict[str, 
         raise ValueError(
             f"got {str(folder)!r}, which has no file of numbers; wanted one per seed, such as seed-0/metrics.json"
         )
+
+
+def _records(path: Path) -> dict[str, dict[str, tuple[dict[str, float], dict[str, Any]]]]:
+    """Arm -> seed -> (numbers, no settings) of a file of records."""
+    from hf_synth.experiments.statistics import finite
+
+    arms: dict[str, dict[str, tuple[dict[str, float], dict[str, Any]]]] = {}
+    with reading(path):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            row = json_dict(line, f"line {number}")
+            arm, seed = str(row["arm"]), str(row["seed"])
+            if seed in arms.setdefault(arm, {}):
+                raise ValueError(f"line {number} is a second one for seed {seed} of arm {arm!r}")
+            arms[arm][seed] = finite(dict(_flat(json_dict(row["metrics"], "metrics")))), {}
+    return arms
 
 
 def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:

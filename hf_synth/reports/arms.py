@@ -21,8 +21,8 @@ from hf_synth.reports.figures import (
     label,
     legend_columns,
     limit_shares,
-    log_steps,
     name_rows,
+    plain_log,
     save,
     set_title,
     write_exponents,
@@ -77,7 +77,8 @@ def arms_figure(comparison: Comparison, measures: Sequence[tuple[str, str, str]]
         draw(Panel(f"Validation {name}", LOGGED[name][1], lines, level if name == "loss" else None), ax)
         limit_shares(ax)
         if log_spaced(comparison.first):
-            log_steps(ax)
+            ax.set_xscale("log")
+            plain_log(ax.xaxis)
     if len(names) > 1:
         entries = ax.get_legend_handles_labels()
         bottom.legend(*entries, loc="outside lower center", ncols=legend_columns(names), handlelength=3)

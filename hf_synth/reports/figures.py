@@ -120,7 +120,8 @@ def curves(panels: Iterable[Panel], *, share_y: bool = False, log_x: bool = Fals
         if not share_y:
             limit_shares(ax)
         if log_x:
-            log_steps(ax)
+            ax.set_xscale("log")
+            plain_log(ax.xaxis)
         if not alike and len(panel.lines) > 1:
             ax.legend()
     for ax in axes[len(panels) :]:
@@ -166,8 +167,7 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
     if len(steps) and (steps % 1 == 0).all():
         even = MaxNLocator(most, integer=True, steps=[1, 2, 5, 10]).tick_values(steps[0], steps[-1])
-        inside = even[(even >= steps[0]) & (even < steps[-1])]
-        ticks = [*(steps[:-1] if len(steps) <= 8 else inside)]
+        ticks = steps[:-1] if len(steps) <= 8 else even[(even >= steps[0]) & (even < steps[-1])]
         room = 0.15 / most * max(4, len(f"{steps[-1]:.0f}")) * np.ptp(ax.get_xlim())
         kept = [steps[-1]]  # and of the others, from the right, those that have room
         for tick in reversed(ticks):
@@ -226,12 +226,6 @@ def limit_shares(ax: Axes) -> None:
     low, high = (max(low, 0.0), min(high, 1.0)) if high > low else (0.0, 1.0)
     margin = 0.04 * (high - low)
     ax.set_ylim(low - margin, high + margin)
-
-
-def log_steps(ax: Axes) -> None:
-    """A logarithmic axis of steps, in plain numbers."""
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
 def save(figure: Figure | None, folder: Path, name: str) -> bool:
@@ -314,7 +308,7 @@ def plain_log(axis: Axis, factor: float = 1) -> None:
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
     axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.4g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:,.4g}"))
     axis.set_minor_locator(NullLocator())
 
 

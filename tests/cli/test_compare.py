@@ -9,6 +9,7 @@ import yaml
 
 from hf_synth.cli import main
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("loss", "accuracy", "speed", "score", "reward")
 
 
@@ -129,6 +130,35 @@ def test_files_of_other_tools_are_paired_by_seed(name, printed, tmp_path):
     assert "| `acc` | `b` minus `a` | 3 | +0.5 [+0.5, +0.5] | 1 | 1 |" in printed("a", "b")
 
 
+def test_the_records_beside_a_page_say_what_the_page_says(printed):
+    """The last comparison of docs/density.md, from the metrics of every seed that are kept there."""
+    page = (ROOT / "docs" / "density.md").read_text()
+    said = printed(str(ROOT / "docs" / "density" / "coverage.jsonl"), "--primary", "halves/validity/rare")
+    assert "# Comparison of 6 arms, 16 seeds" in said
+    difference = "+0.225 [+0.136, +0.315], 16 seeds"
+    assert f"`both` minus `uniform` in `halves/validity/rare`: {difference}" in page
+    assert f"`both` minus `uniform`: {difference}" in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            '{"arm": "a", "seed": 0, "metrics": {}}\n' * 2,
+            "cannot be read: line 2 is a second one for seed 0 of arm 'a'",
+        ),
+        ('{"arm": "a", "seed": 0}', "cannot be read: it has no 'metrics'"),
+        ("[1]", "cannot be read: line 1: got [1], wanted a mapping"),
+        ('{"arm": "a", "seed": 0, "metrics": [1]}', "cannot be read: metrics: got [1], wanted a mapping"),
+        ('{"arm": {"b": 1}, "seed": 0, "metrics": {"loss": 1}}', "wanted at least two folders"),
+        ("", "arms: got none, wanted at least two folders"),
+    ],
+)
+def test_records_that_are_none(lines, message, refused, tmp_path):
+    (tmp_path / "records.jsonl").write_text(lines)
+    assert message in refused("records.jsonl")
+
+
 def test_means_over_seeds_and_parts_of_runs_are_no_runs(printed, refused, tmp_path):
     for arm in "ab":
         write_arm(tmp_path / arm, [{"loss": seed} for seed in range(2)])
@@ -196,7 +226,8 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
     assert "wanted at least two folders" in refused("a")
     assert "arms: got none, wanted at least two folders" in refused("a/seed-0")
-    assert "'none', which is not a folder" in refused("a", "none")
+    assert "'none', which has no file of numbers; wanted one per seed" in refused("a", "none")
+    assert "none: No such file or directory" in refused("none")
     (tmp_path / "empty").mkdir()
     assert "which has no file of numbers" in refused("a", "empty")
     (tmp_path / "b" / "seed-1" / "metrics.json").write_text('{"loss": ')
