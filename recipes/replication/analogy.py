@@ -31,6 +31,7 @@ _ENERGY = "geometry/dirichlet_energy"
 _GEOMETRY = {name: said for name, said in GEOMETRY.items() if name != "distortion"}  # those that were published
 _LADDER = ("id_atomic", "near_ood_compositional", "id_analogical", "ood_analogical")
 _LEARNED = 0.9  # of a fact type: memorised, composed, analogised
+_SHOWN = ("published", "decay", "rate-1e-3")
 _AGAINST = ("control", "rate-1e-3", "rate-1e-2", "decay", "two-layers")
 
 
@@ -40,6 +41,7 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
     _figures(arms, folder, name)
     steps = int(config["max_steps"])
     return [
+        _in_short(arms),
         sample_size_note(min(len(arms[arm]) for arm in ("published", *_AGAINST) if arm in arms), "graphs"),
         f"Each run takes {steps:,} steps, {steps / _epoch(config, records[0]):,.0f} epochs, and is evaluated every "
         f"{config['eval_steps']} steps. All right: all held-out analogies of a graph at once.",
@@ -63,6 +65,17 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
               text_columns=4),
         f"![Geometry of the embeddings over steps, three arms](reproduction/figures/{name}_geometry.png)",
     ]  # fmt: skip
+
+
+def _in_short(arms: Mapping[str, Sequence[Record]]) -> str:
+    """Say of the arms that are drawn how many graphs learn their held-out analogies and lose them, in one sentence."""
+    shown = [(arm, len(arms[arm]), *_fates(arms[arm])) for arm in _SHOWN if arm in arms]
+    fates = [f"with `{arm}` on {learned} of {count} ({lost})" for arm, count, learned, lost in shown]
+    energy = list(_curves(arms.get("published", []), _ENERGY).values())
+    fallen = sum(values[-1] < values[0] for values in energy)
+    return (f"**In short.** Graphs with all held-out analogies right at some evaluation, and in brackets those of them "
+            f"not all right at the end: {', '.join(fates)}. The Dirichlet energy of `published` falls on {fallen} of "
+            f"{len(energy)} graphs.")  # fmt: skip
 
 
 def _curves(runs: Sequence[Record], column: str = _HELD_OUT) -> dict[int, np.ndarray]:
@@ -159,7 +172,7 @@ def _figures(arms: Mapping[str, Sequence[Record]], folder: Path, name: str) -> N
     """Draw held-out analogies by arm; then fact types and geometry of `published` and two that learn more."""
     panels = [Panel(arm, "fraction right", [_line(runs, _HELD_OUT, arm, COLOURS[0])]) for arm, runs in arms.items()]
     _save_fractions(panels, folder, name)
-    shown = {arm: arms[arm] for arm in ("published", "decay", "rate-1e-3") if arm in arms}
+    shown = {arm: arms[arm] for arm in _SHOWN if arm in arms}
     panels = [Panel(arm, "accuracy", [_line(runs, f"validation_accuracy/{kind}", kind, colour)
                                       for kind, colour in zip(_TYPES, COLOURS, strict=False)])
               for arm, runs in shown.items()]  # fmt: skip

@@ -108,7 +108,13 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     published = [[start, *(f"{value:.1f}" for value in values)] for start, values in _PUBLISHED.items()]
     weak = [target.name for target in targets if not target.is_cleared()]
     _downstream_figure(targets, folder)
+    control = [
+        f"{np.mean(target.differences('set-shuffled')):.1f} points on {target.name}, unshuffled {np.mean(own):.1f}"
+        for target in targets
+        if target.name in ("haystack", "sort") and (own := target.differences("set-attention"))
+    ]
     return [
+        f"**In short.** The attention of set, shuffled, gains {'; '.join(control)}.",
         sample_size_note(seeds) + " Seeds change the model and those it starts from; the rows are the same.",
         "Accuracy of the result's tokens in %, without the end token, as in the publication. Our runs record it with "
         "the end token. It is converted as if the end token were always right, so the true value is at least this:",
