@@ -70,12 +70,14 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
 def _in_short(arms: Mapping[str, Sequence[Record]]) -> str:
     """Say of the arms that are drawn how many graphs learn their held-out analogies and lose them, in one sentence."""
     shown = [(arm, len(arms[arm]), *_fates(arms[arm])) for arm in _SHOWN if arm in arms]
-    fates = [f"with `{arm}` on {learned} of {count} ({lost})" for arm, count, learned, lost in shown]
+    fates = [f"with `{arm}` {learned} of {count} ({lost})" for arm, count, learned, lost in shown]
     energy = list(_curves(arms.get("published", []), _ENERGY).values())
     fallen = sum(values[-1] < values[0] for values in energy)
-    return (f"**In short.** Graphs with all held-out analogies right at some evaluation, and in brackets those of them "
-            f"not all right at the end: {', '.join(fates)}. The Dirichlet energy of `published` falls on {fallen} of "
-            f"{len(energy)} graphs.")  # fmt: skip
+    return (
+        "**In short.** Graphs with all held-out analogies right at some evaluation, and in brackets those of them not "
+        f"all right at the end: {', '.join(fates)}. The Dirichlet energy of `published` falls on {fallen} of "
+        f"{len(energy)} graphs."
+    )
 
 
 def _curves(runs: Sequence[Record], column: str = _HELD_OUT) -> dict[int, np.ndarray]:
