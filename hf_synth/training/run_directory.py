@@ -76,9 +76,9 @@ def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(before, dict):
             raise ValueError("it holds no config")
-    config, fields = _config(arguments), [field for part in arguments for field in dataclasses.fields(part)]
-    there = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING} | before
-    if differing := changes(there, config, sorted((there.keys() | config.keys()) - FREE)):
+    config = _config(arguments)
+    there = {field.name: field.default for part in arguments for field in dataclasses.fields(part)} | before
+    if differing := changes(there, config, sorted((before.keys() | config.keys()) - FREE)):
         raise ValueError(
             f"output_dir {output_dir!r} holds the run of another config ({differing}); "
             "give another --output_dir, or remove that directory"

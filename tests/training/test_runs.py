@@ -14,6 +14,7 @@ from datasets import Dataset
 from trl import GRPOConfig, SFTConfig
 
 from hf_synth.errors import user_errors
+from hf_synth.hub.publish import PublishArguments
 from hf_synth.io import directory_lock, is_main_process
 from hf_synth.training import run_directory as runs
 from hf_synth.training.arguments import DataArguments, PolicyArguments, WeightArguments
@@ -84,6 +85,14 @@ def test_a_field_that_the_version_of_the_run_did_not_have_was_at_its_default(run
     open_run(str(run), *arguments(run))
     with pytest.raises(ValueError, match=r"config \(num_generations: 8 there, 4 now\)"):
         open_run(str(run), *arguments(run, num_generations=4))
+
+
+def test_a_run_comes_back_with_what_says_where_it_is_uploaded(tmp_path):
+    """PublishArguments has fields of its own making, which no config holds."""
+    parts = [*arguments(tmp_path), PublishArguments()]
+    open_run(str(tmp_path), *parts)
+    (tmp_path / "checkpoint-1").mkdir()
+    open_run(str(tmp_path), *parts)
 
 
 def test_another_config_is_refused_and_the_differing_values_are_named(run):
@@ -323,6 +332,7 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(number, capsys):
 def test_a_reader_that_has_gone_ends_a_command_in_one_line():
     code = """
 from hf_synth.errors import user_errors
+from hf_synth.hub.publish import PublishArguments
 with user_errors("sft.py"):
     for number in range(100_000):
         print(number)
