@@ -307,7 +307,7 @@ def plain_log(axis: Axis, factor: float = 1) -> None:
     """Numbers instead of powers of ten on a logarithmic axis, whatever its range."""
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:,.4g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -13,6 +13,8 @@ from hf_synth.metrics.intervals import Interval, holm, mean_interval, paired_tes
 from hf_synth.reports.tables import MISSING, table
 
 COMPARED = ("agrees", "does not agree")  # published numbers without a test
+TOO_FEW = "too few runs"
+_LEAST_FOR_INTERVAL = 3  # of two values it would be thirteen times their distance
 _WORDS = {SUPPORTED: "reproduced", NOT_SUPPORTED: "not reproduced", UNDECIDED: "undecided"}
 
 
@@ -35,12 +37,21 @@ class Claim:
     own: bool = False
     smallest_effect: float | None = None
 
+    def here(self) -> str:
+        """Return the number found here, and its interval where there are units enough for one."""
+        few = self.units < _LEAST_FOR_INTERVAL
+        return with_interval(self.interval._replace(low=math.nan) if few else self.interval, self.digits)
+
 
 def compared_claim(
-    claim: str, measured: str, values: Sequence[float], published: float, within: float = 0.0005
+    claim: str, measured: str, values: Sequence[float], published: float, within: float = 0.0005, single: bool = False
 ) -> Claim:
-    """Return whether a published number, known to `within`, lies in the interval of the mean here; no test."""
-    interval = mean_interval(values)
+    """Return whether a published number, known to `within`, lies in the interval of the mean here; no test.
+
+    single: the number is of one unit, so it is compared with the 95 % prediction interval of one.
+    """
+    interval, wider = mean_interval(values), math.sqrt(len(values) + 1) if single else 1.0
+    interval = Interval(interval.mean, *(interval.mean + wider * (end - interval.mean) for end in interval[1:]))
     word = COMPARED[not interval.low - within <= published <= interval.high + within]
     return Claim(claim, measured, interval, len(values), 1.0, without=word)
 
@@ -59,29 +70,35 @@ def share_claim(claim: str, measured: str, hits: int, units: int, bar: float = 0
     return Claim(claim, measured, wilson_interval(hits, units), units, p, bar, digits=2)
 
 
-def verdicts(claims: Sequence[Claim]) -> list[str]:
-    """Return a word for each claim of a page: p-values are corrected over all that get a verdict (Holm)."""
+def verdicts(claims: Sequence[Claim]) -> list[tuple[str, float]]:
+    """Return a word for each claim of a page, and its p-value, corrected over all that are tested (Holm), or NaN."""
     tested = [claim for claim in claims if not claim.without]
     corrected = iter(holm([claim.p if claim.units >= ENOUGH_SEEDS else 1.0 for claim in tested]))
     answers = []
     for claim in claims:
         if claim.without:
-            answers.append(claim.without)
+            answers.append((claim.without, math.nan))
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
-        difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, float(next(corrected)))
+        difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, p := float(next(corrected)))
         word = verdict(difference, "higher", claim.smallest_effect).word
-        answers.append(word if claim.own else _WORDS[word])
+        enough = claim.units >= ENOUGH_SEEDS
+        answers.append(((word if claim.own else _WORDS[word]) if enough else TOO_FEW, p if enough else math.nan))
     return answers
 
 
-def claims_table(claims: Sequence[Claim], answers: Sequence[str]) -> str:
+def claims_table(claims: Sequence[Claim], answers: Sequence[tuple[str, float]]) -> str:
     """Return a table of claims, and what the intervals measured here say of each."""
     rows = [
-        [claim.claim, claim.measured, with_interval(claim.interval, claim.digits), word]
-        for claim, word in zip(claims, answers, strict=True)
+        [claim.claim, claim.measured, claim.here(), with_p(p), word]
+        for claim, (word, p) in zip(claims, answers, strict=True)
     ]
-    return table(["claim", "measured by", "here", "verdict"], rows, text_columns=2)
+    return table(["claim", "measured by", "here", "corrected p", "verdict"], rows, text_columns=2)
+
+
+def with_p(p: float) -> str:
+    """Return a p-value with two digits; `-` where there is none."""
+    return MISSING if math.isnan(p) else f"{p:.2g}"
 
 
 def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
@@ -91,16 +108,18 @@ def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> lis
 
 
 def over_units(values: Sequence[float], digits: int = 3) -> str:
-    """Return a mean, and its 95 % interval over the units where there are two or more; `-` where there is none."""
-    return with_interval(mean_interval(values), digits) if len(values) else MISSING
+    """Return a mean, and its 95 % interval over the units where there are three or more; `-` where there is none."""
+    if len(values) < _LEAST_FOR_INTERVAL:
+        return f"{np.mean(values):.{digits}f}" if len(values) else MISSING
+    return with_interval(mean_interval(values), digits)
 
 
 def share_over_units(values: Sequence[float], digits: int = 2) -> str:
     """Return the same for fractions: bounds stay within 0 and 1."""
+    if len(values) < _LEAST_FOR_INTERVAL:
+        return over_units(values, digits)
     mean, low, high = mean_interval(values)
-    if math.isfinite(low):
-        low, high = max(0.0, low), min(1.0, high)
-    return with_interval(Interval(mean, low, high), digits)
+    return with_interval(Interval(mean, max(0.0, low), min(1.0, high)), digits)
 
 
 def with_interval(interval: Interval, digits: int = 3) -> str:
@@ -112,11 +131,12 @@ def with_interval(interval: Interval, digits: int = 3) -> str:
     return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def sample_size_note(seeds: int, unit: str = "seeds") -> str:
-    """Return what so many units allow to say; each has a training seed of its own."""
+def sample_size_note(counts: Sequence[int], unit: str = "seeds") -> str:
+    """Return what the numbers of units of the arms allow to say; each has a training seed of its own."""
+    seeds = min(counts)
     own = "" if unit == "seeds" else ", each with a training seed of its own"
     if seeds >= ENOUGH_SEEDS:
         return f"{seeds} {unit}{own}; intervals are 95 % over {unit}: Student's for means, Wilson's for counts."
-    few = f"{seeds} of the {ENOUGH_SEEDS} {unit} that a claim takes"
-    over = f" Intervals are over {unit}." if seeds > 1 else ""
-    return f"{few}: this shows that the study runs, and no more.{over}"
+    some = f"{seeds}" if seeds == max(counts) else f"{seeds} to {max(counts)}"
+    over = f"Intervals, from {_LEAST_FOR_INTERVAL} on, are over {unit}."
+    return f"{some} {unit}, of the {ENOUGH_SEEDS} that a claim takes. {over}"

@@ -64,13 +64,15 @@ def tasks_section(records: Sequence[Record], config: Mapping[str, Any], folder: 
     ]
     save(curves([Panel("Nine tasks", "token accuracy, validation", lines)]), folder, "procedural")
     return [
-        sample_size_note(min(map(len, arms.values()))),
+        sample_size_note([*map(len, arms.values())])
+        + " The initial weights are larger than usual (standard deviation "
+        "0.1): with 0.02, seed 0 did not learn delete in 4,000 steps.",
         table([*head, "steps trained"], rows),
         "Steps to 0.95 and to 0.99, one number per seed: the first evaluation with this token accuracy on validation "
         "rows. No model can reach it on dyck and dyck_shuffle; the excess over the floor shows how much is learned "
         "there. A run ends early when its validation loss is below 0.01.",
         _reached(arms),
-        "![Token accuracy over steps, of the first seed](reproduction/figures/procedural.png)",
+        "![Token accuracy on validation rows over steps, of the first seed](reproduction/figures/procedural.png)",
     ]
 
 
@@ -86,7 +88,8 @@ def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
     certain = {task: runs for task, runs in arms.items() if runs[0].metrics["floor/test"] == 0}
     steps = [[_first_step(run, bar) for run in runs] for runs in certain.values()]
     learned = [max(step for step in first if step is not None) for first in steps if None not in first]
-    text = f"Learned to {bar:g} on every seed: {len(learned)} of {len(certain)} tasks with one right answer"
+    text = f"Learned to a token accuracy of {bar:g} on every seed: {len(learned)} of {len(certain)} tasks"
+    text += " with one right answer"
     text += f", by step {max(learned):,}" if learned else ""
     for task, runs in arms.items():
         if task not in certain:
@@ -98,7 +101,6 @@ def _reached(arms: Mapping[str, Sequence[Record]]) -> str:
 def downstream_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Show accuracy by initialisation, and paired differences to random weights."""
     arms = by_arm(records)
-    seeds = min(map(len, arms.values()))
     targets = [_target(name, config, arms) for name in _TARGETS]
     rows = [[start, *(target.cell(start) for target in targets)] for start in _INITIALISATIONS]
     constant = ["no model: the commonest token of each position", *(f"{target.constant:.1f}" for target in targets)]
@@ -109,13 +111,15 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     weak = [target.name for target in targets if not target.is_cleared()]
     _downstream_figure(targets, folder)
     control = [
-        f"{np.mean(target.differences('set-shuffled')):.1f} points on {target.name}, unshuffled {np.mean(own):.1f}"
+        f"{np.mean(own):.1f} points on {target.name}, shuffled {np.mean(shuffled):.1f}"
         for target in targets
-        if target.name in ("haystack", "sort") and (own := target.differences("set-attention"))
-    ]
+        if (own := target.differences("set-attention")) and (shuffled := target.differences("set-shuffled"))
+        and target.name in ("haystack", "sort")
+    ]  # fmt: skip
     return [
-        f"**In short.** The attention of set, shuffled, gains {'; '.join(control)}.",
-        sample_size_note(seeds) + " Seeds change the model and those it starts from; the rows are the same.",
+        f"**In short.** Over random initial weights, the attention of set gains {'; '.join(control) or '-'}.",
+        sample_size_note([*map(len, arms.values())])
+        + " Seeds change the model and those it starts from; the rows are the same.",
         "Accuracy of the result's tokens in %, without the end token, as in the publication. Our runs record it with "
         "the end token. It is converted as if the end token were always right, so the true value is at least this:",
         table(["initialised from", *_TARGETS], [constant, *rows, seen]),
@@ -125,9 +129,11 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
         table(["initialised from", *_TARGETS], gains),
         "A task counts only if the interval of `nothing` lies above the accuracy of the commonest tokens. "
         + (f"It does not for {', '.join(weak)}." if weak else "It does for all four.")
-        + " The last two claims were not published; they are tested here:",
+        + " Test rows that training had can be right by memory. The last two claims were not published; they are "
+        "tested here:",
         [target.claim(*pair) for name, *pair in _PAIRS for target in targets if target.name == name],
-        "![Accuracy of the result by initialisation](reproduction/figures/downstream.png)",
+        "![Accuracy of the result on validation rows by initialisation: mean over seeds, bands of 95 %]("
+        "reproduction/figures/downstream.png)",
     ]
 
 

@@ -11,6 +11,7 @@ from replication import procedural
 from replication.claims import (
     Claim,
     claims_table,
+    compared_claim,
     mean_claim,
     over_units,
     sample_size_note,
@@ -100,9 +101,14 @@ def test_grammars_are_paired_across_betas(tmp_path):
 
 def test_few_seeds_are_no_claim(docs):
     page = (docs / "reproduction.md").read_text()
-    assert page.count("that a claim takes: this shows that the study runs, and no more") >= len(STUDIES) - 1
+    assert page.count("of the 8 that a claim takes. Intervals, from 3 on, are over ") >= len(STUDIES) - 1
     assert "intervals are 95 % over" not in page
-    assert "8 seeds; intervals are 95 % over seeds" in sample_size_note(8)
+    summary = page.split("\n## RLM: depth 1")[0]
+    assert "too few runs |" not in summary, "claims with too few runs are in their sections alone"
+    assert "- Too few runs: fewer than the 8 units" in summary
+    assert "2 seeds, of the 8 that a claim takes." in sample_size_note([2, 2])
+    assert "2 to 9 seeds, of the 8 that a claim takes." in sample_size_note([9, 2])
+    assert "8 seeds; intervals are 95 % over seeds" in sample_size_note([8, 9])
 
 
 def test_numbers_of_the_table_are_those_of_the_records(docs):
@@ -110,10 +116,9 @@ def test_numbers_of_the_table_are_those_of_the_records(docs):
     page = (docs / "reproduction.md").read_text().split("## Hyperdata")[1]
     arms = {arm: [records[arm, seed].metrics["language/validity"] for seed in (0, 1)] for arm, _ in records}
     for arm, values in arms.items():
-        result = mean_interval(values)
-        assert f"| {arm} | {result.mean:.3f} [{max(0, result.low):.3f}, {min(1, result.high):.3f}] |" in page
+        assert f"| {arm} | {np.mean(values):.3f} |" in page
     gain = paired_interval(arms["explanations-10"], arms["examples"])
-    assert f"| explanations-10 | {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] |" in page
+    assert f"| explanations-10 | {gain.mean:.3f} |" in page
 
 
 def test_a_record_of_another_config_does_not_count(tmp_path):
@@ -132,10 +137,10 @@ def test_a_graph_whose_rows_had_no_held_out_analogy_is_left_out_of_its_arm(tmp_p
     assert f"| decay | 2 | 0.00 | {np.mean(curve):.2f} | {max(curve):.2f} | {curve[-1]:.2f} | 0 of 2 " in page
 
 
-def test_published_claims_about_analogies_are_of_the_published_arm(tmp_path):
+def test_published_claims_about_analogies_are_of_the_arm_with_the_published_values(tmp_path):
     """Three graphs by hand: learned and lost in the published order, learned and kept, never learned."""
     config = config_of("transience")
-    records = [made_up("transience", arm, seed) for arm in ("published", "decay") for seed in range(3)]
+    records = [made_up("transience", arm, seed) for arm in ("base", "decay") for seed in range(3)]
     for record, held_out in zip(records, [[0, 1, 0.5], [0, 0, 1], [0, 0.5, 0.5]], strict=False):
         curves = {f"validation_accuracy/{kind}": [1, 1, 1] for kind in TYPES}
         curves |= {"validation_accuracy/ood_analogical": held_out, "geometry/dirichlet_energy": [2, 1, 3]}
@@ -146,7 +151,7 @@ def test_published_claims_about_analogies_are_of_the_published_arm(tmp_path):
     assert claims["all held-out analogies are right at some evaluation"] == pytest.approx(2 / 3)
     assert claims["and are lost again by the end"] == pytest.approx(1 / 2)
     assert claims["the Dirichlet energy falls"] == -1
-    row = "| published | 10 (3 of 3) | 10 (3 of 3) | 10 (3 of 3) | 30 (2 of 3) | 2 of 3 "
+    row = "| base | 10 (3 of 3) | 10 (3 of 3) | 10 (3 of 3) | 30 (2 of 3) | 2 of 3 "
     assert any(row in part for part in parts if isinstance(part, str))
 
 
@@ -156,7 +161,7 @@ def test_a_run_counts_once_and_runs_on_other_text_not_at_all(tmp_path):
         add_record(path, dataclasses.replace(made_up("hyperdata", "examples", seed), text=text))
     assert len(read_records(path)) == 4
     page = write_page(tmp_path, CONFIGS).read_text()
-    assert "2 of the 8 seeds that a claim takes" in page
+    assert "2 seeds, of the 8 that a claim takes." in page
     assert "2 of 32 runs are recorded." in page
 
 
@@ -215,33 +220,38 @@ def a_claim(low, high, units=8, p=0.01, bar=0.0, **more):
         (-0.9, -0.1, 8, 0.01, "not reproduced"),
         (-0.1, 1.1, 8, 0.2, "undecided"),
         (0.0, 0.0, 8, 1.0, "undecided"),
-        (0.1, 0.9, 7, 0.01, "undecided"),
-        (np.nan, np.nan, 0, 1.0, "undecided"),
+        (0.1, 0.9, 7, 0.01, "too few runs"),
+        (np.nan, np.nan, 0, 1.0, "too few runs"),
     ],
 )
 def test_what_an_interval_says_of_a_claim(low, high, units, p, word, bar):
-    assert verdicts([a_claim(low, high, units, p, bar)]) == [word]
-    assert verdicts([a_claim(low, high, units, p, bar, without="not the published setting")]) == [
-        "not the published setting"
-    ]
-    assert claims_table([a_claim(low, high)], [word]).endswith(f" | {word} |")
+    [(answer, corrected)] = verdicts([a_claim(low, high, units, p, bar)])
+    assert answer == word
+    assert corrected == (p if units >= 8 else pytest.approx(np.nan, nan_ok=True))
+    [(answer, corrected)] = verdicts([a_claim(low, high, units, p, bar, without="not the published setting")])
+    assert answer == "not the published setting"
+    assert np.isnan(corrected)
+    assert claims_table([a_claim(low, high)], [(word, 0.012)]).endswith(f" | 0.012 | {word} |")
+    assert claims_table([a_claim(low, high)], [(word, np.nan)]).endswith(f" | - | {word} |")
 
 
 def test_p_values_are_corrected_over_all_claims_of_the_page():
     strong, weak = a_claim(0.1, 0.9, p=0.001), a_claim(0.1, 0.9, p=0.03)
-    assert verdicts([strong, weak]) == ["reproduced", "reproduced"]
-    assert verdicts([strong, weak, weak]) == ["reproduced", "undecided", "undecided"]
+    assert verdicts([strong, weak]) == [("reproduced", 0.002), ("reproduced", 0.03)]
+    assert verdicts([strong, weak, weak]) == [("reproduced", 0.003), ("undecided", 0.06), ("undecided", 0.06)]
     untested = a_claim(0.1, 0.9, p=0.5, without="not the published setting")
-    assert verdicts([strong, weak, untested])[:2] == ["reproduced", "reproduced"]
+    assert verdicts([strong, weak, untested])[:2] == [("reproduced", 0.002), ("reproduced", 0.03)]
+    few = a_claim(0.1, 0.9, p=0.5, units=2)
+    assert verdicts([strong, weak, few])[:2] == [("reproduced", 0.003), ("undecided", 0.06)], "it counts with p = 1"
     own = dataclasses.replace(strong, own=True)
-    assert verdicts([own]) == ["supported"]
+    assert verdicts([own]) == [("supported", 0.001)]
 
 
 def test_a_claim_with_a_minimum_effect_wants_one_as_large():
     small = dataclasses.replace(a_claim(0.01, 0.04, p=0.001), bar=0.0, own=True)
-    assert verdicts([small]) == ["supported"]
-    assert verdicts([dataclasses.replace(small, smallest_effect=0.05)]) == ["not supported"]
-    assert verdicts([dataclasses.replace(small, smallest_effect=0.03)]) == ["supported"]
+    assert verdicts([small]) == [("supported", 0.001)]
+    assert verdicts([dataclasses.replace(small, smallest_effect=0.05)]) == [("not supported", 0.001)]
+    assert verdicts([dataclasses.replace(small, smallest_effect=0.03)]) == [("supported", 0.001)]
 
 
 @pytest.mark.parametrize(("study", "claims"), [("transience", 5), ("transience_e30", 1)])
@@ -285,6 +295,25 @@ def test_claims_in_another_setting_get_no_verdict(docs):
             assert all(f"| {what} | {published} |" in section for what, published, _ in study.settings)
 
 
+def test_a_number_of_one_unit_is_compared_with_what_one_unit_may_be():
+    """2.2 is no mean of such ten numbers, but one of them may well be 2.2."""
+    values = np.linspace(1, 2, 10)
+    wide = compared_claim("a", "b", values, 2.5, single=True)
+    low, high = stats.t.interval(0.95, 9, 1.5, np.std(values, ddof=1) * np.sqrt(1 + 1 / 10))
+    assert wide.interval == pytest.approx((1.5, low, high))
+    assert [wide.without, compared_claim("a", "b", values, 2.5).without] == ["does not agree", "does not agree"]
+    assert compared_claim("a", "b", values, 2.2, single=True).without == "agrees"
+    assert compared_claim("a", "b", values, 2.2).without == "does not agree"
+
+
+def test_what_nothing_tells_is_the_worse_of_its_pair(tmp_path):
+    config = config_of("transience")
+    records = [made_up("transience", arm, seed) for arm in ("base", "control", "decay") for seed in range(3)]
+    parts = STUDIES["transience"].section(records, config, tmp_path)
+    claims = {claim.claim for part in parts if isinstance(part, list) for claim in part if claim.own}
+    assert claims == {"`base` has all right more often than `control`", "`decay` has all right more often than `base`"}
+
+
 def test_differences_are_of_the_seeds_that_both_have():
     assert seed_by_seed({0: 3.0, 1: 5.0, 2: 9.0}, {0: 1.0, 1: 2.0, 7: 0.0}) == [2.0, 3.0]
     assert seed_by_seed({0: 1.0}, {1: 1.0}) == []
@@ -302,7 +331,10 @@ def test_what_was_learned_is_said_in_one_sentence():
         "chance": [run(0, 2.0, 0.96, 0.97, 0.98)],
     }
     result = procedural._reached(arms).split("; ")
-    assert result[0] == "Learned to 0.95 on every seed: 1 of 2 tasks with one right answer, by step 20"
+    assert (
+        result[0]
+        == "Learned to a token accuracy of 0.95 on every seed: 1 of 2 tasks with one right answer, by step 20"
+    )
     assert result[1] == "chance ends 10.0 % above its floor."
 
 
@@ -351,6 +383,8 @@ def test_the_share_of_test_rows_that_training_had(addition):
 
 def test_words_of_intervals():
     assert over_units([0.5]) == "0.500"
-    assert over_units([0.0, 1.0], 1) == "0.5 [-5.9, 6.9]"
-    assert share_over_units([0.0, 1.0]) == "0.50 [0.00, 1.00]"
+    assert over_units([0.0, 1.0], 1) == "0.5", "an interval of two would be thirteen times their distance"
+    assert over_units([0.0, 1.0, 2.0], 1) == "1.0 [-1.5, 3.5]"
+    assert share_over_units([0.0, 1.0]) == "0.50"
+    assert share_over_units([0.0, 1.0, 0.5]) == "0.50 [0.00, 1.00]"
     assert share_over_units([0.5]) == "0.50"
