@@ -1,9 +1,9 @@
 """Arms of any origin, paired by seed: differences with intervals, p-values with Holm's correction, and verdicts.
 
-A FOLDER is an arm; a single FOLDER holds the arms as its folders. An arm has one file of numbers a seed: metrics.json,
-wandb-summary.json, lm-eval's results_*.json or a folder .eval_results in a run's folder, or else any SEED.json. Seeds
-are paired by their number in the path (seed-3/..., run_3.json), or by `seed` in their config. Or a single .jsonl file,
-whose lines have arm, seed and metrics, as pages of results keep them beside them.
+A FOLDER is an arm; a single FOLDER holds the arms as its folders, a single .jsonl lines of arm, seed and metrics. An
+arm has one file of numbers a seed: metrics.json, wandb-summary.json, lm-eval's results_*.json, .eval_results/ in a
+run's folder, or else any SEED.json. Seeds are paired by their number in the path (seed-3/..., run_3.json), or by the
+`seed` of their config.
 """
 
 import argparse
@@ -71,13 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
     measures = [arguments.primary] if arguments.primary else known
     arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
     differences = statistics.differences(dict.fromkeys(pairs, results), measures)
-    verdicts = [statistics.verdict(each, arguments.better, arguments.smallest_effect) for each in differences]
+    answered = [(each, statistics.verdict(each, arguments.better, arguments.smallest_effect)) for each in differences]
     tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
-    unanswered = [pair for pair in pairs if pair not in {(each.arm, each.other) for each in differences}]
-    print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), level=statistics.LEVEL,
-                 power=statistics.POWER, fewest=statistics.FEWEST_FOR_A_CLAIM, tests=tests, unanswered=unanswered,
+    print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), tests=tests, differences=answered,
+                 level=statistics.LEVEL, power=statistics.POWER, fewest=statistics.FEWEST_FOR_A_CLAIM,
                  detectable=statistics.detectable(len(seeds), tests),
-                 differences=list(zip(differences, verdicts, strict=True))))  # fmt: skip
+                 unanswered=sorted({*pairs} - {(each.arm, each.other) for each in differences})))  # fmt: skip
 
 
 def _runs(arm: Path) -> list[Path]:

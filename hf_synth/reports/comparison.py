@@ -35,7 +35,8 @@ from hf_synth.training.arguments import read_yaml, yaml_text
 
 _MOST_CURVES = 8
 # The logged measures of which the first is drawn over steps: the rare half's before that of all.
-_CURVES = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss")
+_CURVES = ("halves/validity/rare", "validity", "sampled_reward/rare", "sampled_reward", "eval_loss",
+           "eval_validation_accuracy")  # fmt: skip
 
 
 def draw_figures(comparison: Comparison) -> list[str]:

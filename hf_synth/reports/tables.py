@@ -129,13 +129,15 @@ _PARTS = ("all", "head", "tail")
 # Names in the order of a table; those that end in "/" stand for the three parts of the prompts.
 _ORDER = (
     "halves/validity/common", "halves/validity/rare", "halves/sampled_reward/common", "halves/sampled_reward/rare",
-    "validity/", "reward/", "pass_at_4/", "variety/", "coverage/",
-    "collapse/em_dash", "collapse/not_just", "collapse/tone_spread", "collapse/token_gini", "collapse/distinct_1",
-    "collapse/distinct_2", "collapse/compression", "collapse/repetition", "collapse/self_bleu", "collapse/vendi",
-    "collapse/variety", "entropy/mean", "kl/mean", "length", "finished",
-    "equal_kl/halves/validity/common", "equal_kl/halves/validity/rare", "equal_kl/validity", "equal_kl/sampled_reward",
-    "equal_kl/sampled_reward/crowded", "equal_kl/sampled_reward/rare", "equal_kl/entropy", "equal_kl/kl",
-    "accuracy/held_out", "accuracy/test", "row_accuracy/test", "loss/held_out", "loss/test", "excess/test",
+    "validity/", "reward/", "pass_at_4/", "variety/", "coverage/", "collapse/em_dash", "collapse/not_just",
+    "collapse/tone_spread", "collapse/token_gini", "collapse/distinct_1", "collapse/distinct_2",
+    "collapse/compression", "collapse/repetition", "collapse/self_bleu", "collapse/vendi", "collapse/variety",
+    "entropy/mean", "kl/mean", "length", "finished", "equal_kl/halves/validity/common",
+    "equal_kl/halves/validity/rare", "equal_kl/validity", "equal_kl/sampled_reward", "equal_kl/sampled_reward/crowded",
+    "equal_kl/sampled_reward/rare", "equal_kl/entropy", "equal_kl/kl", "language/auroc/same_length",
+    "language/validity", "language/valid_and_new", "language/completion", "language/perplexity/ratio",
+    "mean/validation", "accuracy/held_out", "accuracy/test", "row_accuracy/test", "loss/held_out", "loss/test",
+    "excess/test",
 )  # fmt: skip
 
 

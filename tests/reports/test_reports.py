@@ -365,7 +365,7 @@ def test_a_comparison_leaves_no_samples_and_no_figures_of_the_report_before_it(
     (folder / "figures" / "primary.png").write_bytes(b"to copy: none is painted")
     write_report(folder)
     assert not (folder / "samples.parquet").exists()
-    pictures = {"compared_primary.png", "another_steps.png"}
+    pictures = {"compared_primary.png", "compared_steps.png", "another_steps.png"}
     assert {path.name for path in (tmp_path / "page").glob("*.png")} == pictures
 
 
