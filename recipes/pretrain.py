@@ -90,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     more = [arms] if alone else []  # a run of several names no other: arms and seeds can be added later
     with directory_lock(args.output_dir):
         for run in planned:  # a mistake in the last arm shall not wait for the first to be trained
-            settings, _ = settings_of(run, argv)
+            settings, not_defaults = settings_of(run, argv)
             chosen_task(settings.rows)
-            check_run(str(run.folder), *more, *vars(settings).values())
+            check_run(str(run.folder), *more, *vars(settings).values(), settings=not_defaults)
             check_sources(run, settings, planned)
         if not alone:
             open_run(args.output_dir, arms, *parts, recipe="pretrain", settings=parsed.settings)

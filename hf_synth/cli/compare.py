@@ -56,11 +56,13 @@ def run(arguments: argparse.Namespace) -> None:
         folders = [path for path in inside if not _SEED.search(path.name) and _runs(path)]
     arms |= {path.resolve().name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
-        raise ValueError(f"arms: got {', '.join(arms) or 'none'}, wanted at least two folders of different names")
+        raise ValueError(f"arms: got {', '.join(map(repr, arms)) or 'none'}, wanted at least two of different names")
     _check_seeds(arms, common=arguments.common_seeds)
     seeds = sorted(set.intersection(*map(set, arms.values())))
     for seed in seeds:
-        check_alike({arm: by_seed[seed][1] for arm, by_seed in arms.items()}, arguments.varied)
+        runs = {arm: by_seed[seed] for arm, by_seed in arms.items()}
+        sizes = {arm: {name: run[0][name] for name in _SIZES if name in run[0]} for arm, run in runs.items()}
+        check_alike({arm: runs[arm][1] | sizes[arm] for arm in runs}, arguments.varied)
     results = {arm: {seed: by_seed[seed][0] for seed in seeds} for arm, by_seed in arms.items()}
     known = [name for name in statistics.known_measures(results) if not _NO_MEASURE.search(name)]
     first = arguments.against or next(iter(arms))
@@ -112,7 +114,7 @@ def _records(path: Path) -> dict[str, dict[str, tuple[dict[str, float], dict[str
 
     arms: dict[str, dict[str, tuple[dict[str, float], dict[str, Any]]]] = {}
     with reading(path):
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
             row = json_dict(line, f"line {number}")
             arm, seed = str(row["arm"]), str(row["seed"])
             if seed in arms.setdefault(arm, {}):
@@ -144,7 +146,6 @@ def _read(path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     settings = {name: content.pop(name) for name in _SETTINGS if name in content}
     content = content["results"] if isinstance(content.get("results"), dict) else content
     values = finite(dict(_flat(content)))
-    settings |= {name: values[name] for name in _SIZES if name in values}
     configs = [folder / name for folder in path.parents[:2] for name in _CONFIGS if (folder / name).is_file()]
     settings |= {name: value for name, value in read_yaml(configs[0]).items() if name not in FREE} if configs else {}
     flat = {name.removesuffix("/value"): value for name, value in _flat(settings) if not name.startswith("_")}

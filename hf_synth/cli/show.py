@@ -31,9 +31,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.figure is not None and arguments.figure.suffix != ".png":
         raise ValueError(f"figure: got {str(arguments.figure)!r}, wanted a name that ends in .png")
     task = selected_task(arguments)
-    for name, least in (("size", 1), ("words", 0)):
-        if whole_number(name, value := getattr(arguments, name)) < least:
-            raise ValueError(f"{name}: got {value}, wanted at least {least}")
+    if whole_number("size", arguments.size) < 1 or arguments.words < 0:
+        raise ValueError(f"got size={arguments.size}, words={arguments.words}; wanted at least 1 row and 0 words")
     rows = task.rows(0, arguments.size, split=arguments.split, seed=arguments.seed)
     if arguments.figure is not None:
         _draw(task, arguments)

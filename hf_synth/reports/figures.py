@@ -121,7 +121,7 @@ def curves(panels: Iterable[Panel], *, share_y: bool = False, log_x: bool = Fals
             limit_shares(ax)
         if log_x:
             ax.set_xscale("log")
-            plain_log(ax.xaxis)
+            plain_log(ax.xaxis, crowded=columns == 3)
         if not alike and len(panel.lines) > 1:
             ax.legend()
     for ax in axes[len(panels) :]:
@@ -303,12 +303,12 @@ def weight_against_frequency(sizes: Mapping[str, int], arms: Sequence[tuple[str,
     return figure
 
 
-def plain_log(axis: Axis, factor: float = 1) -> None:
-    """Numbers instead of powers of ten on a logarithmic axis, whatever its range."""
+def plain_log(axis: Axis, factor: float = 1, *, crowded: bool = False) -> None:
+    """Numbers instead of powers of ten on a logarithmic axis, whatever its range; crowded: fewer of them."""
     low, high = axis.get_view_interval()
-    decades = math.log10(high / low)
-    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:,.4g}"))
+    decades = math.log10(high / low) * (2.5 if crowded else 1)
+    axis.set_major_locator(MaxNLocator(5) if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:,.10g}"))
     axis.set_minor_locator(NullLocator())
 
 

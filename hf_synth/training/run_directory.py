@@ -50,13 +50,13 @@ def open_run(
     A directory in which nothing was trained yet takes the new config.
     Raises ValueError where it holds the run of another config, naming the values that differ.
     """
-    folder, before = Path(output_dir), check_run(output_dir, *arguments)
-    if before is not None and (recipe is None or "recipe" in before):
-        return folder  # else the run of an older version, which kept no recipe
+    folder, before = Path(output_dir), check_run(output_dir, *arguments, settings=settings)
+    config = _config(arguments)
+    if before is not None and before.keys() >= config.keys() and (recipe is None or "recipe" in before):
+        return folder  # else the run of an older version, which had no such field, or kept no recipe
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main_process():
         return folder
-    config = _config(arguments)
     kept = {name: value for name, value in (settings or {}).items() if name in config and name not in FREE}
     head = {"recipe": recipe, "settings": kept} if recipe else {}
     text = yaml_text({**head, **dict(sorted(config.items()))})
@@ -64,10 +64,10 @@ def open_run(
     return folder
 
 
-def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
+def check_run(output_dir: str, *arguments: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Return what a directory keeps of its run, None where nothing was trained; nothing is written.
 
-    Raises ValueError where it holds another config's run, as `open_run` does; fields missing there had their default.
+    Raises ValueError where it holds another config's run; of fields that its version had not, only `settings` differ.
     """
     path = Path(output_dir) / RESOLVED_CONFIG
     if not path.exists() or not ((path.parent / "warmup").exists() or _has_steps(path.parent)):
@@ -77,8 +77,8 @@ def check_run(output_dir: str, *arguments: Any) -> dict[str, Any] | None:
         if not isinstance(before, dict):
             raise ValueError("it holds no config")
     config = _config(arguments)
-    there = {field.name: field.default for part in arguments for field in dataclasses.fields(part)} | before
-    if differing := changes(there, config, sorted((before.keys() | config.keys()) - FREE)):
+    known = config.keys() if settings is None else config.keys() & settings.keys()
+    if differing := changes(before, config, sorted((before.keys() | known) - FREE)):
         raise ValueError(
             f"output_dir {output_dir!r} holds the run of another config ({differing}); "
             "give another --output_dir, or remove that directory"
@@ -94,7 +94,7 @@ def run_directory(
 
     A directory that holds another config's run is refused before anything is written into it.
     """
-    check_run(output_dir, *arguments)
+    check_run(output_dir, *arguments, settings=settings)
     with directory_lock(output_dir):
         yield open_run(output_dir, *arguments, recipe=recipe, settings=settings)
 

@@ -14,6 +14,7 @@ from hf_synth.reports.pretraining import GEOMETRY
 from hf_synth.reports.tables import MISSING, table
 from hf_synth.tasks import get_task
 from replication.claims import (
+    LEAST_FOR_INTERVAL,
     Claim,
     mean_claim,
     over_units,
@@ -42,7 +43,8 @@ def analogy_section(records: Sequence[Record], config: Mapping[str, Any], folder
     steps = int(config["max_steps"])
     return [
         _in_short(arms),
-        sample_size_note([len(arms[arm]) for arm in ("base", *_AGAINST) if arm in arms], "graphs"),
+        sample_size_note([*map(len, arms.values())], "graphs") + (" That `base` is the better one of its pair with "
+        "`control` was fixed after the runs; the test has two sides." if "control" in arms else ""),
         f"Each run takes {steps:,} steps, {steps / _epoch(config, records[0]):,.0f} epochs, and is evaluated every "
         f"{config['eval_steps']} steps. All right: all held-out analogies of a graph at once. Lost: not all right at "
         "the last evaluation.",
@@ -209,5 +211,5 @@ def _line(runs: Sequence[Record], column: str, label: str, colour: str) -> Line:
     steps = there[0][0] if there else []
     intervals = [mean_interval(values) for values in zip(*(values for _, values in there), strict=False)]
     widths = [interval.high - interval.mean for interval in intervals]
-    errors = widths if all(np.isfinite(widths)) else None
+    errors = widths if len(there) >= LEAST_FOR_INTERVAL else None
     return Line(label, steps[: len(intervals)], [interval.mean for interval in intervals], colour, error=errors)

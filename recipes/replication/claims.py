@@ -14,7 +14,7 @@ from hf_synth.reports.tables import MISSING, table
 
 COMPARED = ("agrees", "does not agree")  # published numbers without a test
 TOO_FEW = "too few runs"
-_LEAST_FOR_INTERVAL = 3  # of two values it would be thirteen times their distance
+LEAST_FOR_INTERVAL = 3  # of two values it would be thirteen times their distance
 _WORDS = {SUPPORTED: "reproduced", NOT_SUPPORTED: "not reproduced", UNDECIDED: "undecided"}
 
 
@@ -39,7 +39,7 @@ class Claim:
 
     def here(self) -> str:
         """Return the number found here, and its interval where there are units enough for one."""
-        few = self.units < _LEAST_FOR_INTERVAL
+        few = self.units < LEAST_FOR_INTERVAL
         return with_interval(self.interval._replace(low=math.nan) if few else self.interval, self.digits)
 
 
@@ -53,6 +53,7 @@ def compared_claim(
     interval, wider = mean_interval(values), math.sqrt(len(values) + 1) if single else 1.0
     interval = Interval(interval.mean, *(interval.mean + wider * (end - interval.mean) for end in interval[1:]))
     word = COMPARED[not interval.low - within <= published <= interval.high + within]
+    word = word if len(values) >= ENOUGH_SEEDS else TOO_FEW
     return Claim(claim, measured, interval, len(values), 1.0, without=word)
 
 
@@ -109,14 +110,14 @@ def seed_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> lis
 
 def over_units(values: Sequence[float], digits: int = 3) -> str:
     """Return a mean, and its 95 % interval over the units where there are three or more; `-` where there is none."""
-    if len(values) < _LEAST_FOR_INTERVAL:
+    if len(values) < LEAST_FOR_INTERVAL:
         return f"{np.mean(values):.{digits}f}" if len(values) else MISSING
     return with_interval(mean_interval(values), digits)
 
 
 def share_over_units(values: Sequence[float], digits: int = 2) -> str:
     """Return the same for fractions: bounds stay within 0 and 1."""
-    if len(values) < _LEAST_FOR_INTERVAL:
+    if len(values) < LEAST_FOR_INTERVAL:
         return over_units(values, digits)
     mean, low, high = mean_interval(values)
     return with_interval(Interval(mean, max(0.0, low), min(1.0, high)), digits)
@@ -134,9 +135,9 @@ def with_interval(interval: Interval, digits: int = 3) -> str:
 def sample_size_note(counts: Sequence[int], unit: str = "seeds") -> str:
     """Return what the numbers of units of the arms allow to say; each has a training seed of its own."""
     seeds = min(counts)
+    some = f"{seeds}" if seeds == max(counts) else f"{seeds} to {max(counts)}"
     own = "" if unit == "seeds" else ", each with a training seed of its own"
     if seeds >= ENOUGH_SEEDS:
-        return f"{seeds} {unit}{own}; intervals are 95 % over {unit}: Student's for means, Wilson's for counts."
-    some = f"{seeds}" if seeds == max(counts) else f"{seeds} to {max(counts)}"
-    over = f"Intervals, from {_LEAST_FOR_INTERVAL} on, are over {unit}."
+        return f"{some} {unit}{own}; intervals are 95 % over {unit}: Student's for means, Wilson's for counts."
+    over = f"Intervals, from {LEAST_FOR_INTERVAL} on, are over {unit}."
     return f"{some} {unit}, of the {ENOUGH_SEEDS} that a claim takes. {over}"

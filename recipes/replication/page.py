@@ -111,11 +111,13 @@ def _body(name: str, study: Study, config: Mapping[str, Any], folder: Path) -> l
                                                                 text_columns=3)]  # fmt: skip
     opening = [f"Config: `recipes/configs/{study.config}`.", *settings]
     records = read_records(folder / f"{name}.jsonl")
-    current = [record for record in records if record.key == run_key(config, record.arm, record.seed)]
+    arms = list(config.get("arms") or [""])
+    known = {run_key(config, arm, seed): arm for arm in arms for seed in config["seeds"]}  # an arm's name may change
+    current = [dataclasses.replace(record, arm=known[record.key]) for record in records if record.key in known]
     if not current:
         return [*opening, "Not run yet."]
     current = [record for record in current if record.text == current[-1].text]  # runs on other text are another study
-    planned = len(config.get("arms") or [""]) * len(config["seeds"])
+    planned = len(known)
     recorded = f"{len(current)} of {planned} runs are recorded. What is said here may change with the others."
     section = study.section(current, config, folder)
     if study.settings:

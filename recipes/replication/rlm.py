@@ -17,15 +17,17 @@ from replication.records import Record, by_arm, rounded
 _COUNTERS = ("unigram", "bigram", "trigram")
 _ENTROPIES = {0.8: (3.378, 0.008), 1.2: (3.109, 0.028), 1.8: (2.458, 0.033), 2.4: (1.909, 0.024)}
 _GRAMMARS = 100
-_PUBLISHED = (("floor", 2.84, 0.005), ("loss", 3.1, 0.005), ("excess", 0.26, 0.01), ("accuracy", 0.297, 0.0005))
+_PUBLISHED = (("floor", 2.84, 0.005), ("excess", 0.26, 0.01), ("accuracy", 0.297, 0.0005))
 _LOOSE, _FROZEN = 0.5, 2.0  # betas
 
 
 def v128_section(records: Sequence[Record], config: Mapping[str, Any], folder: Path) -> list[str | list[Claim]]:
     """Compare V=128, L=1, beta=2 with the published loss and accuracy."""
     published = ["published (one grammar)", "2.84", "3.10", "0.26", "0.297", "-", "-", "-"]
+    tuned = " (width chosen to reach the published loss)"
     claims = [
-        compared_claim(f"V=128, beta 2: the {name} is {number}", f"{name} of one grammar, 95 % prediction interval",
+        compared_claim(f"V=128, beta 2{tuned * (name != 'floor')}: the {name} is {number}",
+                       f"{name} of one grammar, 95 % prediction interval",
                        [record.metrics[f"{name}/test"] for record in records], number, within, single=True)
         for name, number, within in _PUBLISHED
     ]  # fmt: skip

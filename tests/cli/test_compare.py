@@ -150,8 +150,14 @@ def test_the_records_beside_a_page_say_what_the_page_says(printed):
         ('{"arm": "a", "seed": 0}', "cannot be read: it has no 'metrics'"),
         ("[1]", "cannot be read: line 1: got [1], wanted a mapping"),
         ('{"arm": "a", "seed": 0, "metrics": [1]}', "cannot be read: metrics: got [1], wanted a mapping"),
-        ('{"arm": {"b": 1}, "seed": 0, "metrics": {"loss": 1}}', "wanted at least two folders"),
-        ("", "arms: got none, wanted at least two folders"),
+        ('{"arm": {"b": 1}, "seed": 0, "metrics": {"loss": 1}}', "wanted at least two of different names"),
+        ('{"arm": "", "seed": 0, "metrics": {"loss": 1}}\n', "arms: got '', wanted at least two of different names"),
+        (
+            "".join(
+                f'{{"arm": "{arm}", "seed": 0, "metrics": {{"rows/test": {rows}}}}}\n' for arm, rows in ("a9", "b7")
+            ),
+            "got arms 'a' and 'b' that differ in rows/test too",
+        ),
     ],
 )
 def test_records_that_are_none(lines, message, refused, tmp_path):
@@ -224,8 +230,8 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     write_arm(tmp_path / "b", [{"loss": 1.0}, {"loss": 2.0}])
     assert "`loss`" in printed("a", "b")  # NaN is missing, and ends nothing
     assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
-    assert "wanted at least two folders" in refused("a")
-    assert "arms: got none, wanted at least two folders" in refused("a/seed-0")
+    assert "wanted at least two of different names" in refused("a")
+    assert "arms: got none, wanted at least two of different names" in refused("a/seed-0")
     assert "'none', which has no file of numbers; wanted one per seed" in refused("a", "none")
     assert "none: No such file or directory" in refused("none")
     (tmp_path / "empty").mkdir()

@@ -77,14 +77,25 @@ def test_where_a_run_writes_and_reports_is_free(run):
     open_run(str(run), *arguments(run, run_name="again", disable_tqdm=True, push_to_hub=False))
 
 
-def test_a_field_that_the_version_of_the_run_did_not_have_was_at_its_default(run):
-    path = run / RESOLVED_CONFIG
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("num_generations", "num_generations: 8\n"),
+        ("sampling_by", "sampling_by:\n- density\n"),  # a list
+        ("new_model", "new_model: {}\n"),  # null is read as no values
+        ("dataloader_pin_memory", "dataloader_pin_memory: false\n"),  # Trainer's own choice on a CPU
+    ],
+)
+def test_a_field_that_the_version_of_the_run_did_not_have_was_at_its_default(field, line, run):
+    path, given = run / RESOLVED_CONFIG, {"task": "sort", "learning_rate": 1e-5}
+    open_run(str(run), *arguments(run), recipe="grpo", settings=given)
     before = path.read_text()
-    assert "\nnum_generations: 8\n" in before
-    path.write_text(before.replace("\nnum_generations: 8\n", "\n"))
-    open_run(str(run), *arguments(run))
-    with pytest.raises(ValueError, match=r"config \(num_generations: 8 there, 4 now\)"):
-        open_run(str(run), *arguments(run, num_generations=4))
+    assert f"\n{line}" in before
+    path.write_text(before.replace(f"\n{line}", "\n"))
+    with pytest.raises(ValueError, match=rf"config \({field}: None there, .* now\)"):
+        check_run(str(run), *arguments(run), settings={**given, field: "another"})
+    open_run(str(run), *arguments(run), recipe="grpo", settings=given)
+    assert path.read_text() == before, "the field is kept from then on, so that runs can be compared"
 
 
 def test_a_run_comes_back_with_what_says_where_it_is_uploaded(tmp_path):
@@ -332,7 +343,6 @@ def test_a_file_that_cannot_be_used_is_named_in_one_line(number, capsys):
 def test_a_reader_that_has_gone_ends_a_command_in_one_line():
     code = """
 from hf_synth.errors import user_errors
-from hf_synth.hub.publish import PublishArguments
 with user_errors("sft.py"):
     for number in range(100_000):
         print(number)
