@@ -61,11 +61,11 @@ def canonical_text(
     """
     check_choices("document", [document], CUTS)
     if isinstance(source, (str, Path)):
-        local = source == STAND_IN or Path(source).exists()
+        if source == STAND_IN:  # in place of a dataset of the Hub in a trial, whatever is said of that
+            return Numbered(StandIn(seed))
+        local = Path(source).exists()
         if local and (config, split, revision) != (None, "train", None):
             raise ValueError(f"canonical: {source} is not on the Hub; config, split and revision are for ids there")
-        if source == STAND_IN:
-            return Numbered(StandIn(seed))
         source = (
             _local(Path(source), document, text_column) if local else _from_hub(str(source), config, split, revision)
         )
