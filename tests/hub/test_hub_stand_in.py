@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 from http.client import HTTPConnection, HTTPMessage
 
@@ -391,3 +392,17 @@ def test_clients_are_alone(hub, client):
         """
     assert client(cached).stdout == "\n\n"
     assert client(cached).stdout == "\n\n", "no client sees what another one has cached"
+
+
+def test_a_fork_that_outlives_a_hub_leaves_its_port_to_the_next(hub):
+    with type(hub)() as first:
+        port = first.server.server_port
+        fork = os.fork()
+        if fork == 0:
+            signal.pause()
+    try:
+        with type(hub)(port) as again:
+            assert again.server.server_port == port
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        os.waitpid(fork, 0)

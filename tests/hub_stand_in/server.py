@@ -61,6 +61,7 @@ class HubStandIn:
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         self.server.daemon_threads = True
+        os.register_at_fork(after_in_child=self.server.socket.close)  # a fork may outlive this Hub, not keep its port
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.api = Api(self.url)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
