@@ -121,6 +121,19 @@ def test_numbers_of_the_table_are_those_of_the_records(docs):
     assert f"| explanations-10 | {gain.mean:.3f} |" in page
 
 
+def test_numbers_of_three_seeds_have_their_intervals(tmp_path):
+    arms = {arm: [made_up("hyperdata", arm, seed) for seed in range(3)] for arm in ("examples", "explanations-10")}
+    for record in (record for records in arms.values() for record in records):
+        add_record(tmp_path / "reproduction" / "hyperdata.jsonl", record)
+    page = write_page(tmp_path, CONFIGS).read_text()
+    values = {arm: [record.metrics["language/validity"] for record in records] for arm, records in arms.items()}
+    for arm, of_arm in values.items():
+        result = mean_interval(of_arm)
+        assert f"| {arm} | {result.mean:.3f} [{max(0, result.low):.3f}, {min(1, result.high):.3f}] |" in page
+    gain = paired_interval(values["explanations-10"], values["examples"])
+    assert f"| explanations-10 | {gain.mean:.3f} [{gain.low:.3f}, {gain.high:.3f}] |" in page
+
+
 def test_a_record_of_another_config_does_not_count(tmp_path):
     record = made_up("rlm_l3", "", 0)
     add_record(tmp_path / "reproduction" / "rlm_l3.jsonl", dataclasses.replace(record, key="0" * 16))
@@ -300,6 +313,7 @@ def test_claims_in_another_setting_get_no_verdict(docs):
         section = page.split(f"## {study.title}\n")[1].split("\n## ")[0]
         assert ("This is not the published setting:" in section) is bool(study.settings)
         if study.settings:
+            assert "reproduced |" not in section
             assert section.count("| not the published setting |") >= 3
             assert all(f"| {what} | {published} |" in section for what, published, _ in study.settings)
 

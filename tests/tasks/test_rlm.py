@@ -497,8 +497,6 @@ def test_illegal_beta_is_an_error_that_names_the_field(value):
         ("rule_seed", 1.5, "int"),
         ("size", -1, "a value from 0 to 1099511627776"),
         ("size", 1.0, "int"),
-        ("loss", "first", "Known: all, last"),
-        ("loss", None, "Known: all, last"),
         ("root_prior", (1, 2), "as many weights as vocab_size=6, or none"),
         ("root_prior", (1,) * 7, "as many weights as vocab_size=6, or none"),
         ("root_prior", (0,) * 6, "finite weights of at least 0, not all of them 0"),
@@ -511,8 +509,14 @@ def test_illegal_beta_is_an_error_that_names_the_field(value):
     ],
 )
 def test_other_illegal_value_is_an_error_that_names_the_field(field, value, wanted):
-    with pytest.raises(ValueError, match=f"RlmConfig.{field}: got .*{wanted}"):
+    with pytest.raises(ValueError, match=f"RlmConfig.{field}: got .*, wanted {wanted}"):
         get_task("rlm", vocab_size=6, **{field: value})
+
+
+@pytest.mark.parametrize("value", ["first", None])
+def test_a_loss_that_is_none_is_an_error_that_names_all(value):
+    with pytest.raises(ValueError, match=rf"RlmConfig.loss: got {value!r}; Known: all, last\."):
+        get_task("rlm", vocab_size=6, loss=value)
 
 
 def test_prior_is_a_list_in_json_and_its_scale_does_not_matter():
