@@ -208,7 +208,7 @@ def lines_of(paths) -> int:
 
 
 def test_the_package_stays_small():
-    assert lines_of([*FILES, *PACKAGE.rglob("*.j2")]) <= 27_741  # a ceiling for now: 22,500 is what it is to become
+    assert lines_of([*FILES, *PACKAGE.rglob("*.j2")]) <= 27_739  # a ceiling for now: 22,500 is what it is to become
     assert lines_of(SCRIPTS) <= 3_800
 
 

@@ -7,6 +7,7 @@ run's folder, or else any SEED.json. Seeds are paired by their number in the pat
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import re
@@ -30,11 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arms, and what the answer rests on."""
     parser.add_argument("folder", nargs="+", type=Path, help="an arm, or one folder or .jsonl file of arms")
     parser.add_argument("--primary", help="the metric that the answer rests on; without it there are no verdicts")
-    parser.add_argument(
-        "--better", choices=("higher", "lower"), help="default: lower in a loss or excess, else higher"
-    )
+    parser.add_argument("--better", choices=("higher", "lower"), help="by default lower in a loss or an excess")
     parser.add_argument("--smallest_effect", type=float, help="the smallest difference that matters, in its unit")
     parser.add_argument("--against", help="the arm that the others are compared with (default: the first)")
+    parser.add_argument("--config", type=Path, help="of a comparison: takes these four, and its pairs, from there")
     parser.add_argument("--varied", nargs="+", default=[], metavar="NAME", help="settings that arms may differ in")
     parser.add_argument("--common_seeds", action="store_true", help="leave out seeds that an arm lacks, not an error")
 
@@ -42,11 +42,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a page in Markdown."""
     from hf_synth.experiments import statistics
-    from hf_synth.experiments.arms import SHARED
+    from hf_synth.experiments.arms import SHARED, CompareArguments, split_config
     from hf_synth.reports.read import check_alike
     from hf_synth.reports.tables import render
 
-    folders, arms = arguments.folder, {}
+    folders, arms, plan = arguments.folder, {}, None
+    if arguments.config:
+        own = {field.name for field in dataclasses.fields(CompareArguments)}
+        if given := [name for name in own if getattr(arguments, name, None) is not None]:
+            raise ValueError(f"{min(given)}: got it beside --config, which fixes it; give one of them")
+        plan = CompareArguments(**split_config(["--config", str(arguments.config)], own)[0])
+        vars(arguments).update(primary=plan.primary, better=plan.better, smallest_effect=plan.smallest_effect)
     if arguments.smallest_effect is not None and not 0 < arguments.smallest_effect < math.inf:
         raise ValueError(f"smallest_effect: got {arguments.smallest_effect}, wanted a number above 0")
     if len(folders) == 1 and folders[0].suffix == ".jsonl":
@@ -57,8 +63,14 @@ def run(arguments: argparse.Namespace) -> None:
     arms |= {path.resolve().name: dict(_arm(path)) for path in folders}
     if len(arms) < 2 or len(arms) < len(folders):
         raise ValueError(f"arms: got {', '.join(map(repr, arms)) or 'none'}, wanted at least two of different names")
-    _check_seeds(arms, common=arguments.common_seeds)
-    seeds = sorted(set.intersection(*map(set, arms.values())))
+    for arm, by_seed in arms.items():
+        if (missing := sorted(set().union(*arms.values()) - by_seed.keys())) and not arguments.common_seeds:
+            raise ValueError(
+                f"got arm {arm!r} without seed {', '.join(missing[:5])}, which another has, wanted the same seeds: "
+                "one that failed may have failed because of its arm; --common_seeds leaves out what an arm lacks"
+            )
+    if not (seeds := sorted(set.intersection(*map(set, arms.values())))):
+        raise ValueError(f"got no seed that all of {', '.join(arms)} have, wanted at least two")
     for seed in seeds:
         runs = {arm: by_seed[seed] for arm, by_seed in arms.items()}
         sizes = {arm: {name: run[0][name] for name in _SIZES if name in run[0]} for arm, run in runs.items()}
@@ -69,10 +81,12 @@ def run(arguments: argparse.Namespace) -> None:
     for asked, names in ((arguments.primary, known), (first, list(arms))):
         if asked is not None and asked not in names:
             raise ValueError(f"got {asked!r}, which no run has; {likely(asked, names)}")
-    pairs = [(arm, first) for arm in arms if arm != first]
+    pairs = plan.pairs if plan else [(arm, first) for arm in arms if arm != first]
     measures = [arguments.primary] if arguments.primary else known
     arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
-    differences = statistics.differences(dict.fromkeys(pairs, results), measures)
+    sides = {pair: {name: statistics.results_of(results, name) for name in pair} for pair in pairs}
+    interactions = [pair for pair in pairs if pair[0] not in arms]
+    differences = statistics.differences(sides, measures, interactions=interactions)
     answered = [(each, statistics.verdict(each, arguments.better, arguments.smallest_effect)) for each in differences]
     tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
     print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), tests=tests, differences=answered,
@@ -158,15 +172,3 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{name}/")
         else:
             yield f"{prefix}{name}", value
-
-
-def _check_seeds(arms: Mapping[str, Mapping[str, Any]], *, common: bool) -> None:
-    everything = set().union(*arms.values())
-    for arm, by_seed in arms.items():
-        if (missing := sorted(everything - by_seed.keys())) and not common:
-            raise ValueError(
-                f"got arm {arm!r} without seed {', '.join(missing[:5])}, which another has, wanted the same seeds: "
-                "one that failed may have failed because of its arm; --common_seeds leaves out what an arm lacks"
-            )
-    if not set.intersection(*map(set, arms.values())):
-        raise ValueError(f"got no seed that all of {', '.join(arms)} have, wanted at least two")

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hf_synth.metrics.intervals import (
     Interval,
@@ -99,6 +100,14 @@ def _within(interval: Interval, least: float, most: float) -> Interval:
     if not (math.isfinite(interval.low) and least <= interval.mean <= most):
         return interval
     return Interval(interval.mean, max(least, interval.low), min(most, interval.high))
+
+
+def results_of(results: Results, name: str) -> dict[Any, Metrics]:
+    """The metrics of an arm by seed; of `A - B` their differences, NaN where one has none."""
+    if name in results or MINUS not in name:
+        return dict(results.get(name, {}))
+    one, two = (pd.DataFrame(results.get(part, {})) for part in name.split(MINUS))
+    return (one - two).dropna(axis=1, how="all").to_dict()
 
 
 def differences(

@@ -155,7 +155,10 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
             band = band.clip(0, 1) if panel.y_label.startswith("fraction") else band
             ax.fill_between(line.steps, *band, color=line.colour, alpha=0.13, linewidth=0)
     if panel.level is not None:
-        draw_level(ax, *panel.level)
+        value, meaning = panel.level
+        ax.axhline(value, **_LEVEL)
+        ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
+                    textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
     set_title(ax, panel.title, columns)
     steps = np.unique([step for line in panel.lines for step in line.steps])
     once = max((len(line.steps) for line in panel.lines), default=0) == 1
@@ -187,13 +190,6 @@ def write_exponents(*axes: Axis) -> None:
     for axis in axes:
         if not 1e-4 <= np.abs(axis.get_data_interval()).max() < 1e9:
             axis.set_major_formatter("{x:.3g}")
-
-
-def draw_level(ax: Axes, value: float, meaning: str) -> None:
-    """A thin line at a value, with what the value is."""
-    ax.axhline(value, **_LEVEL)
-    ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
-                textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
 
 
 def draw_interval(ax: Axes, interval: Interval, row: float, colour: str, values: Sequence[float] = ()) -> None:

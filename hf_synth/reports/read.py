@@ -29,9 +29,7 @@ from hf_synth.experiments.arms import (
 )
 from hf_synth.experiments.statistics import (
     EQUAL_KL,
-    MINUS,
     Difference,
-    Metrics,
     Pair,
     Results,
     all_measures,
@@ -39,6 +37,7 @@ from hf_synth.experiments.statistics import (
     differences,
     finite,
     known_measures,
+    results_of,
     seed_interval,
 )
 from hf_synth.io import reading
@@ -291,7 +290,7 @@ class Comparison:
         """The results of each pair alone, with the measures at the KL divergences that both arms came to."""
         paired: dict[Pair, Results] = {}
         for pair in self.pairs:
-            sides = [self._side(name) for name in pair]
+            sides = [results_of(self.results, name) for name in pair]
             seeds = sorted(set(sides[0]) & set(sides[1]))
             for seed in seeds if set(pair) <= self.runs.keys() else []:
                 extra = at_equal_kl(*(self.runs[name][seed].log["history"] for name in pair))
@@ -299,14 +298,6 @@ class Comparison:
                     side[seed] = {**side[seed], **more}
             paired[pair] = {name: {seed: side[seed] for seed in seeds} for name, side in zip(pair, sides, strict=True)}
         return paired
-
-    def _side(self, name: str) -> dict[int, Metrics]:
-        """The metrics of an arm by seed; of `A - B` their differences, NaN where one has none."""
-        arm, minus, other = name.partition(MINUS)
-        if not minus:
-            return dict(self.results.get(arm, {}))
-        one, two = (pd.DataFrame(self.results.get(part, {})) for part in (arm, other))
-        return (one - two).dropna(axis=1, how="all").to_dict()
 
     def values(self, arm: str, measure: str) -> list[float]:
         """A measure of each seed that has it."""

@@ -130,14 +130,23 @@ def test_files_of_other_tools_are_paired_by_seed(name, printed, tmp_path):
     assert "| `acc` | `b` minus `a` | 3 | +0.5 [+0.5, +0.5] | 1 | 1 |" in printed("a", "b")
 
 
-def test_the_records_beside_a_page_say_what_the_page_says(printed):
-    """The last comparison of docs/density.md, from the metrics of every seed that are kept there."""
-    page = (ROOT / "docs" / "density.md").read_text()
-    said = printed(str(ROOT / "docs" / "density" / "coverage.jsonl"), "--primary", "halves/validity/rare")
-    assert "# Comparison of 6 arms, 16 seeds" in said
-    difference = "+0.225 [+0.136, +0.315], 16 seeds"
-    assert f"`both` minus `uniform` in `halves/validity/rare`: {difference}" in page
-    assert f"`both` minus `uniform`: {difference}" in said
+@pytest.mark.parametrize(("name", "pairs"), [("verifier", 6), ("proxy", 3), ("coverage", 4)])
+def test_the_records_beside_a_page_say_what_the_page_says(name, pairs, printed):
+    """Every verdict of docs/density.md, interactions too, from the metrics of every seed that are kept there."""
+    page = (ROOT / "docs" / "density.md").read_text().partition(f"<!-- begin {name} -->")[2].partition("<!-- end")[0]
+    config = ROOT / "recipes" / "configs" / "density" / f"testbed_{name}.yaml"
+    said = printed(str(ROOT / "docs" / "density" / f"{name}.jsonl"), "--config", str(config))
+    verdicts = [line for line in page.splitlines() if line.startswith("- **")]
+    assert len(verdicts) == pairs
+    assert [line for line in said.splitlines() if line.startswith("- **")] == [
+        line.replace(" in `halves/validity/rare`", "") for line in verdicts
+    ]
+
+
+def test_what_a_config_fixes_is_not_said_again(refused):
+    config = str(ROOT / "recipes" / "configs" / "density" / "testbed_coverage.yaml")
+    for flag, value in (("primary", "a"), ("better", "lower"), ("smallest_effect", "0.1"), ("against", "uniform")):
+        assert f"{flag}: got it beside --config" in refused("a", "b", "--config", config, f"--{flag}", value)
 
 
 @pytest.mark.parametrize(
