@@ -50,14 +50,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def on_a_page(kind: type[Task]) -> str:
     """Return a section of the gallery: the first training row of the first preset, and the floor over test rows."""
-    task = kind(next(iter(kind.presets.values())))
-    rows = task.rows(0, _GALLERY_ROWS, split="test")
-    floor = -task.optimal_log_probs(rows)[rows.loss_mask].mean() + 0.0
+    from hf_synth.hub.facts import floor
+
+    first, config = next(iter(kind.presets.items()))
+    known = floor(task := kind(config), "test", _GALLERY_ROWS, 0)
+    mean, error = (f"{known[name]:.4f}" for name in ("nats_per_token", "standard_error"))
+    mean += f" ± {error} (standard error)" if float(error) else ""
+    facts = [f"Floor of `{first}`: {mean} nats per token, over {known['rows']:,} test rows"]
+    facts += [f"Presets: {', '.join(f'`{name}`' for name in kind.presets)}", f"Source: {kind.source}"]
     example = next(row_lines(task, task.rows(0, 1), most=40))
-    presets = ", ".join(f"`{name}`" for name in kind.presets)
-    lines = [f"## {kind.name}", about(kind), f"```\n{example}\n```"]
-    lines += [f"- Floor of `{next(iter(kind.presets))}`: {floor:.4f} nats per token, over {len(rows):,} test rows."]
-    lines[-1] += f"\n- Presets: {presets}.\n- Source: {kind.source}."
+    lines = [f"## {kind.name}", about(kind), f"```\n{example}\n```", "\n".join(f"- {fact}." for fact in facts)]
     return "\n\n".join(lines)
 
 

@@ -207,8 +207,7 @@ def _result(comparison: Comparison) -> str:
         [code(name_of(arm)), number(len(runs)), *(arm_cell(comparison, arm, name) for name, _, _ in measures)]
         for arm, runs in comparison.runs.items()
     ]
-    header = ["arm", "seeds", *(f"{title.lower()}, {unit}" for _, title, unit in measures)]
-    return table(header, rows)
+    return table(["arm", "seeds", *(f"{title.lower()}, {unit}" for _, title, unit in measures)], rows)
 
 
 def arm_cell(comparison: Comparison, arm: str, name: str) -> str:

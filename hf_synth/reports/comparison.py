@@ -47,9 +47,7 @@ def draw_figures(comparison: Comparison) -> list[str]:
         figures["primary"] = primary_figure(comparison)
     if (groups := head_to_tail(comparison)) is not None:
         figures["groups"] = groups_figure(comparison, *groups)
-    logged = comparison.first.names()
-    measure = next((name for name in _CURVES if name in logged), None)
-    if measure is not None:
+    if measure := next((name for name in _CURVES if name in comparison.first.names()), None):
         figures["steps"] = steps_figure(comparison, measure)
     return [name for name, figure in figures.items() if save(figure, comparison.folder, name)]
 
@@ -106,7 +104,7 @@ def groups_figure(comparison: Comparison, title: str, groups: Sequence[tuple[str
         intervals = [comparison.interval(arm, name) for name, _ in groups]
         known = {at: interval for at, interval in enumerate(intervals) if interval is not None}
         lines.append(mean_line(comparison, arm, list(known), list(known.values()), marker="o"))
-    figure = curves([Panel(title, "mean over seeds", lines, x_label="")])
+    figure = curves([Panel(title, title.partition(" ")[0], lines, x_label="")])
     for ax in figure.axes if figure else []:
         ax.set_xticks(range(len(groups)), [label(name, 14) for _, name in groups], rotation=30, ha="right")
     return figure
@@ -178,6 +176,7 @@ def _text(comparison: Comparison, figures: Sequence[str], prompts: int, settings
         fewest=FEWEST_FOR_A_CLAIM,
         likely=POWER,
         figures=figures,
+        groups=head_to_tail(comparison),
         measures=_measures(comparison),
         differences=_differences(comparison),
         family=max((each.tests for each in shown), default=0),

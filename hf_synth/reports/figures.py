@@ -95,8 +95,7 @@ def label(text: str, most: int = 26) -> str:
 def blank(height: float, rows: int = 1, columns: int = 1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure of the report's width and its axes in reading order; no state outside it is touched."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
-    return figure, list(axes.flat)
+    return figure, list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
 
 
 @matplotlib.rc_context(STYLE)
@@ -121,6 +120,7 @@ def curves(panels: Iterable[Panel], *, share_y: bool = False, log_x: bool = Fals
             limit_shares(ax)
         if log_x:
             ax.set_xscale("log")
+            ax.set_xlabel(f"{panel.x_label}, log scale")
             plain_log(ax.xaxis, crowded=columns == 3)
         if not alike and len(panel.lines) > 1:
             ax.legend()
@@ -158,7 +158,8 @@ def draw(panel: Panel, ax: Axes, columns: int = 2) -> None:
         value, meaning = panel.level
         ax.axhline(value, **_LEVEL)
         ax.annotate(meaning, (1, value), xycoords=("axes fraction", "data"), xytext=(0, 2), ha="right",
-                    textcoords="offset points", fontsize=8, color="#555555")  # fmt: skip
+                    textcoords="offset points", fontsize=8, color="#555555",
+                    bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})  # fmt: skip
     set_title(ax, panel.title, columns)
     steps = np.unique([step for line in panel.lines for step in line.steps])
     once = max((len(line.steps) for line in panel.lines), default=0) == 1
@@ -352,8 +353,7 @@ def prompt_map(position: np.ndarray, values: np.ndarray, name: str, cluster: np.
     x, y = position[rows].T
     norm = LogNorm(*log_range(values))
     points = ax.scatter(x, y, c=values[rows], norm=norm, cmap=_MAP_COLOURS, s=size, linewidths=0)
-    bar = figure.colorbar(points, ax=ax, label=name)
-    plain_log(bar.ax.yaxis)
+    plain_log(figure.colorbar(points, ax=ax, label=name).ax.yaxis)
     names = [] if cluster is None else list(dict.fromkeys(cluster))
     ax.margins(0.1)
     figure.draw_without_rendering()  # now the axes have their size

@@ -41,6 +41,8 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
              for arm, runs in arms.items() if arm != "examples"]  # fmt: skip
     save(_figure(arms), folder, "hyperdata")
     return [
+        f"**In short.** Of the samples of `{rows[0][0]}`, a fraction of {rows[0][1]} is valid; {rows[0][2]} is valid "
+        "and no string of the training data. More explanations leave an arm fewer examples: they take their place.",
         sample_size_note([*map(len, arms.values())]),
         table(["arm", *_MEASURES.values(), "published validity (one seed)"], rows),
         "- A sample is valid if all of it is in the language.\n"
@@ -97,13 +99,8 @@ def _figure(arms: Mapping[str, Sequence[Record]]) -> Figure:
             interval = mean_interval(values)
             jitter = np.linspace(-0.12, 0.12, len(values))
             ax.plot(position + jitter, values, "o", color=colour, markersize=3, alpha=0.5)
-            reach = (
-                [[0.0], [0.0]]
-                if len(values) < 2
-                else [[interval.mean - interval.low], [interval.high - interval.mean]]
-            )
+            reach = np.nan_to_num([[interval.mean - interval.low], [interval.high - interval.mean]])  # NaN of one run
             ax.errorbar([position + 0.25], [interval.mean], yerr=reach, fmt="D", color=colour, markersize=5, capsize=3)
-        names = [arm if arm == "examples" else arm.replace("explanations-", "expl. ") + " %" for arm in arms]
-        ax.set_xticks(range(len(arms)), names, rotation=20)
+        ax.set_xticks(range(len(arms)), list(arms), rotation=20)
         ax.set_title(_MEASURES[name], loc="left")
     return figure

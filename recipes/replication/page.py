@@ -66,14 +66,13 @@ def write_page(docs: Path, configs: Path) -> Path:
                   for name, claim, word, p in kept if claim.own is own] for own in (False, True)}  # fmt: skip
     counts = [", ".join(f"{word} {count}" for word, count in collections.Counter(row[-1] for row in part).items())
               or "none" for part in rows.values()]  # fmt: skip
-    tested_of = {STUDIES[name].title.split(":")[0] for name, claim, *_ in kept if not claim.own}
-    topics = dict.fromkeys(study.title.split(":")[0] for study in STUDIES.values())
+    same = dict.fromkeys(STUDIES[name].title for name, claim, *_ in kept if not claim.own)
     differing = [study for study in STUDIES.values() if study.settings]
     for study in differing:
         what = f"not the published setting: {', '.join(name for name, *_ in study.settings)}"
         rows[False].append([study.title, "all that was published", MISSING, MISSING, what])
     head = {"published": counts[0], "new": counts[1], "other": len(differing), "studies": len(STUDIES)}
-    head |= {"untested": ", ".join(topic for topic in topics if topic not in tested_of) or "none"}
+    head |= {"same": len(same), "named": "; ".join(same) or "none"}
     head |= {"tested": sum(not claim.without for _, claim in claims)}
     shown = {word for word, _ in answers} | ({"not the published setting"} if differing else set())
     head["legend"] = "\n".join(

@@ -111,13 +111,14 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     weak = [target.name for target in targets if not target.is_cleared()]
     _downstream_figure(targets, folder)
     control = [
-        f"{np.mean(own):.1f} points on {target.name}, shuffled {np.mean(shuffled):.1f}"
+        f"{target.name} {np.mean(own):.1f} and {np.mean(shuffled):.1f}"
         for target in targets
         if (own := target.differences("set-attention")) and (shuffled := target.differences("set-shuffled"))
         and target.name in ("haystack", "sort")
     ]  # fmt: skip
     return [
-        f"**In short.** Over random initial weights, the attention of set gains {'; '.join(control) or '-'}.",
+        "**In short.** Points gained over random initial weights by the attention of set, and by the same numbers "
+        f"shuffled: {'; '.join(control) or '-'}. Only the difference of the two is due to what set taught.",
         sample_size_note([*map(len, arms.values())])
         + " Seeds change the model and those it starts from; the rows are the same.",
         "Accuracy of the result's tokens in %, without the end token, as in the publication. Our runs record it with "

@@ -68,11 +68,8 @@ def _against_floor(
 ) -> list[str | list[Claim]]:
     columns = ["floor/test", "loss/test", "excess/test", "accuracy/test"]
     losses = [[record.counted[name] for name in _COUNTERS] for record in records]
-    rows = [
-        [f"grammar {record.seed}", *(f"{record.metrics[column]:.3f}" for column in columns),
-         *(f"{loss:.3f}" for loss in own)]
-        for record, own in zip(records, losses, strict=True)
-    ]  # fmt: skip
+    rows = [[f"grammar {record.seed}", *(f"{value:.3f}" for value in (*map(record.metrics.get, columns), *own))]
+            for record, own in zip(records, losses, strict=True)]  # fmt: skip
     means = [over_units([record.metrics[column] for record in records]) for column in columns]
     means += [over_units(of_counter) for of_counter in zip(*losses, strict=True)]
     rows.append(["mean and 95 % interval", *means])

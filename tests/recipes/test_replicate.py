@@ -77,8 +77,10 @@ def test_of_several_held_out_facts_the_mean_accuracy_is_compared(replicate, tmp_
     ]
     parts = page.analogy_section(records, config, tmp_path)
     lines = [line for part in parts if isinstance(part, str) for line in part.splitlines()]
-    first = next(line for line in lines if line.startswith("| rate-1e-3 | 2 | 0.33 | 0.75 | 1.00 "))
-    assert first.count("2 of 2") == 2  # all right once, and lost again
+    first = next(line for line in lines if line.startswith("| rate-1e-3 | 2 | 0.33 | 0.75 | 0.75 | "))
+    assert "| 2 of 2 (step 2), at the end 0 | 2 of 2 (1.00 " in first  # at the same evaluation, which is the second
+    assert first.endswith(" | 2 of 2 (1.00 [0.34, 1.00]) |")  # and lost again
+    assert "with `rate-1e-3` 2 of 2 (step 2), at the end 0" in lines[0]
     own = [claim for part in parts if isinstance(part, list) for claim in part if claim.own]
     assert [round(claim.interval.mean, 4) for claim in own] == [round((0.5 + 0.5 - 0.2 / 3) / 2, 4)]
 

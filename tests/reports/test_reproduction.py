@@ -80,10 +80,13 @@ def test_every_study_has_a_config_and_a_section(docs):
     assert all((docs / picture).stat().st_size > 1000 for picture in pictures)
 
 
-def test_the_page_says_first_of_which_topics_no_published_claim_is_tested(docs, tmp_path):
-    said = "No published claim is tested of these: "
-    assert f"{said}Analogy, Procedural, Hyperdata.\n" in (docs / "reproduction.md").read_text()
-    assert f"{said}RLM, Analogy, Procedural, Hyperdata.\n" in write_page(tmp_path, CONFIGS).read_text()
+def test_the_page_says_first_which_studies_have_the_published_setting(docs, tmp_path):
+    said, place = "- Studies in the published setting: ", "RLM: depth 1, published loss and entropies"
+    assert f"{said}1 of 8 ({place}). Verdicts on their" in (docs / "reproduction.md").read_text()
+    assert (
+        f"{said}0 of 8 (none). Verdicts on their published claims: none.\n"
+        in write_page(tmp_path, CONFIGS).read_text()
+    )
 
 
 def test_grammars_are_paired_across_betas(tmp_path):
@@ -147,7 +150,8 @@ def test_a_graph_whose_rows_had_no_held_out_analogy_is_left_out_of_its_arm(tmp_p
         add_record(tmp_path / "reproduction" / "transience.jsonl", record)
     page = write_page(tmp_path, CONFIGS).read_text()
     curve = whole.dynamics["validation_accuracy/ood_analogical"]
-    assert f"| decay | 2 | 0.00 | {np.mean(curve):.2f} | {max(curve):.2f} | {curve[-1]:.2f} | 0 of 2 " in page
+    assert f"| decay | 2 | 0.00 | {np.mean(curve):.2f} | {curve[-1]:.2f} | 0 of 2, at the end 0 | 0 of 2 " in page
+    assert "with `decay` 0 of 2, at the end 0" in page
 
 
 def test_published_claims_about_analogies_are_of_the_arm_with_the_published_values(tmp_path):
