@@ -90,18 +90,15 @@ def disk_full_error(error: BaseException | None) -> BaseException | None:
 
     That is: a disk is full, a quota is used up, or a file has its largest size.
     """
-    if error is None or _says_disk_full(error):
-        return error
-    return disk_full_error(error.__cause__ or error.__context__)
-
-
-def _says_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
-    # Neither torch nor safetensors keeps the number of the system's error: both only describe it.
-    if type(error).__name__ == "SafetensorError":
-        return any(f"os error {number}" in str(error) for number in _DISK_FULL)
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _TORCH_DISK_FULL)
+    while error is not None:
+        # Neither torch nor safetensors keeps the number of the system's error: both only describe it.
+        said, kind = str(error), type(error).__name__
+        torch_says = isinstance(error, RuntimeError) and any(text in said for text in _TORCH_DISK_FULL)
+        rust_says = kind == "SafetensorError" and any(f"os error {number}" in said for number in _DISK_FULL)
+        if torch_says or rust_says or (isinstance(error, OSError) and error.errno in _DISK_FULL):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def raised_at(error: BaseException) -> str:

@@ -178,7 +178,9 @@ def soft_cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: A
     targets = labels[:, 1:]
     carries = targets[:, :, 0] != IGNORED
     log_probs = outputs.logits[:, :-1][carries].float().log_softmax(-1)[:, : targets.shape[-1]]
-    total = -(targets[carries] * log_probs).sum()
+    if log_probs.shape[-1] < targets.shape[-1]:
+        raise ValueError(f"got a model of {log_probs.shape[-1]} ids, wanted the task's {targets.shape[-1]}, or more")
+    total = -(targets[carries] * log_probs.masked_fill(targets[carries] == 0, 0)).sum()  # a logit may be -inf there
     return total * targets.shape[-1] / num_items_in_batch if num_items_in_batch is not None else total / carries.sum()
 
 

@@ -1,5 +1,6 @@
 """Rows by number: a loader fetches what the task makes, whatever the numbers, the pass, the stage or the process."""
 
+import math
 import re
 import runpy
 from pathlib import Path
@@ -289,6 +290,14 @@ def test_soft_labels_are_the_best_predictors_and_the_rest_is_as_without(task):
         rows = task.rows(row, 1, seed=3)
         best = task.optimal_distribution(rows, np.arange(rows.loss_start[0], rows.loss_stop[0]))[0]
         assert torch.equal(batch["labels"][number, carries[number]], torch.from_numpy(best).float())
+
+
+def test_soft_cross_entropy_of_a_model_that_rules_out_what_cannot_follow():
+    best = torch.tensor([[[-100.0] * 3, [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]])
+    logits = torch.cat([best[:, 1:].log(), torch.zeros(1, 1, 3)], dim=1)
+    assert soft_cross_entropy(SimpleNamespace(logits=logits), best).item() == pytest.approx(math.log(2) / 2)
+    with pytest.raises(ValueError, match="got a model of 2 ids, wanted the task's 3, or more"):
+        soft_cross_entropy(SimpleNamespace(logits=logits[..., :2]), best)
 
 
 def test_soft_cross_entropy_of_certain_labels_is_the_usual_one_however_a_step_is_split():

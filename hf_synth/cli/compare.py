@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import json_dict, likely
+from hf_synth.errors import check_choices, json_dict, likely
 from hf_synth.io import reading
 
 # What holds the numbers of a run: the first kind that an arm has. What a run was given: in its folder, or above it.
@@ -76,22 +76,26 @@ def run(arguments: argparse.Namespace) -> None:
         sizes = {arm: {name: run[0][name] for name in _SIZES if name in run[0]} for arm, run in runs.items()}
         check_alike({arm: runs[arm][1] | sizes[arm] for arm in runs}, arguments.varied)
     results = {arm: {seed: by_seed[seed][0] for seed in seeds} for arm, by_seed in arms.items()}
-    known = [name for name in statistics.known_measures(results) if not _NO_MEASURE.search(name)]
     first = arguments.against or next(iter(arms))
-    for asked, names in ((arguments.primary, known), (first, list(arms))):
-        if asked is not None and asked not in names:
-            raise ValueError(f"got {asked!r}, which no run has; {likely(asked, names)}")
+    check_choices("against", [first, *(plan.arms if plan else [])], arms, "arm ")
     pairs = plan.pairs if plan else [(arm, first) for arm in arms if arm != first]
-    measures = [arguments.primary] if arguments.primary else known
-    arguments.better = arguments.better or statistics.better_direction(arguments.primary or "")
+    asked, known = arguments.primary or "", statistics.known_measures(results)
+    measures = [asked] if asked else [name for name in known if not _NO_MEASURE.search(name)]
+    names = {name for by_seed in results.values() for run in by_seed.values() for name in run}
+    if not measures or measures[0] not in names:
+        raise ValueError(f"primary: got {asked!r}, which no run has; {likely(asked, names)}")
+    without = [f"{arm}, seed {seed}" for arm, by_seed in results.items() for seed, run in by_seed.items()
+               if asked and asked not in run]  # fmt: skip
+    arguments.better = arguments.better or statistics.better_direction(asked)
     sides = {pair: {name: statistics.results_of(results, name) for name in pair} for pair in pairs}
     interactions = [pair for pair in pairs if pair[0] not in arms]
     differences = statistics.differences(sides, measures, interactions=interactions)
     answered = [(each, statistics.verdict(each, arguments.better, arguments.smallest_effect)) for each in differences]
     tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
+    tested = min((each.seeds for each in differences if arguments.primary), default=len(seeds))
     print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), tests=tests, differences=answered,
                  level=statistics.LEVEL, power=statistics.POWER, fewest=statistics.FEWEST_FOR_A_CLAIM,
-                 detectable=statistics.detectable(len(seeds), tests),
+                 detectable=statistics.detectable(tested, tests), tested=tested, without=without,
                  unanswered=sorted({*pairs} - {(each.arm, each.other) for each in differences})))  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
+from scipy.signal import savgol_filter
 
 from hf_synth.metrics.intervals import (
     Interval,
@@ -81,7 +83,8 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def better_direction(measure: str) -> str:
     """Whether `higher` or `lower` is better in a measure: lower in a loss or an excess."""
-    return "lower" if {"loss", "excess"} & set(re.split(r"\W|_", measure)) else "higher"
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", measure)
+    return "lower" if {"loss", "excess"} & {word.lower() for word in words} else "higher"
 
 
 def seed_interval(values: Sequence[float], name: str) -> Interval:
@@ -129,7 +132,8 @@ def differences(
             p = paired_test(mine, theirs) if len(mine) >= FEWEST_FOR_A_CLAIM else 1.0
             interval = paired_interval(mine, theirs)
             most = 1.0 + ((arm, other) in interactions)
-            interval = _within(interval, -most, most) if _RATE.search(measure) else interval
+            if _RATE.search(measure) and all(1 - most <= value <= 1 for value in (*mine, *theirs)):  # no percentages
+                interval = _within(interval, -most, most)
             raw.append(Difference(measure, arm, other, len(mine), interval, sd, p, p))
     unanswered = len(results.keys() - {(difference.arm, difference.other) for difference in raw})
     corrected = holm([difference.p for difference in raw] + [1.0] * unanswered * len(measures))
@@ -175,17 +179,16 @@ def verdict(difference: Difference, better: str, smallest_effect: float | None =
 
 def needed(difference: Difference) -> int | None:
     """How many seeds detect the difference that was seen, at the strictest test; None where a million do not."""
-    level = LEVEL / difference.tests
-    seeds = units_needed(difference.interval.mean, difference.sd, POWER, level) if difference.sd else None
+    seeds = units_needed(difference.interval.mean, difference.sd, POWER, LEVEL / difference.tests)
     return None if seeds is None else max(seeds, FEWEST_FOR_A_CLAIM)
 
 
 def detectable(seeds: int, pairs: int) -> dict[int, float]:
-    """Tests -> the minimum detectable effect, in standard deviations of the paired differences; empty for one seed.
+    """Tests -> the minimum detectable effect, in standard deviations of the paired differences.
 
-    Of one test, and of `pairs` corrected for their number.
+    Of one test, and of `pairs` corrected for their number. Empty for so few seeds that they decide nothing.
     """
-    if seeds < _FEWEST:
+    if seeds < FEWEST_FOR_A_CLAIM:
         return {}
     return {tests: smallest_detectable(1.0, seeds, POWER, LEVEL / tests) for tests in sorted({1, pairs})}
 
@@ -221,7 +224,7 @@ def over_seeds(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str
 def known_measures(results: Results) -> list[str]:
     """Names that any run has, sorted; sizes, times and bounds left out."""
     names = set().union(*_runs(results))
-    return sorted(name for name in names if not name.startswith(_NO_MEASURES) and not name.endswith(_BOUNDS))
+    return sorted(name for name in names if not f"{name}/".startswith(_NO_MEASURES) and not name.endswith(_BOUNDS))
 
 
 def all_measures(results: Results) -> list[str]:
@@ -248,7 +251,7 @@ def _rank(name: str) -> tuple[bool, int, str]:
 
 _NO_MEASURES = (
     "equal_kl/kl",  # the same in both arms, by what it is
-    "seconds/", "weights/", "prompts/", "pairs/", "parameters", "steps", "rows/", "floor/", "sampling/",
+    "seconds/", "weights/", "prompts/", "pairs/", "parameters/", "steps/", "rows/", "floor/", "sampling/",
     "completions/",
     # Single evaluations while training; the samples of the trained policy say more.
     "validity/warmup", "validity/final", "sampled_reward/warmup", "sampled_reward/final",
@@ -325,31 +328,19 @@ def at_equal_kl(
 
 
 def _evaluations(history: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Steps, and the measures that every evaluation has, smoothed; the KL as the largest so far."""
-    entries = {entry["step"]: finite(entry) for entry in history if "step" in entry and _KL in finite(entry)}
-    steps = np.array(sorted(entries), dtype=np.float64)
-    if not entries:
-        return steps, {}
-    names = set.intersection(*(set(entry) for entry in entries.values())) - {"step", "epoch"}
-    smoother = _smoother(steps)
-    measures = {name: smoother @ [entries[step][name] for step in steps] for name in names}
-    return steps, {**measures, _KL: np.maximum.accumulate(measures[_KL])}
+    """Evenly spaced steps, and the measures that every evaluation has, smoothed; the KL never falls.
 
-
-def _smoother(steps: np.ndarray) -> np.ndarray:
-    """The matrix [steps, steps] that puts in place of each value that of a line through its neighbours.
-
-    Those are the nearer half of all steps, at least five, with tricube weights. Source: Cleveland (1979), Robust
-    locally weighted regression and smoothing scatterplots.
+    Smoothed by cubics through the nearer half of them (Savitzky and Golay, 1964): lines cut the faster arm's bends.
     """
-    count = len(steps)
-    if count < _FEWEST_SMOOTHED:
-        return np.eye(count)
-    rows = []
-    for step in steps:
-        distance = np.abs(steps - step)
-        reach = np.sort(distance)[max(_FEWEST_SMOOTHED, count // 2) - 1]
-        root = np.clip(1 - (distance / reach) ** 3, 0, None) ** 1.5
-        line = np.stack([root, root * (steps - step)], axis=1)
-        rows.append(np.linalg.pinv(line)[0] * root)
-    return np.stack(rows)
+    entries = {entry["step"]: finite(entry) for entry in history if "step" in entry and _KL in finite(entry)}
+    logged = np.array(sorted(entries), dtype=np.float64)
+    if not entries:
+        return logged, {}
+    names = set.intersection(*(set(entry) for entry in entries.values())) - {"step", "epoch"}
+    steps, window = np.linspace(logged[0], logged[-1], len(logged)), max(_FEWEST_SMOOTHED, len(logged) // 2 | 1)
+    measures = {name: np.interp(steps, logged, [entries[step][name] for step in logged]) for name in names}
+    if len(logged) >= _FEWEST_SMOOTHED:
+        measures = {name: savgol_filter(values, window, 3) for name, values in measures.items()}
+    peak = int((kl := measures[_KL]).argmax())
+    kl[: peak + 1], kl[peak:] = isotonic_regression(kl[: peak + 1]).x, kl[peak]
+    return steps, measures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .base import as_metric
-from .checks import as_float64, log_probabilities
+from .checks import as_float64, between, log_probabilities
 from .intervals import mean_per_token
 
 
@@ -35,8 +35,11 @@ def token_kl(log_probs: np.ndarray, optimal: np.ndarray) -> np.ndarray:
     """KL(best predictor || model) in nats at each token, float64, of ln P and P [..., ids]; 0 P counts nothing."""
     if log_probs.shape != optimal.shape or optimal.ndim < 2:
         raise ValueError(f"kl_divergence: got {log_probs.shape} and {optimal.shape}, wanted one shape [..., ids]")
+    sums = np.exp(log_probabilities("kl_divergence", log_probs)).sum(axis=-1)
+    between("kl_divergence", sums, 0, 1 + 1e-3, "ln P of a model, whose P sum to at most 1 at a token")
+    sums = np.where(optimal >= 0, optimal, np.nan).sum(axis=-1)
+    between("kl_divergence", sums, 1 - 1e-6, 1 + 1e-6, "P of the best predictor, which sum to 1 at a token")
     possible = optimal > 0
-    log_probabilities("kl_divergence", log_probs[possible])
     np.log(optimal, out=(logs := np.zeros(optimal.shape)), where=possible)
     return np.asarray((optimal * np.where(possible, logs - log_probs, 0.0)).sum(axis=-1))
 

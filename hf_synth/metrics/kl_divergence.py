@@ -21,8 +21,10 @@ def kl_divergence(
     `kl/rows_standard_error`, `kl/rows_low` and `kl/rows_high` are over rows, as those of `excess_loss`. Where one
     token of a row carries loss they are smaller: KL counts every token that could come, the excess the one that came.
     """
-    if len(log_probs) != len(optimal) or not len(optimal):
-        raise ValueError(f"kl_divergence: got {len(log_probs)} and {len(optimal)} rows, wanted as many of both")
+    if len(log_probs) != len(optimal) or not any(map(len, optimal)):
+        raise ValueError(
+            f"kl_divergence: got {len(log_probs)} and {len(optimal)} rows, wanted as many of both, and a token"
+        )
     pairs = [[as_float64("kl_divergence", row) for row in pair] for pair in zip(log_probs, optimal, strict=True)]
     per_row = [token_kl(*pair) for pair in pairs]
     sums, tokens = (np.array([of(row) for row in per_row], np.float64) for of in (np.sum, len))

@@ -55,7 +55,7 @@ class Rlm(Task[RlmConfig]):
     """
 
     name = "rlm"
-    version = 1
+    version = 2
     config_class = RlmConfig
     presets = {
         "v128-l1-b2": RlmConfig(),
@@ -90,7 +90,7 @@ class Rlm(Task[RlmConfig]):
 
     def optimal_probs(self, rows: Rows, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Exact sums over all trees, by one pass over the leaves; see Inside."""
-        leaves, symbols = rows.tokens[:, 1:] - FIRST_CONTENT, tokens - FIRST_CONTENT
+        leaves, symbols = rows.tokens[:, 1 : 1 + self._leaves] - FIRST_CONTENT, tokens - FIRST_CONTENT
         return np.where(symbols >= 0, self._inside.next_leaves(leaves, positions - 1, np.maximum(symbols, 0)), 0.0)
 
     def size(self, split: str) -> int | None:

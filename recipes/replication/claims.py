@@ -77,14 +77,14 @@ def verdicts(claims: Sequence[Claim]) -> list[tuple[str, float]]:
     corrected = iter(holm([claim.p if claim.units >= ENOUGH_SEEDS else 1.0 for claim in tested]))
     answers = []
     for claim in claims:
-        if claim.without:
-            answers.append((claim.without, math.nan))
+        p = math.nan if claim.without else float(next(corrected))
+        if claim.without or claim.units < ENOUGH_SEEDS:
+            answers.append((claim.without or TOO_FEW, math.nan))
             continue
         above = Interval(*(end - claim.bar for end in claim.interval))
-        difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, p := float(next(corrected)))
+        difference = Difference(claim.claim, "", "", claim.units, above, 0.0, claim.p, p)
         word = verdict(difference, "higher", claim.smallest_effect).word
-        enough = claim.units >= ENOUGH_SEEDS
-        answers.append(((word if claim.own else _WORDS[word]) if enough else TOO_FEW, p if enough else math.nan))
+        answers.append((word if claim.own else _WORDS[word], p))
     return answers
 
 

@@ -85,7 +85,7 @@ def test_an_arm_without_the_primary_metric_has_no_answer_and_counts(printed, tmp
     page = printed("sort - short", "sort", "sort - long", "--primary", "accuracy")  # no pair has an answer
     assert page.count("has **no answer**: no two seeds have the metric in both arms.") == 2
     assert "- Primary metric: `accuracy`; higher is better." in page
-    assert "2 seeds, corrected for 2 tests" in page
+    assert "- Left out, without a finite value of it: sort - short, seed 0; sort - short, seed 1\n" in page
     assert "over all 2 differences, those without an answer included." in page
     assert "Each line asks" not in page
     write_arm(tmp_path / "unlike", [{"steps": 1} for _ in range(2)])
@@ -238,7 +238,9 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     write_arm(tmp_path / "a", [{"loss": 1.0, "score": float("nan")}, {"loss": 2.0, "score": 1.0}])
     write_arm(tmp_path / "b", [{"loss": 1.0}, {"loss": 2.0}])
     assert "`loss`" in printed("a", "b")  # NaN is missing, and ends nothing
-    assert "got 'los', which no run has; the nearest of 2 known: loss" in refused("a", "b", "--primary", "los")
+    assert "primary: got 'los', which no run has; the nearest of 2 known: loss" in refused(
+        "a", "b", "--primary", "los"
+    )
     assert "wanted at least two of different names" in refused("a")
     assert "arms: got none, wanted at least two of different names" in refused("a/seed-0")
     assert "'none', which has no file of numbers; wanted one per seed" in refused("a", "none")
@@ -251,3 +253,62 @@ def test_files_that_are_none_and_seeds_twice(refused, printed, tmp_path):
     (tmp_path / "b" / "again" / "seed-0").mkdir(parents=True)
     (tmp_path / "b" / "again" / "seed-0" / "metrics.json").write_text("{}")
     assert "got two files for seed 0 of one arm" in refused("a", "b")
+
+
+def write_records(path, **arms):
+    """One line of records for each number of an arm: a mapping, or a value of `accuracy`."""
+    lines = [
+        {"arm": arm, "seed": seed, "metrics": value if isinstance(value, dict) else {"accuracy": value}}
+        for arm, values in arms.items()
+        for seed, value in enumerate(values)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return str(path)
+
+
+def test_percentages_are_no_fractions(printed, tmp_path):
+    """Student's interval of a difference of points does not end at 1."""
+    changes = [6, -4, 5, -3, 7, -5, 4, -4]
+    path = write_records(tmp_path / "a.jsonl", a=[70.0] * 8, b=[70.0 + change for change in changes])
+    said = printed(path, "--primary", "accuracy", "--smallest_effect", "1.5")
+    assert "**Undecided.** `b` minus `a`: +0.75 [-3.58, +5.08]" in said
+    path = write_records(tmp_path / "b.jsonl", a=[0.1, 0.2], b=[1.0, 0.2])
+    assert "+0.45 [-1, +1]" in printed(path, "--primary", "accuracy")
+
+
+@pytest.mark.parametrize("name", ["val/Loss", "Excess", "valLoss", "LOSS", "eval_loss"])
+def test_lower_is_better_in_a_loss_however_it_is_written(name, printed, tmp_path):
+    runs = {arm: [{name: value + seed / 10} for seed in range(8)] for arm, value in (("a", 2.0), ("b", 2.5))}
+    said = printed(write_records(tmp_path / "a.jsonl", **runs), "--primary", name)
+    assert "lower is better" in said
+    assert "**Not supported.** `b` minus `a`" in said
+
+
+@pytest.mark.parametrize("name", ["steps_to_goal", "parameters_touched", "perplexity_low"])
+def test_a_metric_that_is_asked_for_by_name_is_compared(name, printed, refused, tmp_path):
+    path = write_records(tmp_path / "a.jsonl", a=[{name: 1.0}, {name: 2.0}], b=[{name: 3.0}, {name: 4.0}])
+    assert "`b` minus `a`: +2 [+2, +2]" in printed(path, "--primary", name)
+    if name.endswith("_low"):  # without a name, bounds of intervals are no metrics
+        assert "primary: got '', which no run has; the nearest of 1 known" in refused(path)
+
+
+def test_few_seeds_have_no_minimum_detectable_effect(printed, tmp_path):
+    path = write_records(tmp_path / "a.jsonl", a=[0.25, 0.35, 0.45], b=[0.5, 0.6, 0.7])
+    said = printed(path, "--primary", "accuracy")
+    assert "detectable" not in said
+    assert "+0.25 [+0.25, +0.25], 3 seeds; a claim takes 8 seeds; as a rough guess from so few seeds, 8 seeds" in said
+
+
+def test_seeds_without_a_value_are_named(printed, tmp_path):
+    values = [{"accuracy": seed / 10} for seed in range(10)]
+    broken = [{"accuracy": float("nan")} if seed in (3, 4) else values[seed] for seed in range(10)]
+    said = printed(write_records(tmp_path / "a.jsonl", a=values, b=broken), "--primary", "accuracy")
+    assert "- Left out, without a finite value of it: b, seed 3; b, seed 4\n" in said
+    assert "(80 % power, 8 seeds)" in said
+
+
+def test_arms_of_the_config_without_records_are_an_error(refused, tmp_path):
+    path = write_records(tmp_path / "a.jsonl", uniform=[0.1, 0.2], other=[0.3, 0.4])
+    config = str(ROOT / "recipes" / "configs" / "density" / "testbed_proxy.yaml")
+    assert "against: got arm 'density-1'; Known: other, uniform" in refused(path, "--config", config)
+    assert "against: got arm 'unifor'; did you mean 'uniform'" in refused(path, "--against", "unifor")

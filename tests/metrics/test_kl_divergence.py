@@ -34,3 +34,25 @@ def test_the_best_predictor_itself_is_at_0_and_impossible_ids_count_nothing():
 def test_what_does_not_go_together_is_refused(log_probs):
     with pytest.raises(ValueError, match="kl_divergence: got"):
         kl_divergence(log_probs, BEST if log_probs else [])
+
+
+@pytest.mark.parametrize(
+    ("log_probs", "optimal", "wanted"),
+    [
+        ([0 * MODEL[1]], [BEST[1]], "got 2, wanted ln P of a model, whose P sum to at most 1"),
+        ([np.exp(MODEL[1])], [BEST[1]], "wanted log probabilities, which are at most 0"),
+        ([MODEL[1]], [MODEL[1]], "got nan, wanted P of the best predictor, which sum to 1"),
+        ([MODEL[1]], [np.multiply(BEST[1], 0.1)], "got 0.1, wanted P of the best predictor, which sum to 1"),
+        ([MODEL[1]], [np.multiply(BEST[1], math.nan)], "got nan, wanted P of the best predictor"),
+        ([MODEL[1] * math.nan], [[[1.0, 0.0]]], "got nan, wanted log probabilities"),
+        ([np.zeros((0, 2))], [np.zeros((0, 2))], "got 1 and 1 rows, wanted as many of both, and a token"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(log_probs, optimal, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        kl_divergence(log_probs, optimal)
+
+
+def test_a_model_may_know_more_ids_than_are_given():
+    """Those of a larger vocabulary are left out: what is given then sums to less than 1."""
+    assert kl_divergence([np.log([[0.4, 0.4]])], [[[0.5, 0.5]]])["kl"] == pytest.approx(math.log(0.5 / 0.4))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import evaluate
+import numpy as np
 import pytest
 
 from hf_synth import metrics
@@ -39,7 +40,7 @@ from hf_synth.metrics.vendi import vendi
 
 ROOT = Path(metrics.__file__).resolve().parents[2]
 IDS, LABELS = [[1, 2, 3], [4, 5]], [[-100, 2, 9], [4, 5]]
-LOGS = [[[-0.1, -2.3], [-0.7, -0.7]], [[-1.4, -0.3]]]
+LOGS = np.log([[[0.9, 0.1], [0.5, 0.5]], [[0.25, 0.75], [0.2, 0.8]]]).tolist()
 SCORES, VALID, COUNTS = [-1.0, -2.0, -3.0, -4.0], [True, False, True, False], [2, 2, 3, 3]
 
 
@@ -119,9 +120,9 @@ EXAMPLES = {
         generation(["a b", "a", None, "b"], [1, 1, 1, 0], counts={1: 2, 2: 4}, training=["a"]),
     ),
     "kl_divergence": (
-        {"predictions": LOGS, "references": [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75]]]},
+        {"predictions": LOGS, "references": [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 1.0]]]},
         {"confidence": 0.9},
-        kl_divergence(LOGS, [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75]]], confidence=0.9),
+        kl_divergence(LOGS, [[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 1.0]]], confidence=0.9),
     ),
     "perplexity": (
         {"predictions": SCORES, "references": VALID, "tokens": COUNTS},

@@ -1,5 +1,6 @@
 """Random Language Model: rules as defined, rows as the rules say, and the floor as every string counted one by one."""
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -525,3 +526,20 @@ def test_prior_is_a_list_in_json_and_its_scale_does_not_matter():
     assert once.config.root_prior == (1.0, 2.0, 3.0, 0.0, 0.0, 2.0)
     assert '"root_prior": [1.0, 2.0, 3.0, 0.0, 0.0, 2.0]' in once.config.to_json()
     assert np.array_equal(once.rows(0, 50).tokens, twice.rows(0, 50).tokens)
+
+
+def test_padding_changes_no_distribution():
+    task = get_task("rlm", "v6-l2-b2")
+    rows = task.rows(0, 3, split="test")
+    padded = dataclasses.replace(rows, tokens=np.pad(rows.tokens, ((0, 0), (0, 4))))
+    assert (task.optimal_distribution(padded, [4]) == task.optimal_distribution(rows, [4])).all()
+    assert (task.optimal_log_probs(padded)[:, :-4] == task.optimal_log_probs(rows)).all()
+
+
+def test_a_root_with_a_prior_of_0_never_comes():
+    weights = trees.root_weights(3, (0.0, 1.0, 2.0))
+    assert weights[0] == 0
+    assert weights.sum() == 1 << (32 + trees.column_bits(3))
+    frozen = trees.rule_weights(5, 20.0, 0, 0)
+    assert (frozen == 0).any()
+    assert frozen.sum() == 1 << (32 + 2 * trees.column_bits(5))

@@ -363,7 +363,7 @@ def test_the_seeds_power_is_said_before_the_runs():
     assert detectable(8, 1) == {1: pytest.approx(1.155, abs=0.01)}  # 7 degrees of freedom, power 0.8, level 0.05
     assert list(detectable(8, 3)) == [1, 3]
     assert detectable(8, 3)[3] > detectable(8, 3)[1]
-    assert detectable(1, 1) == {}
+    assert detectable(1, 1) == detectable(7, 1) == {}  # of so few seeds no difference is called one
     one = power_statement(CompareArguments(**TWO, seeds=8, noise=0.1)).splitlines()
     assert len(one) == 1  # one pair: nothing to correct
     assert "1.16 standard deviations" in one[0]
@@ -382,14 +382,19 @@ def test_intervals_of_fractions_end_at_0_and_1():
         assert seed_interval(values, name).high == 1.0
         assert seed_interval([0.0, 0.1, 0.02], name).low == 0.0
     assert seed_interval([5.0, 9.0], "completions/mean_length").high > 9
-    (result,) = of_pair(made_up(seeds=2, noise=0.9, name="validity/tail"), ["validity/tail"])
+    fractions = {
+        "weighted": {0: {"validity/tail": 0.9}, 1: {"validity/tail": 0.2}},
+        "plain": {seed: {"validity/tail": 0.1} for seed in (0, 1)},
+    }
+    (result,) = of_pair(fractions, ["validity/tail"])
     assert (result.interval.low, result.interval.high) == (-1.0, 1.0)
 
 
 def test_differences_of_fractions_end_at_1_and_those_of_differences_at_2():
     """Whatever the names of the arms: folders may be called `sort - long`."""
-    pair, values = ("sort - long", "sort - short"), made_up(seeds=2, noise=0.9, name="validity/tail").values()
-    results = {pair: dict(zip(pair, values, strict=True))}
+    pair, values = ("sort - long", "sort - short"), ([0.9, 0.2], [0.1, 0.1])
+    runs = ({seed: {"validity/tail": value} for seed, value in enumerate(of_arm)} for of_arm in values)
+    results = {pair: dict(zip(pair, runs, strict=True))}
     (plain,) = differences(results, ["validity/tail"])
     (interaction,) = differences(results, ["validity/tail"], interactions=[pair])
     assert (plain.interval.low, plain.interval.high) == (-1.0, 1.0)
@@ -479,6 +484,18 @@ def test_identical_arms_do_not_differ_at_equal_kl_whatever_the_noise_of_their_ev
     interval = seed_interval(result, "difference")
     assert interval.low < 0 < interval.high
     assert np.std(result) < 0.04  # a single evaluation read off by itself: 0.1
+
+
+def test_arms_that_move_at_different_speeds_do_not_differ_at_equal_kl():
+    """Two arms on one curve, one four times as fast: a line through their evaluations gave -0.018."""
+
+    def arm(speed, evaluations):
+        return [look(step, speed * step, 0.8 - 0.6 * math.exp(-speed * step / 2))
+                for step in np.linspace(0, 160, evaluations)]  # fmt: skip
+
+    for evaluations, most in ((9, 0.02), (17, 0.005), (33, 0.002)):
+        fast, slow = at_equal_kl(arm(0.08, evaluations), arm(0.02, evaluations))
+        assert abs(fast["equal_kl/score"] - slow["equal_kl/score"]) < most
 
 
 def test_a_pair_at_equal_kl_does_not_depend_on_a_third_arm():

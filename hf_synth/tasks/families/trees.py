@@ -34,7 +34,7 @@ def rule_weights(vocab_size: int, beta: float, rule_seed: int, parent: int) -> n
     """P(children j, k | parent) * 2**(32 + 2 * bits) as integers, int64 [V, V].
 
     A softmax over all pairs of beta * sqrt(ln V) * g, g standard normal. Pairs rarer than 2**-44 of the commonest
-    get 0 or 1.
+    get 0.
     """
     rng = RowRandom(seed=rule_seed, split="", purpose="rules", index=np.array([parent]))
     normal = _normals(rng.random(2 * ((vocab_size**2 + 1) // 2))[0])[: vocab_size**2]
@@ -58,7 +58,7 @@ def _integers(scores: np.ndarray, total: int) -> np.ndarray:
     """Integers in proportion to scores on [0, 1], one of which is 1, that sum to `total`."""
     counts = np.floor(scores * _GRAIN).astype(np.int64)
     weights = np.floor(counts * (total / int(counts.sum()))).astype(np.int64)
-    weights[: total - int(weights.sum())] += 1
+    weights[np.flatnonzero(counts)[: total - int(weights.sum())]] += 1  # a score of 0 stays impossible
     return weights
 
 
