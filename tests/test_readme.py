@@ -88,7 +88,7 @@ def test_links_and_pictures_lead_somewhere(page):
     assert [(str(target), part) for target, part in targets if part and part not in anchors(target)] == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])  # which has names of the past
+@pytest.mark.parametrize("page", PAGES)
 def test_names_of_the_package_are_there(page):
     names = set(re.findall(r"\bhf_synth(?:\.[A-Za-z_]\w*)+", prose(ROOT / page)))
     assert sorted(name for name in names if pydoc.locate(name) is None) == []
