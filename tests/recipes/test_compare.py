@@ -83,7 +83,8 @@ def test_a_comparison_from_the_first_policy_to_the_report(compare, tmp_path, cap
     Path("docs").mkdir()
     folder = compare.main(argv)
     said = capsys.readouterr().out
-    assert said.index("(80 % power, 2 seeds)") < said.index("Run 1 of 6: policy, seed 0")
+    power = "- 2 seeds show that it runs. Fewer than 8 decide nothing."
+    assert said.index(power) < said.index("Run 1 of 6: policy, seed 0")
     assert "Run 6 of 6: density, seed 1" in said
 
     configs = {
