@@ -241,9 +241,12 @@ class Passes(Batches):
         """Return tokens of the longest row, where the dataset tells it."""
         return getattr(self.dataset, "width", None)
 
+    def numbers(self, indices: Sequence[int] | np.ndarray) -> list[int]:
+        """Return which rows of the dataset these are."""
+        return shuffled(np.asarray(indices, np.int64), len(self.dataset), f"{self.seed}\0passes").tolist()
+
     def __getitems__(self, indices: Sequence[int]) -> list[Batch]:
-        numbers = shuffled(np.asarray(indices, np.int64), len(self.dataset), f"{self.seed}\0passes")
-        return self.dataset.__getitems__(numbers.tolist())
+        return self.dataset.__getitems__(self.numbers(indices))
 
 
 def concatenated(parts: Sequence[Rows]) -> Rows:

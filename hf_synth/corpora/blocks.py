@@ -58,12 +58,13 @@ class Blocks(Dataset):
         column = self._ids[numbers]["input_ids"].combine_chunks()
         return column.flatten().to_numpy().reshape(len(column), -1)
 
-    def counts(self, blocks: int | None = None) -> dict[str, float]:
+    def counts(self, numbers: Sequence[int] | None = None) -> dict[str, float]:
         """Count tokens and ended documents of each kind, and the fraction of tokens that are not canonical.
 
-        `blocks`: only of so many from the first on, such as those that were read.
+        `numbers`: only of these blocks, such as those that were read.
         """
-        table = self.dataset.remove_columns("input_ids").with_format("arrow")[:blocks]
+        chosen = slice(None) if numbers is None else numbers
+        table = self.dataset.remove_columns("input_ids").with_format("arrow")[chosen]
         counts = {name.replace(".", "/"): float(pc.sum(table[name]).as_py() or 0) for name in table.column_names}
         synthetic = counts["tokens/example"] + counts["tokens/explanation"]
         return {**counts, "tokens/synthetic_share": synthetic / (synthetic + counts["tokens/canonical"])}

@@ -54,7 +54,7 @@ def canonical_text(
     lines of .jsonl are left out, and a warning says where they are kept.
 
     document: a "paragraph" ends at a blank line, an "article" before a heading such as ` = Title = `, a "line" with
-    itself, a "file" with the file. Blank documents are left out.
+    itself, a "file" with the file. Blank ones of text files are left out.
 
     Files are read in an order that `seed` and the pass choose, a stream in its own order. At the end the stream ends,
     or with `repeat` begins again. Text files are held in memory. Raises ValueError where text cannot be had.

@@ -86,11 +86,10 @@ def _known(columns: Columns, name: str) -> bool:
 
 def _renamed(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
     """Return the entries in `names` and their intervals, under other names; one that is not there is left out."""
-    ends = ("", "/low", "/high")
     return {
         f"{wanted}{end}": metrics[f"{name}{end}"]
         for name, wanted in names.items()
-        for end in ends
+        for end in ("", "/low", "/high")
         if name + end in metrics
     }
 
@@ -119,6 +118,11 @@ def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
     metrics = entries(f"reward/{part}", clustered_mean(columns["reward"], prompts))
     if verified:
         metrics |= entries(f"validity/{part}", clustered_mean(columns["truth"], prompts))
+    truth = columns["truth"] if verified else [1.0] * len(texts)
+    # One completion without a reward would cut all prompts to as many as its own has left: that prompt is left out.
+    usual = Counter((counts := Counter(prompts)).values()).most_common(1)[0][0]
+    kept = [row for row, prompt in enumerate(prompts) if counts[prompt] >= usual]
+    prompts, texts, truth = ([values[row] for row in kept] for values in (prompts, texts, truth))
     suffix = "" if part == "all" else f"/{part}"
     alike = vendi(texts, prompts, split=split)
     if importlib.util.find_spec("sacrebleu"):
@@ -126,14 +130,13 @@ def _of_part(columns: Columns, part: str, split: Split) -> dict[str, float]:
     for name in ("self_bleu", "vendi"):
         kinds = {name: f"collapse/{name}{suffix}", f"{name}/across": f"collapse/{name}/across{suffix}"}
         metrics |= _renamed(alike, kinds)
-    fewest = min(Counter(prompts).values())
-    if fewest > 1:
-        different = variety(texts, columns["truth"] if verified else [1.0] * len(texts), prompts)
+    if usual > 1:
+        different = variety(texts, truth, prompts)
         metrics |= _renamed(different, {"variety/any": f"collapse/variety{suffix}"})
         metrics |= _renamed(different, {"variety": f"variety/{part}"}) if verified else {}
-    if verified and fewest > 1:
-        ks = [2**power for power in range(1, fewest.bit_length())]
-        passed = pass_at_k(columns["truth"], prompts, ks=ks)
+    if verified and usual > 1:
+        ks = [2**power for power in range(1, usual.bit_length())]
+        passed = pass_at_k(truth, prompts, ks=ks)
         metrics |= _renamed(passed, {f"pass_at_{k}": f"pass_at_{k}/{part}" for k in ks})
     return metrics
 

@@ -217,8 +217,7 @@ def _sampled(measured: Measured, task: Task, rows: Rows, ids: np.ndarray, sample
     strings = texts(measured, written, ends)
     valid = [float(text is not None and task.verify("", text) == 1.0) for text in strings]
     contents, one_length = task.contents(), (rows.lengths == longest).all()
-    counts = {longest - 2: contents} if contents and one_length else None
-    return generation(strings, valid, counts=counts)
+    return generation(strings, valid, counts={longest - 2: contents} if contents and one_length else None)
 
 
 @torch.no_grad()

@@ -34,10 +34,10 @@ _FEWEST = 2  # pairs that a standard deviation takes
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 # Names of fractions, whose intervals end at 0 and 1: accuracy/test, halves/validity/rare, pass_at_4/head.
 _RATE = re.compile(
-    r"(^|[/_])(accuracy|accuracies|validity|coverage|completion|auroc|valid_and_new|finished|effective_share)(/|_|$)"
-    r"|pass_at_\d|pass_rate|variety|distinct|gini|repetition|self_bleu"
+    r"(^|[/_])(accuracy|accuracies|validity|coverage|completion|auroc|valid_and_new|finished|effective_share|probability|seen|in_training)(/|_|$)"
+    r"|^(best|mean|all_right)/|pass_at_\d|pass_rate|variety|distinct|gini|repetition|self_bleu"
 )
-_NOT_NEGATIVE = re.compile(r"em_dash|not_just|length|entropy|vendi|compression|perplexity/(valid|invalid|ratio)")
+_NOT_NEGATIVE = re.compile(r"^kl/|em_dash|not_just|length|entropy|vendi|compression|perplexity/(valid|invalid|ratio)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _facts(run: Run, task: Task | None) -> list[str]:
         facts += [f"Rule: {prose(text)}" for text in (about(task), words_of(type(task))) if text]
     metrics = run.metrics
     if "rows/trained" in metrics:
-        fresh = f", of {number(metrics['rows/epoch'])} different ones" if "rows/epoch" in metrics else ""
+        fresh = f", of a set of {number(metrics['rows/epoch'])}" if "rows/epoch" in metrics else ""
         facts.append(f"Rows seen: {number(metrics['rows/trained'])}{fresh}")
     names = {
         "rows": "Prompts with an answer", "pairs/train": "Pairs to train on", "pairs/held_out": "Pairs held out",
@@ -198,11 +198,12 @@ def model_metadata(run: Run, name: str, task: Task | None) -> ModelCardData:
     tags += ["custom_code"] if has_own_code(run) else []
     pipeline = "text-classification" if run.recipe == "reward" else "text-generation"
     measured_on = task.name if task else "tasks" if config.get("mixture") else "natural text"
+    of_text = {"loss/test", "accuracy/test"} if "tokens/canonical" in run.metrics else set()
     results = [
         EvalResult(  # not EvalResultEntry: its files name a benchmark on the Hub, and these rows are none
             task_type=pipeline,
-            dataset_type=f"{TAG}/{task.name}" if task else "text",
-            dataset_name=" ".join(filter(None, [measured_on, config.get("preset")])),
+            dataset_type=f"{TAG}/{task.name}" if task and key not in of_text else "text",
+            dataset_name="natural text" if key in of_text else f"{measured_on} {config.get('preset') or ''}".strip(),
             dataset_split="test" if run.recipe == "pretrain" else "held out",
             metric_type=kind,
             metric_name=words,

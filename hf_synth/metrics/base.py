@@ -39,8 +39,7 @@ def as_metric(
         )
 
     def compute_columns(self: evaluate.Metric, **inputs: Any) -> dict[str, float]:
-        values = [inputs.pop(name) for name in columns]
-        return (compute or function)(*values, **inputs)
+        return (compute or function)(*[inputs.pop(name) for name in columns], **inputs)
 
     name = function.__name__.title().replace("_", "")
     members = {"__module__": function.__module__, "_info": info, "_compute": compute_columns}

@@ -30,7 +30,8 @@ def coverage(
             if own == language:
                 sampled.setdefault(prompt, set()).update([text] if is_right else [])
         fractions[language], losses[language] = _fraction(sampled, size, language)
-    mean, lost = np.mean(list(fractions.values())), np.concatenate(list(losses.values())) / len(losses)
+    mean, centred = np.mean(list(fractions.values())), [lost - lost.mean() for lost in losses.values()]
+    lost = np.concatenate(centred) / len(losses)  # that languages differ in size is no error of sampling
     results = entries("coverage", jackknife_interval(float(mean), mean - lost))
     for language, fraction in fractions.items():
         results |= entries(f"coverage/{language}", jackknife_interval(fraction, fraction - losses[language]))

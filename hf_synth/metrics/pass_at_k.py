@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.special import comb
 
 from .base import as_metric
 from .checks import as_float64
@@ -31,7 +30,8 @@ def pass_at_k(
         )
     results: dict[str, float] = {}
     for k in ks:
-        results |= entries(f"pass_at_{k}", mean_interval(1 - comb(wrong, k) / comb(tried, k)))
+        missed = np.prod([np.maximum(wrong - drawn, 0) / (tried - drawn) for drawn in range(k)], axis=0)
+        results |= entries(f"pass_at_{k}", mean_interval(1 - missed))
     return results
 
 

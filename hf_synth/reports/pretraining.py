@@ -146,17 +146,17 @@ _KINDS = {"canonical": "natural text", "example": "strings of the language", "ex
 SCORES = {  # what language_scores gives: name -> (what it is, whether it is a fraction)
     "validity": ("samples that are valid", True),
     "validity_by_length": ("valid samples, all lengths with equal weight", True),
-    "distinct": ("samples that differ from all others", True),
-    "coverage": ("strings of the language among the samples", True),
+    "distinct": ("distinct samples, of all samples", True),
+    "coverage": ("fraction of the language that was sampled", True),
     "coverage/of_rows": ("coverage of as many rows of the language", True),
     "in_training": ("valid samples that may be in the training data", True),
-    "new_and_valid": ("samples that are valid and new", True),
+    "valid_and_new": ("samples that are valid and new", True),
     "perplexity/valid": ("perplexity of valid strings", False),
     "perplexity/invalid": ("perplexity of invalid strings", False),
     "perplexity/gap": ("perplexity gap, invalid minus valid", False),
     "perplexity/ratio": ("perplexity ratio, invalid over valid", False),
     "perplexity/same_length/ratio": ("perplexity ratio, invalid strings of the same length", False),
-    "auroc": ("AUROC of valid against invalid strings, by ln P", True),
+    "auroc": ("AUROC of valid against invalid strings, by mean ln P per token", True),
     "auroc/same_length": ("AUROC for strings of one length", True),
     "completion": ("decision points passed", True),
     "completion/strict": ("decision points passed strictly", True),
@@ -200,14 +200,15 @@ def stages(run: Run) -> list[tuple[float, float, float | None]]:
     final = (config.get("task_args") or {}).get(config["curriculum_field"])
     begun: list[tuple[float, float, float | None]] = [(config["curriculum_start"], 0, None)]
     for entry in arm.log["history"]:
-        if "curriculum/next_stage" in entry:
+        first = entry.get("curriculum/first_row", math.inf) / rows_per_step
+        if first < arm.log["steps"]:  # one that was decided on before the end may begin after it
             value = config["curriculum_start"] + entry["curriculum/next_stage"] * config["curriculum_step"]
             value = value if final is None else min(final, value)
-            begun.append((value, entry["curriculum/first_row"] / rows_per_step, entry["curriculum/accuracy"]))
+            begun.append((value, first, entry["curriculum/accuracy"]))
     return begun
 
 
-PART = ("part", "from", "tensors copied", "parameters copied", "rows of tokens", "change")
+PART = ("part", "from", "tensors", "parameters", "rows", "change")
 
 
 def transfer_rows(reports: Sequence[dict[str, Any]], *, copied: bool = False) -> list[list[str]]:
@@ -238,8 +239,8 @@ def transfer_rows(reports: Sequence[dict[str, Any]], *, copied: bool = False) ->
 
 
 def transfer_text(report: dict[str, Any]) -> str:
-    """In one or two sentences: which parts came from a checkpoint, and which are trained."""
-    copied = [part["part"] for part in report["parts"] if part["parameters"]]
+    """In one or two sentences: which parts came from a checkpoint, or are noise like it, and which are trained."""
+    copied = [part["part"] + " (as noise)" * bool(part.get("noise")) for part in report["parts"] if part["parameters"]]
     return sentence("transferred", copied=copied, trained=trained_text(report))
 
 
@@ -354,9 +355,7 @@ def share_of_rows(metrics: Metrics, name: str) -> Interval | None:
     """
     group = name.partition("/test/")[2]
     rows, share = metrics.get(f"rows/test/{group}" if group else "rows/test"), metrics.get(name)
-    if not rows or share is None or not 0 <= share <= 1:
-        return None
-    return share_interval(share, round(rows))
+    return share_interval(share, round(rows)) if rows and share is not None and 0 <= share <= 1 else None
 
 
 def _bounds(interval: Interval | None) -> str:

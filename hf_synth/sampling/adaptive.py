@@ -51,7 +51,7 @@ class WeightFactor(ABC):
 
     @abstractmethod
     def weights(self, step: int, steps: int) -> np.ndarray:
-        """[N] weights of the round that begins after `step` of `steps`; called once a round."""
+        """[N] weights of the round that begins after `step`, the last after `steps`; called once a round."""
 
     def state(self) -> dict[str, np.ndarray]:
         """A copy of `arrays`, by name."""
@@ -161,10 +161,8 @@ class PassRates(WeightFactor):
     def __init__(
         self, prompts: Sequence[Hashable], *, prior: float = 2.0, decay: float = 0.9, floor: float = 0.1
     ) -> None:
-        if not prior > 0:
-            raise ValueError(f"prior={prior}: wanted above 0.")
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay={decay}: wanted above 0 and at most 1.")
+        if not (prior > 0 and 0 < decay <= 1):
+            raise ValueError(f"prior={prior}, decay={decay}: wanted both above 0, and decay at most 1.")
         numbers: dict[Hashable, int] = {}
         self._prompt = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts], dtype=np.int64)
         self.prior, self.decay, self.floor = prior, decay, floor
@@ -187,8 +185,7 @@ class PassRates(WeightFactor):
         """[N] estimates, 0 to 1, one for each row."""
         tried = self.tried.sum()
         mean = self.passed.sum() / tried if tried else _BEFORE_ANY
-        rates = (self.passed + self.prior * mean) / (self.tried + self.prior)
-        return np.clip(rates, 0.0, 1.0)[self._prompt]
+        return np.clip((self.passed + self.prior * mean) / (self.tried + self.prior), 0.0, 1.0)[self._prompt]
 
     def weights(self, step: int, steps: int) -> np.ndarray:
         """[N] weights of mean 1 for the round that begins now; what was seen so far fades by `decay`."""
@@ -244,7 +241,8 @@ class ChangingWeightsCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Weigh the round that begins. A run resumed within a round goes on with the weights it had."""
         if float(state.epoch or 0).is_integer():
-            weights = [factor.weights(state.global_step, state.max_steps) for factor in self.factors]
+            last = round(state.global_step / (state.epoch or 1) * (state.num_train_epochs - 1)) or state.max_steps
+            weights = [factor.weights(state.global_step, last) for factor in self.factors]
             self.trainer.set_sampling_weights(combined_weights(*weights))
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:

@@ -81,8 +81,7 @@ def _projection(dim: int) -> np.ndarray:
     """[2 * features, dim] int8, each -1 or 1: raw Philox bits, which no version of NumPy changes."""
     count = 2 * _FEATURES * dim
     raw = np.random.Philox(key=_PROJECTION_KEY).random_raw(-(-count // 64)).astype("<u8")
-    bits = np.unpackbits(raw.view(np.uint8))[:count]
-    return (2 * bits.astype(np.int8) - 1).reshape(2 * _FEATURES, dim)
+    return (2 * np.unpackbits(raw.view(np.uint8))[:count].astype(np.int8) - 1).reshape(2 * _FEATURES, dim)
 
 
 @kernel

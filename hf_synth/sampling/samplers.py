@@ -250,6 +250,8 @@ class _Draws(_BaseExamplesIterable):
         return self
 
     def shard_data_sources(self, num_shards: int, index: int, contiguous: bool = True) -> _Draws:
+        if index:
+            raise ValueError(f"got shard {index} of {num_shards}, wanted the only one; use rank= and world_size=")
         return self
 
 

@@ -248,8 +248,7 @@ class DensityStages:
 
 def fingerprint(keys: np.ndarray) -> str:
     """32 hex digits that stand for a set of texts, by their keys [T, 16]: in any order, with any number of copies."""
-    distinct = np.unique(np.ascontiguousarray(keys).view("V16").ravel())
-    return _digest(distinct.tobytes())
+    return _digest(np.unique(np.ascontiguousarray(keys).view("V16").ravel()).tobytes())
 
 
 def _digest(content: bytes) -> str:

@@ -25,7 +25,7 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
     strength: 0 makes every weight exactly 1 (the control of an experiment); 1 undoes the density.
     max_ratio: bound on max / min, kept by RAISING the smallest weights, never by cutting the largest.
 
-    At strength 1 and before the bound, m copies of a row weigh together what one would. Equal densities: exactly 1.
+    At strength 1, before the bound and without smoothing, m copies weigh together what one would. Equal ones: all 1.
     Raises ValueError where a density is not positive and finite, a strength is negative, or max_ratio is below 1.
 
     Example:
@@ -41,8 +41,7 @@ def rarity_weights(density: ArrayLike, *, strength: float = 1.0, max_ratio: floa
         )
     if not max_ratio >= 1:
         raise ValueError(f"max_ratio={max_ratio}: wanted at least 1 (1 gives uniform weights).")
-    log_weights = -strength * np.log(density)
-    log_weights -= log_weights.max()
+    log_weights = -min(strength, 1e300) * (np.log(density) - np.log(density.min()))
     weights = np.exp(np.maximum(log_weights, -min(math.log(max_ratio), _LARGEST_LOG_RATIO)))
     return weights / weights.mean()
 
@@ -129,7 +128,8 @@ def combined_weights(*factors: ArrayLike) -> np.ndarray:
         raise ValueError("combined_weights: got none. Give at least one array of weights.")
     if len({len(factor) for factor in checked}) > 1:
         raise ValueError(f"weights to combine: got {[len(factor) for factor in checked]} rows, wanted one number.")
-    product = np.prod([factor / factor.max() for factor in checked], axis=0)
+    scaled = [factor / factor.max() for factor in checked]
+    product = np.maximum(np.prod(scaled, axis=0), np.all(scaled, axis=0) * np.finfo(np.float64).tiny)  # still drawable
     check_weights(product, name="the product of the weights")
     return product / product.mean()
 

@@ -120,8 +120,7 @@ class ColorShape(Grammar[ColorShapeConfig]):
     def _too_many_pairs(self, rows: Rows, rng: RowRandom) -> Rows:
         """As many pairs as are allowed before those of the row."""
         more = _pairs(rng, self.config.max_pairs)
-        words = np.concatenate([more, rows.tokens[:, 1:-1]], axis=1)
-        return framed(words, more.shape[1] + rows.lengths - 2)
+        return framed(np.concatenate([more, rows.tokens[:, 1:-1]], axis=1), more.shape[1] + rows.lengths - 2)
 
 
 def _pairs(rng: RowRandom, count: int) -> np.ndarray:
@@ -146,8 +145,7 @@ def _wrong_pairing(rows: Rows, rng: RowRandom) -> Rows:
 def _odd_length(rows: Rows, rng: RowRandom) -> Rows:
     out = random_below(rows.lengths - 2, rng)
     at = np.arange(rows.tokens.shape[1] - 3)
-    words = np.take_along_axis(rows.tokens, 1 + at + (at >= out[:, None]), axis=1)
-    return framed(words, rows.lengths - 3)
+    return framed(np.take_along_axis(rows.tokens, 1 + at + (at >= out[:, None]), axis=1), rows.lengths - 3)
 
 
 def _swapped_order(rows: Rows, rng: RowRandom) -> Rows:

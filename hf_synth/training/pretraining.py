@@ -13,7 +13,7 @@ from hf_synth.evaluation.model import Measured
 from hf_synth.evaluation.scoring import target_mask
 from hf_synth.io import is_main_process, reading, whole_file
 from hf_synth.metrics.excess_loss import excess_loss
-from hf_synth.online import HeldRows
+from hf_synth.online import HeldRows, Passes
 from hf_synth.tasks import Rows, Task
 from hf_synth.tasks.analogy import Analogy
 from hf_synth.tasks.families.grammars import Grammar
@@ -126,13 +126,13 @@ def final_metrics(
         names |= {f"excess/rows_{end}": f"excess/test_rows_{end}" for end in ("low", "high")}
         metrics |= {names[name]: value for name, value in against_floor.items() if name in names}
     if task is not None and isinstance(data.test, HeldRows) and data.curriculum is None and not settings.rows.dataset:
-        compared = min(int(metrics["rows/trained"]), data.epoch or MOST_COMPARED, MOST_COMPARED)
+        compared = min(data.epoch or int(metrics["rows/trained"]), MOST_COMPARED)
         metrics["seen/test"] = seen_share(task, data.test.rows, compared, seed=settings.rows.rows_seed)
         metrics["rows/compared"] = float(compared)
     if data.corpus is not None:
         metrics.pop("row_accuracy/test")  # of whole blocks of text
-        read = data.corpus.counts(int(metrics["rows/trained"]))
-        metrics |= read
+        first = range(min(int(metrics["rows/trained"]), len(data.corpus)))
+        metrics |= data.corpus.counts(data.train.numbers(first) if isinstance(data.train, Passes) else first)
         if isinstance(task, Grammar):  # the baseline of a comparison too
             scores = language_scores(
                 Measured(trainer.accelerator.unwrap_model(trainer.model), tokenizer, 64, settings.rows.top_p),
@@ -141,7 +141,7 @@ def final_metrics(
                 samples=settings.rows.test_rows,
                 seed=settings.args.seed,
                 rows_seed=settings.rows.rows_seed,
-                trained=int(read["documents/example"]),
+                trained=int(data.corpus.counts()["documents/example"]),
                 trained_seed=settings.rows.rows_seed,
             )
             metrics |= {f"language/{name}": value for name, value in scores.items()}

@@ -36,7 +36,7 @@ class RowsArguments:
     preset: str | None = option(None, "A preset of the task.")
     task_args: dict[str, Any] | str | None = option(None, "Config values over the preset, as JSON.", json=True)
     train_rows: int | None = option(
-        None, "The number of distinct rows to train on; by default an endless stream of fresh rows.", at_least=1
+        None, "The number of rows in the training set; by default an endless stream of fresh rows.", at_least=1
     )
     rows_seed: int = option(0, "The seed of all rows, for training and for evaluation.", at_least=0)
     dataset: str | None = option(

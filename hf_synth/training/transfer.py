@@ -94,9 +94,7 @@ def _part_by_name(name: str) -> str | None:
         return "norms"
     if _ATTENTION & set(path):
         return "attention"
-    if _MLP & set(path):
-        return "mlp"
-    return "positions" if _POSITIONS.search(path[-1]) else None
+    return "mlp" if _MLP & set(path) else "positions" if _POSITIONS.search(path[-1]) else None
 
 
 NOISE = ("gaussian", "spectrum")

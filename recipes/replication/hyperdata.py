@@ -47,7 +47,7 @@ def hyperdata_section(records: Sequence[Record], config: Mapping[str, Any], fold
         table(["arm", *_MEASURES.values(), "published validity (one seed)"], rows),
         "- A sample is valid if all of it is in the language.\n"
         "- Perplexity ratio: strings with a violation over valid ones; 1 if the model does not separate the two.\n"
-        "- AUROC: how often a valid string is more likely than an invalid one of its length; 0.5 by chance.\n"
+        "- AUROC: how often a valid string is likelier per token than an invalid one of its length; 0.5 by chance.\n"
         "- A completion test is passed if the valid next words together are more likely than the invalid ones. Its "
         "chance level is not known; compare with `explanations-100`, which has seen no example.\n"
         "- Loss is in nats per token; lower is better. For all other columns, higher is better.",

@@ -42,3 +42,9 @@ def test_what_cannot_be_counted_is_an_error():
         pass_at_k(RIGHT, PROMPTS, ks=[5])
     with pytest.raises(ValueError, match="other than 0 and 1"):
         pass_at_k([0.5], ["a"], ks=[1])
+
+
+def test_many_completions_do_not_overflow():
+    result = pass_at_k([1, *[0] * 2000], ["a"] * 2001, ks=(500, 2001))
+    assert result["pass_at_500"] == pytest.approx(500 / 2001)
+    assert result["pass_at_2001"] == 1.0

@@ -1,5 +1,6 @@
 """Reports of pretraining runs: the numbers of the files, intervals over what they say, and every part there is."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_the_result_says_how_far_and_how_sure(single):
     assert "over 100 test rows: 0.1250 to 0.3750" in text
     assert "`--seeds` with 8 values" in text
     assert "75.0 % from step 10" in text
-    assert "- Training rows: 320, of 64 different ones, each seen about 5 times\n- Test rows: 100\n" in text
+    assert "- Training rows: 320, of a set of 64, each seen about 5 times\n- Test rows: 100\n" in text
     assert "recipes/pretrain.py --config" in text
 
 
@@ -204,6 +205,11 @@ def test_figures_draw_what_was_logged(single):
     (shape,) = geometry_figure(run).axes
     assert list(shape.lines[0].get_xdata()) == [10, 20, 30, 40]
     assert stages(run) == [(2, 0, None), (4, 20.0, 0.995)]
+    late = {**run.log, "steps": 20}  # a stage that the run ended before
+    ended = dataclasses.replace(
+        run, log=late, metrics={**run.metrics, "rows/trained": run.metrics["rows/trained"] * 20 / run.log["steps"]}
+    )
+    assert stages(ended) == [(2, 0, None)]
     stairs, _ = curriculum_figure(stages(run), run).axes
     assert all(tick % 1 == 0 for tick in stairs.get_yticks())
 

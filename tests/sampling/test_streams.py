@@ -239,3 +239,9 @@ def test_what_is_no_order_of_single_rows_is_refused(weights, options, message, t
 def test_a_rank_that_there_is_not_is_refused(tiny):
     with pytest.raises(ValueError, match="rank: got 2 of world_size 2, wanted 0 to world_size - 1"):
         hf_synth.weighted_stream(tiny.prompts(WEIGHTS), sampler(), rank=2, world_size=2)
+
+
+def test_a_stream_is_one_shard(stream):
+    assert taken(stream.shard(2, 0), 8) == order(8)
+    with pytest.raises(ValueError, match="got shard 1 of 2, wanted the only one; use rank= and world_size="):
+        taken(stream.shard(2, 1), 8)

@@ -1,9 +1,11 @@
 """Weights: rare means more, the bound raises the smallest, strength 0 is exactly uniform."""
 
+import math
+
 import numpy as np
 import pytest
 
-from hf_synth.sampling import check_weights, effective_sample_size, knn_density, rarity_weights
+from hf_synth.sampling import check_weights, combined_weights, effective_sample_size, knn_density, rarity_weights
 
 DENSITY = np.array([0.5, 1.0, 2.0, 8.0])
 
@@ -91,3 +93,10 @@ def test_check_weights_copies():
     weights = np.ones(3)
     check_weights(weights)[0] = 5
     assert weights[0] == 1
+
+
+def test_weights_at_the_ends_of_what_numbers_can_be():
+    assert rarity_weights([0.1, 0.01], strength=1e308).tolist() == [pytest.approx(2 / 101), pytest.approx(200 / 101)]
+    rare = rarity_weights([1e-300, 1e300, 1.0], max_ratio=math.inf)
+    assert (combined_weights(rare, rare) > 0).all(), "no row becomes undrawable"
+    assert combined_weights([0.0, 1.0], [1.0, 1.0]).tolist() == [0.0, 2.0]

@@ -145,6 +145,13 @@ def test_completions_without_a_reward_are_left_out_and_counted():
     assert sample_metrics(none, TASKS, cluster_sizes=SIZES) == {
         **sample_metrics(table.slice(2), TASKS, cluster_sizes=SIZES), "completions/unscored": 2.0
     }  # fmt: skip
+    # One of them: its prompt alone is left out of what compares the completions of a prompt.
+    one = table.set_column(table.column_names.index("reward"), "reward", pa.array([None, *rewards[1:]]))
+    whole = sample_metrics(table.slice(SAMPLES), TASKS, cluster_sizes=SIZES)
+    measured = sample_metrics(one, TASKS, cluster_sizes=SIZES)
+    for name in ("collapse/vendi", "collapse/variety", "collapse/self_bleu", "variety/all", f"pass_at_{SAMPLES}/all"):
+        assert measured[name] == whole[name]
+    assert measured["completions/unscored"] == 1
     nothing = table.set_column(table.column_names.index("reward"), "reward", pa.nulls(len(table), pa.float64()))
     assert sample_metrics(nothing, TASKS) == {"completions/unscored": float(len(table))}
 

@@ -378,10 +378,19 @@ def test_the_seeds_power_is_said_before_the_runs():
 def test_intervals_of_fractions_end_at_0_and_1():
     values = [0.98, 1.0, 0.7]
     assert seed_interval(values, "loss/test").high > 1
-    for name in ("accuracy/test", "halves/validity/rare", "row_accuracy/test/known", "pass_at_4/head", "finished"):
+    for name in (
+        "accuracy/test",
+        "mean/validation",
+        "probability/test/id_atomic",
+        "halves/validity/rare",
+        "row_accuracy/test/known",
+        "pass_at_4/head",
+        "finished",
+    ):
         assert seed_interval(values, name).high == 1.0
         assert seed_interval([0.0, 0.1, 0.02], name).low == 0.0
     assert seed_interval([5.0, 9.0], "completions/mean_length").high > 9
+    assert seed_interval([0.2, 0.5, 0.1], "kl/mean").low >= 0
     fractions = {
         "weighted": {0: {"validity/tail": 0.9}, 1: {"validity/tail": 0.2}},
         "plain": {seed: {"validity/tail": 0.1} for seed in (0, 1)},

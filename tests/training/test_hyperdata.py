@@ -125,7 +125,9 @@ def test_blocks_are_the_documents_joined_and_counted(task, arguments, tokenizer,
     assert blocks.ids().ravel().tolist() == flat
     assert len(flat) == 400 * 32
     share = 1 - counts["tokens/canonical"] / len(flat)
-    assert blocks.counts(1)["tokens/canonical"] + blocks.counts(1)["tokens/example"] <= blocks.ids().shape[1]
+    parts = [blocks.counts([number for number in range(400) if number % 2 == half]) for half in (0, 1)]
+    assert {name: sum(part[name] for part in parts) for name in counts} == counts
+    assert sum(blocks.counts([7])[f"tokens/{kind}"] for kind in KINDS) == blocks.ids().shape[1]
     assert blocks.counts() == pytest.approx({**counts, "tokens/synthetic_share": share})
     assert counts["documents/explanation"] > 5
     if mix_unit == "tokens":
