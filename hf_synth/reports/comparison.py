@@ -147,8 +147,8 @@ def write_comparison(folder: Path) -> Path:
 
 def power_statement(plan: CompareArguments) -> str:
     """The smallest difference that the seeds can detect in the primary measure, a line each, as a list in Markdown."""
-    known = detectable(len(plan.seeds), len(plan.pairs))
-    return render("power", plan=plan, detectable=known, power=POWER, fewest=FEWEST_FOR_A_CLAIM)
+    known, enough = (detectable(seeds, len(plan.pairs)) for seeds in (len(plan.seeds), FEWEST_FOR_A_CLAIM))
+    return render("power", plan=plan, detectable=known, enough=enough, power=POWER, fewest=FEWEST_FOR_A_CLAIM)
 
 
 def _text(comparison: Comparison, figures: Sequence[str], prompts: int, settings: str) -> str:

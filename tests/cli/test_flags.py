@@ -89,6 +89,7 @@ NAMED = {
             ("canonical_config", "canonical_split", "canonical_revision"), "test_text_of_the_hub_is_asked_for"
         ),
     },
+    "compare": {"config": "test_the_records_beside_a_page_say_what_the_page_says"},
     "check": dict.fromkeys(("task", "preset"), "test_installed_task_is_checked_by_name"),
     "explore": dict.fromkeys(("runs", "host", "port"), "test_the_page_is_served_where_it_is_asked_for"),
     "recipes": {"folder": "test_recipes_are_copied_to_the_folder_named"},
