@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import textwrap
@@ -79,13 +78,25 @@ class Machine:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.port = 0
-        while not self.port:  # below those that connections get, so that it is still free for the next test
-            port = random.randrange(20_000, 32_000)
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-                self.port = port
-        self.home, self.servers = folder / "home", {}
+        self.port, self.servers = 0, {}
+        self.home = folder / "home"
         self.home.symlink_to(folder)
+
+    def hub(self) -> HubStandIn:
+        """A Hub on the port of before, where nothing else has taken it; the clients of another port are new ones."""
+        while True:
+            with contextlib.suppress(OSError):
+                if self.port:
+                    return HubStandIn(self.port)
+            self.close()
+            self.port = random.randrange(20_000, 32_000)  # below those that connections get
+
+    def close(self) -> None:
+        """End the processes that fork clients."""
+        for server in self.servers.values():
+            server.stdin.close()
+            server.wait(timeout=60)
+        self.servers = {}
 
     def server(self, hub: HubStandIn, blocked: tuple[str, ...]) -> subprocess.Popen[str]:
         """The process that forks the clients of a kind."""
@@ -106,15 +117,13 @@ def machine(tmp_path_factory) -> Iterator[Machine]:
     """The machine of all clients."""
     machine = Machine(tmp_path_factory.mktemp("machine"))
     yield machine
-    for server in machine.servers.values():
-        server.stdin.close()
-        server.wait(timeout=60)
+    machine.close()
 
 
 @pytest.fixture
 def hub(machine: Machine) -> Iterator[HubStandIn]:
     """An empty Hub of its own for each test."""
-    with HubStandIn(machine.port) as server:
+    with machine.hub() as server:
         yield server
     unserved = [f"{request.method} {request.path}" for request in server.seen(status=501)]
     assert not unserved, f"clients asked for what tests/hub_stand_in does not serve: {unserved}"

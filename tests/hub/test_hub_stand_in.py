@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 from http.client import HTTPConnection, HTTPMessage
 
 import numpy as np
@@ -397,12 +398,22 @@ def test_clients_are_alone(hub, client):
 def test_a_fork_that_outlives_a_hub_leaves_its_port_to_the_next(hub):
     with type(hub)() as first:
         port = first.server.server_port
+        reader, writer = os.pipe()
         fork = os.fork()
         if fork == 0:
+            os.write(writer, b"1")  # what a fork does first is done
             signal.pause()
+        os.read(reader, 1)
     try:
         with type(hub)(port) as again:
             assert again.server.server_port == port
     finally:
         os.kill(fork, signal.SIGKILL)
         os.waitpid(fork, 0)
+
+
+def test_a_port_that_another_process_took_is_left_to_it(machine):
+    with machine.hub() as first:
+        url = first.url
+    with socket.create_server(("127.0.0.1", machine.port)), machine.hub() as second:
+        assert second.url != url
