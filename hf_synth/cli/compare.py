@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--better", choices=("higher", "lower"), help="by default lower in a loss or an excess")
     parser.add_argument("--smallest_effect", type=float, help="the smallest difference that matters, in its unit")
     parser.add_argument("--against", help="the arm that the others are compared with (default: the first)")
-    parser.add_argument("--config", type=Path, help="of a comparison: takes these four, and its pairs, from there")
+    parser.add_argument("--config", type=Path, help="a comparison's: metric, direction, effect, arms and pairs")
     parser.add_argument("--varied", nargs="+", default=[], metavar="NAME", help="settings that arms may differ in")
     parser.add_argument("--common_seeds", action="store_true", help="leave out seeds that an arm lacks, not an error")
 
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{min(given)}: got it beside --config, which fixes it; give one of them")
         plan = CompareArguments(**split_config(["--config", str(arguments.config)], own)[0])
         vars(arguments).update(primary=plan.primary, better=plan.better, smallest_effect=plan.smallest_effect)
+        arguments.varied += [name for values in plan.arms.values() for name in values or ()]
     if arguments.smallest_effect is not None and not 0 < arguments.smallest_effect < math.inf:
         raise ValueError(f"smallest_effect: got {arguments.smallest_effect}, wanted a number above 0")
     if len(folders) == 1 and folders[0].suffix == ".jsonl":
@@ -88,11 +89,10 @@ def run(arguments: argparse.Namespace) -> None:
                if asked and asked not in run]  # fmt: skip
     arguments.better = arguments.better or statistics.better_direction(asked)
     sides = {pair: {name: statistics.results_of(results, name) for name in pair} for pair in pairs}
-    interactions = [pair for pair in pairs if pair[0] not in arms]
-    differences = statistics.differences(sides, measures, interactions=interactions)
+    differences = statistics.differences(sides, measures, interactions=[pair for pair in pairs if pair[0] not in arms])
     answered = [(each, statistics.verdict(each, arguments.better, arguments.smallest_effect)) for each in differences]
     tests = max((each.tests for each in differences), default=len(pairs) * len(measures))
-    tested = min((each.seeds for each in differences if arguments.primary), default=len(seeds))
+    tested = min((each.seeds for each in differences if asked), default=len(seeds))
     print(render("results", arguments=arguments, arms=list(arms), seeds=len(seeds), tests=tests, differences=answered,
                  level=statistics.LEVEL, power=statistics.POWER, fewest=statistics.FEWEST_FOR_A_CLAIM,
                  detectable=statistics.detectable(tested, tests), tested=tested, without=without,

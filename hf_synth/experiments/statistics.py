@@ -81,9 +81,9 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def better_direction(measure: str) -> str:
-    """Whether `higher` or `lower` is better in a measure: lower in a loss or an excess."""
-    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", measure)
+def better_direction(metric: str) -> str:
+    """Whether `higher` or `lower` is better in a metric: lower in a loss or an excess."""
+    words = re.findall("[A-Z]?[a-z]+|[A-Z]+", metric)
     return "lower" if {"loss", "excess"} & {word.lower() for word in words} else "higher"
 
 

@@ -118,7 +118,7 @@ def downstream_section(records: Sequence[Record], config: Mapping[str, Any], fol
     ]  # fmt: skip
     return [
         "**In short.** Points gained over random initial weights by the attention of set, and by the same numbers "
-        f"shuffled: {'; '.join(control) or '-'}. Only the difference of the two is due to what set taught.",
+        f"shuffled: {'; '.join(control) or '-'}. Only their difference can be due to structure that set taught.",
         sample_size_note([*map(len, arms.values())])
         + " Seeds change the model and those it starts from; the rows are the same.",
         "Accuracy of the result's tokens in %, without the end token, as in the publication. Our runs record it with "

@@ -138,6 +138,7 @@ def test_the_records_beside_a_page_say_what_the_page_says(name, pairs, printed):
     said = printed(str(ROOT / "docs" / "density" / f"{name}.jsonl"), "--config", str(config))
     verdicts = [line for line in page.splitlines() if line.startswith("- **")]
     assert len(verdicts) == pairs
+    assert f"seeds, corrected for {pairs} tests)" in said
     assert [line for line in said.splitlines() if line.startswith("- **")] == [
         line.replace(" in `halves/validity/rare`", "") for line in verdicts
     ]
@@ -312,3 +313,15 @@ def test_arms_of_the_config_without_records_are_an_error(refused, tmp_path):
     config = str(ROOT / "recipes" / "configs" / "density" / "testbed_proxy.yaml")
     assert "against: got arm 'density-1'; Known: other, uniform" in refused(path, "--config", config)
     assert "against: got arm 'unifor'; did you mean 'uniform'" in refused(path, "--against", "unifor")
+
+
+def test_arms_may_differ_in_what_their_config_varies(printed, refused, tmp_path):
+    for arm, strength in (("plain", 0), ("weighted", 1)):
+        write_arm(
+            tmp_path / arm, [{"validity/tail": seed / 10 + strength} for seed in range(2)], strength=strength, lr=1
+        )
+    config = {"arms": {"plain": {"strength": 0}, "weighted": {"strength": 1}}, "task": "sort"}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    assert "`weighted` minus `plain`: +1" in printed("plain", "weighted", "--config", "my.yaml")
+    write_arm(tmp_path / "weighted", [{"validity/tail": 1.0}] * 2, strength=1, lr=2)
+    assert "that differ in lr too" in refused("plain", "weighted", "--config", "my.yaml")

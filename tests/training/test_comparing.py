@@ -374,10 +374,8 @@ def test_the_seeds_power_is_said_before_the_runs():
     assert "8 seeds" in several[1]
     assert len(power_statement(CompareArguments(**TWO)).splitlines()) == 1
     said = power_statement(CompareArguments(**TWO, seeds=2, noise=0.1))
-    assert (
-        said.strip()
-        == "- 2 seeds show that it runs. Fewer than 8 decide nothing; 8 would detect a difference of 0.116."
-    )
+    nothing = "- 2 seeds show that it runs. Fewer than 8 decide nothing"
+    assert said.strip() == f"{nothing}; 8 would detect a difference of 0.116 with 80 % power."
 
 
 def test_intervals_of_fractions_end_at_0_and_1():
